@@ -1,0 +1,40 @@
+#include "base/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+bool err_set(struct err *err, enum err_kind kind, const char *fmt, ...)
+{
+    assert(err->kind == ERR_NONE && kind != ERR_NONE);
+    va_list ap;
+    va_start(ap, fmt);
+    err->kind = kind;
+    vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+bool err_prefix(struct err *err, const char *fmt, ...)
+{
+    assert(err->kind != ERR_NONE);
+    struct err old = *err;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
+    va_end(ap);
+    size_t at = n < 0 ? 0 : MIN((size_t)n, sizeof(err->msg) - 1);
+    snprintf(err->msg + at, sizeof(err->msg) - at, ": %.*s", (int)sizeof(old.msg), old.msg);
+    return false;
+}
+
+const char *err_kind_name(enum err_kind kind)
+{
+    static const char *const names[ERR_KINDS_] = {
+        [ERR_NONE] = "none",           [ERR_INVALID] = "invalid",   [ERR_NOT_FOUND] = "not_found",
+        [ERR_EXISTS] = "exists",       [ERR_DENIED] = "denied",     [ERR_LIMIT] = "limit",
+        [ERR_CONFLICT] = "conflict",   [ERR_UNAVAILABLE] = "unavailable",
+        [ERR_TIMEOUT] = "timeout",     [ERR_CANCELLED] = "cancelled",
+        [ERR_INTERNAL] = "internal",
+    };
+    return kind < ERR_KINDS_ ? names[kind] : "unknown";
+}

@@ -1,0 +1,136 @@
+/*
+ * sql.h: one transaction body, two databases.
+ *
+ * A body is a function that is given a transaction and runs statements in it. It is written once.
+ *
+ *  - On SQLite it runs on the database's writer thread (reads: on a reader thread), inside a savepoint; many bodies that
+ *    wait go into one commit. sql_run executes at once, a row-set statement as a loop over its rows.
+ *  - On PostgreSQL it runs on the calling fiber over async libpq in pipeline mode: statements queue until a result is
+ *    looked at, and then go out together in one round trip. A row-set statement is ONE statement over unnest arrays.
+ *    BEGIN travels with the first and COMMIT with the last statements.
+ *
+ * So a body must not touch fibers, clocks that suspend, or anything of the loop: only tx, its arguments, and memory of
+ * tx->arena or of the request (whose owner is suspended meanwhile). It may run more than once (deadlock, serialization,
+ * lost connection before COMMIT was sent): it must set all its outputs each time. When COMMIT was sent and the answer
+ * is lost the result is ERR_TIMEOUT ("outcome unknown"): callers with a delivery key or request id try again.
+ *
+ * Statements are static tables; text differs per dialect only where it must. Values are always bound, never formatted.
+ */
+#ifndef DATA_SQL_H
+#define DATA_SQL_H
+
+#include "base/arena.h"
+#include "fiber/fiber.h"
+
+struct sql_db;
+struct sql_tx;
+
+/* Column and parameter types, one letter each: i = int64, t = text, b = bytes. Both may be null. */
+struct sql_stmt {
+    const char *name;   /* metrics and prepared-statement name; unique in the database */
+    const char *params; /* e.g. "iib" */
+    const char *cols;   /* result columns, "" = none */
+    const char *sqlite; /* parameters ?1, ?2, … of one row */
+    const char *pg;     /* $1, $2, …; NULL = same text as sqlite (?N is rewritten to $N) */
+    bool is_rowset;     /* pg text takes arrays ($1::bigint[] …, joined by unnest), sqlite runs once a row */
+};
+
+struct sql_value {
+    bool is_null;
+    int64_t i; /* type i */
+    str s;     /* types t and b */
+};
+static inline struct sql_value sql_i(int64_t i)
+{
+    return (struct sql_value){.i = i};
+}
+static inline struct sql_value sql_s(str s) /* text and bytes; an empty str is an empty value, not null */
+{
+    return (struct sql_value){.s = s};
+}
+static inline struct sql_value sql_null(void)
+{
+    return (struct sql_value){.is_null = true};
+}
+
+struct sql_result {
+    size_t n_rows, n_cols;
+    struct sql_value *values; /* row-major, in the arena given to sql_tx_* (tx arena) */
+    int64_t n_affected;
+};
+static inline const struct sql_value *sql_at(const struct sql_result *r, size_t row, size_t col)
+{
+    assert(row < r->n_rows && col < r->n_cols);
+    return &r->values[row * r->n_cols + col];
+}
+
+/* --- inside a body --- */
+struct arena *sql_arena(struct sql_tx *tx); /* lives until sql_write/sql_read returns; results are in it */
+/*
+ * Queue one statement. n_rows is 1 unless is_rowset (then 0 is allowed and does nothing). params is row-major and is
+ * borrowed until the statement has gone out (sql_run, or the end of the body): keep it in the arena. The result, when
+ * asked for (non-NULL), is filled by the next sql_run. On SQLite it executes here.
+ */
+void sql_queue(struct sql_tx *tx, const struct sql_stmt *st, const struct sql_value *params, size_t n_rows,
+               struct sql_result *out);
+/* Send what is queued and read the results. One round trip. False when any failed: the body returns false too. */
+FIBER bool sql_run(struct sql_tx *tx, struct err *err) WARN_UNUSED;
+/* sql_queue and sql_run. */
+FIBER bool sql_exec(struct sql_tx *tx, const struct sql_stmt *st, const struct sql_value *params, size_t n_rows,
+                    struct sql_result *out, struct err *err) WARN_UNUSED;
+bool sql_is_pg(const struct sql_tx *tx);
+
+/* --- running bodies --- */
+typedef FIBER bool (*sql_body)(struct sql_tx *tx, void *arg, struct err *err);
+/*
+ * Run the body in a write transaction; true means committed and durable. The body's false rolls back and its error is
+ * returned. Errors besides the body's own: UNAVAILABLE (database away, pool exhausted), TIMEOUT, EXISTS (unique key),
+ * CONFLICT (serialization, after retries). Suspends; honours the deadline while it waits to start.
+ */
+FIBER bool sql_write(struct sql_db *db, sql_body body, void *arg, struct err *err) WARN_UNUSED;
+/* Run the body on a read snapshot. */
+FIBER bool sql_read(struct sql_db *db, sql_body body, void *arg, struct err *err) WARN_UNUSED;
+/* One read statement; rows are copied into `a`. */
+FIBER bool sql_query(struct sql_db *db, const struct sql_stmt *st, const struct sql_value *params, struct arena *a,
+                     struct sql_result *out, struct err *err) WARN_UNUSED;
+
+/* --- databases --- */
+struct sql_opts {
+    const char *name;         /* in logs and metrics: "directory", "queue", "shard-1" */
+    str dsn;                  /* "sqlite:/path/file.db" or a libpq URL/keyword string */
+    unsigned pool;            /* PostgreSQL connections / SQLite readers; default 8 / 2 */
+    unsigned statement_timeout_ms; /* default 15000 */
+    unsigned max_waiting;     /* callers waiting for a connection or the writer; above it LIMIT; default 10000 */
+};
+/* Opens lazily: a database that is away is no error here. Errors: INVALID (dsn). */
+struct sql_db *sql_open(const struct sql_opts *opts, struct err *err) WARN_UNUSED;
+FIBER void sql_close(struct sql_db *db);
+const char *sql_name(const struct sql_db *db);
+bool sql_db_is_pg(const struct sql_db *db);
+/* Whether a trivial statement succeeds now (readiness). */
+FIBER bool sql_ping(struct sql_db *db, struct err *err) WARN_UNUSED;
+
+/* --- schema --- */
+/* One step; the texts may hold several statements. Steps are append-only; each runs in its own transaction, once. */
+struct sql_migration {
+    unsigned version; /* 1, 2, 3, … without holes */
+    const char *what; /* one line for people */
+    const char *sqlite, *pg;
+};
+/* Bring the schema up to date (table thurn_schema records steps); safe when several processes do it at once, and
+ * idempotent. With dry_run nothing changes. *applied counts steps (to be) applied. A schema that is newer than this
+ * program by more than one step is INVALID. */
+FIBER bool sql_migrate(struct sql_db *db, const struct sql_migration *steps, size_t n, bool dry_run, unsigned *applied,
+                       struct err *err) WARN_UNUSED;
+
+/* Statement counts since the start, for benches and tests: round trips, commits, statements. */
+struct sql_stats {
+    uint64_t round_trips, commits, statements, rollbacks;
+};
+void sql_get_stats(const struct sql_db *db, struct sql_stats *out);
+
+/* Faults for tests: the n-th sql_run from now on (1 = the next) fails with UNAVAILABLE; with after_commit, the n-th
+ * commit takes effect but is reported as "outcome unknown". 0 turns it off. */
+void sql_fail_nth(struct sql_db *db, unsigned nth, bool after_commit);
+
+#endif

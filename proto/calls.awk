@@ -1,0 +1,28 @@
+# Typed call wrappers from a .proto: awk -v base=store -f calls.awk store.proto > store_calls.h
+function snake(s,   o, i, c, p) {
+    o = ""
+    for (i = 1; i <= length(s); i++) {
+        c = substr(s, i, 1); p = i > 1 ? substr(s, i - 1, 1) : ""
+        if (c ~ /[A-Z]/ && p ~ /[a-z0-9]/) o = o "_"
+        o = o tolower(c)
+    }
+    return o
+}
+BEGIN {
+    guard = toupper(base) "_CALLS_H"
+    printf "/* Made from %s.proto: call a method and wait for its reply. See rpc/call.h. */\n", base
+    printf "#ifndef %s\n#define %s\n\n#include \"proto/%s.pb-c.h\"\n#include \"rpc/call.h\"\n\n", guard, guard, base
+}
+/^[ \t]*rpc / {
+    match($0, /rpc [A-Za-z0-9]+/); name = substr($0, RSTART + 4, RLENGTH - 4)
+    match($0, /\([A-Za-z0-9]+\)/); req = substr($0, RSTART + 1, RLENGTH - 2)
+    rest = substr($0, RSTART + RLENGTH)
+    match(rest, /\([A-Za-z0-9]+\)/); rep = substr(rest, RSTART + 1, RLENGTH - 2)
+    printf "FIBER WARN_UNUSED static inline bool %s_%s(struct rpc_call *c, ProtobufCService *s,\n", base, snake(name)
+    printf "        const Thurn__%s *q, const Thurn__%s **r)\n{\n", req, rep
+    printf "    if (!rpc_invoke(s, %d, &q->base, c))\n        return false;\n", n
+    printf "    if (r)\n        *r = (const Thurn__%s *)(const void *)c->reply;\n    return true;\n}\n\n", rep
+    printf "#define %s_METHOD_%s %d\n\n", toupper(base), toupper(snake(name)), n
+    n++
+}
+END { print "#endif" }
