@@ -3,6 +3,7 @@ add_library(thurn_flags INTERFACE)
 target_compile_options(thurn_flags INTERFACE
   -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith -Wwrite-strings
   -Wundef -Wformat=2 -Wno-format-nonliteral
+  $<$<C_COMPILER_ID:GNU>:-Wno-format-truncation>
   -fno-omit-frame-pointer -fstack-clash-protection -fstack-protector-strong -fno-strict-aliasing -fno-common)
 target_compile_definitions(thurn_flags INTERFACE _GNU_SOURCE)
 
