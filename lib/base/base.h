@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/param.h>
 
 #include "base/banned.h"
 
@@ -26,8 +27,7 @@
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 #define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
-#define MIN(a, b) ((a) < (b) ? (a) : (b)) /* evaluates its arguments twice */
-#define MAX(a, b) ((a) > (b) ? (a) : (b)) /* evaluates its arguments twice */
+/* MIN and MAX are those of <sys/param.h>, which other headers bring in as well; they evaluate their arguments twice. */
 
 /*
  * Scope cleanup. DEFINE_CLEANUP(type, fn) beside a destructor `void fn(type *)` makes

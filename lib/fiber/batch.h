@@ -14,11 +14,11 @@ struct batch;
 struct batch_item {
     struct list_node node;
     struct fiber *waiter;
-    uint64_t key;      /* ordering domain, e.g. the account id */
+    uint64_t key;      /* ordering domain, e.g. the account id; 0 = none */
     struct err err;    /* the batch function's verdict on this request: unset means done */
     bool is_done;
 };
-/* Runs on a committer fiber. Sets item->err for those that failed (on its own failure: for all). */
+/* Runs on a committer fiber, which has no deadline and is never cancelled. items come in the order of submission. Sets item->err for those that failed (on its own failure: for all). */
 typedef void (*batch_fn)(void *ctx, struct batch_item **items, size_t n);
 
 struct batch *batch_new(const char *name, batch_fn fn, void *ctx, size_t max_items, size_t max_queue, unsigned parallel);

@@ -1,0 +1,113 @@
+#include "fiber/internal.h"
+
+/* One waiting fiber; lives on its stack, and leaves the list before that frame does. */
+struct waiter {
+    struct list_node node;
+    struct fiber *fiber;
+    bool is_signalled;
+};
+
+/* True when signalled, even if cancellation or the deadline struck as well: a signal must not be lost. */
+static bool wait_in(struct list *waiters, const char *what, struct err *err)
+{
+    struct waiter w = {.fiber = fiber_self()};
+    list_push(waiters, &w.node);
+    while (!w.is_signalled) {
+        if (fiber_wait_for(what, err))
+            continue;
+        if (w.is_signalled) {
+            err_clear(err);
+            break;
+        }
+        list_remove(&w.node);
+        return false;
+    }
+    return true;
+}
+
+static struct fiber *signal_one(struct list *waiters)
+{
+    struct list_node *n = list_pop(waiters);
+    if (!n)
+        return NULL;
+    struct waiter *w = LIST_ITEM(n, struct waiter, node);
+    w->is_signalled = true;
+    fiber_wake(w->fiber);
+    return w->fiber;
+}
+
+void fiber_cond_init(struct fiber_cond *c)
+{
+    list_init(&c->waiters);
+}
+
+bool fiber_cond_wait(struct fiber_cond *c, struct err *err)
+{
+    return wait_in(&c->waiters, "condition", err);
+}
+
+void fiber_cond_wait_deaf(struct fiber_cond *c)
+{
+    struct waiter w = {.fiber = fiber_self()};
+    list_push(&c->waiters, &w.node);
+    while (!w.is_signalled)
+        fiber_wait_deaf("condition");
+}
+
+void fiber_cond_signal(struct fiber_cond *c)
+{
+    (void)signal_one(&c->waiters);
+}
+
+void fiber_cond_broadcast(struct fiber_cond *c)
+{
+    while (signal_one(&c->waiters))
+        ;
+}
+
+void fiber_mutex_init(struct fiber_mutex *m)
+{
+    m->owner = NULL;
+    fiber_cond_init(&m->free);
+}
+
+bool fiber_mutex_lock(struct fiber_mutex *m, struct err *err)
+{
+    struct fiber *self = fiber_self();
+    assert(self && m->owner != self);
+    if (!m->owner) {
+        m->owner = self;
+        return true;
+    }
+    if (!wait_in(&m->free.waiters, "mutex", err))
+        return false;
+    assert(m->owner == self); /* handed over by the unlock */
+    return true;
+}
+
+void fiber_mutex_unlock(struct fiber_mutex *m)
+{
+    assert(m->owner && m->owner == fiber_self());
+    m->owner = signal_one(&m->free.waiters);
+}
+
+void fiber_sem_init(struct fiber_sem *s, unsigned n)
+{
+    s->free = n;
+    fiber_cond_init(&s->available);
+}
+
+bool fiber_sem_acquire(struct fiber_sem *s, struct err *err)
+{
+    if (s->free > 0 && list_empty(&s->available.waiters)) {
+        s->free--;
+        return true;
+    }
+    return wait_in(&s->available.waiters, "semaphore", err);
+}
+
+void fiber_sem_release(struct fiber_sem *s)
+{
+    if (!signal_one(&s->available.waiters)) /* else the unit goes to that one */
+        s->free++;
+}
