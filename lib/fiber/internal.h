@@ -32,6 +32,8 @@ struct fiber {
     int64_t started_mono_ms;
     struct list_node all;    /* live or pooled */
     struct list_node ready;
+    struct list_node waiting; /* in a condition's, mutex's or semaphore's list */
+    bool is_signalled;        /* taken off that list by a signal */
     struct list_node sibling; /* in group->children */
     struct fiber_group *group;
     struct fiber_context context;

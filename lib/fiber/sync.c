@@ -1,25 +1,20 @@
 #include "fiber/internal.h"
 
-/* One waiting fiber; lives on its stack, and leaves the list before that frame does. */
-struct waiter {
-    struct list_node node;
-    struct fiber *fiber;
-    bool is_signalled;
-};
-
 /* True when signalled, even if cancellation or the deadline struck as well: a signal must not be lost. */
 static bool wait_in(struct list *waiters, const char *what, struct err *err)
 {
-    struct waiter w = {.fiber = fiber_self()};
-    list_push(waiters, &w.node);
-    while (!w.is_signalled) {
+    struct fiber *self = fiber_self();
+    assert(self);
+    self->is_signalled = false;
+    list_push(waiters, &self->waiting);
+    while (!self->is_signalled) {
         if (fiber_wait_for(what, err))
             continue;
-        if (w.is_signalled) {
+        if (self->is_signalled) {
             err_clear(err);
             break;
         }
-        list_remove(&w.node);
+        list_remove(&self->waiting);
         return false;
     }
     return true;
@@ -30,10 +25,10 @@ static struct fiber *signal_one(struct list *waiters)
     struct list_node *n = list_pop(waiters);
     if (!n)
         return NULL;
-    struct waiter *w = LIST_ITEM(n, struct waiter, node);
-    w->is_signalled = true;
-    fiber_wake(w->fiber);
-    return w->fiber;
+    struct fiber *f = LIST_ITEM(n, struct fiber, waiting);
+    f->is_signalled = true;
+    fiber_wake(f);
+    return f;
 }
 
 void fiber_cond_init(struct fiber_cond *c)
@@ -48,9 +43,11 @@ bool fiber_cond_wait(struct fiber_cond *c, struct err *err)
 
 void fiber_cond_wait_deaf(struct fiber_cond *c)
 {
-    struct waiter w = {.fiber = fiber_self()};
-    list_push(&c->waiters, &w.node);
-    while (!w.is_signalled)
+    struct fiber *self = fiber_self();
+    assert(self);
+    self->is_signalled = false;
+    list_push(&c->waiters, &self->waiting);
+    while (!self->is_signalled)
         fiber_wait_deaf("condition");
 }
 
