@@ -21,7 +21,7 @@ struct mime_limits {
     unsigned parts;        /* default 1000 */
     size_t root_header;    /* bytes of the message's own header that are read as header; default 256 KiB */
     size_t part_header;    /* bytes of each part's header; default 64 KiB */
-    unsigned params;       /* of one field; default 64 */
+    unsigned params;       /* of one field; default and most 64 */
     size_t value;          /* bytes of one parameter, id, description, …; default 4096 */
     size_t text;           /* bytes of all strings kept of all parts together; default 384 KiB */
     unsigned addresses;    /* rows of one address field; default ADDRESS_LIST_MAX */
