@@ -24,7 +24,9 @@ struct http_header {
     str name, value;
 };
 struct http_sigv4 {
-    str access_key, secret_key, region, service; /* access_key empty = unsigned */
+    /* access_key empty = unsigned. The path is encoded once, as S3 wants it; path and query are put into canonical form
+     * before they are sent, so that what is signed is what goes over the wire. */
+    str access_key, secret_key, region, service;
 };
 struct http_request {
     const char *method;
@@ -32,14 +34,20 @@ struct http_request {
     str unix_socket;               /* path; empty = TCP */
     const struct http_header *headers;
     size_t n_headers;
-    str body;                      /* the whole body, or empty */
+    str body;                      /* the whole body, or empty; borrowed until the request has ended */
+    /* Instead of body: body_size bytes in pieces. Runs on the calling fiber and may suspend; *piece is a view until the
+     * next call and is empty at the end. Fewer bytes than body_size fail the request. Not sent a second time: when a
+     * pooled connection turns out to be dead the error is UNAVAILABLE and the caller begins again. */
+    FIBER bool (*next_body)(void *arg, str *piece, struct err *err);
+    uint64_t body_size;
+    str body_sha256_hex;           /* of what next_body gives, for signing; empty = UNSIGNED-PAYLOAD */
     struct http_sigv4 sign;
     size_t response_max;           /* cap of the response body; over it: LIMIT */
     str ca_file;                   /* for https with a private CA; empty = the system's */
     /* When set, the response body is handed on in pieces instead of being kept; false aborts. Runs on the calling
      * fiber and may suspend (the transfer is paused meanwhile). Only called for 2xx answers. */
     FIBER bool (*on_data)(void *arg, str piece, struct err *err);
-    void *arg;
+    void *arg;                     /* of next_body and on_data */
 };
 struct http_response {
     int status;

@@ -13,6 +13,9 @@
 #include "net/listener.h"
 
 struct http_conn;
+struct http_param {
+    str name, value;
+};
 struct http_req {
     str method, path, query; /* path is percent-decoded and normalised ("..", "//" refused); query is raw */
     struct http_header *headers; /* names lower case */
@@ -23,7 +26,7 @@ struct http_req {
     struct http_conn *conn;
     const struct net_addr *peer;
     bool is_tls;
-    struct str_pair { str name, value; } *params; /* decoded query parameters */
+    struct http_param *params; /* decoded query parameters */
     size_t n_params;
 };
 typedef FIBER void (*http_handler)(void *arg, struct http_req *req);
@@ -50,7 +53,9 @@ void http_server_accept(void *server, struct stream *s);
 
 str http_req_header(const struct http_req *req, str name);
 str http_req_param(const struct http_req *req, str name);
-/* The answer: once per request, whole or begun and then in pieces (chunked). Content type may be NULL for none. */
+/* The answer: once per request, whole or begun and then in pieces (chunked). Content type may be NULL for none. A
+ * handler that gives none is answered for with 500. That the peer has gone is noticed by the connection, not by whole
+ * answers. */
 FIBER void http_reply(struct http_req *req, int status, const char *content_type, str body);
 FIBER void http_reply_json(struct http_req *req, int status, str json);
 /* {"error":kind,"message":text} with the status that belongs to the kind. */
@@ -58,7 +63,9 @@ FIBER void http_reply_err(struct http_req *req, const struct err *err);
 void http_reply_header(struct http_req *req, str name, str value); /* before the reply */
 FIBER bool http_reply_begin(struct http_req *req, int status, const char *content_type, struct err *err) WARN_UNUSED;
 FIBER bool http_reply_piece(struct http_req *req, str piece, struct err *err) WARN_UNUSED;
-/* The next piece of the request's body; empty at its end. */
+/* A streamed answer cannot be completed: the connection breaks, so that the peer does not take it for whole. */
+void http_reply_abort(struct http_req *req);
+/* The next piece of the request's body, a view until the next call; empty at its end. */
 FIBER bool http_read_body(struct http_req *req, str *piece, struct err *err) WARN_UNUSED;
 int http_status_of(enum err_kind kind);
 

@@ -1,0 +1,1 @@
+thurn_fuzz(http_parse USES thurn_net)
