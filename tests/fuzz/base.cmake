@@ -1,0 +1,1 @@
+thurn_fuzz(config USES thurn_base)
