@@ -1,0 +1,65 @@
+#include "frontend/admin/admin.h"
+
+#include "base/num.h"
+#include "frontend/admin/json.h"
+
+#define ADMIN_BODY_MAX (4u << 20)
+
+const struct http_route admin_routes[] = {
+    {"*", "/v1/domains", admin_domains, ADMIN_BODY_MAX, false},
+    {"*", "/v1/domains/*", admin_domain, ADMIN_BODY_MAX, false},
+    {"*", "/v1/accounts", admin_accounts, ADMIN_BODY_MAX, false},
+    {"*", "/v1/accounts/*", admin_account, ADMIN_BODY_MAX, false},
+    {"*", "/v1/aliases", admin_aliases, ADMIN_BODY_MAX, false},
+    {"*", "/v1/aliases/*", admin_alias, ADMIN_BODY_MAX, false},
+    {"*", "/v1/tenants", admin_tenants, ADMIN_BODY_MAX, false},
+    {"*", "/v1/queue", admin_queue, ADMIN_BODY_MAX, false},
+    {"GET", "/v1/queue/*", admin_queue_message, 0, false},
+    {"GET", "/v1/queue-stats", admin_queue_stats, 0, false},
+    {"POST", "/v1/sweep", admin_sweep, ADMIN_BODY_MAX, false},
+};
+const size_t admin_routes_n = ARRAY_LEN(admin_routes);
+
+static bool is_trusted(const struct admin *a, const struct http_req *req)
+{
+    if (net_addr_is_unix(req->peer))
+        return true;
+    str given = http_req_header(req, S("authorization"));
+    if (!str_starts_nocase(given, S("bearer ")))
+        return false;
+    return a->token.n && str_eq_secret(str_trim(str_slice(given, 7, SIZE_MAX)), a->token);
+}
+
+bool admin_enter(struct admin *a, struct http_req *req, struct rpc_call *call)
+{
+    if (!is_trusted(a, req)) {
+        struct err err = ERR_INIT;
+        (void)err_set(&err, ERR_DENIED, "this needs the admin token: Authorization: Bearer TOKEN");
+        http_reply_header(req, S("www-authenticate"), S("Bearer"));
+        BUF(json, 512);
+        buf_add(&json, S("{\"error\":\"denied\",\"message\":"));
+        buf_add_json(&json, str_c(err.msg));
+        buf_addc(&json, '}');
+        http_reply_json(req, 401, buf_str(&json));
+        return false;
+    }
+    rpc_call_init(call, req->arena);
+    call->principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;
+    return true;
+}
+
+char *admin_tail(struct http_req *req, const char *prefix)
+{
+    return arena_strz(req->arena, str_slice(req->path, strlen(prefix), SIZE_MAX));
+}
+
+char *admin_param(struct http_req *req, const char *name)
+{
+    return arena_strz(req->arena, http_req_param(req, str_c(name)));
+}
+
+uint32_t admin_limit(struct http_req *req)
+{
+    uint32_t limit = 0;
+    return num_u32(http_req_param(req, S("limit")), 1000, &limit) ? limit : 0;
+}

@@ -1,0 +1,39 @@
+/*
+ * admin.h: the admin API: JSON over HTTP, from which the command line and every other tool are made.
+ *
+ *   GET    /v1/domains[?after=&limit=&match=]        {"domains":[…],"next":""}
+ *   POST   /v1/domains                               {"name":…,"tenant_id":1,"catch_all":…}
+ *   GET|PATCH|DELETE /v1/domains/NAME
+ *   GET    /v1/accounts[?domain=&after=&limit=&match=]
+ *   POST   /v1/accounts                              one account, or {"accounts":[…]} (up to 1,000): a result for each
+ *   GET|PATCH|DELETE /v1/accounts/ADDRESS
+ *   GET    /v1/aliases[?domain=&after=&limit=]   PUT|DELETE /v1/aliases/ADDRESS   {"targets":[…]}
+ *   GET    /v1/tenants   POST /v1/tenants
+ *   GET    /v1/queue[?sender=&recipient=&limit=]   GET /v1/queue/ID   POST /v1/queue  {"op":"retry","filter":{…}}
+ *   GET    /v1/queue-stats
+ *   POST   /v1/sweep  {"older_than_s":86400,"dry_run":false}
+ *
+ * Errors: {"error":kind,"message":text} with the HTTP status of the kind. Callers over the control socket are trusted (its
+ * file mode is the lock); others need "Authorization: Bearer TOKEN".
+ */
+#ifndef FRONTEND_ADMIN_ADMIN_H
+#define FRONTEND_ADMIN_ADMIN_H
+
+#include "net/http_server.h"
+#include "rpc/call.h"
+
+struct admin {
+    ProtobufCService *auth, *store, *queue;
+    str token; /* empty = only the control socket */
+    /* Ask every queue node (remote) or the only one (local). */
+    FIBER bool (*each_queue)(struct admin *a, unsigned method, const ProtobufCMessage *request, struct arena *arena,
+                             void (*fn)(void *arg, const ProtobufCMessage *reply, const struct err *err), void *arg,
+                             struct err *err);
+    void *arg;
+};
+
+/* The routes; each handler's arg is the struct admin. */
+extern const struct http_route admin_routes[];
+extern const size_t admin_routes_n;
+
+#endif

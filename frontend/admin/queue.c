@@ -1,0 +1,275 @@
+#include "frontend/admin/json.h"
+
+#include <stdio.h>
+
+#include "base/num.h"
+#include "proto/queue_calls.h"
+#include "proto/store_calls.h"
+
+#define IDS_MAX 1000u
+
+static const char *const state_names[] = {"due", "held", "done", "failed", "active"};
+
+static json_t *recipient_json(const Thurn__QueuedRecipient *r)
+{
+    const char *state = (size_t)r->state < ARRAY_LEN(state_names) ? state_names[r->state] : "unknown";
+    return json_pack("{s:i, s:o, s:s, s:i, s:I, s:i, s:o, s:o}", "number", (int)r->number, "address",
+                     admin_string(str_c(r->address)), "state", state, "attempts", (int)r->attempts, "due_unix",
+                     (json_int_t)r->due_unix, "code", (int)r->code, "text", admin_string(str_c(r->text)), "site",
+                     admin_string(str_c(r->site)));
+}
+
+static json_t *message_json(const Thurn__QueuedMessage *m)
+{
+    char id[24];
+    snprintf(id, sizeof(id), "%llu", (unsigned long long)m->queue_id);
+    json_t *recipients = json_array();
+    for (size_t i = 0; i < m->n_recipients; i++)
+        json_array_append_new(recipients, recipient_json(m->recipients[i]));
+    json_t *o = json_pack("{s:s, s:o, s:I, s:I, s:I, s:I, s:o, s:i, s:o, s:s}", "queue_id", id, "sender",
+                          admin_string(str_c(m->sender)), "account_id", (json_int_t)m->account_id, "created_unix",
+                          (json_int_t)m->created_unix, "expires_unix", (json_int_t)m->expires_unix, "size",
+                          (json_int_t)m->size, "recipients", recipients, "recipients_left", (int)m->recipients_left,
+                          "received_from", admin_string(str_c(m->received_from)), "node", m->node);
+    if (m->head.len)
+        json_object_set_new(o, "head", admin_string(rpc_str(m->head)));
+    return o;
+}
+
+/* What the nodes answered so far. A node that is away is named in the answer instead of failing it. */
+struct gather {
+    json_t *list;
+    uint64_t total;
+    unsigned answered;
+    struct err err;
+};
+
+static void note_failure(struct gather *g, const struct err *err)
+{
+    if (!err_is_set(&g->err))
+        g->err = *err;
+}
+
+static void gather_list(void *arg, const ProtobufCMessage *reply, const struct err *err)
+{
+    struct gather *g = arg;
+    if (!reply) {
+        note_failure(g, err);
+        return;
+    }
+    const Thurn__QueueListReply *r = (const void *)reply;
+    for (size_t i = 0; i < r->n_messages; i++)
+        json_array_append_new(g->list, message_json(r->messages[i]));
+    g->total += r->total;
+    g->answered++;
+}
+
+static void gather_act(void *arg, const ProtobufCMessage *reply, const struct err *err)
+{
+    struct gather *g = arg;
+    if (!reply) {
+        note_failure(g, err);
+        return;
+    }
+    g->total += ((const Thurn__QueueActReply *)(const void *)reply)->affected;
+    g->answered++;
+}
+
+static void gather_show(void *arg, const ProtobufCMessage *reply, const struct err *err)
+{
+    struct gather *g = arg;
+    if (reply && !g->list)
+        g->list = message_json((const void *)reply);
+    if (reply)
+        g->answered++;
+    else if (err->kind != ERR_NOT_FOUND)
+        note_failure(g, err);
+}
+
+static void gather_stats(void *arg, const ProtobufCMessage *reply, const struct err *err)
+{
+    struct gather *g = arg;
+    if (!reply) {
+        note_failure(g, err);
+        return;
+    }
+    const Thurn__QueueStatsReply *r = (const void *)reply;
+    json_array_append_new(g->list, json_pack("{s:s, s:i, s:I, s:I, s:I, s:I, s:I}", "node", r->node, "shards_owned",
+                                             (int)r->shards_owned, "messages", (json_int_t)r->messages, "recipients",
+                                             (json_int_t)r->recipients, "active", (json_int_t)r->active, "held",
+                                             (json_int_t)r->held, "oldest_unix", (json_int_t)r->oldest_unix));
+    g->answered++;
+}
+
+/* True when at least one node answered; the list is g->list. */
+static bool ask_all(struct admin *a, struct http_req *req, unsigned method, const ProtobufCMessage *q,
+                    void (*fn)(void *, const ProtobufCMessage *, const struct err *), struct gather *g, struct err *err)
+{
+    if (!a->each_queue(a, method, q, req->arena, fn, g, err))
+        return false;
+    if (g->answered == 0 && err_is_set(&g->err)) {
+        *err = g->err;
+        return false;
+    }
+    return true;
+}
+
+static void add_warning(json_t *o, const struct gather *g)
+{
+    if (err_is_set(&g->err))
+        json_object_set_new(o, "warning", admin_string(str_c(g->err.msg)));
+}
+
+static void list(struct admin *a, struct http_req *req, struct err *err)
+{
+    Thurn__QueueFilter filter = THURN__QUEUE_FILTER__INIT;
+    filter.sender = admin_param(req, "sender");
+    filter.recipient = admin_param(req, "recipient");
+    Thurn__QueueListRequest q = THURN__QUEUE_LIST_REQUEST__INIT;
+    q.filter = &filter;
+    q.limit = admin_limit(req);
+    struct gather g = {.list = json_array(), .err = ERR_INIT};
+    if (!ask_all(a, req, QUEUE_METHOD_LIST, &q.base, gather_list, &g, err)) {
+        json_decref(g.list);
+        return;
+    }
+    json_t *o = json_pack("{s:o, s:I}", "messages", g.list, "total", (json_int_t)g.total);
+    add_warning(o, &g);
+    admin_answer(req, 200, o);
+}
+
+static bool parse_op(json_t *o, struct arena *a, Thurn__QueueOp *out, struct err *err)
+{
+    static const char *const ops[] = {"retry", "hold", "release", "drop", "bounce"};
+    char *op = NULL;
+    if (!admin_get_str(o, "op", a, &op, NULL, err))
+        return false;
+    for (size_t i = 0; op && i < ARRAY_LEN(ops); i++)
+        if (strcmp(op, ops[i]) == 0) {
+            *out = (Thurn__QueueOp)i;
+            return true;
+        }
+    return err_set(err, ERR_INVALID, "'op' must be retry, hold, release, drop or bounce");
+}
+
+static bool parse_filter(json_t *o, struct arena *a, Thurn__QueueFilter *f, struct err *err)
+{
+    static const char *const keys[] = {"queue_ids", "sender", "recipient", "is_all", NULL};
+    json_t *filter = json_object_get(o, "filter");
+    if (!json_is_object(filter))
+        return err_set(err, ERR_INVALID, "'filter' must say which: queue_ids, sender, recipient, or is_all");
+    if (!admin_only(filter, keys, err) || !admin_get_str(filter, "sender", a, &f->sender, NULL, err) ||
+        !admin_get_str(filter, "recipient", a, &f->recipient, NULL, err) ||
+        !admin_get_bool(filter, "is_all", &f->is_all, NULL, err))
+        return false;
+    json_t *ids = json_object_get(filter, "queue_ids");
+    size_t n = json_array_size(ids);
+    if (n > IDS_MAX)
+        return err_set(err, ERR_INVALID, "at most %u queue_ids at once", IDS_MAX);
+    f->queue_ids = arena_array(a, uint64_t, n);
+    f->n_queue_ids = n;
+    for (size_t i = 0; i < n; i++) {
+        json_t *id = json_array_get(ids, i);
+        if (!json_is_string(id) || !num_u64(str_c(json_string_value(id)), UINT64_MAX, &f->queue_ids[i]))
+            return err_set(err, ERR_INVALID, "queue_ids are decimal numbers in quotes");
+    }
+    if (!n && !f->sender[0] && !f->recipient[0] && !f->is_all)
+        return err_set(err, ERR_INVALID, "an empty filter would take nothing; for everything say is_all");
+    return true;
+}
+
+static void act(struct admin *a, struct http_req *req, struct err *err)
+{
+    static const char *const keys[] = {"op", "filter", NULL};
+    Thurn__QueueFilter filter = THURN__QUEUE_FILTER__INIT;
+    Thurn__QueueActRequest q = THURN__QUEUE_ACT_REQUEST__INIT;
+    q.filter = &filter;
+    CLEANUP(json_decref_) json_t *o = admin_body(req, err);
+    if (!o || !admin_only(o, keys, err) || !parse_op(o, req->arena, &q.op, err) ||
+        !parse_filter(o, req->arena, &filter, err))
+        return;
+    struct gather g = {.err = ERR_INIT};
+    if (!ask_all(a, req, QUEUE_METHOD_ACT, &q.base, gather_act, &g, err))
+        return;
+    json_t *answer = json_pack("{s:I}", "affected", (json_int_t)g.total);
+    add_warning(answer, &g);
+    admin_answer(req, 200, answer);
+}
+
+void admin_queue(void *arg, struct http_req *req)
+{
+    struct admin *a = arg;
+    struct rpc_call call;
+    struct err err = ERR_INIT;
+    if (!admin_enter(a, req, &call))
+        return;
+    if (str_eq(req->method, S("GET")))
+        list(a, req, &err);
+    else if (str_eq(req->method, S("POST")))
+        act(a, req, &err);
+    else
+        (void)err_set(&err, ERR_INVALID, "GET or POST");
+    if (err_is_set(&err))
+        http_reply_err(req, &err);
+}
+
+void admin_queue_message(void *arg, struct http_req *req)
+{
+    struct admin *a = arg;
+    struct rpc_call call;
+    struct err err = ERR_INIT;
+    if (!admin_enter(a, req, &call))
+        return;
+    Thurn__QueueShowRequest q = THURN__QUEUE_SHOW_REQUEST__INIT;
+    struct gather g = {.err = ERR_INIT};
+    char *id = admin_tail(req, "/v1/queue/");
+    if (!num_u64(str_c(id), UINT64_MAX, &q.queue_id))
+        (void)err_set(&err, ERR_INVALID, "'%.40s' is no queue id", id);
+    else if (ask_all(a, req, QUEUE_METHOD_SHOW, &q.base, gather_show, &g, &err) && !g.list)
+        (void)err_set(&err, ERR_NOT_FOUND, "no message %s in the queue", id);
+    if (err_is_set(&err))
+        http_reply_err(req, &err);
+    else
+        admin_answer(req, 200, g.list);
+}
+
+void admin_queue_stats(void *arg, struct http_req *req)
+{
+    struct admin *a = arg;
+    struct rpc_call call;
+    struct err err = ERR_INIT;
+    if (!admin_enter(a, req, &call))
+        return;
+    Thurn__Empty q = THURN__EMPTY__INIT;
+    struct gather g = {.list = json_array(), .err = ERR_INIT};
+    if (!ask_all(a, req, QUEUE_METHOD_STATS, &q.base, gather_stats, &g, &err)) {
+        json_decref(g.list);
+        http_reply_err(req, &err);
+        return;
+    }
+    json_t *o = json_pack("{s:o}", "nodes", g.list);
+    add_warning(o, &g);
+    admin_answer(req, 200, o);
+}
+
+void admin_sweep(void *arg, struct http_req *req)
+{
+    static const char *const keys[] = {"older_than_s", "dry_run", NULL};
+    struct admin *a = arg;
+    struct rpc_call call;
+    if (!admin_enter(a, req, &call))
+        return;
+    CLEANUP(json_decref_) json_t *o = admin_body(req, &call.err);
+    Thurn__SweepRequest q = THURN__SWEEP_REQUEST__INIT;
+    uint64_t older = 0;
+    const Thurn__SweepReply *r;
+    if (o && admin_only(o, keys, &call.err) && admin_get_u64(o, "older_than_s", &older, NULL, &call.err) &&
+        admin_get_bool(o, "dry_run", &q.is_dry_run, NULL, &call.err)) {
+        q.older_than_s = (int64_t)older;
+        if (store_sweep(&call, a->store, &q, &r))
+            admin_answer(req, 200, json_pack("{s:I, s:I, s:I}", "removed", (json_int_t)r->removed, "bytes",
+                                             (json_int_t)r->bytes, "kept", (json_int_t)r->kept));
+    }
+    if (err_is_set(&call.err))
+        http_reply_err(req, &call.err);
+}

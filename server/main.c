@@ -1,0 +1,71 @@
+/*
+ * main.c: the one executable. Which verb, and what went wrong.
+ */
+#include <signal.h>
+#include <stdio.h>
+
+#include "server/verbs.h"
+
+static const struct {
+    const char *name, *usage, *help;
+    int (*run)(struct options *o);
+} verbs[] = {
+#define VERB(name_, fn, usage_, help_) {.name = name_, .run = fn, .usage = usage_, .help = help_},
+#include "server/verbs.def"
+#undef VERB
+};
+
+int verb_fail(const struct err *err)
+{
+    fprintf(stderr, "thurn: %s\n", err->msg);
+    switch (err->kind) {
+    case ERR_INVALID:
+        return EXIT_USAGE;
+    case ERR_NOT_FOUND:
+        return EXIT_NOT_FOUND;
+    case ERR_EXISTS:
+    case ERR_CONFLICT:
+        return EXIT_CONFLICT;
+    default:
+        return EXIT_FAILED;
+    }
+}
+
+static int help(FILE *to, int status)
+{
+    fputs("thurn: a mail server\n\n", to);
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+        fprintf(to, "  thurn %-60s %s\n", verbs[i].usage, verbs[i].help);
+    fputs("\nOptions for all: --config FILE, --data DIR; for talking to a server elsewhere: --url URL --token TOKEN\n"
+          "(or THURN_ADMIN_URL and THURN_ADMIN_TOKEN); --json prints the API's own answer.\n",
+          to);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o;
+    struct err err = ERR_INIT;
+    signal(SIGPIPE, SIG_IGN);
+    if (!options_parse(&o, argc, argv, &err))
+        return verb_fail(&err);
+    if (!o.verb) {
+        bool is_asked = options_flag(&o, "--help") || options_flag(&o, "-h");
+        if (options_flag(&o, "--version"))
+            return verb_version(&o);
+        return help(is_asked ? stdout : stderr, is_asked ? EXIT_DONE : EXIT_USAGE);
+    }
+    if (strcmp(o.verb, "help") == 0)
+        return help(stdout, EXIT_DONE);
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+        if (strcmp(o.verb, verbs[i].name) != 0)
+            continue;
+        if (options_flag(&o, "--help") || options_flag(&o, "-h")) {
+            printf("usage: thurn %s\n%s\n", verbs[i].usage, verbs[i].help);
+            return EXIT_DONE;
+        }
+        return verbs[i].run(&o);
+    }
+    fprintf(stderr, "thurn: there is no verb '%s'; see thurn --help\n", o.verb);
+    return EXIT_USAGE;
+}

@@ -1,0 +1,196 @@
+/* thurn queue: mail under way, and what to do about it. */
+#include <stdio.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/num.h"
+#include "server/client.h"
+#include "server/verbs.h"
+
+#define USAGE                                                                                      \
+    "queue list [--sender A] [--recipient A] [--limit N] | show ID | stats | "                     \
+    "retry|hold|release|drop|bounce ID… | --sender A | --recipient A | --all"
+
+static const char *text_of(json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s ? s : "";
+}
+
+static long long int_of(json_t *o, const char *key)
+{
+    return (long long)json_integer_value(json_object_get(o, key));
+}
+
+static const char *when(char out[32], long long unix_s)
+{
+    time_t t = (time_t)unix_s;
+    struct tm tm;
+    gmtime_r(&t, &tm);
+    strftime(out, 32, "%Y-%m-%d %H:%M:%SZ", &tm);
+    return out;
+}
+
+static void print_message(json_t *m)
+{
+    char created[32], due[32];
+    size_t i;
+    json_t *r;
+    printf("%s  %s  %lld bytes  from <%s>  %lld left\n", text_of(m, "queue_id"), when(created, int_of(m, "created_unix")),
+           int_of(m, "size"), text_of(m, "sender"), int_of(m, "recipients_left"));
+    json_array_foreach (json_object_get(m, "recipients"), i, r)
+        printf("    <%s> %s, %lld attempts%s%s%s%s\n", text_of(r, "address"), text_of(r, "state"), int_of(r, "attempts"),
+               strcmp(text_of(r, "state"), "due") == 0 ? ", next " : "",
+               strcmp(text_of(r, "state"), "due") == 0 ? when(due, int_of(r, "due_unix")) : "",
+               text_of(r, "text")[0] ? ": " : "", text_of(r, "text"));
+}
+
+static void print_json(json_t *o)
+{
+    json_dumpf(o, stdout, JSON_INDENT(2));
+    putchar('\n');
+}
+
+static void warn_of(json_t *answer)
+{
+    const char *w = json_string_value(json_object_get(answer, "warning"));
+    if (w)
+        fprintf(stderr, "thurn: one queue node did not answer: %s\n", w);
+}
+
+static int list(struct options *o, struct arena *a, const char *sender, const char *recipient)
+{
+    struct err err = ERR_INIT;
+    const char *limit;
+    if (!options_take(o, "--limit", &limit, &err) || !options_finish(o, 1, 1, USAGE, &err))
+        return verb_fail(&err);
+    str q = arena_printf(a, "/v1/queue?limit=%.*s&sender=%.*s&recipient=%.*s",
+                         STR_ARG(client_path(a, "", limit ? limit : "100")),
+                         STR_ARG(client_path(a, "", sender ? sender : "")),
+                         STR_ARG(client_path(a, "", recipient ? recipient : "")));
+    CLEANUP(client_json_free) json_t *answer = NULL;
+    if (!client_call(o, a, "GET", q, NULL, &answer, &err))
+        return verb_fail(&err);
+    if (o->is_json) {
+        print_json(answer);
+        return EXIT_DONE;
+    }
+    size_t i;
+    json_t *m;
+    json_array_foreach (json_object_get(answer, "messages"), i, m)
+        print_message(m);
+    printf("%lld messages in the queue\n", int_of(answer, "total"));
+    warn_of(answer);
+    return EXIT_DONE;
+}
+
+static int show(struct options *o, struct arena *a)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(client_json_free) json_t *answer = NULL;
+    if (!options_finish(o, 2, 2, USAGE, &err) ||
+        !client_call(o, a, "GET", client_path(a, "/v1/queue/", o->args[1]), NULL, &answer, &err))
+        return verb_fail(&err);
+    if (o->is_json) {
+        print_json(answer);
+        return EXIT_DONE;
+    }
+    print_message(answer);
+    printf("received from %s on %s\n\n%s\n", text_of(answer, "received_from"), text_of(answer, "node"), text_of(answer, "head"));
+    return EXIT_DONE;
+}
+
+static int stats(struct options *o, struct arena *a)
+{
+    struct err err = ERR_INIT;
+    CLEANUP(client_json_free) json_t *answer = NULL;
+    if (!options_finish(o, 1, 1, USAGE, &err) || !client_call(o, a, "GET", S("/v1/queue-stats"), NULL, &answer, &err))
+        return verb_fail(&err);
+    if (o->is_json) {
+        print_json(answer);
+        return EXIT_DONE;
+    }
+    size_t i;
+    json_t *n;
+    json_array_foreach (json_object_get(answer, "nodes"), i, n) {
+        long long oldest = int_of(n, "oldest_unix");
+        printf("%s: %lld shards, %lld messages, %lld recipients, %lld active, %lld held, oldest %lld s\n", text_of(n, "node"),
+               int_of(n, "shards_owned"), int_of(n, "messages"), int_of(n, "recipients"), int_of(n, "active"),
+               int_of(n, "held"), oldest ? (long long)clock_unix() - oldest : 0);
+    }
+    warn_of(answer);
+    return EXIT_DONE;
+}
+
+static int act(struct options *o, struct arena *a, const char *sender, const char *recipient)
+{
+    struct err err = ERR_INIT;
+    bool is_all = options_flag(o, "--all");
+    if (!options_finish(o, 1, 1001, USAGE, &err))
+        return verb_fail(&err);
+    json_t *ids = json_array();
+    for (int i = 1; i < o->n_args; i++)
+        json_array_append_new(ids, json_string(o->args[i]));
+    json_t *filter = json_pack("{s:o, s:s, s:s, s:b}", "queue_ids", ids, "sender", sender ? sender : "", "recipient",
+                               recipient ? recipient : "", "is_all", (int)is_all);
+    CLEANUP(client_json_free) json_t *answer = NULL;
+    if (!client_call(o, a, "POST", S("/v1/queue"), json_pack("{s:s, s:o}", "op", o->args[0], "filter", filter), &answer, &err))
+        return verb_fail(&err);
+    printf("%lld recipients\n", int_of(answer, "affected"));
+    warn_of(answer);
+    return int_of(answer, "affected") ? EXIT_DONE : EXIT_NOT_FOUND;
+}
+
+static int queue_run(struct options *o, struct arena *a, void *arg)
+{
+    (void)arg;
+    static const char *const acts[] = {"retry", "hold", "release", "drop", "bounce"};
+    struct err err = ERR_INIT;
+    const char *sender, *recipient;
+    if (!options_take(o, "--sender", &sender, &err) || !options_take(o, "--recipient", &recipient, &err))
+        return verb_fail(&err);
+    const char *what = o->n_args ? o->args[0] : "";
+    if (strcmp(what, "list") == 0)
+        return list(o, a, sender, recipient);
+    if (strcmp(what, "show") == 0)
+        return show(o, a);
+    if (strcmp(what, "stats") == 0)
+        return stats(o, a);
+    for (size_t i = 0; i < ARRAY_LEN(acts); i++)
+        if (strcmp(what, acts[i]) == 0)
+            return act(o, a, sender, recipient);
+    (void)err_set(&err, ERR_INVALID, "usage: thurn " USAGE);
+    return verb_fail(&err);
+}
+
+int verb_queue(struct options *o)
+{
+    return client_run(o, queue_run, NULL);
+}
+
+static int sweep_run(struct options *o, struct arena *a, void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    const char *older;
+    bool is_dry = options_flag(o, "--dry-run");
+    uint64_t ms = 86400000;
+    CLEANUP(client_json_free) json_t *answer = NULL;
+    if (!options_take(o, "--older-than", &older, &err) || !options_finish(o, 0, 0, "sweep [--older-than TIME] [--dry-run]", &err))
+        return verb_fail(&err);
+    if (older && !num_duration_ms(str_c(older), INT64_MAX, &ms)) {
+        (void)err_set(&err, ERR_INVALID, "--older-than wants a time such as 24h or 7d");
+        return verb_fail(&err);
+    }
+    if (!client_call(o, a, "POST", S("/v1/sweep"),
+                     json_pack("{s:I, s:b}", "older_than_s", (json_int_t)(ms / 1000), "dry_run", (int)is_dry), &answer, &err))
+        return verb_fail(&err);
+    printf("%lld bodies %s, %lld bytes; %lld kept\n", int_of(answer, "removed"), is_dry ? "would go" : "removed",
+           int_of(answer, "bytes"), int_of(answer, "kept"));
+    return EXIT_DONE;
+}
+
+int verb_sweep(struct options *o)
+{
+    return client_run(o, sweep_run, NULL);
+}
