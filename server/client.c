@@ -129,3 +129,20 @@ bool client_call(struct options *o, struct arena *a, const char *method, str pat
     *out = answer ? answer : json_object();
     return true;
 }
+
+const char *client_text(json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s ? s : "";
+}
+
+long long client_int(json_t *o, const char *key)
+{
+    return (long long)json_integer_value(json_object_get(o, key));
+}
+
+void client_print(json_t *o)
+{
+    json_dumpf(o, stdout, JSON_INDENT(2));
+    putchar('\n');
+}

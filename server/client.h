@@ -25,6 +25,11 @@ str client_path(struct arena *a, const char *base, const char *name);
 /* The name of the control socket in the data folder in force. */
 bool client_socket(struct options *o, struct arena *a, str *out, struct err *err) WARN_UNUSED;
 
+/* Members of answers: "" and 0 when absent. */
+const char *client_text(json_t *o, const char *key);
+long long client_int(json_t *o, const char *key);
+void client_print(json_t *o); /* indented, on standard output */
+
 static inline void client_json_free(json_t *j)
 {
     json_decref(j);

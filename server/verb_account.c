@@ -16,16 +16,10 @@
 #define BATCH 500u
 #define LINE_MAX_BYTES 4096u
 
-static const char *text_of(json_t *o, const char *key)
-{
-    const char *s = json_string_value(json_object_get(o, key));
-    return s ? s : "";
-}
-
 static void print_account(json_t *t)
 {
     json_int_t quota = json_integer_value(json_object_get(t, "quota_bytes"));
-    printf("%-40s %-12s shard %lld", text_of(t, "address"), text_of(t, "state"),
+    printf("%-40s %-12s shard %lld", client_text(t, "address"), client_text(t, "state"),
            (long long)json_integer_value(json_object_get(t, "shard")));
     if (quota)
         printf("  quota %lld MiB", (long long)quota >> 20);
@@ -154,7 +148,7 @@ static bool send_batch(struct options *o, struct import *im, struct err *err)
         } else {
             im->failed++;
             if (i < n)
-                fprintf(stderr, "%s:%u: %s\n", im->file, im->lines[i], text_of(one, "message"));
+                fprintf(stderr, "%s:%u: %s\n", im->file, im->lines[i], client_text(one, "message"));
         }
     }
     return true;
@@ -210,8 +204,7 @@ static int answer_of(struct options *o, bool ok, json_t *answer, const struct er
     if (!ok)
         return verb_fail(err);
     if (o->is_json) {
-        json_dumpf(answer, stdout, JSON_INDENT(2));
-        putchar('\n');
+        client_print(answer);
     } else if (is_printed) {
         print_account(answer);
     }
@@ -262,7 +255,7 @@ static int list(struct options *o, struct arena *a)
         json_t *t;
         json_array_foreach (json_object_get(page, "accounts"), i, t)
             (void)answer_of(o, true, t, &err, true);
-        after = arena_strz(a, str_c(text_of(page, "next")));
+        after = arena_strz(a, str_c(client_text(page, "next")));
     } while (after[0]);
     return EXIT_DONE;
 }

@@ -8,27 +8,10 @@
 #define ALIAS_USAGE "alias set ADDRESS TARGET… | list [--domain NAME] | remove ADDRESS"
 #define TENANT_USAGE "tenant add NAME | list"
 
-static const char *text_of(json_t *o, const char *key)
-{
-    const char *s = json_string_value(json_object_get(o, key));
-    return s ? s : "";
-}
-
-static long long int_of(json_t *o, const char *key)
-{
-    return (long long)json_integer_value(json_object_get(o, key));
-}
-
-static void print_json(json_t *o)
-{
-    json_dumpf(o, stdout, JSON_INDENT(2));
-    putchar('\n');
-}
-
 static void print_domain(json_t *d)
 {
-    printf("%-40s tenant %lld%s%s%s\n", text_of(d, "name"), int_of(d, "tenant_id"),
-           text_of(d, "catch_all")[0] ? "  catch-all " : "", text_of(d, "catch_all"),
+    printf("%-40s tenant %lld%s%s%s\n", client_text(d, "name"), client_int(d, "tenant_id"),
+           client_text(d, "catch_all")[0] ? "  catch-all " : "", client_text(d, "catch_all"),
            json_is_true(json_object_get(d, "is_disabled")) ? "  disabled" : "");
 }
 
@@ -47,11 +30,11 @@ static int list_all(struct options *o, struct arena *a, const char *path, const 
         size_t i;
         json_t *item;
         if (o->is_json)
-            print_json(page);
+            client_print(page);
         else
             json_array_foreach (json_object_get(page, key), i, item)
                 print(item);
-        after = arena_strz(a, str_c(text_of(page, "next")));
+        after = arena_strz(a, str_c(client_text(page, "next")));
     } while (after[0]);
     return EXIT_DONE;
 }
@@ -61,7 +44,7 @@ static int show_answer(struct options *o, bool ok, json_t *answer, const struct 
     if (!ok)
         return verb_fail(err);
     if (o->is_json)
-        print_json(answer);
+        client_print(answer);
     else if (print)
         print(answer);
     return EXIT_DONE;
@@ -123,7 +106,7 @@ static void print_alias(json_t *l)
 {
     size_t i;
     json_t *t;
-    printf("%s ->", text_of(l, "address"));
+    printf("%s ->", client_text(l, "address"));
     json_array_foreach (json_object_get(l, "targets"), i, t)
         printf(" %s", json_string_value(t));
     putchar('\n');
@@ -162,7 +145,7 @@ int verb_alias(struct options *o)
 
 static void print_tenant(json_t *t)
 {
-    printf("%lld %s\n", int_of(t, "tenant_id"), text_of(t, "name"));
+    printf("%lld %s\n", client_int(t, "tenant_id"), client_text(t, "name"));
 }
 
 static int tenant_run(struct options *o, struct arena *a, void *arg)

@@ -11,17 +11,6 @@
     "queue list [--sender A] [--recipient A] [--limit N] | show ID | stats | "                     \
     "retry|hold|release|drop|bounce ID… | --sender A | --recipient A | --all"
 
-static const char *text_of(json_t *o, const char *key)
-{
-    const char *s = json_string_value(json_object_get(o, key));
-    return s ? s : "";
-}
-
-static long long int_of(json_t *o, const char *key)
-{
-    return (long long)json_integer_value(json_object_get(o, key));
-}
-
 static const char *when(char out[32], long long unix_s)
 {
     time_t t = (time_t)unix_s;
@@ -36,19 +25,13 @@ static void print_message(json_t *m)
     char created[32], due[32];
     size_t i;
     json_t *r;
-    printf("%s  %s  %lld bytes  from <%s>  %lld left\n", text_of(m, "queue_id"), when(created, int_of(m, "created_unix")),
-           int_of(m, "size"), text_of(m, "sender"), int_of(m, "recipients_left"));
+    printf("%s  %s  %lld bytes  from <%s>  %lld left\n", client_text(m, "queue_id"), when(created, client_int(m, "created_unix")),
+           client_int(m, "size"), client_text(m, "sender"), client_int(m, "recipients_left"));
     json_array_foreach (json_object_get(m, "recipients"), i, r)
-        printf("    <%s> %s, %lld attempts%s%s%s%s\n", text_of(r, "address"), text_of(r, "state"), int_of(r, "attempts"),
-               strcmp(text_of(r, "state"), "due") == 0 ? ", next " : "",
-               strcmp(text_of(r, "state"), "due") == 0 ? when(due, int_of(r, "due_unix")) : "",
-               text_of(r, "text")[0] ? ": " : "", text_of(r, "text"));
-}
-
-static void print_json(json_t *o)
-{
-    json_dumpf(o, stdout, JSON_INDENT(2));
-    putchar('\n');
+        printf("    <%s> %s, %lld attempts%s%s%s%s\n", client_text(r, "address"), client_text(r, "state"), client_int(r, "attempts"),
+               strcmp(client_text(r, "state"), "due") == 0 ? ", next " : "",
+               strcmp(client_text(r, "state"), "due") == 0 ? when(due, client_int(r, "due_unix")) : "",
+               client_text(r, "text")[0] ? ": " : "", client_text(r, "text"));
 }
 
 static void warn_of(json_t *answer)
@@ -72,14 +55,14 @@ static int list(struct options *o, struct arena *a, const char *sender, const ch
     if (!client_call(o, a, "GET", q, NULL, &answer, &err))
         return verb_fail(&err);
     if (o->is_json) {
-        print_json(answer);
+        client_print(answer);
         return EXIT_DONE;
     }
     size_t i;
     json_t *m;
     json_array_foreach (json_object_get(answer, "messages"), i, m)
         print_message(m);
-    printf("%lld messages in the queue\n", int_of(answer, "total"));
+    printf("%lld messages in the queue\n", client_int(answer, "total"));
     warn_of(answer);
     return EXIT_DONE;
 }
@@ -92,11 +75,11 @@ static int show(struct options *o, struct arena *a)
         !client_call(o, a, "GET", client_path(a, "/v1/queue/", o->args[1]), NULL, &answer, &err))
         return verb_fail(&err);
     if (o->is_json) {
-        print_json(answer);
+        client_print(answer);
         return EXIT_DONE;
     }
     print_message(answer);
-    printf("received from %s on %s\n\n%s\n", text_of(answer, "received_from"), text_of(answer, "node"), text_of(answer, "head"));
+    printf("received from %s on %s\n\n%s\n", client_text(answer, "received_from"), client_text(answer, "node"), client_text(answer, "head"));
     return EXIT_DONE;
 }
 
@@ -107,16 +90,16 @@ static int stats(struct options *o, struct arena *a)
     if (!options_finish(o, 1, 1, USAGE, &err) || !client_call(o, a, "GET", S("/v1/queue-stats"), NULL, &answer, &err))
         return verb_fail(&err);
     if (o->is_json) {
-        print_json(answer);
+        client_print(answer);
         return EXIT_DONE;
     }
     size_t i;
     json_t *n;
     json_array_foreach (json_object_get(answer, "nodes"), i, n) {
-        long long oldest = int_of(n, "oldest_unix");
-        printf("%s: %lld shards, %lld messages, %lld recipients, %lld active, %lld held, oldest %lld s\n", text_of(n, "node"),
-               int_of(n, "shards_owned"), int_of(n, "messages"), int_of(n, "recipients"), int_of(n, "active"),
-               int_of(n, "held"), oldest ? (long long)clock_unix() - oldest : 0);
+        long long oldest = client_int(n, "oldest_unix");
+        printf("%s: %lld shards, %lld messages, %lld recipients, %lld active, %lld held, oldest %lld s\n", client_text(n, "node"),
+               client_int(n, "shards_owned"), client_int(n, "messages"), client_int(n, "recipients"), client_int(n, "active"),
+               client_int(n, "held"), oldest ? (long long)clock_unix() - oldest : 0);
     }
     warn_of(answer);
     return EXIT_DONE;
@@ -136,9 +119,9 @@ static int act(struct options *o, struct arena *a, const char *sender, const cha
     CLEANUP(client_json_free) json_t *answer = NULL;
     if (!client_call(o, a, "POST", S("/v1/queue"), json_pack("{s:s, s:o}", "op", o->args[0], "filter", filter), &answer, &err))
         return verb_fail(&err);
-    printf("%lld recipients\n", int_of(answer, "affected"));
+    printf("%lld recipients\n", client_int(answer, "affected"));
     warn_of(answer);
-    return int_of(answer, "affected") ? EXIT_DONE : EXIT_NOT_FOUND;
+    return client_int(answer, "affected") ? EXIT_DONE : EXIT_NOT_FOUND;
 }
 
 static int queue_run(struct options *o, struct arena *a, void *arg)
@@ -185,8 +168,8 @@ static int sweep_run(struct options *o, struct arena *a, void *arg)
     if (!client_call(o, a, "POST", S("/v1/sweep"),
                      json_pack("{s:I, s:b}", "older_than_s", (json_int_t)(ms / 1000), "dry_run", (int)is_dry), &answer, &err))
         return verb_fail(&err);
-    printf("%lld bodies %s, %lld bytes; %lld kept\n", int_of(answer, "removed"), is_dry ? "would go" : "removed",
-           int_of(answer, "bytes"), int_of(answer, "kept"));
+    printf("%lld bodies %s, %lld bytes; %lld kept\n", client_int(answer, "removed"), is_dry ? "would go" : "removed",
+           client_int(answer, "bytes"), client_int(answer, "kept"));
     return EXIT_DONE;
 }
 
