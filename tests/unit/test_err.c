@@ -1,0 +1,35 @@
+#include "base_test.h"
+
+static void sets_prefixes_and_cuts(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    assert_false(err_is_set(&err));
+    assert_false(err_set(&err, ERR_NOT_FOUND, "no mailbox '%s'", "x"));
+    assert_false(err_prefix(&err, "append to %d", 7));
+    assert_string_equal(err.msg, "append to 7: no mailbox 'x'");
+    for (int i = 0; i < 100; i++)
+        (void)err_prefix(&err, "a long prefix that will not fit for ever");
+    assert_int_equal(err.kind, ERR_NOT_FOUND);
+    assert_true(strlen(err.msg) < sizeof(err.msg));
+    err_clear(&err);
+    assert_false(err_is_set(&err));
+}
+
+static void kinds_have_names(void **state)
+{
+    (void)state;
+    for (int k = 0; k < ERR_KINDS_; k++)
+        assert_string_not_equal(err_kind_name((enum err_kind)k), "unknown");
+    assert_string_equal(err_kind_name(ERR_KINDS_), "unknown");
+    struct err err = {.kind = ERR_UNAVAILABLE};
+    assert_true(err_is_temporary(&err));
+    err.kind = ERR_DENIED;
+    assert_false(err_is_temporary(&err));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sets_prefixes_and_cuts), cmocka_unit_test(kinds_have_names)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
