@@ -84,8 +84,10 @@ bool sql_is_pg(const struct sql_tx *tx);
 typedef FIBER bool (*sql_body)(struct sql_tx *tx, void *arg, struct err *err);
 /*
  * Run the body in a write transaction; true means committed and durable. The body's false rolls back and its error is
- * returned. Errors besides the body's own: UNAVAILABLE (database away, pool exhausted), TIMEOUT, EXISTS (unique key),
- * CONFLICT (serialization, after retries). Suspends; honours the deadline while it waits to start.
+ * returned. Errors besides the body's own: UNAVAILABLE (database away, statement timeout), LIMIT (too many wait),
+ * TIMEOUT (outcome unknown), EXISTS (unique key), CONFLICT (serialization after retries; a CHECK that failed),
+ * INTERNAL (a statement that is wrong). Suspends; honours the deadline while it waits to start, and once the body has
+ * begun waits for its end (the statement timeout bounds that).
  */
 FIBER bool sql_write(struct sql_db *db, sql_body body, void *arg, struct err *err) WARN_UNUSED;
 /* Run the body on a read snapshot. */
@@ -117,11 +119,12 @@ struct sql_migration {
     const char *what; /* one line for people */
     const char *sqlite, *pg;
 };
-/* Bring the schema up to date (table thurn_schema records steps); safe when several processes do it at once, and
+/* Bring the schema of one component ("store", "auth", "queue": several may share a database, so their tables have names
+ * of their own) up to date. Table thurn_schema records the steps. Safe when several processes do it at once, and
  * idempotent. With dry_run nothing changes. *applied counts steps (to be) applied. A schema that is newer than this
  * program by more than one step is INVALID. */
-FIBER bool sql_migrate(struct sql_db *db, const struct sql_migration *steps, size_t n, bool dry_run, unsigned *applied,
-                       struct err *err) WARN_UNUSED;
+FIBER bool sql_migrate(struct sql_db *db, const char *component, const struct sql_migration *steps, size_t n, bool dry_run,
+                       unsigned *applied, struct err *err) WARN_UNUSED;
 
 /* Statement counts since the start, for benches and tests: round trips, commits, statements. */
 struct sql_stats {

@@ -1,0 +1,413 @@
+#include "data/pg_conn.h"
+
+#include <netdb.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/num.h"
+#include "fiber/loop.h"
+#include "fiber/work.h"
+
+#define CONNECT_TIMEOUT_MS 5000
+#define SILENCE_GRACE_MS 5000 /* beyond the statement timeout, before a silent connection is given up */
+
+/* --- waiting for the socket --- */
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+    struct pg_conn *c = poll->data;
+    (void)events;
+    if (!c)
+        return;
+    c->is_ready = true;
+    if (status < 0)
+        c->is_broken = true;
+    if (c->waiter) {
+        fiber_wake(c->waiter);
+        return;
+    }
+    /* Nobody waits: the answer to a tail, a notice, or the end of the connection. */
+    if (c->is_broken || !PQconsumeInput(c->h)) {
+        c->is_broken = true;
+        uv_poll_stop(poll);
+    }
+}
+
+static void free_handle(uv_handle_t *h)
+{
+    xfree(h);
+}
+
+static void poll_close(struct pg_conn *c)
+{
+    if (!c->poll)
+        return;
+    c->poll->data = NULL;
+    uv_poll_stop(c->poll);
+    uv_close((uv_handle_t *)c->poll, free_handle);
+    c->poll = NULL;
+}
+
+static bool poll_open(struct pg_conn *c, int events, struct err *err)
+{
+    uv_poll_t *poll = xnew(uv_poll_t);
+    int rc = uv_poll_init(fiber_loop(), poll, PQsocket(c->h));
+    if (rc < 0) {
+        xfree(poll);
+        return err_set(err, ERR_UNAVAILABLE, "postgres: poll: %s", uv_strerror(rc));
+    }
+    poll->data = c;
+    c->poll = poll;
+    uv_poll_start(poll, events, on_poll);
+    return true;
+}
+
+static void on_overdue(void *arg)
+{
+    struct pg_conn *c = arg;
+    c->is_overdue = true;
+    if (c->waiter)
+        fiber_wake(c->waiter);
+}
+
+/* Until the socket has something for us (or takes more); false: the connection is gone. */
+static bool wait_io(struct pg_conn *c)
+{
+    int rc = PQflush(c->h);
+    if (rc < 0)
+        c->is_broken = true;
+    if (c->wants_write != (rc == 1)) {
+        c->wants_write = rc == 1;
+        uv_poll_start(c->poll, UV_READABLE | (c->wants_write ? UV_WRITABLE : 0), on_poll);
+    }
+    c->is_ready = false;
+    c->waiter = fiber_self();
+    while (!c->is_ready && !c->is_broken && !c->is_overdue)
+        fiber_wait_uninterrupted();
+    c->waiter = NULL;
+    if (c->is_overdue || c->is_broken || !PQconsumeInput(c->h))
+        c->is_broken = true;
+    return !c->is_broken;
+}
+
+/* --- connecting --- */
+
+struct lookup {
+    const char *host; /* a comma-separated list, as libpq allows */
+    struct buf addresses;
+    bool is_found;
+};
+
+/* On a pool thread: the first address of each host that has one; libpq would look them up on the loop. */
+static void resolve(void *arg)
+{
+    struct lookup *l = arg;
+    str rest = str_c(l->host), host;
+    bool is_first = true;
+    while (str_split(&rest, ',', &host)) {
+        if (!is_first)
+            buf_addc(&l->addresses, ',');
+        is_first = false;
+        char *z = str_dup(host);
+        struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG}, *found = NULL;
+        char text[NI_MAXHOST];
+        if (getaddrinfo(z, NULL, &hints, &found) == 0 &&
+            getnameinfo(found->ai_addr, found->ai_addrlen, text, sizeof text, NULL, 0, NI_NUMERICHOST) == 0) {
+            buf_add(&l->addresses, str_c(text));
+            l->is_found = true;
+        } else {
+            buf_add(&l->addresses, host); /* libpq then reports this one as the bad address that it is */
+        }
+        if (found)
+            freeaddrinfo(found);
+        xfree(z);
+    }
+}
+
+/*
+ * Options of every session. Our statements are point and range look-ups by primary key: one generic plan is right for
+ * all parameters and saves planning each time; a plan that was made while a table was empty must not be a scan.
+ */
+static str session_options(const struct sql_opts *opts, const char *own, struct arena *a)
+{
+    return arena_printf(a,
+                        "%s -c statement_timeout=%u -c idle_in_transaction_session_timeout=60000 -c jit=off"
+                        " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
+                        " -c max_parallel_workers_per_gather=0 -c default_transaction_isolation=read\\ committed",
+                        own ? own : "", opts->statement_timeout_ms);
+}
+
+struct connect_params {
+    const char *keys[64], *values[64];
+    size_t n;
+};
+
+static void add_param(struct connect_params *p, const char *key, const char *value)
+{
+    assert(p->n + 1 < ARRAY_LEN(p->keys));
+    p->keys[p->n] = key;
+    p->values[p->n++] = value;
+}
+
+/* The DSN's parameters with our own; names become addresses. */
+static bool gather_params(const struct sql_opts *opts, const PQconninfoOption *o, struct connect_params *p,
+                          struct arena *a, struct err *err)
+{
+    const char *host = NULL, *hostaddr = NULL, *own_options = NULL;
+    for (; o->keyword; o++) {
+        if (!o->val || !*o->val)
+            continue;
+        if (!strcmp(o->keyword, "options")) {
+            own_options = arena_strz(a, str_c(o->val));
+            continue;
+        }
+        if (!strcmp(o->keyword, "host"))
+            host = o->val;
+        if (!strcmp(o->keyword, "hostaddr"))
+            hostaddr = o->val;
+        add_param(p, o->keyword, arena_strz(a, str_c(o->val)));
+    }
+    add_param(p, "options", session_options(opts, own_options, a).p);
+    add_param(p, "client_encoding", "UTF8");
+    add_param(p, "fallback_application_name", "thurn");
+    if (host && !hostaddr && *host != '/' && *host != '@') {
+        struct lookup l = {.host = host};
+        buf_init(&l.addresses, 4096);
+        bool ok = work_run(resolve, &l, err);
+        if (ok && !l.is_found)
+            ok = err_set(err, ERR_UNAVAILABLE, "postgres: cannot resolve '%s'", host);
+        if (ok)
+            add_param(p, "hostaddr", arena_strz(a, buf_str(&l.addresses)));
+        buf_done(&l.addresses);
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
+static bool start_connect(struct pg_conn *c, const struct sql_opts *opts, struct err *err)
+{
+    ARENA(a, 64 * 1024);
+    struct connect_params p = {0};
+    char *text = NULL;
+    PQconninfoOption *o = PQconninfoParse(opts->dsn.p, &text);
+    if (!o) {
+        (void)err_set(err, ERR_INVALID, "postgres: bad connection string: %s", text ? text : "no memory");
+        PQfreemem(text);
+        return false;
+    }
+    bool ok = gather_params(opts, o, &p, &a, err);
+    PQconninfoFree(o);
+    if (!ok)
+        return false;
+    c->h = PQconnectStartParams(p.keys, p.values, 0);
+    if (!c->h || PQstatus(c->h) == CONNECTION_BAD)
+        return err_set(err, ERR_UNAVAILABLE, "postgres: %s", c->h ? PQerrorMessage(c->h) : "no memory");
+    return true;
+}
+
+/* libpq may change its socket between two steps, so each step has a poll handle of its own. */
+static bool finish_connect(struct pg_conn *c, struct err *err)
+{
+    for (;;) {
+        PostgresPollingStatusType st = PQconnectPoll(c->h);
+        if (st == PGRES_POLLING_OK)
+            return true;
+        if (st != PGRES_POLLING_READING && st != PGRES_POLLING_WRITING)
+            return err_set(err, ERR_UNAVAILABLE, "postgres: %.*s", STR_ARG(str_trim(str_c(PQerrorMessage(c->h)))));
+        if (!poll_open(c, st == PGRES_POLLING_READING ? UV_READABLE : UV_WRITABLE, err))
+            return false;
+        c->is_ready = false;
+        c->waiter = fiber_self();
+        bool ok = true;
+        while (ok && !c->is_ready)
+            ok = fiber_wait(err);
+        c->waiter = NULL;
+        poll_close(c);
+        if (!ok)
+            return err_prefix(err, "postgres: connecting");
+    }
+}
+
+struct pg_conn *pg_conn_new(const struct sql_opts *opts, struct err *err)
+{
+    FIBER_DEADLINE(CONNECT_TIMEOUT_MS);
+    struct pg_conn *c = xnew(struct pg_conn);
+    c->statement_timeout_ms = opts->statement_timeout_ms;
+    map64_init(&c->prepared);
+    if (start_connect(c, opts, err) && finish_connect(c, err) && poll_open(c, UV_READABLE, err)) {
+        if (PQsetnonblocking(c->h, 1) == 0 && PQenterPipelineMode(c->h) == 1)
+            return c;
+        (void)err_set(err, ERR_INTERNAL, "postgres: no pipeline mode");
+    }
+    pg_conn_free(c);
+    return NULL;
+}
+
+void pg_conn_free(struct pg_conn *c)
+{
+    if (!c)
+        return;
+    list_remove(&c->idle);
+    fiber_timer_stop(&c->timer);
+    poll_close(c);
+    PQfinish(c->h);
+    map64_done(&c->prepared);
+    xfree(c->ops);
+    xfree(c);
+}
+
+/* --- the pipeline --- */
+
+static void push_op(struct pg_conn *c, enum pg_op_kind kind, const struct sql_stmt *st, struct sql_result *out)
+{
+    if (c->first == c->n)
+        c->first = c->n = 0;
+    if (c->n == c->cap) {
+        c->cap = c->cap ? c->cap * 2 : 16;
+        c->ops = xrealloc(c->ops, size_mul(c->cap, sizeof *c->ops));
+    }
+    c->ops[c->n++] = (struct pg_op){kind, st, out};
+}
+
+static bool prepare(struct pg_conn *c, const struct sql_stmt *st, struct arena *a)
+{
+    if (map64_get(&c->prepared, (uintptr_t)st))
+        return true;
+    Oid types[SQL_PARAMS_MAX];
+    pg_param_types(st, types);
+    if (!PQsendPrepare(c->h, st->name, pg_text(st, a), (int)strlen(st->params), types))
+        return false;
+    map64_put(&c->prepared, (uintptr_t)st, (void *)(uintptr_t)st);
+    push_op(c, PG_OP_PREPARE, st, NULL);
+    return true;
+}
+
+void pg_conn_queue(struct pg_conn *c, const struct sql_stmt *st, const struct sql_value *params, size_t n_rows,
+                   struct sql_result *out, struct arena *a)
+{
+    struct pg_params p;
+    pg_params_encode(&p, st, params, n_rows, a);
+    if (!c->is_broken && prepare(c, st, a) &&
+        PQsendQueryPrepared(c->h, st->name, p.n, p.values, p.lengths, p.formats, 1))
+        push_op(c, PG_OP_EXEC, st, out);
+    else
+        c->is_broken = true; /* nothing that was queued is lost silently: the next sync fails */
+}
+
+static void fail(struct pg_error *e, const PGresult *r, const struct sql_stmt *st)
+{
+    if (!err_is_set(&e->err))
+        pg_result_error(r, st ? st->name : "sync", e);
+}
+
+/* Take one result for the oldest operation; r is freed. */
+static void take_result(struct pg_conn *c, struct pg_op *op, PGresult *r, struct arena *a, struct pg_error *e)
+{
+    ExecStatusType st = PQresultStatus(r);
+    if (st == PGRES_FATAL_ERROR)
+        fail(e, r, op->st);
+    if (op->kind == PG_OP_PREPARE && st != PGRES_COMMAND_OK)
+        map64_remove(&c->prepared, (uintptr_t)op->st);
+    bool has_result = (st == PGRES_TUPLES_OK || st == PGRES_COMMAND_OK) && op->kind == PG_OP_EXEC && op->out;
+    if (has_result && !err_is_set(&e->err) && !pg_result_decode(r, op->st, a, op->out, &e->err))
+        assert(err_is_set(&e->err));
+    PQclear(r);
+}
+
+static void lost(struct pg_conn *c, struct pg_error *e)
+{
+    c->is_broken = true;
+    if (!err_is_set(&e->err))
+        (void)err_set(&e->err, ERR_UNAVAILABLE, "postgres: %s: %.*s", c->is_overdue ? "no answer" : "connection lost",
+                      STR_ARG(str_trim(str_c(PQerrorMessage(c->h)))));
+    e->is_lost = true;
+}
+
+static bool read_op(struct pg_conn *c, struct arena *a, struct pg_error *e)
+{
+    struct pg_op *op = &c->ops[c->first];
+    bool is_taken = false;
+    for (int n_nulls = 0; n_nulls < 2;) {
+        while (PQisBusy(c->h))
+            if (!wait_io(c))
+                return false;
+        PGresult *r = PQgetResult(c->h);
+        if (!r) {
+            /* NULL ends each command's results, except after a sync; a dead connection gives only NULLs. */
+            if (is_taken)
+                break;
+            n_nulls++;
+            continue;
+        }
+        bool is_sync = PQresultStatus(r) == PGRES_PIPELINE_SYNC;
+        take_result(c, op, r, a, e);
+        is_taken = true;
+        if (is_sync || PQstatus(c->h) == CONNECTION_BAD)
+            break;
+    }
+    c->first++;
+    return is_taken && PQstatus(c->h) != CONNECTION_BAD;
+}
+
+bool pg_conn_sync(struct pg_conn *c, struct arena *a, struct pg_error *e)
+{
+    *e = (struct pg_error){0};
+    size_t tail = 0; /* operations before this one belong to an earlier user, whose tail nobody waited for */
+    for (size_t i = c->first; i < c->n; i++)
+        if (c->ops[i].kind == PG_OP_SYNC)
+            tail = i + 1;
+    c->is_overdue = false;
+    fiber_timer_start(&c->timer, c->statement_timeout_ms + SILENCE_GRACE_MS, on_overdue, c);
+    if (c->is_broken || !PQpipelineSync(c->h))
+        lost(c, e);
+    else
+        push_op(c, PG_OP_SYNC, NULL, NULL);
+    struct pg_error ignored = {0};
+    while (!c->is_broken && c->first < c->n)
+        if (!read_op(c, a, c->first < tail ? &ignored : e))
+            lost(c, e);
+    fiber_timer_stop(&c->timer);
+    if (e->is_lost)
+        c->is_broken = true;
+    return !err_is_set(&e->err);
+}
+
+void pg_conn_tail(struct pg_conn *c, const struct sql_stmt *st)
+{
+    ARENA(scratch, 4096);
+    pg_conn_queue(c, st, NULL, 1, NULL, &scratch);
+    for (size_t i = c->first; i < c->n; i++)
+        c->ops[i].out = NULL; /* their owner leaves now */
+    if (c->is_broken || !PQpipelineSync(c->h) || PQflush(c->h) < 0) {
+        c->is_broken = true;
+        return;
+    }
+    push_op(c, PG_OP_SYNC, NULL, NULL);
+}
+
+bool pg_conn_script(struct pg_conn *c, const char *text, struct arena *a, struct pg_error *e)
+{
+    if (!pg_conn_sync(c, a, e))
+        return false;
+    c->is_overdue = false;
+    fiber_timer_start(&c->timer, 3600 * 1000, on_overdue, c); /* a schema change may take long */
+    if (PQexitPipelineMode(c->h) != 1 || !PQsendQuery(c->h, text)) {
+        lost(c, e);
+    } else {
+        for (;;) {
+            while (PQisBusy(c->h) && wait_io(c))
+                ;
+            PGresult *r = c->is_broken ? NULL : PQgetResult(c->h);
+            if (!r)
+                break;
+            if (PQresultStatus(r) == PGRES_FATAL_ERROR)
+                fail(e, r, NULL);
+            PQclear(r);
+        }
+        if (c->is_broken || PQenterPipelineMode(c->h) != 1)
+            lost(c, e);
+    }
+    fiber_timer_stop(&c->timer);
+    return !err_is_set(&e->err);
+}

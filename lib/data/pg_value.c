@@ -1,0 +1,200 @@
+#include "data/pg_conn.h"
+
+#include <endian.h>
+
+#include "base/num.h"
+
+#define PG_INT8_ARRAY 1016
+#define PG_TEXT_ARRAY 1009
+#define PG_BYTEA_ARRAY 1001
+#define PG_BOOL 16
+#define PG_INT2 21
+#define PG_INT4 23
+#define PG_OID 26
+#define PG_XID 28
+
+static Oid element_type(char t)
+{
+    return t == 'i' ? PG_INT8 : t == 't' ? PG_TEXT : PG_BYTEA;
+}
+
+static Oid array_type(char t)
+{
+    return t == 'i' ? PG_INT8_ARRAY : t == 't' ? PG_TEXT_ARRAY : PG_BYTEA_ARRAY;
+}
+
+void pg_param_types(const struct sql_stmt *st, Oid types[SQL_PARAMS_MAX])
+{
+    for (size_t i = 0; st->params[i]; i++)
+        types[i] = st->is_rowset ? array_type(st->params[i]) : element_type(st->params[i]);
+}
+
+const char *pg_text(const struct sql_stmt *st, struct arena *a)
+{
+    if (st->pg)
+        return st->pg;
+    char *text = arena_strz(a, str_c(st->sqlite));
+    for (char *p = text; *p; p++)
+        if (*p == '?' && ascii_is_digit((unsigned char)p[1]))
+            *p = '$';
+    return text;
+}
+
+static char *put32(char *p, uint32_t v)
+{
+    v = htobe32(v);
+    memcpy(p, &v, 4);
+    return p + 4;
+}
+
+static size_t value_size(char type, const struct sql_value *v)
+{
+    return v->is_null ? 0 : type == 'i' ? 8 : v->s.n;
+}
+
+/* The binary form of a one-dimensional array: header, then each element's length (-1 = null) and bytes. */
+static str encode_array(char type, const struct sql_value *v, size_t stride, size_t n, struct arena *a)
+{
+    size_t size = 20;
+    uint32_t has_null = 0;
+    for (size_t i = 0; i < n; i++) {
+        size = size_add(size, 4 + value_size(type, &v[i * stride]));
+        has_null |= v[i * stride].is_null;
+    }
+    char *start = arena_alloc(a, size), *p = start;
+    p = put32(p, 1);
+    p = put32(p, has_null);
+    p = put32(p, element_type(type));
+    p = put32(p, (uint32_t)n);
+    p = put32(p, 1);
+    for (size_t i = 0; i < n; i++) {
+        const struct sql_value *e = &v[i * stride];
+        size_t len = value_size(type, e);
+        p = put32(p, e->is_null ? UINT32_MAX : (uint32_t)len);
+        if (e->is_null || len == 0)
+            continue;
+        uint64_t be = htobe64((uint64_t)e->i);
+        memcpy(p, type == 'i' ? (const char *)&be : e->s.p, len);
+        p += len;
+    }
+    return str_n(start, size);
+}
+
+void pg_params_encode(struct pg_params *p, const struct sql_stmt *st, const struct sql_value *v, size_t n_rows,
+                      struct arena *a)
+{
+    size_t n = strlen(st->params);
+    assert(n <= SQL_PARAMS_MAX);
+    p->n = (int)n;
+    for (size_t i = 0; i < n; i++) {
+        char type = st->params[i];
+        p->formats[i] = 1;
+        if (st->is_rowset) {
+            str array = encode_array(type, v + i, n, n_rows, a);
+            p->values[i] = array.p;
+            p->lengths[i] = (int)array.n;
+        } else if (v[i].is_null) {
+            p->values[i] = NULL;
+            p->lengths[i] = 0;
+        } else if (type == 'i') {
+            p->ints[i] = htobe64((uint64_t)v[i].i);
+            p->values[i] = (const char *)&p->ints[i];
+            p->lengths[i] = 8;
+        } else {
+            p->values[i] = v[i].s.p ? v[i].s.p : "";
+            p->lengths[i] = (int)v[i].s.n;
+        }
+    }
+}
+
+/* --- results --- */
+
+static bool decode_int(Oid type, const char *p, int len, int64_t *out)
+{
+    uint64_t v8;
+    uint32_t v4;
+    uint16_t v2;
+    switch (len) {
+    case 8:
+        memcpy(&v8, p, 8);
+        *out = (int64_t)be64toh(v8);
+        return type == PG_INT8;
+    case 4:
+        memcpy(&v4, p, 4);
+        *out = type == PG_INT4 ? (int64_t)(int32_t)be32toh(v4) : (int64_t)be32toh(v4);
+        return type == PG_INT4 || type == PG_OID || type == PG_XID;
+    case 2:
+        memcpy(&v2, p, 2);
+        *out = (int16_t)be16toh(v2);
+        return type == PG_INT2;
+    case 1:
+        *out = *p != 0;
+        return type == PG_BOOL;
+    }
+    return false;
+}
+
+bool pg_result_decode(const PGresult *r, const struct sql_stmt *st, struct arena *a, struct sql_result *out,
+                      struct err *err)
+{
+    size_t n_rows = (size_t)PQntuples(r), n_cols = strlen(st->cols);
+    if ((size_t)PQnfields(r) != n_cols)
+        return err_set(err, ERR_INTERNAL, "postgres: %s: columns are not as declared", st->name);
+    struct sql_value *v = arena_array(a, struct sql_value, n_rows * n_cols);
+    for (size_t i = 0; i < n_rows * n_cols; i++) {
+        int row = (int)(i / n_cols), col = (int)(i % n_cols);
+        int len = PQgetlength(r, row, col);
+        const char *p = PQgetvalue(r, row, col);
+        v[i].is_null = PQgetisnull(r, row, col);
+        if (v[i].is_null)
+            continue;
+        if (st->cols[col] != 'i')
+            v[i].s = arena_str(a, str_n(p, (size_t)len));
+        else if (!decode_int(PQftype(r, col), p, len, &v[i].i))
+            return err_set(err, ERR_INTERNAL, "postgres: %s: column %d is no integer", st->name, col + 1);
+    }
+    const char *affected = PQcmdTuples((PGresult *)(uintptr_t)r);
+    *out = (struct sql_result){.n_rows = n_rows, .n_cols = n_cols, .values = v};
+    uint64_t n = 0;
+    for (; ascii_is_digit((unsigned char)*affected); affected++)
+        n = n * 10 + (uint64_t)(*affected - '0');
+    out->n_affected = (int64_t)n;
+    return true;
+}
+
+void pg_result_error(const PGresult *r, const char *what, struct pg_error *e)
+{
+    /* By SQLSTATE or its class; the first that fits. */
+    static const struct {
+        char state[6];
+        enum err_kind kind;
+        bool is_retryable;
+    } table[] = {
+        {"23505", ERR_EXISTS, false},
+        {"23514", ERR_CONFLICT, false},    /* a CHECK */
+        {"22012", ERR_CONFLICT, false},    /* division by zero: the cheapest assertion that a statement can make */
+        {"40001", ERR_CONFLICT, true},
+        {"40P01", ERR_CONFLICT, true},
+        {"57014", ERR_UNAVAILABLE, false}, /* statement timeout: rolled back for certain */
+        {"25006", ERR_UNAVAILABLE, false}, /* a standby: the primary has moved */
+        {"54", ERR_LIMIT, false},
+        {"53", ERR_UNAVAILABLE, false},
+        {"57", ERR_UNAVAILABLE, false},
+        {"08", ERR_UNAVAILABLE, false},
+        {"58", ERR_UNAVAILABLE, false},
+        {"22", ERR_INVALID, false},
+        {"", ERR_INTERNAL, false},
+    };
+    const char *state = PQresultErrorField(r, PG_DIAG_SQLSTATE), *text = PQresultErrorField(r, PG_DIAG_MESSAGE_PRIMARY);
+    if (!state)
+        state = "08000"; /* made by libpq: the connection is gone */
+    if (!text)
+        text = PQresultErrorMessage(r);
+    size_t i = 0;
+    while (strncmp(state, table[i].state, strlen(table[i].state)) != 0)
+        i++;
+    (void)err_set(&e->err, table[i].kind, "postgres: %s: %s (%s)", what, text, state);
+    e->is_retryable = table[i].is_retryable;
+    /* Errors of class 57P mean that the server is going away, 25006 that it is the wrong one. */
+    e->is_lost = strncmp(state, "08", 2) == 0 || strncmp(state, "57P", 3) == 0 || strcmp(state, "25006") == 0;
+}

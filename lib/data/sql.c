@@ -1,0 +1,203 @@
+#include "data/sql_driver.h"
+
+#include "base/clock.h"
+#include "base/metrics.h"
+
+void sql_db_init(struct sql_db *db, const struct sql_driver *driver, const struct sql_opts *opts)
+{
+    db->magic = SQL_DB_MAGIC;
+    db->driver = driver;
+    db->opts = *opts;
+    db->name = xstrdup(opts->name ? opts->name : "db");
+    db->dsn = str_dup(opts->dsn);
+    db->opts.name = db->name;
+    db->opts.dsn = str_c(db->dsn);
+    if (!db->opts.pool)
+        db->opts.pool = driver->is_pg ? 8 : 2;
+    if (!db->opts.statement_timeout_ms)
+        db->opts.statement_timeout_ms = 15000;
+    if (!db->opts.max_waiting)
+        db->opts.max_waiting = 10000;
+}
+
+void sql_db_done(struct sql_db *db)
+{
+    db->magic = 0;
+    xfree(db->name);
+    if (db->dsn)
+        explicit_bzero(db->dsn, strlen(db->dsn)); /* may hold a password */
+    xfree(db->dsn);
+}
+
+struct sql_db *sql_open(const struct sql_opts *opts, struct err *err)
+{
+    struct sql_opts o = *opts;
+    if (str_starts(o.dsn, S("sqlite:"))) {
+        o.dsn = str_slice(o.dsn, 7, SIZE_MAX);
+        return sqlite_open(&o, err);
+    }
+    return pg_open(&o, err);
+}
+
+void sql_close(struct sql_db *db)
+{
+    if (!db)
+        return;
+    CHECK(db, SQL_DB_MAGIC);
+    db->driver->close(db);
+}
+
+const char *sql_name(const struct sql_db *db)
+{
+    return db->name;
+}
+
+bool sql_db_is_pg(const struct sql_db *db)
+{
+    return db->driver->is_pg;
+}
+
+/* --- inside a body --- */
+
+struct arena *sql_arena(struct sql_tx *tx)
+{
+    return tx->arena;
+}
+
+bool sql_is_pg(const struct sql_tx *tx)
+{
+    return tx->db->driver->is_pg;
+}
+
+void sql_queue(struct sql_tx *tx, const struct sql_stmt *st, const struct sql_value *params, size_t n_rows,
+               struct sql_result *out)
+{
+    assert(st->is_rowset || n_rows == 1);
+    if (out)
+        *out = (struct sql_result){.n_cols = strlen(st->cols)};
+    if (tx->is_failed || n_rows == 0)
+        return;
+    atomic_fetch_add_explicit(&tx->db->statements, 1, memory_order_relaxed);
+    tx->db->driver->queue(tx, st, params, n_rows, out);
+}
+
+bool sql_run(struct sql_tx *tx, struct err *err)
+{
+    if (!tx->is_failed && sql_fault_run(tx->db)) {
+        struct err fault = ERR_INIT;
+        (void)err_set(&fault, ERR_UNAVAILABLE, "injected fault");
+        sql_tx_fail(tx, &fault);
+    }
+    if (!tx->is_failed)
+        return tx->db->driver->run(tx, err);
+    return err_set(err, tx->err.kind, "%s", tx->err.msg);
+}
+
+bool sql_exec(struct sql_tx *tx, const struct sql_stmt *st, const struct sql_value *params, size_t n_rows,
+              struct sql_result *out, struct err *err)
+{
+    sql_queue(tx, st, params, n_rows, out);
+    return sql_run(tx, err);
+}
+
+void sql_tx_fail(struct sql_tx *tx, const struct err *err)
+{
+    if (tx->is_failed)
+        return;
+    tx->is_failed = true;
+    tx->err = *err;
+}
+
+bool sql_tx_verdict(struct sql_tx *tx, bool body_ok, struct err *err)
+{
+    assert(body_ok || err_is_set(err));
+    if (!body_ok)
+        return false;
+    if (!tx->is_failed && !arena_ok(tx->arena))
+        return err_set(err, ERR_LIMIT, "the transaction needs more than %zu bytes of memory", tx->arena->cap);
+    if (tx->is_failed)
+        return err_set(err, tx->err.kind, "%s", tx->err.msg);
+    return true;
+}
+
+/* --- running bodies --- */
+
+static bool finish(struct sql_db *db, int64_t began_us, bool ok, struct err *err)
+{
+    metric_observe_us(M_SQL_SECONDS, db->name, clock_mono_us() - began_us);
+    if (ok)
+        return true;
+    metric_inc_label(M_SQL_ERRORS, err_kind_name(err->kind));
+    return false;
+}
+
+bool sql_write(struct sql_db *db, sql_body body, void *arg, struct err *err)
+{
+    CHECK(db, SQL_DB_MAGIC);
+    int64_t began_us = clock_mono_us();
+    return finish(db, began_us, db->driver->write(db, body, arg, err), err);
+}
+
+bool sql_read(struct sql_db *db, sql_body body, void *arg, struct err *err)
+{
+    CHECK(db, SQL_DB_MAGIC);
+    int64_t began_us = clock_mono_us();
+    return finish(db, began_us, db->driver->read(db, body, arg, err), err);
+}
+
+bool sql_query(struct sql_db *db, const struct sql_stmt *st, const struct sql_value *params, struct arena *a,
+               struct sql_result *out, struct err *err)
+{
+    CHECK(db, SQL_DB_MAGIC);
+    assert(!st->is_rowset);
+    int64_t began_us = clock_mono_us();
+    struct sql_result got = {.n_cols = strlen(st->cols)};
+    atomic_fetch_add_explicit(&db->statements, 1, memory_order_relaxed);
+    bool ok = sql_fault_run(db) ? err_set(err, ERR_UNAVAILABLE, "injected fault")
+                                : db->driver->query(db, st, params, a, &got, err);
+    if (ok)
+        *out = got;
+    return finish(db, began_us, ok, err);
+}
+
+bool sql_ping(struct sql_db *db, struct err *err)
+{
+    static const struct sql_stmt ping = {"sql_ping", "", "i", "SELECT 1", "SELECT 1::bigint", false};
+    ARENA(a, 4096);
+    struct sql_result r;
+    return sql_query(db, &ping, NULL, &a, &r, err);
+}
+
+/* --- counts and faults --- */
+
+void sql_get_stats(const struct sql_db *db, struct sql_stats *out)
+{
+    *out = (struct sql_stats){.round_trips = db->round_trips,
+                              .commits = db->commits,
+                              .statements = db->statements,
+                              .rollbacks = db->rollbacks};
+}
+
+void sql_fail_nth(struct sql_db *db, unsigned nth, bool after_commit)
+{
+    db->fail_run = after_commit ? 0 : nth;
+    db->fail_commit = after_commit ? nth : 0;
+}
+
+static bool strikes(_Atomic unsigned *count)
+{
+    unsigned left = atomic_load_explicit(count, memory_order_relaxed);
+    while (left && !atomic_compare_exchange_weak(count, &left, left - 1))
+        ;
+    return left == 1;
+}
+
+bool sql_fault_run(struct sql_db *db)
+{
+    return strikes(&db->fail_run);
+}
+
+bool sql_fault_commit(struct sql_db *db)
+{
+    return strikes(&db->fail_commit);
+}

@@ -1,0 +1,27 @@
+# Servers that tests share: each is started once in a ctest run, by a fixture, for those tests that ask for it.
+
+# thurn_test_pg(NAME …): as thurn_test(). THURN_TEST_PG is the DSN of a throw-away PostgreSQL cluster of this build (on a
+# Unix socket, so no port is taken); tests/unit/testdb.h makes a database in it. Without PostgreSQL that half is skipped.
+string(MD5 fixture_id ${CMAKE_BINARY_DIR})
+string(SUBSTRING ${fixture_id} 0 10 fixture_id)
+set(pg_dir /tmp/thurn-test-pg-${fixture_id})
+file(GLOB pg_ctl /usr/lib/postgresql/*/bin/pg_ctl)
+if(pg_ctl)
+  add_test(NAME fixture.pg-start COMMAND ${CMAKE_SOURCE_DIR}/tests/integration/pg.sh start ${pg_dir})
+  add_test(NAME fixture.pg-stop COMMAND ${CMAKE_SOURCE_DIR}/tests/integration/pg.sh stop ${pg_dir})
+  set_tests_properties(fixture.pg-start PROPERTIES FIXTURES_SETUP pg TIMEOUT 120)
+  set_tests_properties(fixture.pg-stop PROPERTIES FIXTURES_CLEANUP pg TIMEOUT 60)
+endif()
+function(thurn_test_pg NAME)
+  thurn_test(${NAME} ${ARGN})
+  target_link_libraries(test_${NAME} PRIVATE thurn_testdb)
+  if(pg_ctl)
+    set_property(TEST unit.${NAME} APPEND PROPERTY FIXTURES_REQUIRED pg)
+    set_property(TEST unit.${NAME} APPEND PROPERTY ENVIRONMENT "THURN_TEST_PG=host=${pg_dir} port=5432 user=test dbname=postgres")
+  endif()
+endfunction()
+if(TARGET thurn_data)
+  add_library(thurn_testdb STATIC ${CMAKE_SOURCE_DIR}/tests/unit/testdb.c)
+  target_include_directories(thurn_testdb PUBLIC ${CMAKE_SOURCE_DIR}/tests)
+  target_link_libraries(thurn_testdb PRIVATE thurn_flags PUBLIC thurn_data PRIVATE PkgConfig::PQ)
+endif()

@@ -1,0 +1,354 @@
+/* What only PostgreSQL's driver has to care for: lost connections, deadlocks, the pool. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "data/sql.h"
+#include "unit/testdb.h"
+
+/* --- a proxy between us and the server that can break connections at a chosen moment --- */
+
+enum { PROXY_CONNS = 32 };
+static struct {
+    int listener, port;
+    pthread_t thread;
+    int client[PROXY_CONNS], server[PROXY_CONNS], n;
+    _Atomic bool is_ending, kill_all;
+    _Atomic int drop_at_commit, swallow_commit; /* cut before (after) a COMMIT passes, that many times */
+    _Atomic int n_accepted;
+    char socket_dir[100];
+} proxy;
+
+static void proxy_cut(int i)
+{
+    close(proxy.client[i]);
+    close(proxy.server[i]);
+    proxy.n--;
+    proxy.client[i] = proxy.client[proxy.n];
+    proxy.server[i] = proxy.server[proxy.n];
+}
+
+static void proxy_accept(void)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    snprintf(un.sun_path, sizeof un.sun_path, "%s/.s.PGSQL.5432", proxy.socket_dir);
+    int c = accept(proxy.listener, NULL, NULL), s = socket(AF_UNIX, SOCK_STREAM, 0);
+    proxy.n_accepted++;
+    if (c < 0 || s < 0 || connect(s, (struct sockaddr *)&un, sizeof un) != 0 || proxy.n == PROXY_CONNS) {
+        close(c);
+        close(s);
+        return;
+    }
+    proxy.client[proxy.n] = c;
+    proxy.server[proxy.n++] = s;
+}
+
+static bool proxy_move(int from, int to, bool *is_commit)
+{
+    char b[65536];
+    ssize_t n = read(from, b, sizeof b);
+    if (n <= 0)
+        return false;
+    /* The Bind of the prepared statement "sql_commit". */
+    *is_commit = memmem(b, (size_t)n, "\0sql_commit\0", 12) != NULL;
+    if (*is_commit && proxy.drop_at_commit > 0) {
+        proxy.drop_at_commit--;
+        return false;
+    }
+    for (ssize_t sent = 0; sent < n;) {
+        ssize_t w = write(to, b + sent, (size_t)(n - sent));
+        if (w <= 0)
+            return false;
+        sent += w;
+    }
+    return true;
+}
+
+static void *proxy_main(void *arg)
+{
+    while (!proxy.is_ending) {
+        struct pollfd p[1 + 2 * PROXY_CONNS] = {{.fd = proxy.listener, .events = POLLIN}};
+        int n = proxy.n;
+        for (int i = 0; i < n; i++) {
+            p[1 + 2 * i] = (struct pollfd){.fd = proxy.client[i], .events = POLLIN};
+            p[2 + 2 * i] = (struct pollfd){.fd = proxy.server[i], .events = POLLIN};
+        }
+        poll(p, (nfds_t)(1 + 2 * n), 5);
+        if (proxy.kill_all) {
+            while (proxy.n)
+                proxy_cut(0);
+            proxy.kill_all = false;
+            continue;
+        }
+        for (int i = n - 1; i >= 0; i--) {
+            bool is_commit = false, ok = true;
+            if (p[1 + 2 * i].revents)
+                ok = proxy_move(proxy.client[i], proxy.server[i], &is_commit);
+            if (ok && is_commit && proxy.swallow_commit > 0) {
+                proxy.swallow_commit--;
+                char b[4096]; /* the answer came, so it is committed; we never pass it on */
+                ok = read(proxy.server[i], b, sizeof b) < 0;
+            } else if (ok && p[2 + 2 * i].revents) {
+                ok = proxy_move(proxy.server[i], proxy.client[i], &is_commit);
+            }
+            if (!ok)
+                proxy_cut(i);
+        }
+        if (p[0].revents)
+            proxy_accept();
+    }
+    return arg;
+}
+
+static void proxy_start(void)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof in;
+    assert_int_equal(sscanf(getenv("THURN_TEST_PG"), "host=%99s", proxy.socket_dir), 1);
+    proxy.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(proxy.listener, (struct sockaddr *)&in, len), 0);
+    assert_int_equal(listen(proxy.listener, 64), 0);
+    assert_int_equal(getsockname(proxy.listener, (struct sockaddr *)&in, &len), 0);
+    proxy.port = ntohs(in.sin_port);
+    pthread_create(&proxy.thread, NULL, proxy_main, NULL);
+}
+
+static void proxy_end(void)
+{
+    proxy.is_ending = true;
+    pthread_join(proxy.thread, NULL);
+    while (proxy.n)
+        proxy_cut(0);
+    close(proxy.listener);
+}
+
+/* --- the world of a case --- */
+
+static const struct sql_migration steps[] = {
+    {1, "t", "", "CREATE TABLE t (id bigint PRIMARY KEY, n bigint NOT NULL); INSERT INTO t VALUES (1, 0), (2, 0);"}};
+static const struct sql_stmt add = {"add", "ii", "i", "", "UPDATE t SET n = n + $2 WHERE id = $1 RETURNING n", false};
+static const struct sql_stmt get = {"get", "i", "i", "", "SELECT n FROM t WHERE id = $1", false};
+static const struct sql_stmt nap = {"nap", "i", "i", "", "SELECT 1::bigint FROM (SELECT pg_sleep($1 / 1000.0)) AS s",
+                                    false};
+
+struct world {
+    struct sql_db *db;
+    struct arena a;
+    unsigned pool;
+    void (*fn)(struct world *w);
+};
+
+static void world_main(void *arg)
+{
+    struct world *w = arg;
+    struct err err = ERR_INIT;
+    unsigned n;
+    str dsn = testdb_make(TESTDB_PG, "sqlpg", &w->a);
+    ptrdiff_t at = str_rfind(dsn, ' ');
+    dsn = arena_printf(&w->a, "host=localhost port=%d user=test%.*s options='-c deadlock_timeout=50ms'", proxy.port, STR_ARG(str_slice(dsn, (size_t)at, SIZE_MAX)));
+    struct sql_opts o = {.name = "pg", .dsn = dsn, .pool = w->pool, .statement_timeout_ms = 300, .max_waiting = 20};
+    w->db = sql_open(&o, &err);
+    assert_non_null(w->db);
+    if (!sql_migrate(w->db, "test", steps, ARRAY_LEN(steps), false, &n, &err))
+        fail_msg("%s", err.msg);
+    w->fn(w);
+    sql_close(w->db);
+    testdb_drop(TESTDB_PG, "sqlpg");
+}
+
+static void run(void (*fn)(struct world *w), unsigned pool)
+{
+    struct world w = {.fn = fn, .pool = pool};
+    arena_init(&w.a, 1 << 24);
+    assert_true(fiber_main(world_main, &w));
+    arena_done(&w.a);
+}
+
+static int64_t value(struct world *w, int64_t id)
+{
+    struct err err = ERR_INIT;
+    struct sql_result r;
+    struct sql_value key = sql_i(id);
+    if (!sql_query(w->db, &get, &key, &w->a, &r, &err))
+        fail_msg("%s", err.msg);
+    return sql_at(&r, 0, 0)->i;
+}
+
+struct adding {
+    struct world *w;
+    int64_t first, second;
+    int nap_ms, n_runs;
+    bool ok;
+    struct err err;
+};
+
+static bool add_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct adding *ad = arg;
+    ad->n_runs++;
+    const struct sql_value one[] = {sql_i(ad->first), sql_i(1)}, two[] = {sql_i(ad->second), sql_i(1)};
+    const struct sql_value ms[] = {sql_i(ad->nap_ms)};
+    return sql_exec(tx, &add, one, 1, NULL, err) &&
+           (!ad->nap_ms || sql_exec(tx, &nap, ms, 1, NULL, err)) &&
+           (!ad->second || sql_exec(tx, &add, two, 1, NULL, err));
+}
+
+static void adding_main(void *arg)
+{
+    struct adding *ad = arg;
+    ad->ok = sql_write(ad->w->db, add_body, ad, &ad->err);
+}
+
+static void lost_idle_case(struct world *w)
+{
+    struct err err = ERR_INIT;
+    struct adding ad = {.w = w, .first = 1};
+    for (int i = 1; i <= 3; i++) {
+        assert_true(sql_write(w->db, add_body, &ad, &err));
+        proxy.kill_all = true;
+        while (proxy.kill_all)
+            assert_true(fiber_sleep_ms(1, &err));
+        assert_int_equal(value(w, 1), i);
+    }
+}
+
+static void lost_before_commit_case(struct world *w)
+{
+    struct err err = ERR_INIT;
+    struct adding ad = {.w = w, .first = 1, .nap_ms = 1};
+    proxy.drop_at_commit = 1;
+    /* The COMMIT was sent as far as we know: the answer is "unknown", and the row tells that it was not. */
+    assert_false(sql_write(w->db, add_body, &ad, &err));
+    assert_int_equal(err.kind, ERR_TIMEOUT);
+    assert_int_equal(ad.n_runs, 1);
+    assert_int_equal(value(w, 1), 0);
+}
+
+static void lost_after_commit_case(struct world *w)
+{
+    struct err err = ERR_INIT;
+    struct adding ad = {.w = w, .first = 1, .nap_ms = 1};
+    proxy.swallow_commit = 1;
+    assert_false(sql_write(w->db, add_body, &ad, &err));
+    assert_int_equal(err.kind, ERR_TIMEOUT);
+    assert_int_equal(ad.n_runs, 1);
+    assert_int_equal(value(w, 1), 1);
+}
+
+/* Two bodies that lock the same rows in the opposite order: one is chosen and run again. */
+static void deadlock_case(struct world *w)
+{
+    struct err err = ERR_INIT;
+    struct adding ad[2] = {{.w = w, .first = 1, .second = 2, .nap_ms = 20}, {.w = w, .first = 2, .second = 1, .nap_ms = 20}};
+    FIBER_GROUP(g, 2);
+    for (int i = 0; i < 2; i++)
+        assert_true(fiber_group_spawn(&g, "adding", adding_main, &ad[i], &err));
+    assert_true(fiber_group_wait(&g, &err));
+    assert_true(ad[0].ok && ad[1].ok);
+    assert_in_range(ad[0].n_runs + ad[1].n_runs, 3, 4);
+    assert_int_equal(value(w, 1), 2);
+    assert_int_equal(value(w, 2), 2);
+}
+
+static void timeout_case(struct world *w)
+{
+    struct err err = ERR_INIT;
+    struct adding ad = {.w = w, .first = 1, .nap_ms = 5000};
+    assert_false(sql_write(w->db, add_body, &ad, &err));
+    assert_int_equal(err.kind, ERR_UNAVAILABLE);
+    assert_int_equal(value(w, 1), 0);
+}
+
+/* More callers than connections: they queue, those over the limit are refused, and a deadline ends a wait. */
+static void pool_case(struct world *w)
+{
+    enum { N = 30 };
+    static struct adding ad[N];
+    struct err err = ERR_INIT;
+    FIBER_GROUP(g, N);
+    for (int i = 0; i < N; i++) {
+        ad[i] = (struct adding){.w = w, .first = 1 + i % 2, .nap_ms = 5};
+        assert_true(fiber_group_spawn(&g, "adding", adding_main, &ad[i], &err));
+    }
+    assert_true(fiber_group_wait(&g, &err));
+    int n_ok = 0;
+    for (int i = 0; i < N; i++) {
+        n_ok += ad[i].ok;
+        assert_true(ad[i].ok || ad[i].err.kind == ERR_LIMIT);
+    }
+    assert_int_equal(n_ok, 22); /* 2 connections and 20 that may wait */
+    assert_int_equal(value(w, 1) + value(w, 2), n_ok);
+
+    struct adding slow[2] = {{.w = w, .first = 1, .nap_ms = 200}, {.w = w, .first = 2, .nap_ms = 200}};
+    for (int i = 0; i < 2; i++)
+        assert_true(fiber_group_spawn(&g, "slow", adding_main, &slow[i], &err));
+    assert_true(fiber_yield(&err));
+    {
+        FIBER_DEADLINE(20);
+        struct adding late = {.w = w, .first = 1};
+        assert_false(sql_write(w->db, add_body, &late, &err));
+        assert_int_equal(err.kind, ERR_UNAVAILABLE);
+        assert_int_equal(late.n_runs, 0);
+        err_clear(&err);
+    }
+    assert_true(fiber_group_wait(&g, &err));
+}
+
+/* Nothing listens: fails at once, does not hammer the address, and comes back by itself. */
+static void away_case(struct world *w)
+{
+    struct err err = ERR_INIT;
+    int64_t began = clock_mono_ms();
+    struct sql_opts o = {.name = "away", .dsn = S("host=/nonexistent port=1 user=u dbname=d")};
+    struct sql_db *away = sql_open(&o, &err);
+    assert_non_null(away);
+    for (int i = 0; i < 1000; i++) {
+        assert_false(sql_ping(away, &err));
+        assert_int_equal(err.kind, ERR_UNAVAILABLE);
+        err_clear(&err);
+    }
+    sql_close(away);
+    assert_true(clock_mono_ms() - began < 5000);
+    assert_true(sql_ping(w->db, &err));
+}
+
+#define CASE(name, pool)                                                                           \
+    static void test_##name(void **state)                                                          \
+    {                                                                                              \
+        (void)state;                                                                               \
+        run(name##_case, pool);                                                                    \
+    }
+CASE(lost_idle, 4)
+CASE(lost_before_commit, 4)
+CASE(lost_after_commit, 4)
+CASE(deadlock, 4)
+CASE(timeout, 4)
+CASE(pool, 2)
+CASE(away, 4)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_lost_idle), cmocka_unit_test(test_lost_before_commit), cmocka_unit_test(test_lost_after_commit),
+        cmocka_unit_test(test_deadlock),  cmocka_unit_test(test_timeout),            cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_away),
+    };
+    if (!testdb_have(TESTDB_PG))
+        return 0;
+    proxy_start();
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    proxy_end();
+    return failed;
+}
