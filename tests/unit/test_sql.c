@@ -91,7 +91,7 @@ static void check_value(const struct sql_value *got, const struct sql_value *wan
 
 static void values_case(struct world *w)
 {
-    char big[100000];
+    static char big[100000];
     for (size_t i = 0; i < sizeof big; i++)
         big[i] = (char)(i * 7);
     struct item items[] = {

@@ -57,7 +57,7 @@ static void proxy_accept(void)
 
 static bool proxy_move(int from, int to, bool *is_commit)
 {
-    char b[65536];
+    static char b[65536]; /* one proxy thread */
     ssize_t n = read(from, b, sizeof b);
     if (n <= 0)
         return false;
