@@ -111,7 +111,7 @@ static str join(struct list_parser *p, size_t from, size_t to, bool keep_spaces)
         n += p->tokens[i].text.n;
     }
     out[n] = '\0';
-    return str_trim(str_n(out, n));
+    return str_n(out, n);
 }
 
 static str decode(struct list_parser *p, str raw)
@@ -154,23 +154,22 @@ static void set_name(struct list_parser *p, struct mail_address *row, str raw)
     row->name = decode(p, raw);
 }
 
-/* Whether token i belongs to the same address as its left neighbour. */
-static bool is_joined(const struct list_parser *p, size_t i)
+/* Whether token i belongs to the same address as its left neighbour. Spaces around dots are believed in the domain only:
+ * to the left of it, "Dr. a@b" is seen more often than the obsolete "a . b@c". */
+static bool is_joined(const struct list_parser *p, size_t i, bool in_domain)
 {
-    const struct token *left = &p->tokens[i - 1], *t = &p->tokens[i];
-    return !t->has_space || t->kind == TOKEN_AT || left->kind == TOKEN_AT ||
-           (t->kind == TOKEN_DOT && left->kind != TOKEN_QUOTED && i + 1 < p->n_tokens &&
-            !p->tokens[i + 1].has_space) ||
-           (left->kind == TOKEN_DOT && !left->has_space);
+    enum token_kind left = p->tokens[i - 1].kind, kind = p->tokens[i].kind;
+    return !p->tokens[i].has_space || kind == TOKEN_AT || left == TOKEN_AT ||
+           (in_domain && (kind == TOKEN_DOT || left == TOKEN_DOT));
 }
 
 /* "Joe Doe joe@x.org" and the proper "joe@x.org": the words around the last "@" are the address. */
 static void set_bare(struct list_parser *p, struct mail_address *row, size_t at)
 {
     size_t from = at, to = at + 1;
-    while (from > 0 && is_joined(p, from))
+    while (from > 0 && is_joined(p, from, false))
         from--;
-    while (to < p->n_tokens && is_joined(p, to))
+    while (to < p->n_tokens && is_joined(p, to, true))
         to++;
     set_address(p, row, from, to);
     str name = from > 0 ? join(p, 0, from, true) : join(p, to, p->n_tokens, true);
@@ -228,8 +227,8 @@ static void take_angle(struct list_parser *p)
         } else if (ch == '@') {
             p->c.p++;
             push(p, TOKEN_AT, S("@"));
-        } else if (ch == ':') { /* end of a source route (RFC 5322 4.4) */
-            p->c.p++;
+        } else if (ch == ':' && p->n_tokens > from && p->tokens[from].kind == TOKEN_AT) {
+            p->c.p++; /* end of a source route (RFC 5322 4.4) */
             p->n_tokens = from;
         } else if (ch == '<') { /* "<<a@b>>" */
             p->c.p++;

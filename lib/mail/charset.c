@@ -13,6 +13,8 @@ enum charset_mode {
 
 struct charset {
     enum charset_mode mode;
+    unsigned n_held;        /* MODE_GUESS: an incomplete character, which decides nothing yet */
+    char held[3];
     bool is_ascii_superset; /* pure ASCII input needs no conversion while nothing is pending */
     bool has_pending;       /* the converter may hold part of a character */
     UConverter *from;
@@ -169,18 +171,43 @@ static bool may_be_utf8(str s)
     return false;
 }
 
+/* Decide between UTF-8 and Windows-1252 at the first 8-bit byte; what is too short to tell is held. */
+static void feed_guess(struct charset *c, str bytes, bool is_last, struct buf *out)
+{
+    size_t ascii = 0;
+    while (ascii < bytes.n && (unsigned char)bytes.p[ascii] < 0x80)
+        ascii++;
+    add_text(out, str_slice(bytes, 0, ascii));
+    bytes = str_slice(bytes, ascii, SIZE_MAX);
+    if (bytes.n == 0)
+        return;
+    bool is_whole = utf8_valid(bytes.p, bytes.n);
+    bool may_be = is_whole || (!is_last && may_be_utf8(bytes));
+    if (may_be && !is_whole && bytes.n <= sizeof(c->held)) {
+        memcpy(c->held, bytes.p, bytes.n);
+        c->n_held = (unsigned)bytes.n;
+        return;
+    }
+    if (!start_icu(c, may_be ? S("utf-8") : S("windows-1252")))
+        panic("ICU lacks UTF-8 or Windows-1252");
+    feed_icu(c, bytes, is_last, out);
+}
+
 void charset_feed(struct charset *c, str bytes, bool is_last, struct buf *out)
 {
-    if (c->mode == MODE_GUESS) {
-        if (ascii_only(bytes.p, bytes.n)) {
-            add_text(out, bytes);
-            return;
-        }
-        bool is_utf8 = is_last ? utf8_valid(bytes.p, bytes.n) : may_be_utf8(bytes);
-        if (!start_icu(c, is_utf8 ? S("utf-8") : S("windows-1252")))
-            panic("ICU lacks UTF-8 or Windows-1252");
+    if (c->mode == MODE_ICU) {
+        feed_icu(c, bytes, is_last, out);
+        return;
     }
-    feed_icu(c, bytes, is_last, out);
+    if (c->n_held == 0) {
+        feed_guess(c, bytes, is_last, out);
+        return;
+    }
+    BUF(joined, bytes.n + sizeof(c->held));
+    buf_add_n(&joined, c->held, c->n_held);
+    buf_add(&joined, bytes);
+    c->n_held = 0;
+    feed_guess(c, buf_str(&joined), is_last, out);
 }
 
 void charset_guess_utf8(str bytes, struct buf *out)

@@ -257,10 +257,10 @@ static bool match_boundary(const struct mime_parser *p, str line, unsigned *inde
 static void at_boundary(struct mime_parser *p, unsigned index, bool is_close, unsigned eol, uint64_t lf_before)
 {
     struct mime_part *multipart = p->open[index].part;
-    for (struct mime_part *part = p->part; part != multipart; part = part->parent) {
-        bool owns_eol = p->line_offset > part->body_offset;
-        end_body(p, part, p->line_offset - (owns_eol ? eol : 0), lf_before - (owns_eol && eol ? 1 : 0));
-    }
+    /* The line end before the boundary is the boundary's, unless it was the blank line of the innermost header. */
+    bool drops_eol = eol > 0 && p->line_offset > p->part->body_offset;
+    for (struct mime_part *part = p->part; part != multipart; part = part->parent)
+        end_body(p, part, p->line_offset - (drops_eol ? eol : 0), lf_before - drops_eol);
     p->part = multipart;
     p->depth = 0;
     for (const struct mime_part *up = multipart->parent; up; up = up->parent)

@@ -86,6 +86,11 @@ static const struct {
      "MULTIPART/DIGEST 7BIT h=0 b=44 n=25 l=6 disp= boundary=d\n"
      "  MESSAGE/RFC822 7BIT h=48 b=49 n=13 l=2 disp= envelope date= subject=1 id= irt=\n"
      "    TEXT/PLAIN 7BIT h=49 b=61 n=1 l=0 disp=\n"},
+    {"message with an empty body before a boundary",
+     "Content-Type: multipart/digest; boundary=d\n\n--d\n\nSubject: 1\n\n--d--\n",
+     "MULTIPART/DIGEST 7BIT h=0 b=44 n=23 l=5 disp= boundary=d\n"
+     "  MESSAGE/RFC822 7BIT h=48 b=49 n=12 l=2 disp= envelope date= subject=1 id= irt=\n"
+     "    TEXT/PLAIN 7BIT h=49 b=61 n=0 l=0 disp=\n"},
     {"encoded message is a leaf", "Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\nU3ViamVjdDogeAo=\n",
      "MESSAGE/RFC822 BASE64 h=0 b=64 n=17 l=1 disp=\n"},
     {"part without header and blank line", "Content-Type: multipart/mixed; boundary=b\n\n--b\nhello\n--b--\n",

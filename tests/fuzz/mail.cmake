@@ -1,0 +1,3 @@
+foreach(target mime address encoded_word date utf7)
+  thurn_fuzz(${target} USES thurn_mail)
+endforeach()
