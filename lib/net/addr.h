@@ -25,9 +25,11 @@ struct net_addr {
 bool net_addr_parse(str s, struct net_addr *out, struct err *err) WARN_UNUSED;
 /* An IP address without port; v4-mapped IPv6 becomes IPv4. */
 bool net_ip_parse(str s, struct net_addr *out) WARN_UNUSED;
+/* A v4-mapped IPv6 address, as dual-stack sockets report it, becomes IPv4. */
+void net_addr_unmap(struct net_addr *a);
 /* "192.0.2.1:25" or "[…]:25" or "unix:/path"; NUL-terminated into buf; returns a view of it. */
 str net_addr_format(const struct net_addr *a, char buf[NET_ADDR_TEXT_MAX]);
-/* The IP alone, as in logs and Received fields. */
+/* The IP alone, as in logs and Received fields; "unix" for Unix sockets. */
 str net_ip_format(const struct net_addr *a, char buf[NET_ADDR_TEXT_MAX]);
 uint16_t net_addr_port(const struct net_addr *a);
 void net_addr_set_port(struct net_addr *a, uint16_t port);

@@ -16,7 +16,7 @@ struct listener;
 struct listener_opts {
     const char *name;               /* in logs and metrics: "smtp", "imaps", … */
     struct net_addr addr;
-    int inherited_fd;               /* >= 0: already bound and listening (workers); -1 otherwise */
+    int inherited_fd;               /* > 0: already bound (workers); 0 or -1: bind addr */
     struct tls_server *implicit_tls; /* NULL = plain */
     const struct net_cidr *proxy_from; /* networks whose connections start with a PROXY header */
     size_t n_proxy_from;
@@ -30,7 +30,7 @@ struct listener_opts {
 };
 /* Bind and listen. Errors: UNAVAILABLE with the address and what to do (in use, privileged port). */
 struct listener *listener_start(const struct listener_opts *opts, struct err *err) WARN_UNUSED;
-/* Stop accepting; connections that were accepted live on. */
+/* Stop accepting; connections that were accepted live on. listener_free stops too, and frees with the last connection. */
 void listener_stop(struct listener *l);
 void listener_free(struct listener *l);
 const struct net_addr *listener_addr(const struct listener *l); /* the real port when 0 was asked for */

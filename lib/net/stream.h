@@ -7,7 +7,7 @@
  *
  * Writing: stream_write copies into the output buffer and suspends only while it is above its high-water mark;
  * stream_flush suspends until the kernel has all of it. Replies to pipelined commands gather into one write: flush when
- * no further whole command is in the input.
+ * no further whole command is in the input. A reader that has to wait for input sends what is written first.
  *
  * Idle: a stream with no fiber is given to stream_idle: when bytes arrive (or the peer goes away) the callback runs once,
  * on the loop and outside of any library's callback, and may look at stream_input and spawn a fiber, or call stream_idle
@@ -47,12 +47,14 @@ DEFINE_CLEANUP(struct stream, stream_close)
 
 /* --- input --- */
 FIBER bool stream_fill(struct stream *s, struct err *err) WARN_UNUSED; /* at least one byte more than before */
-str stream_input(const struct stream *s);
+/* What has arrived and is not consumed; the view dies at the next call on s and at the next suspension of any kind. */
+str stream_input(struct stream *s);
 void stream_consume(struct stream *s, size_t n);
-/* The next line without its end; *line is a view until the next call on s. With strict, only CRLF ends a line and a
- * bare CR or LF is INVALID; otherwise LF ends it too. Over max bytes: LIMIT, with the line left in the input. */
+/* The next line without its end; *line is a view until the next reading call on s, also over suspensions. With strict,
+ * only CRLF ends a line and a bare CR or LF is INVALID (the bytes up to the LF are consumed); otherwise LF ends it too.
+ * Over max bytes: LIMIT, with the line left in the input. */
 FIBER bool stream_read_line(struct stream *s, size_t max, bool strict, str *line, struct err *err) WARN_UNUSED;
-/* At least 1, at most n bytes as a view until the next call; consumed. */
+/* At least 1, at most n bytes as a view until the next reading call; consumed. */
 FIBER bool stream_read_some(struct stream *s, size_t n, str *out, struct err *err) WARN_UNUSED;
 FIBER bool stream_read_exact(struct stream *s, void *p, size_t n, struct err *err) WARN_UNUSED;
 /* Raise or lower the input cap (e.g. for a literal). */
@@ -71,13 +73,17 @@ size_t stream_output_pending(const struct stream *s);
 
 /* --- idle --- */
 typedef void (*stream_ready_fn)(void *arg);
+/* Also fires for bytes that came since the input was last looked at (stream_input or a reading call). */
 void stream_idle(struct stream *s, stream_ready_fn ready, void *arg);
 void stream_idle_stop(struct stream *s);
 /* Whether the peer has closed or the connection broke; input that came before stays readable. */
 bool stream_at_end(const struct stream *s);
 
 /* --- TLS --- */
-/* After STARTTLS: plain bytes already in the input are dropped and reported (*had_plaintext): command injection. */
+/*
+ * After STARTTLS. Plain bytes that are in the input now are dropped and reported (*had_plaintext, may be NULL): command
+ * injection. So write the go-ahead and do NOT flush it: this call sends it, and what arrives later is TLS.
+ */
 FIBER bool stream_start_tls_server(struct stream *s, struct tls_server *t, bool *had_plaintext, struct err *err) WARN_UNUSED;
 FIBER bool stream_start_tls_client(struct stream *s, struct tls_client *t, str server_name, enum tls_verify verify,
                                    struct err *err) WARN_UNUSED;
@@ -86,6 +92,8 @@ str stream_tls_version(const struct stream *s); /* "TLSv1.3", empty without */
 str stream_tls_cipher(const struct stream *s);
 str stream_tls_sni(const struct stream *s);     /* empty when none */
 str stream_tls_alpn(const struct stream *s);
+/* Whether the peer's certificate (accepted in the handshake) is for this name: a SAN, or the CN when it has none. */
+bool stream_tls_peer_is(const struct stream *s, str name);
 
 /* --- facts --- */
 const struct net_addr *stream_peer(const struct stream *s);  /* from the PROXY header when there was one */

@@ -1,0 +1,388 @@
+#include "net/listener.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/map.h"
+#include "base/metrics.h"
+#include "net/stream_internal.h"
+#include "net/tls_internal.h"
+
+#define LISTENER_MAGIC 0x115e0001u
+#define BACKLOG 4096
+#define PROXY_INPUT_MAX (8u * 1024)
+#define HANDSHAKE_TIMEOUT_MS 30000
+
+struct listener {
+    uint32_t magic;
+    struct listener_opts opts;
+    struct net_cidr *proxy_from; /* owned copies of what opts points to */
+    char *name, *refuse_text;
+    struct net_addr addr;
+    unsigned n_connections;
+    struct map per_ip; /* limit key → struct ip_count */
+    bool is_stopped;   /* accepts no more */
+    bool is_freed;     /* goes with its last connection */
+    bool is_handle_open;
+    union {
+        uv_handle_t handle;
+        uv_stream_t uv;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    };
+};
+
+struct ip_count {
+    unsigned n;
+};
+
+/* One accepted connection's place; goes with the stream. */
+struct place {
+    struct listener *listener;
+    struct ip_count *ip; /* NULL = not counted (Unix sockets, no limit) */
+    char key[NET_ADDR_TEXT_MAX];
+};
+
+/* --- counting --- */
+
+static void free_if_done(struct listener *l)
+{
+    if (!l->is_freed || l->n_connections > 0 || l->is_handle_open)
+        return;
+    assert(l->per_ip.n == 0);
+    map_done(&l->per_ip);
+    tls_server_free(l->opts.implicit_tls);
+    free(l->proxy_from);
+    free(l->name);
+    free(l->refuse_text);
+    l->magic = 0;
+    free(l);
+}
+
+static void leave_ip(struct place *p)
+{
+    if (!p->ip || --p->ip->n > 0)
+        return;
+    free(map_remove(&p->listener->per_ip, str_c(p->key)));
+    p->ip = NULL;
+}
+
+static void on_gone(void *arg)
+{
+    struct place *p = arg;
+    struct listener *l = p->listener;
+    CHECK(l, LISTENER_MAGIC);
+    leave_ip(p);
+    free(p);
+    l->n_connections--;
+    metric_set_label(M_CONNECTIONS, l->name, l->n_connections);
+    free_if_done(l);
+}
+
+/* Count the stream by its peer's address. False over the limit. */
+static bool enter_ip(struct place *p, const struct stream *s)
+{
+    struct listener *l = p->listener;
+    if (l->opts.max_per_ip == 0 || net_addr_is_unix(stream_peer(s)))
+        return true;
+    str key = net_addr_limit_key(stream_peer(s), p->key);
+    struct ip_count *c = map_get(&l->per_ip, key);
+    if (c && c->n >= l->opts.max_per_ip)
+        return false;
+    if (!c) {
+        c = xnew(struct ip_count);
+        (void)map_put(&l->per_ip, key, c);
+    }
+    c->n++;
+    p->ip = c;
+    return true;
+}
+
+static void refuse(struct listener *l, struct stream *s, const char *reason)
+{
+    metric_inc_label(M_CONNECTIONS_REFUSED, reason);
+    if (l->refuse_text && !l->opts.implicit_tls && s->mode == STREAM_PLAIN) {
+        uv_buf_t b = uv_buf_init(l->refuse_text, (unsigned)strlen(l->refuse_text));
+        (void)uv_try_write(&s->uv, &b, 1); /* as much as goes at once: a refused peer is not waited for */
+    }
+    stream_abort(s);
+}
+
+/* --- what comes before the protocol: PROXY header, TLS --- */
+
+static bool is_proxy(const struct listener *l, const struct stream *s)
+{
+    for (size_t i = 0; i < l->opts.n_proxy_from; i++)
+        if (net_cidr_contains(&l->proxy_from[i], stream_wire_peer(s)))
+            return true;
+    return l->opts.n_proxy_from > 0 && net_addr_is_unix(stream_wire_peer(s));
+}
+
+static bool read_proxy_header(struct stream *s, struct err *err)
+{
+    struct proxy_header h;
+    for (;;) {
+        str in = stream_input(s);
+        enum proxy_result r = str_empty(in) ? PROXY_MORE : proxy_parse(in, &h);
+        if (r == PROXY_OK)
+            break;
+        if (r == PROXY_BAD || in.n > PROXY_INPUT_MAX)
+            return err_set(err, ERR_INVALID, "no valid PROXY header");
+        if (!stream_fill(s, err))
+            return err_prefix(err, "PROXY header");
+    }
+    stream_consume(s, h.length);
+    if (!h.is_local)
+        stream_set_peer(s, &h.source, &h.destination);
+    return true;
+}
+
+static void hand_on(struct listener *l, struct stream *s)
+{
+    s->opts = l->opts.stream;
+    if (!s->opts.input_max)
+        s->opts.input_max = (size_t)64 * 1024;
+    if (!s->opts.output_high)
+        s->opts.output_high = (size_t)256 * 1024;
+    l->opts.accept(l->opts.arg, s);
+}
+
+/* TLS with the plain bytes that came behind the PROXY header: they are the peer's hello. */
+static bool start_tls(struct listener *l, struct stream *s, struct err *err)
+{
+    str early = stream_input(s);
+    buf_add(&s->cipher, early);
+    stream_consume(s, early.n);
+    return stream_start_tls_server(s, l->opts.implicit_tls, NULL, err);
+}
+
+struct preparation {
+    struct listener *listener;
+    struct stream *stream;
+    struct place *place;
+};
+
+static void prepare(void *arg)
+{
+    struct preparation p = *(struct preparation *)arg;
+    free(arg);
+    struct listener *l = p.listener;
+    struct err err = ERR_INIT;
+    if (is_proxy(l, p.stream)) {
+        if (!read_proxy_header(p.stream, &err)) {
+            metric_inc_label(M_CONNECTIONS_REFUSED, "proxy");
+            stream_abort(p.stream);
+            return;
+        }
+        if (!enter_ip(p.place, p.stream)) { /* now it is known whom to count */
+            refuse(l, p.stream, "per_ip");
+            return;
+        }
+    }
+    if (l->opts.implicit_tls && !start_tls(l, p.stream, &err)) {
+        char ip[NET_ADDR_TEXT_MAX];
+        log_debug("listener.tls", KV_Z("listener", l->name), KV_STR("peer", net_ip_format(stream_peer(p.stream), ip)),
+                  KV_ERR(&err));
+        stream_close(p.stream);
+        return;
+    }
+    hand_on(l, p.stream);
+}
+
+static void take(struct listener *l, struct stream *s)
+{
+    struct place *place = xnew(struct place);
+    place->listener = l;
+    s->on_gone = on_gone;
+    s->gone_arg = place;
+    l->n_connections++;
+    metric_set_label(M_CONNECTIONS, l->name, l->n_connections);
+    metric_inc_label(M_CONNECTIONS_TOTAL, l->name);
+    bool has_proxy = is_proxy(l, s);
+    if (l->opts.max_connections && l->n_connections > l->opts.max_connections) {
+        refuse(l, s, "connections");
+        return;
+    }
+    if (!has_proxy && !enter_ip(place, s)) {
+        refuse(l, s, "per_ip");
+        return;
+    }
+    if (!has_proxy && !l->opts.implicit_tls) {
+        hand_on(l, s);
+        return;
+    }
+    struct err err = ERR_INIT;
+    struct preparation *p = xnew(struct preparation);
+    *p = (struct preparation){l, s, place};
+    unsigned ms = l->opts.handshake_timeout_ms ? l->opts.handshake_timeout_ms : HANDSHAKE_TIMEOUT_MS;
+    if (!fiber_spawn("accept", prepare, p, clock_mono_ms() + ms, &err)) {
+        free(p);
+        refuse(l, s, "fibers");
+    }
+}
+
+static void on_connection(uv_stream_t *h, int status)
+{
+    struct listener *l = h->data;
+    struct err err = ERR_INIT;
+    if (status != 0) {
+        metric_inc_label(M_CONNECTIONS_REFUSED, "accept");
+        return;
+    }
+    struct stream *s = stream_new(l->handle.type == UV_NAMED_PIPE ? AF_UNIX : AF_INET, &l->opts.stream, &err);
+    if (!s)
+        return;
+    if (uv_accept(h, &s->uv) != 0) {
+        stream_abort(s);
+        return;
+    }
+    stream_opened(s);
+    take(l, s);
+}
+
+/* --- life --- */
+
+/* A socket file that nobody listens on is left over from a process that was killed. */
+static void remove_stale_socket(const struct net_addr *a)
+{
+    struct stat st;
+    if (stat(a->un.sun_path, &st) != 0 || !S_ISSOCK(st.st_mode))
+        return;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    if (connect(fd, &a->sa, a->len) != 0 && errno == ECONNREFUSED)
+        (void)unlink(a->un.sun_path); /* if it cannot be removed, bind says so */
+    (void)close(fd);
+}
+
+static int open_handle(struct listener *l)
+{
+    int r;
+    if (net_addr_is_unix(&l->addr)) {
+        if ((r = uv_pipe_init(fiber_loop(), &l->pipe, 0)) != 0)
+            return r;
+        l->is_handle_open = true;
+        if (l->opts.inherited_fd > 0)
+            return uv_pipe_open(&l->pipe, l->opts.inherited_fd);
+        remove_stale_socket(&l->addr);
+        if ((r = uv_pipe_bind(&l->pipe, l->addr.un.sun_path)) != 0)
+            return r;
+        return chmod(l->addr.un.sun_path, 0660) == 0 ? 0 : uv_translate_sys_error(errno);
+    }
+    if ((r = uv_tcp_init(fiber_loop(), &l->tcp)) != 0)
+        return r;
+    l->is_handle_open = true;
+    if (l->opts.inherited_fd > 0)
+        return uv_tcp_open(&l->tcp, l->opts.inherited_fd);
+    r = uv_tcp_bind(&l->tcp, &l->addr.sa, 0);
+    if (r == UV_EAFNOSUPPORT && l->addr.sa.sa_family == AF_INET6 &&
+        IN6_IS_ADDR_UNSPECIFIED(&l->addr.in6.sin6_addr)) { /* "*" where there is no IPv6 */
+        struct net_addr any = {.len = sizeof(struct sockaddr_in)};
+        any.in4.sin_family = AF_INET;
+        net_addr_set_port(&any, net_addr_port(&l->addr));
+        l->addr = any;
+        r = uv_tcp_bind(&l->tcp, &any.sa, 0);
+    }
+    return r;
+}
+
+static const char *what_to_do(int r)
+{
+    switch (r) {
+    case UV_EADDRINUSE:
+        return "another program listens there: stop it, or choose another port";
+    case UV_EACCES:
+        return "not allowed: ports below 1024 need root or CAP_NET_BIND_SERVICE, sockets a writable folder";
+    case UV_EADDRNOTAVAIL:
+        return "this machine does not have that address";
+    default:
+        return uv_strerror(r);
+    }
+}
+
+static void on_handle_closed(uv_handle_t *h)
+{
+    struct listener *l = h->data;
+    l->is_handle_open = false;
+    free_if_done(l);
+}
+
+struct listener *listener_start(const struct listener_opts *opts, struct err *err)
+{
+    assert(opts->accept && opts->name);
+    struct listener *l = xnew(struct listener);
+    l->magic = LISTENER_MAGIC;
+    l->opts = *opts;
+    l->name = xstrdup(opts->name);
+    l->addr = opts->addr;
+    if (opts->refuse_text.n)
+        l->refuse_text = str_dup(opts->refuse_text);
+    if (opts->n_proxy_from) {
+        l->proxy_from = xcalloc(opts->n_proxy_from, sizeof(*l->proxy_from));
+        memcpy(l->proxy_from, opts->proxy_from, opts->n_proxy_from * sizeof(*l->proxy_from));
+    }
+    if (opts->implicit_tls)
+        tls_server_ref(opts->implicit_tls);
+    map_init(&l->per_ip);
+    int r = open_handle(l);
+    l->handle.data = l;
+    if (r == 0)
+        r = uv_listen(&l->uv, BACKLOG, on_connection);
+    if (r != 0) {
+        char text[NET_ADDR_TEXT_MAX];
+        (void)err_set(err, ERR_UNAVAILABLE, "listener '%s' on %s: %s", l->name, net_addr_format(&l->addr, text).p,
+                      what_to_do(r));
+        listener_free(l);
+        return NULL;
+    }
+    int fd = listener_fd(l);
+    if (!net_addr_is_unix(&l->addr)) {
+        l->addr.len = sizeof(l->addr.un);
+        if (getsockname(fd, &l->addr.sa, &l->addr.len) != 0)
+            l->addr = opts->addr;
+    }
+    return l;
+}
+
+void listener_stop(struct listener *l)
+{
+    CHECK(l, LISTENER_MAGIC);
+    if (l->is_stopped)
+        return;
+    l->is_stopped = true;
+    if (l->is_handle_open)
+        uv_close(&l->handle, on_handle_closed); /* of a Unix socket: removes its file */
+}
+
+void listener_free(struct listener *l)
+{
+    if (!l)
+        return;
+    listener_stop(l);
+    l->is_freed = true;
+    free_if_done(l);
+}
+
+const struct net_addr *listener_addr(const struct listener *l)
+{
+    CHECK(l, LISTENER_MAGIC);
+    return &l->addr;
+}
+
+int listener_fd(const struct listener *l)
+{
+    CHECK(l, LISTENER_MAGIC);
+    int fd = -1;
+    (void)uv_fileno(&l->handle, &fd);
+    return fd;
+}
+
+unsigned listener_connections(const struct listener *l)
+{
+    CHECK(l, LISTENER_MAGIC);
+    return l->n_connections;
+}
