@@ -1,0 +1,1 @@
+thurn_fuzz(proxy USES thurn_net thurn_base)

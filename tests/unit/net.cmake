@@ -1,0 +1,5 @@
+thurn_test(addr SOURCES unit/test_addr.c USES thurn_net thurn_base)
+thurn_test(proxy SOURCES unit/test_proxy.c USES thurn_net thurn_base)
+thurn_test(stream SOURCES unit/test_stream.c USES thurn_net thurn_fiber thurn_base)
+thurn_test(stream_tls SOURCES unit/test_stream_tls.c USES thurn_net thurn_fiber thurn_base)
+thurn_test(listener SOURCES unit/test_listener.c USES thurn_net thurn_fiber thurn_base)
