@@ -297,6 +297,42 @@ const str *config_list(const struct config *c, enum config_id id, size_t *n)
     return c->values[id].list;
 }
 
+void config_export(const struct config *c, const enum config_id *ids, size_t n, struct buf *out)
+{
+    for (size_t k = 0; k < n; k++) {
+        const struct row *row = &rows[ids[k]];
+        const struct config_value *v = &c->values[ids[k]];
+        buf_printf(out, "%s: ", row->path);
+        switch (row->type) {
+        case CONFIG_BOOL:
+            buf_add(out, v->i ? S("true") : S("false"));
+            break;
+        case CONFIG_INT:
+        case CONFIG_SIZE:
+            buf_printf(out, "%lld", (long long)v->i);
+            break;
+        case CONFIG_DURATION:
+            buf_printf(out, "%lldms", (long long)v->i);
+            break;
+        case CONFIG_STRING:
+        case CONFIG_CHOICE:
+        case CONFIG_SECRET:
+            buf_add_json(out, v->s); /* a JSON string is a YAML string */
+            break;
+        case CONFIG_LIST:
+        case CONFIG_SECRETS:
+            buf_addc(out, '[');
+            for (size_t i = 0; i < v->n; i++) {
+                buf_add(out, i ? S(", ") : S(""));
+                buf_add_json(out, v->list[i]);
+            }
+            buf_addc(out, ']');
+            break;
+        }
+        buf_addc(out, '\n');
+    }
+}
+
 void config_reference(struct buf *out)
 {
     static const char *const types[] = {

@@ -70,6 +70,9 @@ const str *config_list(const struct config *c, enum config_id id, size_t *n);
 /* INVALID with file and line of that setting: for checks that need more than one setting. */
 bool config_complain(const struct config *c, enum config_id id, struct err *err, const char *fmt, ...) PRINTF(4, 5);
 
+/* The settings named, as YAML that config_parse reads back: what a child process is given, and no more than that. */
+void config_export(const struct config *c, const enum config_id *ids, size_t n, struct buf *out);
+
 /* The reference as Markdown, made from the rows. */
 void config_reference(struct buf *out);
 

@@ -117,6 +117,30 @@ static void takes_overrides(void **state)
     config_done(&c);
 }
 
+static void exports_what_is_named(void **state)
+{
+    (void)state;
+    static const enum config_id ids[] = {CFG_HOSTNAME, CFG_LISTEN_SMTP, CFG_WORKERS, CFG_DRAIN_TIMEOUT, CFG_MESSAGE_MAX,
+                                         CFG_OUT_PRIVATE, CFG_LOG_LEVEL, CFG_RPC_STORE};
+    struct config c, again;
+    struct err err = ERR_INIT;
+    assert_ok(parse(&c, "hostname: \"a: \\\"b\\\" #c\"\nlisten.smtp: [\"*:25\", \"[::1]:26\"]\nlog.level: debug\n"
+                        "redis.url: secret\n", &err), &err);
+    BUF(out, 65536);
+    config_export(&c, ids, ARRAY_LEN(ids), &out);
+    assert_null(strstr(buf_z(&out), "secret"));
+    assert_ok(parse(&again, buf_z(&out), &err), &err);
+    size_t n;
+    assert_str(config_str(&again, CFG_HOSTNAME), S("a: \"b\" #c"));
+    assert_str(config_list(&again, CFG_LISTEN_SMTP, &n)[1], S("[::1]:26"));
+    assert_int_equal(config_int(&again, CFG_DRAIN_TIMEOUT), 30000);
+    assert_str(config_str(&again, CFG_LOG_LEVEL), S("debug"));
+    (void)config_list(&again, CFG_RPC_STORE, &n);
+    assert_int_equal(n, 0);
+    config_done(&c);
+    config_done(&again);
+}
+
 static void prints_its_reference(void **state)
 {
     (void)state;
@@ -130,7 +154,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(has_defaults),    cmocka_unit_test(reads_values),         cmocka_unit_test(complains_with_file_and_line),
-        cmocka_unit_test(takes_overrides), cmocka_unit_test(prints_its_reference),
+        cmocka_unit_test(takes_overrides), cmocka_unit_test(exports_what_is_named), cmocka_unit_test(prints_its_reference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,64 @@
+/*
+ * frontends.h: the protocol servers of a process and the sockets they listen on.
+ */
+#ifndef SERVER_FRONTENDS_H
+#define SERVER_FRONTENDS_H
+
+#include "net/http_server.h"
+#include "server/node.h"
+
+struct smtp_server;
+struct imap_server;
+#define FRONTENDS_LISTENERS_MAX 64
+
+/* The listeners of the mail protocols and of HTTP, in one order for parents that bind and workers that inherit. */
+enum frontend_kind {
+    FRONTEND_SMTP, FRONTEND_SUBMISSION, FRONTEND_SUBMISSIONS, FRONTEND_LMTP, FRONTEND_IMAP, FRONTEND_IMAPS,
+    FRONTEND_HTTP, FRONTEND_HTTPS,
+    FRONTENDS_
+};
+extern const struct frontend_listen {
+    const char *name;
+    enum config_id setting;
+    bool has_tls; /* from the first byte */
+} frontend_listens[FRONTENDS_];
+
+struct frontends {
+    struct node *node;
+    struct tls_server *tls;
+    struct smtp_server *smtp;
+    struct imap_server *imap;
+    struct http_server *http;
+    struct listener *listeners[FRONTENDS_LISTENERS_MAX];
+    size_t n_listeners;
+    struct net_cidr *proxy_from;
+    size_t n_proxy_from;
+    struct net_addr addrs[FRONTENDS_][8]; /* where each kind listens, with the ports in force */
+    size_t n_addrs[FRONTENDS_];
+};
+
+/* A socket that was bound before (by a parent process). */
+struct inherited_fd {
+    enum frontend_kind kind;
+    int fd;
+};
+
+/* Make the servers of this process: the mail protocols when it has the frontend role and serves_mail (a parent of workers
+ * does not). http serves what server/health.h says. */
+FIBER bool frontends_open(struct frontends *f, struct node *node, struct http_server *http, bool serves_mail,
+                          struct err *err) WARN_UNUSED;
+/* Listen on the kinds from first to last; inherited sockets are used instead of the settings when there are any. */
+FIBER bool frontends_listen(struct frontends *f, enum frontend_kind first, enum frontend_kind last,
+                            const struct inherited_fd *inherited, size_t n_inherited, struct err *err) WARN_UNUSED;
+/* The addresses of one kind from the settings, port offset added; at most 8. */
+bool frontends_addresses(const struct config *c, enum frontend_kind kind, struct net_addr *out, size_t *n, struct err *err) WARN_UNUSED;
+/* Read certificates again. */
+bool frontends_reload(struct frontends *f, struct err *err) WARN_UNUSED;
+/* Stop accepting, say goodbye to idle sessions, wait for the rest until the fiber's deadline. */
+FIBER void frontends_drain(struct frontends *f);
+FIBER void frontends_close(struct frontends *f);
+
+/* tls.certificates, or the self-signed certificate in the data folder, made if missing. */
+struct tls_server *frontends_tls(const struct config *c, const char *data, struct err *err) WARN_UNUSED;
+
+#endif

@@ -1,0 +1,95 @@
+#include "server/health.h"
+
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "frontend/admin/admin.h"
+#include "server/metrics_sum.h"
+#include "server/workers.h"
+
+#define PAGE_MAX (4u << 20)
+#define READY_TIMEOUT_MS 2000
+
+static struct serve *serving;
+static struct admin admin;
+
+static void livez(void *arg, struct http_req *req)
+{
+    (void)arg;
+    http_reply(req, 200, "text/plain", S("ok\n"));
+}
+
+static void readyz(void *arg, struct http_req *req)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    FIBER_DEADLINE(READY_TIMEOUT_MS);
+    if (!serving->is_ready)
+        (void)err_set(&err, ERR_UNAVAILABLE, "starting");
+    else if (serving->is_draining)
+        (void)err_set(&err, ERR_UNAVAILABLE, "draining");
+    else
+        (void)node_ready(&serving->node, &err);
+    if (!err_is_set(&err)) {
+        http_reply(req, 200, "text/plain", S("ok\n"));
+        return;
+    }
+    http_reply(req, 503, "text/plain", arena_printf(req->arena, "%s\n", err.msg));
+}
+
+static void metrics(void *arg, struct http_req *req)
+{
+    (void)arg;
+    BUF(own, PAGE_MAX);
+    BUF(all, PAGE_MAX);
+    str pages[WORKERS_MAX + 1];
+    metrics_print(&own);
+    pages[0] = buf_str(&own);
+    size_t n = 1 + workers_metrics(serving->workers, req->arena, pages + 1);
+    if (n > 1)
+        metrics_sum(pages, n, &all);
+    http_reply(req, 200, "text/plain; version=0.0.4", n > 1 ? buf_str(&all) : pages[0]);
+}
+
+/* Ask every queue node; with the queue in this process, that one. */
+static bool each_queue(struct admin *a, unsigned method, const ProtobufCMessage *request, struct arena *arena,
+                       void (*fn)(void *arg, const ProtobufCMessage *reply, const struct err *err), void *arg, struct err *err)
+{
+    if (serving->node.is_queue_remote)
+        return rpc_client_each(a->queue, method, request, arena, fn, arg, err);
+    struct rpc_call call;
+    rpc_call_init(&call, arena);
+    call.principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;
+    bool ok = rpc_invoke(a->queue, method, request, &call);
+    fn(arg, ok ? call.reply : NULL, &call.err);
+    return true;
+}
+
+struct http_server *health_server_new(struct serve *s)
+{
+    static const struct http_route health[] = {
+        {"GET", "/livez", livez, 0, false},
+        {"GET", "/readyz", readyz, 0, false},
+        {"GET", "/metrics", metrics, 0, false},
+    };
+    struct http_route routes[64];
+    size_t n = ARRAY_LEN(health);
+    assert(n + admin_routes_n <= ARRAY_LEN(routes));
+    memcpy(routes, health, sizeof(health));
+    serving = s;
+    const struct node *node = &s->node;
+    if (node->auth_service && node->store_service && node->queue_service) {
+        admin = (struct admin){
+            .auth = node->auth_service,
+            .store = node->store_service,
+            .queue = node->queue_service,
+            .token = config_str(&s->config, CFG_ADMIN_TOKEN),
+            .each_queue = each_queue,
+        };
+        memcpy(routes + n, admin_routes, admin_routes_n * sizeof(*routes));
+        n += admin_routes_n;
+    }
+    struct http_server_opts opts = {.routes = routes, .n_routes = n, .arg = &admin};
+    return http_server_new(&opts);
+}

@@ -1,0 +1,450 @@
+#include "server/node.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/num.h"
+
+static bool parse_roles(struct node *n, struct err *err)
+{
+    static const struct { const char *name; unsigned bit; } names[] = {
+        {"frontend", ROLE_FRONTEND_BIT}, {"queue", ROLE_QUEUE_BIT}, {"store", ROLE_STORE_BIT}, {"auth", ROLE_AUTH_BIT},
+    };
+    size_t n_roles;
+    const str *roles = config_list(n->config, CFG_ROLES, &n_roles);
+    for (size_t i = 0; i < n_roles; i++) {
+        size_t k = 0;
+        while (k < ARRAY_LEN(names) && !str_eq(roles[i], str_c(names[k].name)))
+            k++;
+        if (k == ARRAY_LEN(names))
+            return config_complain(n->config, CFG_ROLES, err, "has '%.*s'; there are frontend, queue, store and auth",
+                                   (int)MIN(roles[i].n, (size_t)40), roles[i].p);
+        n->roles |= names[k].bit;
+    }
+    return n->roles ? true : config_complain(n->config, CFG_ROLES, err, "is empty; name at least one role");
+}
+
+bool node_make_folder(const char *path, struct err *err)
+{
+    char part[4096];
+    if (strlen(path) >= sizeof(part))
+        return err_set(err, ERR_INVALID, "folder name is too long");
+    for (size_t i = 1; path[i]; i++) {
+        if (path[i] != '/')
+            continue;
+        snprintf(part, sizeof(part), "%.*s", (int)i, path);
+        if (mkdir(part, 0755) != 0 && errno != EEXIST)
+            return err_set(err, ERR_DENIED, "cannot make folder '%s': %s; make it, or choose another by --data", part,
+                           strerror(errno));
+    }
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return err_set(err, ERR_DENIED, "cannot make folder '%s': %s; make it, or choose another by --data", path,
+                       strerror(errno));
+    if (access(path, W_OK | X_OK) != 0)
+        return err_set(err, ERR_DENIED, "cannot write in folder '%s': %s; run as its owner, or choose another by --data",
+                       path, strerror(errno));
+    return true;
+}
+
+static struct sql_db *open_db(struct node *n, const char *name, str dsn, const char *file, struct err *err)
+{
+    char local[4200];
+    struct sql_opts opts = {
+        .name = name,
+        .dsn = dsn,
+        .pool = (unsigned)config_int(n->config, CFG_DB_POOL),
+        .statement_timeout_ms = (unsigned)config_int(n->config, CFG_DB_TIMEOUT),
+    };
+    if (!dsn.n) {
+        snprintf(local, sizeof(local), "sqlite:%s/%s", n->data, file);
+        opts.dsn = str_c(local);
+    }
+    struct sql_db *db = sql_open(&opts, err);
+    if (!db)
+        (void)err_prefix(err, "database '%s'", name);
+    return db;
+}
+
+static bool open_shards(struct node *n, struct err *err)
+{
+    size_t count;
+    const str *dsns = config_list(n->config, CFG_SHARDS, &count);
+    if (count > NODE_SHARDS_MAX)
+        return config_complain(n->config, CFG_SHARDS, err, "names more than %d shards", NODE_SHARDS_MAX);
+    for (size_t i = 0; i < MAX(count, (size_t)1); i++) {
+        char name[24];
+        snprintf(name, sizeof(name), "shard-%zu", i + 1);
+        n->shards[i] = open_db(n, name, count ? dsns[i] : STR_NONE, "mail.db", err);
+        if (!n->shards[i])
+            return false;
+        n->n_shards++;
+    }
+    return true;
+}
+
+static bool open_redis(struct node *n, struct err *err)
+{
+    struct redis_opts opts = {.url = config_str(n->config, CFG_REDIS)};
+    if (!opts.url.n)
+        return true;
+    n->redis = redis_new(&opts, err);
+    return n->redis ? true : err_prefix(err, "redis.url");
+}
+
+static bool open_dns(struct node *n, struct err *err)
+{
+    struct dns_opts opts = {
+        .trust_anchor_file = config_str(n->config, CFG_DNS_TRUST_ANCHOR),
+        .timeout_ms = (unsigned)config_int(n->config, CFG_DNS_TIMEOUT),
+    };
+    opts.servers = config_list(n->config, CFG_DNS_SERVERS, &opts.n_servers);
+    n->dns = dns_new(&opts, err);
+    return n->dns ? true : err_prefix(err, "dns.servers");
+}
+
+static bool open_rpc_tls(struct node *n, struct err *err)
+{
+    str certificate = config_str(n->config, CFG_RPC_CERTIFICATE), key = config_str(n->config, CFG_RPC_KEY);
+    str ca = config_str(n->config, CFG_RPC_CA);
+    if (!ca.n)
+        return true;
+    if (!certificate.n || !key.n)
+        return config_complain(n->config, CFG_RPC_CA, err, "needs rpc.tls.certificate and rpc.tls.key beside it");
+    struct tls_client_opts client = {.ca_file = ca, .own = {certificate, key}};
+    struct tls_cert_files files = {certificate, key};
+    struct tls_server_opts server = {.certs = &files, .n_certs = 1, .client_ca = ca};
+    n->rpc_tls = tls_client_new(&client, err);
+    if (!n->rpc_tls)
+        return err_prefix(err, "rpc.tls");
+    n->rpc_tls_server = tls_server_new(&server, err);
+    return n->rpc_tls_server ? true : err_prefix(err, "rpc.tls");
+}
+
+/* A remote service: the addresses of its setting. */
+static bool connect_service(struct node *n, enum config_id id, const char *name, const ProtobufCServiceDescriptor *d,
+                            ProtobufCService **out, bool *is_remote, struct err *err)
+{
+    struct rpc_client_opts opts = {.name = name, .service = d, .tls = n->rpc_tls, .dns = n->dns};
+    opts.nodes = config_list(n->config, id, &opts.n_nodes);
+    if (!opts.n_nodes)
+        return config_complain(n->config, id, err, "must say where the %s service is, or the role '%s' must be here", name,
+                               name);
+    *out = rpc_client_new(&opts, err);
+    *is_remote = *out != NULL;
+    return *out != NULL;
+}
+
+static const struct auth_limit *limits_of(const struct config *c, size_t *count)
+{
+    static struct auth_limit limits[8];
+    size_t n = 0;
+    uint32_t ip = (uint32_t)config_int(c, CFG_AUTH_FAIL_IP), account = (uint32_t)config_int(c, CFG_AUTH_FAIL_ACCOUNT);
+    uint32_t rate = (uint32_t)config_int(c, CFG_SEND_RATE), sessions = (uint32_t)config_int(c, CFG_IMAP_PER_ACCOUNT);
+    limits[n++] = (struct auth_limit){AUTH_LIMIT_FAILURES_IP, ip, 600000, ip};
+    limits[n++] = (struct auth_limit){AUTH_LIMIT_FAILURES_ACCOUNT, account, 600000, account};
+    if (rate)
+        limits[n++] = (struct auth_limit){"smtp.recipients.account", rate, 3600000, rate};
+    limits[n++] = (struct auth_limit){"imap.sessions.account", sessions, 1000, sessions};
+    *count = n;
+    return limits;
+}
+
+static bool open_auth(struct node *n, struct err *err)
+{
+    n->directory_db = open_db(n, "directory", config_str(n->config, CFG_DIRECTORY_DB), "directory.db", err);
+    if (!n->directory_db)
+        return false;
+    size_t shards;
+    (void)config_list(n->config, CFG_SHARDS, &shards);
+    if (config_int(n->config, CFG_DIRECTORY_SHARDS))
+        shards = (size_t)config_int(n->config, CFG_DIRECTORY_SHARDS);
+    struct auth_opts opts = {
+        .directory = n->directory_db,
+        .redis = n->redis,
+        .n_shards = (unsigned)MAX(shards, (size_t)1),
+        .default_domain = config_str(n->config, CFG_DEFAULT_DOMAIN),
+    };
+    opts.limits = limits_of(n->config, &opts.n_limits);
+    n->auth = auth_new(&opts, err);
+    if (!n->auth)
+        return false;
+    n->auth_service = auth_service(n->auth);
+    return true;
+}
+
+static bool open_store(struct node *n, struct err *err)
+{
+    bool is_s3 = str_eq(config_str(n->config, CFG_BLOBS_KIND), S("s3"));
+    char folder[4200];
+    snprintf(folder, sizeof(folder), "%s/blobs", n->data);
+    if (!open_shards(n, err))
+        return false;
+    if (is_s3 && (!config_str(n->config, CFG_S3_ENDPOINT).n || !config_str(n->config, CFG_S3_BUCKET).n))
+        return config_complain(n->config, CFG_BLOBS_KIND, err, "is s3: blobs.s3.endpoint and blobs.s3.bucket are needed");
+    if (!is_s3 && !node_make_folder(folder, err))
+        return false;
+    struct store_opts opts = {
+        .shards = n->shards,
+        .n_shards = (unsigned)n->n_shards,
+        .redis = n->redis,
+        .blob_folder = is_s3 ? STR_NONE : str_c(folder),
+        .http = n->http,
+        .s3_endpoint = config_str(n->config, CFG_S3_ENDPOINT),
+        .s3_bucket = config_str(n->config, CFG_S3_BUCKET),
+        .s3_region = config_str(n->config, CFG_S3_REGION),
+        .s3_access_key = config_str(n->config, CFG_S3_ACCESS_KEY),
+        .s3_secret_key = config_str(n->config, CFG_S3_SECRET_KEY),
+    };
+    n->store = store_new(&opts, err);
+    if (!n->store)
+        return false;
+    n->store_service = store_service(n->store);
+    return true;
+}
+
+static bool parse_retry(const struct node *n, uint32_t *out, size_t max, size_t *count, struct err *err)
+{
+    size_t k;
+    const str *list = config_list(n->config, CFG_QUEUE_RETRY, &k);
+    if (!k || k > max)
+        return config_complain(n->config, CFG_QUEUE_RETRY, err, "must have 1 to %zu times", max);
+    for (size_t i = 0; i < k; i++) {
+        uint64_t ms;
+        if (!num_duration_ms(list[i], 86400000, &ms) || ms < 1000)
+            return config_complain(n->config, CFG_QUEUE_RETRY, err, "has '%.*s', which is no time from 1s to 1d",
+                                   (int)MIN(list[i].n, (size_t)20), list[i].p);
+        out[i] = (uint32_t)(ms / 1000);
+    }
+    *count = k;
+    return true;
+}
+
+static bool open_queue(struct node *n, struct err *err)
+{
+    n->queue_db = open_db(n, "queue", config_str(n->config, CFG_QUEUE_DB), "queue.db", err);
+    if (!n->queue_db)
+        return false;
+    uint32_t retry[32];
+    size_t n_retry;
+    if (!parse_retry(n, retry, ARRAY_LEN(retry), &n_retry, err))
+        return false;
+    struct tls_client_opts tls = {0};
+    n->out_tls = tls_client_new(&tls, err);
+    if (!n->out_tls)
+        return false;
+    unsigned shards = (unsigned)config_int(n->config, CFG_QUEUE_SHARDS);
+    struct queue_opts opts = {
+        .db = n->queue_db,
+        .node = str_c(n->name),
+        .n_shards = shards ? shards : sql_db_is_pg(n->queue_db) ? 256 : 1,
+        .store = n->store_service,
+        .auth = n->auth_service,
+        .dns = n->dns,
+        .redis = n->redis,
+        .tls = n->out_tls,
+        .hostname = config_str(n->config, CFG_HOSTNAME),
+        .retry_s = retry,
+        .n_retry = n_retry,
+        .lifetime_s = (uint32_t)(config_int(n->config, CFG_QUEUE_LIFETIME) / 1000),
+        .outbound_port = (uint16_t)config_int(n->config, CFG_OUT_PORT),
+        .allow_private_hosts = config_bool(n->config, CFG_OUT_PRIVATE),
+        .relay = config_str(n->config, CFG_OUT_RELAY),
+    };
+    n->queue = queue_new(&opts, err);
+    if (!n->queue)
+        return false;
+    n->queue_service = queue_service(n->queue);
+    return true;
+}
+
+bool node_open(struct node *n, const struct config *c, struct err *err)
+{
+    *n = (struct node){.config = c};
+    char host[40] = "localhost";
+    (void)gethostname(host, sizeof(host) - 1);
+    snprintf(n->name, sizeof(n->name), "%.36s-%d-%llx", host, (int)getpid(), (unsigned long long)clock_unix_ms());
+    n->data = str_dup(config_str(c, CFG_DATA));
+    if (!parse_roles(n, err) || !node_make_folder(n->data, err) || !open_rpc_tls(n, err))
+        return false;
+    bool has_service = (n->roles & ~(unsigned)ROLE_FRONTEND_BIT) != 0;
+    bool needs_auth = n->roles & (ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT), needs_store = needs_auth;
+    if (!open_dns(n, err) || (has_service && !open_redis(n, err)))
+        return false;
+    n->http = http_client_new(NULL, err);
+    if (!n->http)
+        return false;
+    if (n->roles & ROLE_AUTH_BIT ? !open_auth(n, err)
+                                 : needs_auth && !connect_service(n, CFG_RPC_AUTH, "auth", &thurn__auth__descriptor,
+                                                                  &n->auth_service, &n->is_auth_remote, err))
+        return false;
+    if (n->roles & ROLE_STORE_BIT ? !open_store(n, err)
+                                  : needs_store && !connect_service(n, CFG_RPC_STORE, "store", &thurn__store__descriptor,
+                                                                    &n->store_service, &n->is_store_remote, err))
+        return false;
+    if (n->roles & ROLE_QUEUE_BIT ? !open_queue(n, err)
+                                  : (n->roles & ROLE_FRONTEND_BIT) &&
+                                        !connect_service(n, CFG_RPC_QUEUE, "queue", &thurn__queue__descriptor,
+                                                         &n->queue_service, &n->is_queue_remote, err))
+        return false;
+    return true;
+}
+
+bool node_migrate(struct node *n, bool dry_run, unsigned *applied, struct err *err)
+{
+    unsigned steps = 0, one;
+    if (n->directory_db) {
+        if (!auth_migrate(n->directory_db, dry_run, &one, err))
+            return err_prefix(err, "directory");
+        steps += one;
+    }
+    if (n->queue_db) {
+        if (!queue_migrate(n->queue_db, dry_run, &one, err))
+            return err_prefix(err, "queue");
+        steps += one;
+    }
+    for (size_t i = 0; i < n->n_shards; i++) {
+        if (!store_migrate(n->shards[i], dry_run, &one, err))
+            return err_prefix(err, "shard %zu", i + 1);
+        steps += one;
+    }
+    *applied = steps;
+    return true;
+}
+
+static bool listen_at(struct node *n, const struct net_addr *addr, struct err *err)
+{
+    char text[NET_ADDR_TEXT_MAX];
+    if (!net_addr_is_unix(addr) && !n->rpc_tls_server && !net_addr_is_loopback(addr))
+        return config_complain(n->config, CFG_RPC_LISTEN, err,
+                               "is open to the network without rpc.tls; set rpc.tls.ca, certificate and key, or listen on loopback");
+    if (n->n_rpc_listeners == ARRAY_LEN(n->rpc_listeners))
+        return config_complain(n->config, CFG_RPC_LISTEN, err, "has more than %zu addresses", ARRAY_LEN(n->rpc_listeners));
+    struct listener_opts opts = {
+        .name = "rpc",
+        .addr = *addr,
+        .inherited_fd = -1,
+        .implicit_tls = net_addr_is_unix(addr) ? NULL : n->rpc_tls_server,
+        .max_connections = 10000,
+        .accept = rpc_server_accept,
+        .arg = n->rpc,
+    };
+    struct listener *l = listener_start(&opts, err);
+    if (!l)
+        return err_prefix(err, "rpc.listen %.*s", STR_ARG(net_addr_format(addr, text)));
+    n->rpc_listeners[n->n_rpc_listeners++] = l;
+    return true;
+}
+
+bool node_start(struct node *n, const char *socket_path, struct err *err)
+{
+    size_t count;
+    const str *list = config_list(n->config, CFG_RPC_LISTEN, &count);
+    ProtobufCService *services[3];
+    struct rpc_server_opts opts = {.services = services};
+    if (n->auth)
+        services[opts.n_services++] = n->auth_service;
+    if (n->store)
+        services[opts.n_services++] = n->store_service;
+    if (n->queue)
+        services[opts.n_services++] = n->queue_service;
+    if (n->queue && !queue_start(n->queue, err))
+        return false;
+    if (!count && !socket_path)
+        return true;
+    if (!opts.n_services)
+        return config_complain(n->config, CFG_RPC_LISTEN, err, "is set, but this process has no service to offer");
+    n->rpc = rpc_server_new(&opts);
+    struct net_addr addr;
+    for (size_t i = 0; i < count; i++)
+        if (!net_addr_parse(list[i], &addr, err) || !listen_at(n, &addr, err))
+            return false;
+    if (!socket_path)
+        return true;
+    char text[4200];
+    snprintf(text, sizeof(text), "unix:%s", socket_path);
+    return net_addr_parse(str_c(text), &addr, err) && listen_at(n, &addr, err);
+}
+
+void node_drain(struct node *n)
+{
+    for (size_t i = 0; i < n->n_rpc_listeners; i++)
+        listener_stop(n->rpc_listeners[i]);
+    if (n->queue)
+        queue_drain(n->queue);
+    if (n->rpc)
+        rpc_server_drain(n->rpc);
+}
+
+void node_close(struct node *n)
+{
+    for (size_t i = 0; i < n->n_rpc_listeners; i++)
+        listener_free(n->rpc_listeners[i]);
+    if (n->rpc)
+        rpc_server_free(n->rpc);
+    queue_free(n->queue);
+    store_free(n->store);
+    auth_free(n->auth);
+    if (n->is_auth_remote)
+        rpc_client_free(n->auth_service);
+    if (n->is_store_remote)
+        rpc_client_free(n->store_service);
+    if (n->is_queue_remote)
+        rpc_client_free(n->queue_service);
+    if (n->directory_db)
+        sql_close(n->directory_db);
+    if (n->queue_db)
+        sql_close(n->queue_db);
+    for (size_t i = 0; i < n->n_shards; i++)
+        sql_close(n->shards[i]);
+    if (n->redis)
+        redis_free(n->redis);
+    if (n->http)
+        http_client_free(n->http);
+    if (n->dns)
+        dns_free(n->dns);
+    tls_client_free(n->rpc_tls);
+    tls_client_free(n->out_tls);
+    tls_server_free(n->rpc_tls_server);
+    free(n->data);
+    *n = (struct node){0};
+}
+
+static bool remote_ready(ProtobufCService *s, bool is_remote, const char *name, struct err *err)
+{
+    if (is_remote && rpc_client_healthy(s) == 0)
+        return err_set(err, ERR_UNAVAILABLE, "no %s service answers", name);
+    return true;
+}
+
+bool node_ready(struct node *n, struct err *err)
+{
+    if (!remote_ready(n->auth_service, n->is_auth_remote, "auth", err) ||
+        !remote_ready(n->store_service, n->is_store_remote, "store", err) ||
+        !remote_ready(n->queue_service, n->is_queue_remote, "queue", err))
+        return false;
+    if (n->directory_db && !sql_ping(n->directory_db, err))
+        return err_prefix(err, "directory database");
+    if (n->queue_db && !sql_ping(n->queue_db, err))
+        return err_prefix(err, "queue database");
+    /* One shard away concerns its own accounts alone: the store is ready while any answers. */
+    for (size_t i = 0; i < n->n_shards; i++) {
+        err_clear(err);
+        if (sql_ping(n->shards[i], err))
+            return true;
+    }
+    return n->n_shards == 0;
+}
+
+bool node_on_sqlite(const struct node *n)
+{
+    if ((n->directory_db && sql_db_is_pg(n->directory_db)) || (n->queue_db && sql_db_is_pg(n->queue_db)))
+        return false;
+    for (size_t i = 0; i < n->n_shards; i++)
+        if (sql_db_is_pg(n->shards[i]))
+            return false;
+    return true;
+}

@@ -1,0 +1,66 @@
+/*
+ * node.h: what one process is made of: which roles it has, what they stand on, and how it reaches the others.
+ *
+ * This is the only place that sees every service. A role that is here is a local object; one that is not is a remote
+ * stub; whoever calls it cannot tell.
+ */
+#ifndef SERVER_NODE_H
+#define SERVER_NODE_H
+
+#include "auth-service/auth.h"
+#include "base/config.h"
+#include "data/redis.h"
+#include "data/sql.h"
+#include "net/dns.h"
+#include "net/http_client.h"
+#include "net/listener.h"
+#include "queue-service/queue.h"
+#include "rpc/client.h"
+#include "rpc/server.h"
+#include "store-service/store.h"
+
+enum role { ROLE_FRONTEND_BIT = 1, ROLE_QUEUE_BIT = 2, ROLE_STORE_BIT = 4, ROLE_AUTH_BIT = 8 };
+#define NODE_SHARDS_MAX 1024
+
+struct node {
+    const struct config *config;
+    char *data;                  /* the data folder */
+    char name[64];               /* of this process among its kind: host, pid, start */
+    unsigned roles;              /* enum role bits */
+    /* What the roles stand on; NULL when none here needs it. */
+    struct http_client *http;
+    struct dns *dns;
+    struct redis *redis;
+    struct sql_db *directory_db, *queue_db, *shards[NODE_SHARDS_MAX];
+    size_t n_shards;
+    struct tls_client *rpc_tls, *out_tls;
+    struct tls_server *rpc_tls_server;
+    /* The services of this process. */
+    struct auth *auth;
+    struct store *store;
+    struct queue *queue;
+    /* Every service as callers see it; NULL only when no role here calls it. */
+    ProtobufCService *auth_service, *store_service, *queue_service;
+    bool is_auth_remote, is_store_remote, is_queue_remote;
+    struct rpc_server *rpc;
+    struct listener *rpc_listeners[16];
+    size_t n_rpc_listeners;
+};
+
+/* Parse and check roles and addresses, open databases and services. Nothing listens yet. Errors name the setting. */
+FIBER bool node_open(struct node *n, const struct config *c, struct err *err) WARN_UNUSED;
+/* Bring every database of this process's roles up to date. *applied counts steps. */
+FIBER bool node_migrate(struct node *n, bool dry_run, unsigned *applied, struct err *err) WARN_UNUSED;
+/* Start what runs by itself (queue), and listen for calls. socket_path (may be NULL) is one more address. */
+FIBER bool node_start(struct node *n, const char *socket_path, struct err *err) WARN_UNUSED;
+/* Stop taking calls and attempts; let what runs finish until the fiber's deadline. */
+FIBER void node_drain(struct node *n);
+FIBER void node_close(struct node *n);
+/* Whether what is needed to serve answers now; false with the first that does not. */
+FIBER bool node_ready(struct node *n, struct err *err) WARN_UNUSED;
+bool node_on_sqlite(const struct node *n); /* all its databases are files of its own */
+
+/* Make the data folder (mode 0700). Errors say what to do. */
+bool node_make_folder(const char *path, struct err *err) WARN_UNUSED;
+
+#endif

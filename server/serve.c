@@ -1,0 +1,215 @@
+#include "server/serve.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "fiber/loop.h"
+#include "server/health.h"
+#include "server/verbs.h"
+#include "server/workers.h"
+
+#define WORKER_SOCKET "THURN_WORKER_SOCKET"
+#define START_TIMEOUT_MS 120000
+
+static struct serve serve;
+static uv_signal_t signals[3];
+
+static void configure_log(const struct config *c)
+{
+    enum log_level level = LOG_INFO;
+    (void)log_level_parse(config_str(c, CFG_LOG_LEVEL), &level); /* the row's choices are exactly these */
+    log_configure(level, str_eq(config_str(c, CFG_LOG_FORMAT), S("json")) ? LOG_JSON : LOG_LOGFMT);
+}
+
+/* As many descriptors as the system lets us have: one for each connection. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+            log_warn("server.descriptors", KV_Z("reason", strerror(errno)));
+    }
+}
+
+static bool listen_control(struct serve *s, struct err *err)
+{
+    char path[4300];
+    struct listener_opts opts = {
+        .name = "control",
+        .inherited_fd = -1,
+        .max_connections = 100,
+        .accept = http_server_accept,
+        .arg = s->http,
+    };
+    if (s->is_worker)
+        return true;
+    snprintf(path, sizeof(path), "unix:%s/control.sock", s->node.data);
+    if (!net_addr_parse(str_c(path), &opts.addr, err))
+        return err_prefix(err, "control socket");
+    mode_t old = umask(0177); /* 0600: its mode is the lock of the admin API */
+    s->control = listener_start(&opts, err);
+    umask(old);
+    return s->control != NULL;
+}
+
+static bool migrate_own(struct serve *s, struct err *err)
+{
+    unsigned applied = 0;
+    if (!node_on_sqlite(&s->node))
+        return true; /* `thurn migrate` is a step of its own in a cluster */
+    if (!node_migrate(&s->node, false, &applied, err))
+        return false;
+    if (applied)
+        log_info("server.migrated", KV_I64("steps", applied));
+    return true;
+}
+
+static bool start(struct serve *s, struct err *err)
+{
+    unsigned count = (unsigned)config_int(&s->config, CFG_WORKERS);
+    bool has_workers = count && !s->is_worker;
+    char socket[4300];
+    if (!node_open(&s->node, &s->config, err))
+        return false;
+    if (has_workers && s->node.roles != (ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT | ROLE_STORE_BIT | ROLE_AUTH_BIT))
+        return config_complain(&s->config, CFG_WORKERS, err, "needs all roles in this process; with other roles start more processes");
+    snprintf(socket, sizeof(socket), "%s/services.sock", s->node.data);
+    s->http = health_server_new(s);
+    if (!migrate_own(s, err) || !node_start(&s->node, has_workers ? socket : NULL, err) || !listen_control(s, err))
+        return false;
+    enum frontend_kind first = FRONTEND_SMTP, last = FRONTEND_HTTPS;
+    if (has_workers || !(s->node.roles & ROLE_FRONTEND_BIT))
+        first = FRONTEND_HTTP; /* the workers serve mail; the parent only this */
+    if (!frontends_open(&s->frontends, &s->node, s->http, !has_workers, err) ||
+        !frontends_listen(&s->frontends, first, last, s->inherited, s->n_inherited, err))
+        return false;
+    if (has_workers) {
+        s->workers = workers_start(s, count, socket, err);
+        if (!s->workers)
+            return false;
+    }
+    return true;
+}
+
+static void start_fiber(void *arg)
+{
+    struct serve *s = arg;
+    struct err err = ERR_INIT;
+    if (!start(s, &err)) {
+        s->status = verb_fail(&err);
+        fiber_runtime_stop();
+        return;
+    }
+    s->is_ready = true;
+    log_info("server.ready", KV_Z("version", THURN_VERSION), KV_Z("node", s->node.name), KV_I64("pid", getpid()));
+}
+
+static void stop_fiber(void *arg)
+{
+    struct serve *s = arg;
+    int64_t from = clock_mono_ms();
+    log_info("server.draining");
+    workers_stop(s->workers);
+    s->workers = NULL;
+    frontends_drain(&s->frontends);
+    node_drain(&s->node);
+    log_info("server.stopped", KV_I64("ms", clock_mono_ms() - from));
+    fiber_runtime_stop();
+}
+
+static void reload_fiber(void *arg)
+{
+    struct serve *s = arg;
+    struct err err = ERR_INIT;
+    struct config fresh;
+    if (!options_config(s->options, &fresh, &err) || !frontends_reload(&s->frontends, &err))
+        log_error("server.reload", KV_ERR(&err)); /* what was in force stays in force */
+    else {
+        configure_log(&fresh);
+        log_info("server.reloaded");
+    }
+    config_done(&fresh);
+    workers_signal(s->workers, SIGHUP);
+}
+
+static void on_signal(uv_signal_t *handle, int signum)
+{
+    struct serve *s = handle->data;
+    struct err err = ERR_INIT;
+    if (signum == SIGHUP) {
+        if (!fiber_spawn("server.reload", reload_fiber, s, clock_mono_ms() + START_TIMEOUT_MS, &err))
+            log_error("server.reload", KV_ERR(&err));
+        return;
+    }
+    if (s->is_draining || !s->is_ready) { /* asked twice, or not yet up: at once */
+        fiber_runtime_stop();
+        return;
+    }
+    s->is_draining = true;
+    if (!fiber_spawn("server.stop", stop_fiber, s, clock_mono_ms() + config_int(&s->config, CFG_DRAIN_TIMEOUT), &err))
+        fiber_runtime_stop();
+}
+
+static void watch_signals(struct serve *s)
+{
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+        signals[i].data = s;
+        if (uv_signal_init(fiber_loop(), &signals[i]) != 0 || uv_signal_start(&signals[i], on_signal, numbers[i]) != 0)
+            panic("signals cannot be watched");
+        uv_unref((uv_handle_t *)&signals[i]);
+    }
+}
+
+static bool configure(struct serve *s, struct err *err)
+{
+    s->is_worker = workers_inherited(s->inherited, &s->n_inherited);
+    if (!options_config(s->options, &s->config, err))
+        return false;
+    if (s->is_worker) {
+        const char *socket = getenv(WORKER_SOCKET);
+        char text[4300];
+        snprintf(text, sizeof(text), "unix:%s", socket ? socket : "");
+        if (!socket || !config_override(&s->config, CFG_LISTEN_HTTP, str_c(text), err))
+            return socket ? false : err_set(err, ERR_INVALID, "a worker was started without its parent");
+    }
+    configure_log(&s->config);
+    return true;
+}
+
+int serve_run(struct options *o)
+{
+    struct serve *s = &serve;
+    struct err err = ERR_INIT;
+    *s = (struct serve){.options = o};
+    if (!options_finish(o, 0, 0, "serve [--config FILE] [--data DIR] [--roles LIST] [--port-offset N] [--dev]", &err) ||
+        !configure(s, &err)) {
+        config_done(&s->config);
+        return verb_fail(&err);
+    }
+    raise_descriptor_limit();
+    metric_set_label(M_BUILD_INFO, THURN_VERSION, 1);
+    if (!fiber_runtime_init(NULL, &err))
+        return verb_fail(&err);
+    watch_signals(s);
+    if (!fiber_spawn("server.start", start_fiber, s, FIBER_NO_DEADLINE, &err))
+        return verb_fail(&err);
+    fiber_runtime_run();
+    /* What is still open is given back by the end of the process: everything acknowledged is durable by now, and a
+     * process that is told to go should go. */
+    return s->status;
+}
+
+int verb_serve(struct options *o)
+{
+    return serve_run(o);
+}

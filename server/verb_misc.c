@@ -1,0 +1,98 @@
+/* thurn version, migrate, config, test: verbs that need no running server. */
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "fiber/fiber.h"
+#include "mail/mime_json.h"
+#include "server/node.h"
+#include "server/verbs.h"
+
+#define MESSAGE_MAX_BYTES (1u << 30)
+
+int verb_version(struct options *o)
+{
+    (void)o;
+    puts("thurn " THURN_VERSION);
+    return EXIT_DONE;
+}
+
+struct migration {
+    struct options *o;
+    bool is_dry;
+    int status;
+};
+
+static void migrate(void *arg)
+{
+    struct migration *m = arg;
+    struct err err = ERR_INIT;
+    struct config c;
+    struct node node = {0};
+    unsigned applied = 0;
+    bool ok = options_config(m->o, &c, &err) && node_open(&node, &c, &err) && node_migrate(&node, m->is_dry, &applied, &err);
+    node_close(&node);
+    config_done(&c);
+    if (!ok) {
+        m->status = verb_fail(&err);
+        return;
+    }
+    printf("%u steps %s\n", applied, m->is_dry ? "would be applied" : "applied");
+}
+
+int verb_migrate(struct options *o)
+{
+    struct err err = ERR_INIT;
+    struct migration m = {.o = o, .is_dry = options_flag(o, "--dry-run")};
+    if (!options_finish(o, 0, 0, "migrate [--dry-run]", &err))
+        return verb_fail(&err);
+    return fiber_main(migrate, &m) ? m.status : EXIT_FAILED;
+}
+
+int verb_config(struct options *o)
+{
+    struct err err = ERR_INIT;
+    if (!options_finish(o, 1, 1, "config check|reference", &err))
+        return verb_fail(&err);
+    if (strcmp(o->args[0], "reference") == 0) {
+        BUF(out, 1 << 20);
+        config_reference(&out);
+        fputs(buf_z(&out), stdout);
+        return EXIT_DONE;
+    }
+    if (strcmp(o->args[0], "check") != 0) {
+        (void)err_set(&err, ERR_INVALID, "usage: thurn config check|reference");
+        return verb_fail(&err);
+    }
+    struct config c;
+    bool ok = options_config(o, &c, &err);
+    if (ok)
+        printf("%s: good\n", c.file ? c.file : "no config file, the defaults");
+    config_done(&c);
+    return ok ? EXIT_DONE : verb_fail(&err);
+}
+
+int verb_test(struct options *o)
+{
+    struct err err = ERR_INIT;
+    if (!options_finish(o, 1, 1, "test mime < message", &err))
+        return verb_fail(&err);
+    if (strcmp(o->args[0], "mime") != 0) {
+        (void)err_set(&err, ERR_INVALID, "usage: thurn test mime < message");
+        return verb_fail(&err);
+    }
+    BUF(message, MESSAGE_MAX_BYTES);
+    char piece[65536];
+    ssize_t n;
+    while ((n = read(STDIN_FILENO, piece, sizeof(piece))) > 0)
+        buf_add_n(&message, piece, (size_t)n);
+    if (n < 0 || !buf_ok(&message)) {
+        (void)err_set(&err, ERR_INVALID, "cannot read the message: %s", n < 0 ? strerror(errno) : "larger than 1 GiB");
+        return verb_fail(&err);
+    }
+    BUF(json, MESSAGE_MAX_BYTES);
+    mime_to_json(buf_str(&message), &json);
+    buf_addc(&json, '\n');
+    fwrite(json.p, 1, json.n, stdout);
+    return EXIT_DONE;
+}
