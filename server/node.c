@@ -86,13 +86,13 @@ static bool open_shards(struct node *n, struct err *err)
     return true;
 }
 
-static bool open_redis(struct node *n, struct err *err)
+static bool open_redis(struct node *n, struct redis **out, struct err *err)
 {
     struct redis_opts opts = {.url = config_str(n->config, CFG_REDIS)};
     if (!opts.url.n)
         return true;
-    n->redis = redis_new(&opts, err);
-    return n->redis ? true : err_prefix(err, "redis.url");
+    *out = redis_new(&opts, err);
+    return *out ? true : err_prefix(err, "redis.url");
 }
 
 static bool open_dns(struct node *n, struct err *err)
@@ -179,25 +179,29 @@ static bool open_auth(struct node *n, struct err *err)
 static bool open_store(struct node *n, struct err *err)
 {
     bool is_s3 = str_eq(config_str(n->config, CFG_BLOBS_KIND), S("s3"));
-    char folder[4200];
+    char folder[4200], spool[4200];
     snprintf(folder, sizeof(folder), "%s/blobs", n->data);
-    if (!open_shards(n, err))
+    snprintf(spool, sizeof(spool), "%s/spool", n->data);
+    if (!open_shards(n, err) || !node_make_folder(spool, err))
         return false;
     if (is_s3 && (!config_str(n->config, CFG_S3_ENDPOINT).n || !config_str(n->config, CFG_S3_BUCKET).n))
         return config_complain(n->config, CFG_BLOBS_KIND, err, "is s3: blobs.s3.endpoint and blobs.s3.bucket are needed");
-    if (!is_s3 && !node_make_folder(folder, err))
-        return false;
     struct store_opts opts = {
         .shards = n->shards,
         .n_shards = (unsigned)n->n_shards,
-        .redis = n->redis,
-        .blob_folder = is_s3 ? STR_NONE : str_c(folder),
-        .http = n->http,
-        .s3_endpoint = config_str(n->config, CFG_S3_ENDPOINT),
-        .s3_bucket = config_str(n->config, CFG_S3_BUCKET),
-        .s3_region = config_str(n->config, CFG_S3_REGION),
-        .s3_access_key = config_str(n->config, CFG_S3_ACCESS_KEY),
-        .s3_secret_key = config_str(n->config, CFG_S3_SECRET_KEY),
+        .redis = n->redis_beacons,
+        .spool_folder = str_c(spool),
+        .limits = {.message_bytes = (uint64_t)config_int(n->config, CFG_MESSAGE_MAX)},
+        .blobs = {
+            .kind = is_s3 ? STORE_BLOBS_S3 : STORE_BLOBS_FOLDER,
+            .folder = str_c(folder),
+            .http = n->http,
+            .endpoint = config_str(n->config, CFG_S3_ENDPOINT),
+            .bucket = config_str(n->config, CFG_S3_BUCKET),
+            .region = config_str(n->config, CFG_S3_REGION),
+            .access_key = config_str(n->config, CFG_S3_ACCESS_KEY),
+            .secret_key = config_str(n->config, CFG_S3_SECRET_KEY),
+        },
     };
     n->store = store_new(&opts, err);
     if (!n->store)
@@ -272,7 +276,8 @@ bool node_open(struct node *n, const struct config *c, struct err *err)
         return false;
     bool has_service = (n->roles & ~(unsigned)ROLE_FRONTEND_BIT) != 0;
     bool needs_auth = n->roles & (ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT), needs_store = needs_auth;
-    if (!open_dns(n, err) || (has_service && !open_redis(n, err)))
+    if (!open_dns(n, err) || (has_service && !open_redis(n, &n->redis, err)) ||
+        ((n->roles & ROLE_STORE_BIT) && !open_redis(n, &n->redis_beacons, err)))
         return false;
     n->http = http_client_new(NULL, err);
     if (!n->http)
@@ -402,6 +407,8 @@ void node_close(struct node *n)
         sql_close(n->shards[i]);
     if (n->redis)
         redis_free(n->redis);
+    if (n->redis_beacons)
+        redis_free(n->redis_beacons);
     if (n->http)
         http_client_free(n->http);
     if (n->dns)

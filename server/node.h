@@ -30,7 +30,7 @@ struct node {
     /* What the roles stand on; NULL when none here needs it. */
     struct http_client *http;
     struct dns *dns;
-    struct redis *redis;
+    struct redis *redis, *redis_beacons; /* the store's subscriptions have a client of their own */
     struct sql_db *directory_db, *queue_db, *shards[NODE_SHARDS_MAX];
     size_t n_shards;
     struct tls_client *rpc_tls, *out_tls;

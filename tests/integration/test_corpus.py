@@ -1,0 +1,77 @@
+#!/usr/bin/python3
+"""Every sample message goes in over SMTP and over APPEND and comes back byte for byte by FETCH BODY[].
+
+Samples are read from THURN_SHARED_DATA (or ../shared/data); without them a set made here is used: bad charsets, lone
+headers, NULs, very long lines, deep nesting. usage: test_corpus.py COMBO [EVERY]  (EVERY: take each n-th sample)
+"""
+import imaplib
+import smtplib
+import sys
+
+import harness
+from harness import PASSWORD
+
+
+def made():
+    yield "empty body", b"Subject: x\r\n\r\n"
+    yield "no header", b"\r\nbody\r\n"
+    yield "only text", b"not a header at all\r\nsecond line\r\n"
+    yield "8-bit", b"Subject: \xff\xfe raw\r\nX: \xe4\r\n\r\n" + bytes(range(1, 10)) + bytes(range(14, 256)) + b"\r\n"
+    yield "dots", b"Subject: dots\r\n\r\n.\r\n..\r\n. \r\n.x\r\n"
+    yield "long header", b"X-Long: " + b"a" * 900 + b"\r\n" + b" b" * 400 + b"\r\n\r\nx\r\n"
+    yield "large", b"Subject: large\r\n\r\n" + (b"0123456789" * 9 + b"\r\n") * 20000
+    nested = b"Content-Type: text/plain\r\n\r\ndeep\r\n"
+    for i in range(80):
+        nested = b"Content-Type: message/rfc822\r\n\r\n" + nested
+    yield "nested", nested
+    parts = b"".join(b"--b\r\nContent-Type: text/plain\r\n\r\n%d\r\n" % i for i in range(1500))
+    yield "many parts", b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + parts + b"--b--\r\n"
+
+
+def sendable(raw):
+    """What an SMTP client may send: no NUL, lines within the limit of RFC 5321 4.5.3.1.6 stretched to ours."""
+    return b"\0" not in raw and max(map(len, raw.split(b"\r\n"))) <= 2000 and raw.count(b"\nReceived:") < 40
+
+
+def main():
+    combo, every = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    samples = list(made()) + [(str(p), raw) for p, raw in harness.corpus()][::every]
+    with harness.Server(combo) as server:
+        smtp = smtplib.SMTP("127.0.0.1", server.ports["smtp"])
+        smtp.ehlo("client.test")
+        sent = []
+        for name, raw in samples:
+            if not sendable(raw):
+                continue
+            for reply, want in ((smtp.docmd("MAIL FROM:<s@elsewhere.test> BODY=8BITMIME"), 250),
+                                (smtp.docmd("RCPT TO:<ann@example.test>"), 250), (smtp.docmd("DATA"), 354)):
+                assert reply[0] == want, (name, reply)
+            smtp.send(b"".join((b"." + line if line.startswith(b".") else line) + b"\r\n" for line in raw.split(b"\r\n")[:-1]) + b".\r\n")
+            reply = smtp.getreply()
+            assert reply[0] == 250, (name, reply)
+            sent.append((name, raw))
+        smtp.quit()
+        c = imaplib.IMAP4("127.0.0.1", server.ports["imap"])
+        c.login("ann@example.test", PASSWORD)
+        assert int(c.select("INBOX")[1][0]) == len(sent)
+        for i, (name, raw) in enumerate(sent, 1):
+            got = c.fetch(str(i), "(BODY.PEEK[])")[1][0][1]
+            head, ours = got[:len(got) - len(raw)], got[len(got) - len(raw):]
+            assert ours == raw, f"{name}: by SMTP came back changed"
+            assert head.startswith(b"Return-Path: <s@elsewhere.test>\r\nReceived: from client.test"), (name, head)
+        print(f"{len(sent)} messages by SMTP, byte for byte")
+        c.create("Appended")
+        for name, raw in samples:
+            kind, answer = c.append("Appended", None, None, raw)
+            assert kind == "OK", (name, answer)
+        assert int(c.select("Appended")[1][0]) == len(samples)
+        for i, (name, raw) in enumerate(samples, 1):
+            kind, data = c.fetch(str(i), "(RFC822.SIZE BODYSTRUCTURE ENVELOPE BODY.PEEK[])")
+            got = next(d[1] for d in data if isinstance(d, tuple) and len(d[1]) == len(raw)) if len(raw) else b""
+            assert got == raw, f"{name}: by APPEND came back changed"
+        print(f"{len(samples)} messages by APPEND, byte for byte")
+        c.logout()
+
+
+if __name__ == "__main__":
+    main()
