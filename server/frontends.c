@@ -57,32 +57,57 @@ struct tls_server *frontends_tls(const struct config *c, const char *data, struc
     return tls_server_new(&opts, err);
 }
 
-static enum imap_plain plain_login(const struct config *c)
+/* limits.allow_plain_login: 0 never, 1 loopback, 2 always. */
+static int plain_login(const struct config *c)
 {
     str s = config_str(c, CFG_PLAIN_LOGIN);
     return str_eq(s, S("always")) ? 2 : str_eq(s, S("loopback")) ? 1 : 0;
 }
 
-bool frontends_open(struct frontends *f, struct node *node, struct http_server *http, struct err *err)
+static bool open_mail(struct frontends *f, struct err *err)
+{
+    const struct config *c = f->node->config;
+    struct smtp_opts smtp = {
+        .hostname = config_str(c, CFG_HOSTNAME),
+        .auth = f->node->auth_service,
+        .store = f->node->store_service,
+        .queue = f->node->queue_service,
+        .tls = f->tls,
+        .plain_login = plain_login(c),
+        .message_max = (uint64_t)config_int(c, CFG_MESSAGE_MAX),
+        .recipients_max = (unsigned)config_int(c, CFG_RECIPIENTS_MAX),
+    };
+    struct imap_opts imap = {
+        .hostname = config_str(c, CFG_HOSTNAME),
+        .auth = f->node->auth_service,
+        .store = f->node->store_service,
+        .tls = f->tls,
+        .plain = (enum imap_plain)plain_login(c),
+        .limits = {.message_bytes = (uint64_t)config_int(c, CFG_MESSAGE_MAX), .idle_ms = (unsigned)config_int(c, CFG_IMAP_IDLE)},
+    };
+    f->smtp = smtp_server_new(&smtp, err);
+    if (!f->smtp)
+        return false;
+    f->imap = imap_server_new(&imap);
+    return true;
+}
+
+bool frontends_open(struct frontends *f, struct node *node, struct http_server *http, bool serves_mail, struct err *err)
 {
     *f = (struct frontends){.node = node, .http = http};
     const struct config *c = node->config;
     size_t n;
     const str *nets = config_list(c, CFG_PROXY_FROM, &n);
     f->proxy_from = xcalloc(n, sizeof(*f->proxy_from));
-    for (f->n_proxy_from = 0; f->n_proxy_from < n; f->n_proxy_from++)
+    for (; f->n_proxy_from < n; f->n_proxy_from++)
         if (!net_cidr_parse(nets[f->n_proxy_from], &f->proxy_from[f->n_proxy_from], err))
             return err_prefix(err, "listen.proxy_protocol_from");
     (void)config_list(c, CFG_LISTEN_HTTPS, &n);
-    if (!(node->roles & ROLE_FRONTEND_BIT) && !n)
+    bool is_frontend = (node->roles & ROLE_FRONTEND_BIT) != 0;
+    if (!is_frontend && !n)
         return true;
     f->tls = frontends_tls(c, node->data, err);
-    if (!f->tls)
-        return false;
-    if (!(node->roles & ROLE_FRONTEND_BIT))
-        return true;
-    (void)plain_login;
-    return true;
+    return f->tls && (!is_frontend || !serves_mail || open_mail(f, err));
 }
 
 bool frontends_addresses(const struct config *c, enum frontend_kind kind, struct net_addr *out, size_t *n, struct err *err)
@@ -105,4 +130,109 @@ bool frontends_addresses(const struct config *c, enum frontend_kind kind, struct
     }
     *n = count;
     return true;
+}
+
+/* Who takes over the connections of a kind. */
+static void set_accept(struct frontends *f, enum frontend_kind kind, struct listener_opts *opts)
+{
+    switch (kind) {
+    case FRONTEND_SMTP:
+        opts->accept = smtp_accept_mx;
+        opts->arg = f->smtp;
+        opts->refuse_text = S("421 4.3.2 too many connections, try again later\r\n");
+        break;
+    case FRONTEND_SUBMISSION:
+    case FRONTEND_SUBMISSIONS:
+        opts->accept = smtp_accept_submission;
+        opts->arg = f->smtp;
+        opts->refuse_text = S("421 4.3.2 too many connections, try again later\r\n");
+        break;
+    case FRONTEND_LMTP:
+        opts->accept = smtp_accept_lmtp;
+        opts->arg = f->smtp;
+        opts->refuse_text = S("421 4.3.2 too many connections, try again later\r\n");
+        break;
+    case FRONTEND_IMAP:
+    case FRONTEND_IMAPS:
+        opts->accept = imap_accept;
+        opts->arg = f->imap;
+        opts->refuse_text = S("* BYE [LIMIT] too many connections, try again later\r\n");
+        break;
+    default:
+        opts->accept = http_server_accept;
+        opts->arg = f->http;
+        opts->refuse_text = S("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        break;
+    }
+    if (frontend_listens[kind].has_tls)
+        opts->refuse_text = STR_NONE; /* nothing may be said before the handshake */
+}
+
+static bool listen_one(struct frontends *f, enum frontend_kind kind, const struct net_addr *addr, int fd, struct err *err)
+{
+    const struct config *c = f->node->config;
+    struct listener_opts opts = {
+        .name = frontend_listens[kind].name,
+        .inherited_fd = fd,
+        .implicit_tls = frontend_listens[kind].has_tls ? f->tls : NULL,
+        .proxy_from = f->proxy_from,
+        .n_proxy_from = kind >= FRONTEND_HTTP ? 0 : f->n_proxy_from,
+        .max_connections = (unsigned)config_int(c, CFG_MAX_CONNECTIONS),
+        .max_per_ip = (unsigned)config_int(c, CFG_MAX_PER_IP),
+    };
+    if (addr)
+        opts.addr = *addr;
+    if (f->n_listeners == FRONTENDS_LISTENERS_MAX)
+        return err_set(err, ERR_INVALID, "more than %d listeners", FRONTENDS_LISTENERS_MAX);
+    set_accept(f, kind, &opts);
+    struct listener *l = listener_start(&opts, err);
+    if (!l)
+        return err_prefix(err, "listen.%s", frontend_listens[kind].name);
+    f->listeners[f->n_listeners++] = l;
+    return true;
+}
+
+bool frontends_listen(struct frontends *f, enum frontend_kind first, enum frontend_kind last,
+                      const struct inherited_fd *inherited, size_t n_inherited, struct err *err)
+{
+    for (enum frontend_kind kind = first; kind <= last; kind++) {
+        struct net_addr addrs[8];
+        size_t n = 0;
+        bool is_inherited = n_inherited && kind < FRONTEND_HTTP;
+        if (!is_inherited && !frontends_addresses(f->node->config, kind, addrs, &n, err))
+            return false;
+        for (size_t i = 0; i < n; i++)
+            if (!listen_one(f, kind, &addrs[i], -1, err))
+                return false;
+        for (size_t i = 0; is_inherited && i < n_inherited; i++)
+            if (inherited[i].kind == kind && !listen_one(f, kind, NULL, inherited[i].fd, err))
+                return false;
+    }
+    return true;
+}
+
+bool frontends_reload(struct frontends *f, struct err *err)
+{
+    return !f->tls || tls_server_reload(f->tls, err);
+}
+
+void frontends_drain(struct frontends *f)
+{
+    for (size_t i = 0; i < f->n_listeners; i++)
+        listener_stop(f->listeners[i]);
+    if (f->smtp)
+        smtp_server_drain(f->smtp);
+    if (f->imap)
+        imap_server_drain(f->imap, (unsigned)config_int(f->node->config, CFG_DRAIN_TIMEOUT) / 2);
+}
+
+void frontends_close(struct frontends *f)
+{
+    for (size_t i = 0; i < f->n_listeners; i++)
+        listener_free(f->listeners[i]);
+    smtp_server_free(f->smtp);
+    imap_server_free(f->imap);
+    tls_server_free(f->tls);
+    free(f->proxy_from);
+    *f = (struct frontends){0};
 }

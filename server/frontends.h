@@ -33,8 +33,6 @@ struct frontends {
     size_t n_listeners;
     struct net_cidr *proxy_from;
     size_t n_proxy_from;
-    struct net_addr addrs[FRONTENDS_][8]; /* where each kind listens, with the ports in force */
-    size_t n_addrs[FRONTENDS_];
 };
 
 /* A socket that was bound before (by a parent process). */
