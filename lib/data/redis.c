@@ -24,6 +24,7 @@
 
 #define REDIS_MAGIC 0x52454453u
 #define CHANNELS_MAX 8192
+#define LISTENERS_MAX 8
 #define PENDING_MAX 10000
 #define WORDS_MAX 256
 #define DEPTH_MAX 8
@@ -57,9 +58,12 @@ struct redis {
     struct map channels; /* name -> itself (any non-NULL) */
     size_t n_channels;
     struct map64 scripts; /* address of a script literal -> its SHA-1 in hex */
-    void (*on_message)(void *arg, str channel, str payload);
-    void (*on_gap)(void *arg);
-    void *arg;
+    struct listener {
+        void (*on_message)(void *arg, str channel, str payload);
+        void (*on_gap)(void *arg);
+        void *arg;
+    } listeners[LISTENERS_MAX];
+    size_t n_listeners;
 };
 
 struct pending {
@@ -467,9 +471,10 @@ static void on_pushed(redisAsyncContext *ac, void *reply, void *arg UNUSED)
         m->element[1]->type != REDIS_REPLY_STRING || m->element[2]->type != REDIS_REPLY_STRING ||
         strcmp(m->element[0]->str, "message") != 0)
         return;
-    if (c->r->on_message)
-        c->r->on_message(c->r->arg, str_n(m->element[1]->str, (size_t)m->element[1]->len),
-                         str_n(m->element[2]->str, (size_t)m->element[2]->len));
+    str channel = str_n(m->element[1]->str, (size_t)m->element[1]->len);
+    str payload = str_n(m->element[2]->str, (size_t)m->element[2]->len);
+    for (size_t i = 0; i < c->r->n_listeners; i++)
+        c->r->listeners[i].on_message(c->r->listeners[i].arg, channel, payload);
 }
 
 static void send_subscription(struct conn *c, const char *verb, str channel)
@@ -486,8 +491,9 @@ static void subs_ready(struct redis *r)
     void *value;
     for (struct map_iter it = {0}; map_next(&r->channels, &it, &channel, &value);)
         send_subscription(&r->subs, "SUBSCRIBE", channel);
-    if (r->on_gap)
-        r->on_gap(r->arg);
+    for (size_t i = 0; i < r->n_listeners; i++)
+        if (r->listeners[i].on_gap)
+            r->listeners[i].on_gap(r->listeners[i].arg);
 }
 
 /* One life of the connection: until it broke or the keeper was cancelled. */
@@ -563,9 +569,16 @@ void redis_unsubscribe(struct redis *r, str channel)
 void redis_on_message(struct redis *r, void (*fn)(void *arg, str channel, str payload), void (*on_gap)(void *arg), void *arg)
 {
     CHECK(r, REDIS_MAGIC);
-    r->on_message = fn;
-    r->on_gap = on_gap;
-    r->arg = arg;
+    if (fn) {
+        assert(r->n_listeners < LISTENERS_MAX);
+        r->listeners[r->n_listeners++] = (struct listener){fn, on_gap, arg};
+        return;
+    }
+    for (size_t i = 0; i < r->n_listeners; i++)
+        if (r->listeners[i].arg == arg) {
+            r->listeners[i] = r->listeners[--r->n_listeners];
+            return;
+        }
 }
 
 bool redis_is_up(const struct redis *r)

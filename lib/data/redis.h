@@ -34,8 +34,9 @@ FIBER bool redis_script(struct redis *r, const char *script, const str *words, s
                         struct redis_value *out, struct err *err) WARN_UNUSED;
 /* Fire and forget. */
 void redis_publish(struct redis *r, str channel, str payload);
-/* Messages of a channel, on the loop (fn must not suspend). Survives reconnects; on_gap is called after each reconnect
- * because messages may have been lost. At most 8192 channels. */
+/* Messages of a channel go to every listener, on the loop (fn must not suspend). Survives reconnects; on_gap is called
+ * after each (also the first) connect because messages may have been lost. At most 8192 channels, 8 listeners; a listener
+ * looks at the channel, for others have theirs. redis_on_message with fn NULL takes the listener with this arg away. */
 bool redis_subscribe(struct redis *r, str channel, struct err *err) WARN_UNUSED;
 void redis_unsubscribe(struct redis *r, str channel);
 void redis_on_message(struct redis *r, void (*fn)(void *arg, str channel, str payload), void (*on_gap)(void *arg), void *arg);
