@@ -1,0 +1,328 @@
+/* Administration of tenants, domains and aliases. */
+#include "auth-service/internal.h"
+
+#include "auth-service/schema.h"
+#include "base/clock.h"
+
+#define TENANT_NAME_MAX 128u
+
+/* Take n ids of a kind; *first gets the lowest. */
+FIBER static bool take_ids(struct sql_tx *tx, str kind, int64_t n, int64_t *first, struct err *err)
+{
+    struct sql_value params[2] = {sql_s(kind), sql_i(n)};
+    struct sql_result r;
+    if (!sql_exec(tx, &q_next_id, params, 1, &r, err))
+        return false;
+    if (r.n_rows != 1)
+        return err_set(err, ERR_INTERNAL, "no counter '%.*s'", STR_ARG(kind));
+    *first = sql_at(&r, 0, 0)->i - n + 1;
+    return true;
+}
+
+/* --- tenants --- */
+
+struct add_tenant {
+    str name;
+    int64_t id;
+};
+FIBER static bool add_tenant_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct add_tenant *t = arg;
+    struct sql_value name = sql_s(t->name);
+    struct sql_result r;
+    if (!sql_exec(tx, &q_tenant_by_name, &name, 1, &r, err))
+        return false;
+    if (r.n_rows) { /* adding what exists succeeds */
+        t->id = sql_at(&r, 0, 0)->i;
+        return true;
+    }
+    if (!take_ids(tx, S("tenant"), 1, &t->id, err))
+        return false;
+    struct sql_value params[2] = {sql_i(t->id), name};
+    return sql_exec(tx, &q_add_tenant, params, 1, NULL, err);
+}
+
+bool admin_add_tenant(struct auth *auth, const Thurn__AddTenantRequest *q, struct arena *a, Thurn__Tenant *out, struct err *err)
+{
+    struct add_tenant t = {.name = str_trim(str_c(q->name))};
+    if (t.name.n == 0 || t.name.n > TENANT_NAME_MAX || !utf8_valid(t.name.p, t.name.n))
+        return err_set(err, ERR_INVALID, "a tenant's name has 1 to %u bytes of UTF-8", TENANT_NAME_MAX);
+    if (!sql_write(auth->opts.directory, add_tenant_body, &t, err))
+        return false;
+    out->tenant_id = t.id;
+    out->name = arena_strz(a, t.name);
+    return true;
+}
+
+bool admin_list_tenants(struct auth *auth, struct arena *a, Thurn__ListTenantsReply *out, struct err *err)
+{
+    struct sql_result r;
+    if (!sql_query(auth->opts.directory, &q_list_tenants, NULL, a, &r, err))
+        return false;
+    out->tenants = arena_array(a, Thurn__Tenant *, r.n_rows);
+    for (size_t i = 0; i < r.n_rows; i++) {
+        Thurn__Tenant *t = out->tenants[out->n_tenants++] = arena_new(a, Thurn__Tenant);
+        thurn__tenant__init(t);
+        t->tenant_id = sql_at(&r, i, 0)->i;
+        t->name = arena_strz(a, sql_at(&r, i, 1)->s);
+    }
+    return true;
+}
+
+/* --- domains --- */
+
+/* An address for a catch-all, in its shown form; empty stays empty. */
+static bool catch_all_address(const char *given, struct arena *a, str *out, struct err *err)
+{
+    struct name name;
+    if (!given[0]) {
+        *out = S("");
+        return true;
+    }
+    if (!name_parse(str_c(given), a, &name, err))
+        return err_prefix(err, "catch-all address");
+    *out = name.address;
+    return true;
+}
+
+struct add_domain {
+    struct domain d;
+};
+FIBER static bool add_domain_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct domain *d = &((struct add_domain *)arg)->d;
+    if (!take_ids(tx, S("domain"), 1, &d->domain_id, err))
+        return false;
+    struct sql_value params[5] = {sql_i(d->domain_id), sql_i(d->tenant_id), sql_s(d->name), sql_s(d->catch_all), sql_i(d->created_unix)};
+    return sql_exec(tx, &q_add_domain, params, 1, NULL, err);
+}
+
+FIBER static bool tenant_exists(struct auth *auth, int64_t tenant_id, struct arena *a, struct err *err)
+{
+    struct sql_result r;
+    if (!sql_query(auth->opts.directory, &q_list_tenants, NULL, a, &r, err))
+        return false;
+    for (size_t i = 0; i < r.n_rows; i++)
+        if (sql_at(&r, i, 0)->i == tenant_id)
+            return true;
+    return err_set(err, ERR_NOT_FOUND, "no tenant %lld", (long long)tenant_id);
+}
+
+bool admin_add_domain(struct auth *auth, const Thurn__AddDomainRequest *q, struct arena *a, Thurn__Domain *out, struct err *err)
+{
+    struct add_domain add = {.d = {.tenant_id = q->tenant_id ? q->tenant_id : 1, .created_unix = clock_unix()}};
+    if (!name_domain(str_c(q->name), a, &add.d.name, err) || !catch_all_address(q->catch_all, a, &add.d.catch_all, err) ||
+        !tenant_exists(auth, add.d.tenant_id, a, err))
+        return false;
+    if (!sql_write(auth->opts.directory, add_domain_body, &add, err)) {
+        if (err->kind == ERR_EXISTS) {
+            err_clear(err);
+            return err_set(err, ERR_EXISTS, "domain '%.*s' exists", STR_ARG(add.d.name));
+        }
+        return false;
+    }
+    directory_changed(auth, add.d.name);
+    *out = *domain_message(&add.d, a);
+    return true;
+}
+
+struct set_domain {
+    struct sql_value params[3];
+    struct domain d;
+    struct arena *arena;
+    bool is_found;
+};
+FIBER static bool set_domain_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct set_domain *s = arg;
+    struct sql_result r;
+    if (!sql_exec(tx, &q_set_domain, s->params, 1, &r, err))
+        return false;
+    s->is_found = r.n_rows == 1;
+    if (s->is_found) {
+        domain_of_row(&r, 0, &s->d);
+        s->d.name = arena_str(s->arena, s->d.name);
+        s->d.catch_all = arena_str(s->arena, s->d.catch_all);
+    }
+    return true;
+}
+
+bool admin_set_domain(struct auth *auth, const Thurn__SetDomainRequest *q, struct arena *a, Thurn__Domain *out, struct err *err)
+{
+    struct set_domain s = {.arena = a};
+    str name, catch_all;
+    if (!name_domain(str_c(q->name), a, &name, err) || !catch_all_address(q->catch_all, a, &catch_all, err))
+        return false;
+    s.params[0] = sql_s(name);
+    s.params[1] = q->has_catch_all ? sql_s(catch_all) : sql_null();
+    s.params[2] = q->has_is_disabled ? sql_i(q->is_disabled) : sql_null();
+    if (!sql_write(auth->opts.directory, set_domain_body, &s, err))
+        return false;
+    if (!s.is_found)
+        return err_set(err, ERR_NOT_FOUND, "no domain '%.*s'", STR_ARG(name));
+    directory_changed(auth, name);
+    *out = *domain_message(&s.d, a);
+    return true;
+}
+
+bool admin_get_domain(struct auth *auth, str given, struct arena *a, Thurn__Domain *out, struct err *err)
+{
+    str name;
+    const struct record *rec;
+    if (!name_domain(given, a, &name, err) || !directory_get(auth, &name, 1, true, a, &rec, err))
+        return false;
+    if (rec->kind != RECORD_DOMAIN)
+        return err_set(err, ERR_NOT_FOUND, "no domain '%.*s'", STR_ARG(name));
+    *out = *domain_message(&rec->domain, a);
+    return true;
+}
+
+struct remove_name {
+    struct sql_value key;
+    bool is_found, is_in_use;
+};
+FIBER static bool remove_domain_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct remove_name *m = arg;
+    struct sql_result used, removed;
+    sql_queue(tx, &q_domain_in_use, &m->key, 1, &used);
+    if (!sql_run(tx, err))
+        return false;
+    m->is_in_use = used.n_rows > 0;
+    m->is_found = false;
+    if (m->is_in_use)
+        return true;
+    if (!sql_exec(tx, &q_remove_domain, &m->key, 1, &removed, err))
+        return false;
+    m->is_found = removed.n_rows > 0;
+    return true;
+}
+
+bool admin_remove_domain(struct auth *auth, str given, struct arena *a, struct err *err)
+{
+    str name;
+    if (!name_domain(given, a, &name, err))
+        return false;
+    struct remove_name m = {.key = sql_s(name)};
+    if (!sql_write(auth->opts.directory, remove_domain_body, &m, err))
+        return false;
+    directory_changed(auth, name);
+    if (m.is_in_use)
+        return err_set(err, ERR_CONFLICT, "domain '%.*s' still has accounts or aliases", STR_ARG(name));
+    return m.is_found || err_set(err, ERR_NOT_FOUND, "no domain '%.*s'", STR_ARG(name));
+}
+
+bool admin_list_domains(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListDomainsReply *out, struct err *err)
+{
+    struct sql_result r;
+    size_t limit;
+    if (!directory_page(auth, &q_list_domains, q, a, &r, &limit, err))
+        return false;
+    out->domains = arena_array(a, Thurn__Domain *, r.n_rows);
+    for (size_t i = 0; i < r.n_rows; i++) {
+        struct domain d;
+        domain_of_row(&r, i, &d);
+        out->domains[out->n_domains++] = domain_message(&d, a);
+    }
+    if (r.n_rows == limit)
+        out->next = out->domains[r.n_rows - 1]->name;
+    return true;
+}
+
+/* --- aliases --- */
+
+/* The alias' domain must be ours, and no account may have its address. */
+FIBER static bool alias_may_be(struct auth *auth, const struct name *name, struct arena *a, struct err *err)
+{
+    const struct record *rec;
+    if (!directory_get(auth, &name->domain, 1, true, a, &rec, err))
+        return false;
+    if (rec->kind != RECORD_DOMAIN)
+        return err_set(err, ERR_NOT_FOUND, "no domain '%.*s'", STR_ARG(name->domain));
+    if (!directory_get_fresh(auth, name->key, a, &rec, err))
+        return false;
+    return rec->kind != RECORD_ACCOUNT || err_set(err, ERR_EXISTS, "'%.*s' is an account", STR_ARG(name->address));
+}
+
+FIBER static bool set_alias_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    return sql_exec(tx, &q_set_alias, arg, 1, NULL, err);
+}
+
+bool admin_set_alias(struct auth *auth, const Thurn__Alias *q, struct arena *a, Thurn__Alias *out, struct err *err)
+{
+    struct name name, target;
+    if (!name_parse(str_c(q->address), a, &name, err) || !alias_may_be(auth, &name, a, err))
+        return false;
+    if (q->n_targets == 0 || q->n_targets > AUTH_ALIAS_TARGETS_MAX)
+        return err_set(err, ERR_INVALID, "an alias has 1 to %u targets", AUTH_ALIAS_TARGETS_MAX);
+    BUF(targets, AUTH_ALIAS_TARGETS_MAX * (NAME_KEY_MAX + 1));
+    out->targets = arena_array(a, char *, q->n_targets);
+    for (size_t i = 0; i < q->n_targets; i++) {
+        if (!name_parse(str_c(q->targets[i]), a, &target, err))
+            return err_prefix(err, "target '%.100s'", q->targets[i]);
+        buf_add(&targets, target.address);
+        buf_addc(&targets, '\n');
+        out->targets[out->n_targets++] = arena_strz(a, target.address);
+    }
+    struct sql_value params[4] = {sql_s(name.key), sql_s(name.domain), sql_s(name.address), sql_s(buf_str(&targets))};
+    if (!sql_write(auth->opts.directory, set_alias_body, params, err))
+        return false;
+    directory_changed(auth, name.key);
+    out->address = arena_strz(a, name.address);
+    return true;
+}
+
+FIBER static bool remove_alias_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct remove_name *m = arg;
+    struct sql_result r;
+    if (!sql_exec(tx, &q_remove_alias, &m->key, 1, &r, err))
+        return false;
+    m->is_found = r.n_rows > 0;
+    return true;
+}
+
+bool admin_remove_alias(struct auth *auth, str address, struct arena *a, struct err *err)
+{
+    struct name name;
+    if (!name_parse(address, a, &name, err))
+        return false;
+    struct remove_name m = {.key = sql_s(name.key)};
+    if (!sql_write(auth->opts.directory, remove_alias_body, &m, err))
+        return false;
+    directory_changed(auth, name.key);
+    return m.is_found || err_set(err, ERR_NOT_FOUND, "no alias '%.*s'", STR_ARG(name.address));
+}
+
+static Thurn__Alias *alias_message(const struct sql_result *r, size_t row, struct arena *a)
+{
+    Thurn__Alias *m = arena_new(a, Thurn__Alias);
+    thurn__alias__init(m);
+    m->address = arena_strz(a, sql_at(r, row, ALIAS_ADDRESS)->s);
+    str rest = sql_at(r, row, ALIAS_TARGETS)->s, target;
+    size_t n = 0;
+    for (size_t i = 0; i < rest.n; i++)
+        n += rest.p[i] == '\n';
+    m->targets = arena_array(a, char *, n + 1);
+    while (str_split(&rest, '\n', &target))
+        if (target.n)
+            m->targets[m->n_targets++] = arena_strz(a, target);
+    return m;
+}
+
+bool admin_list_aliases(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListAliasesReply *out, struct err *err)
+{
+    struct sql_result r;
+    size_t limit, bytes = 0, i = 0;
+    if (!directory_page(auth, &q_list_aliases, q, a, &r, &limit, err))
+        return false;
+    out->aliases = arena_array(a, Thurn__Alias *, r.n_rows);
+    for (; i < r.n_rows && bytes < RPC_MESSAGE_MAX / 2; i++) { /* aliases may be long: a page ends early */
+        bytes += sql_at(&r, i, ALIAS_TARGETS)->s.n;
+        out->aliases[out->n_aliases++] = alias_message(&r, i, a);
+    }
+    if (i && (i < r.n_rows || r.n_rows == limit))
+        out->next = arena_strz(a, sql_at(&r, i - 1, ALIAS_KEY)->s);
+    return true;
+}

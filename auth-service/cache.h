@@ -1,0 +1,25 @@
+/*
+ * cache.h: a bounded map of byte strings to values, least recently used out first.
+ */
+#ifndef AUTH_SERVICE_CACHE_H
+#define AUTH_SERVICE_CACHE_H
+
+#include "base/list.h"
+#include "base/map.h"
+
+struct cache {
+    struct map map;
+    struct list recent; /* oldest first */
+    size_t n, max;
+    void (*free_value)(void *value);
+};
+void cache_init(struct cache *c, size_t max, void (*free_value)(void *value));
+void cache_done(struct cache *c);
+/* The value, which the cache keeps; NULL when absent. Good until the next cache_put or cache_drop. */
+void *cache_get(struct cache *c, str key);
+/* Takes the value over; what was there is freed. */
+void cache_put(struct cache *c, str key, void *value);
+void cache_drop(struct cache *c, str key);
+void cache_clear(struct cache *c);
+
+#endif

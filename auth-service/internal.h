@@ -1,0 +1,116 @@
+/*
+ * internal.h: what the files of the auth service share: the object itself, and what a directory row is in memory.
+ */
+#ifndef AUTH_SERVICE_INTERNAL_H
+#define AUTH_SERVICE_INTERNAL_H
+
+#include "auth-service/auth.h"
+#include "auth-service/cache.h"
+#include "auth-service/limits.h"
+#include "auth-service/name.h"
+#include "auth-service/secret.h"
+#include "proto/auth.pb-c.h"
+#include "rpc/call.h"
+
+#define AUTH_MAGIC 0x41555448u
+#define AUTH_ALIAS_TARGETS_MAX 1000u
+#define AUTH_BATCH_MAX 1000u /* addresses, ids or accounts in one request */
+
+/* One row of account, in an arena. */
+struct account {
+    int64_t account_id, tenant_id;
+    str key, address, display_name, secret;
+    Thurn__AccountState state;
+    uint64_t quota_bytes, quota_messages;
+    uint32_t shard, epoch;
+    int64_t created_unix, credential_version;
+    bool is_admin;
+};
+struct domain {
+    int64_t domain_id, tenant_id;
+    str name, catch_all;
+    bool is_disabled;
+    int64_t created_unix;
+};
+/* What the directory says about a key. */
+enum record_kind { RECORD_NONE, RECORD_ACCOUNT, RECORD_ALIAS, RECORD_DOMAIN };
+struct record {
+    enum record_kind kind;
+    struct account account;
+    struct domain domain;
+    str address;  /* of an alias */
+    str *targets; /* of an alias */
+    size_t n_targets;
+};
+
+struct auth {
+    uint32_t magic;
+    struct auth_opts opts;
+    char *default_domain;
+    unsigned *weights; /* of n_shards */
+    struct cache records;  /* key, domain name or "!admin:<tenant>" -> struct cached (directory.c) */
+    struct cache verified; /* MAC of account, version and password -> expiry */
+    struct cache mistakes; /* MAC of a wrong password, not to be counted again -> expiry */
+    struct limits *limits;
+    unsigned char mac_key[32];
+    unsigned n_delayed;    /* log-ins that wait out a penalty */
+    char *dummy_secret;    /* what an unknown account's password is compared with; made at the first need */
+    uint64_t generation;   /* of the cache: grows with every drop, so that a look-up under way does not bring back old rows */
+    Thurn__Auth_Service service;
+};
+
+/* --- directory.c: look-ups through the cache --- */
+/*
+ * The records of n keys (or domain names when is_domain), each a pointer into `a`; kind RECORD_NONE where there is none.
+ * One round trip for all that are not cached. UNAVAILABLE when the database is away and something is not cached.
+ */
+FIBER bool directory_get(struct auth *auth, const str *keys, size_t n, bool is_domain, struct arena *a,
+                         const struct record **out, struct err *err) WARN_UNUSED;
+/* Past the cache; refreshes it. */
+FIBER bool directory_get_fresh(struct auth *auth, str key, struct arena *a, const struct record **out, struct err *err) WARN_UNUSED;
+/* The admin account that gets postmaster's mail of this tenant; RECORD_NONE when there is no admin. */
+FIBER bool directory_admin(struct auth *auth, int64_t tenant_id, struct arena *a, const struct record **out,
+                           struct err *err) WARN_UNUSED;
+/* A row changed: drop it here and tell the other processes. */
+void directory_changed(struct auth *auth, str key);
+void directory_listen(struct auth *auth);
+void account_of_row(const struct sql_result *r, size_t row, struct account *out); /* views of the result */
+void domain_of_row(const struct sql_result *r, size_t row, struct domain *out);
+void record_free(void *cached);
+Thurn__AccountRef *account_ref(const struct account *acc, struct arena *a);
+Thurn__Account *account_message(const struct account *acc, struct arena *a);
+Thurn__Domain *domain_message(const struct domain *d, struct arena *a);
+
+/* --- resolve.c, login.c --- */
+FIBER bool resolve(struct auth *auth, char *const *addresses, size_t n, struct arena *a, Thurn__Resolution **out,
+                   struct err *err) WARN_UNUSED;
+FIBER bool login(struct auth *auth, const Thurn__AuthenticateRequest *q, struct arena *a, Thurn__AuthenticateReply *out,
+                 struct err *err) WARN_UNUSED;
+
+/* --- admin.c: each answers by filling *out, in the arena --- */
+FIBER bool admin_add_tenant(struct auth *auth, const Thurn__AddTenantRequest *q, struct arena *a, Thurn__Tenant *out, struct err *err);
+FIBER bool admin_list_tenants(struct auth *auth, struct arena *a, Thurn__ListTenantsReply *out, struct err *err);
+FIBER bool admin_add_domain(struct auth *auth, const Thurn__AddDomainRequest *q, struct arena *a, Thurn__Domain *out, struct err *err);
+FIBER bool admin_set_domain(struct auth *auth, const Thurn__SetDomainRequest *q, struct arena *a, Thurn__Domain *out, struct err *err);
+FIBER bool admin_get_domain(struct auth *auth, str name, struct arena *a, Thurn__Domain *out, struct err *err);
+FIBER bool admin_remove_domain(struct auth *auth, str name, struct arena *a, struct err *err);
+FIBER bool admin_list_domains(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListDomainsReply *out, struct err *err);
+FIBER bool admin_set_alias(struct auth *auth, const Thurn__Alias *q, struct arena *a, Thurn__Alias *out, struct err *err);
+FIBER bool admin_remove_alias(struct auth *auth, str address, struct arena *a, struct err *err);
+FIBER bool admin_list_aliases(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListAliasesReply *out, struct err *err);
+
+/* --- account.c --- */
+FIBER bool account_add(struct auth *auth, const Thurn__AddAccountsRequest *q, struct arena *a, Thurn__AddAccountsReply *out, struct err *err);
+FIBER bool account_set(struct auth *auth, const Thurn__SetAccountRequest *q, struct arena *a, Thurn__AccountReply *out, struct err *err);
+FIBER bool account_get(struct auth *auth, str address, struct arena *a, Thurn__AccountReply *out, struct err *err);
+FIBER bool account_remove(struct auth *auth, str address, struct arena *a, Thurn__AccountReply *out, struct err *err);
+FIBER bool account_list(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListAccountsReply *out, struct err *err);
+FIBER bool account_locate(struct auth *auth, const Thurn__LocateRequest *q, struct arena *a, Thurn__LocateReply *out, struct err *err);
+/* Hash on the work pool. out is SECRET_HASH_MAX bytes. */
+FIBER bool secret_make_on_pool(struct auth *auth, str password, char *out, struct err *err) WARN_UNUSED;
+
+/* One read-only statement's page arguments: (after, limit, domain, LIKE pattern). */
+FIBER bool directory_page(struct auth *auth, const struct sql_stmt *st, const Thurn__ListRequest *q, struct arena *a,
+                          struct sql_result *out, size_t *limit, struct err *err) WARN_UNUSED;
+
+#endif

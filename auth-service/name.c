@@ -1,0 +1,81 @@
+#include "auth-service/name.h"
+
+#include <unicode/unorm2.h>
+#include <unicode/ustring.h>
+
+#include "mail/address.h"
+
+#define LOCAL_UTF16_MAX 512
+
+/* NFC of valid UTF-8, into the arena. */
+static bool nfc(str s, struct arena *a, str *out, struct err *err)
+{
+    if (ascii_only(s.p, s.n)) {
+        *out = s;
+        return true;
+    }
+    UErrorCode e = U_ZERO_ERROR;
+    UChar from[LOCAL_UTF16_MAX], to[LOCAL_UTF16_MAX];
+    int32_t n = 0, m = 0, bytes = 0;
+    char utf8[NAME_KEY_MAX];
+    u_strFromUTF8(from, LOCAL_UTF16_MAX, &n, s.p, (int32_t)s.n, &e);
+    const UNormalizer2 *normalizer = unorm2_getNFCInstance(&e);
+    if (U_SUCCESS(e))
+        m = unorm2_normalize(normalizer, from, n, to, LOCAL_UTF16_MAX, &e);
+    u_strToUTF8(utf8, sizeof(utf8), &bytes, to, m, &e);
+    if (U_FAILURE(e))
+        return err_set(err, ERR_INVALID, "local part cannot be normalised: %s", u_errorName(e));
+    *out = arena_str(a, str_n(utf8, (size_t)bytes));
+    return true;
+}
+
+static str fold(str s, struct arena *a)
+{
+    char *p = arena_strz(a, s);
+    for (size_t i = 0; i < s.n; i++)
+        p[i] = (char)ascii_lower((unsigned char)p[i]);
+    return str_n(p, s.n);
+}
+
+str name_key(str folded_local, str domain, struct arena *a)
+{
+    return arena_printf(a, "%.*s@%.*s", STR_ARG(folded_local), STR_ARG(domain));
+}
+
+bool name_parse(str address, struct arena *a, struct name *out, struct err *err)
+{
+    struct smtp_path path;
+    struct name n;
+    str normal;
+    if (!smtp_mailbox_parse(address, true, a, &path, err) || !nfc(path.local, a, &normal, err) ||
+        !domain_normalize(path.domain, a, &n.domain, err) || !address_normalize(normal, path.domain, a, &n.address, err))
+        return false;
+    n.local = fold(normal, a);
+    n.key = name_key(n.local, n.domain, a);
+    if (n.key.n > NAME_KEY_MAX)
+        return err_set(err, ERR_LIMIT, "address is longer than %u bytes", NAME_KEY_MAX);
+    *out = n;
+    return true;
+}
+
+bool name_domain(str domain, struct arena *a, str *out, struct err *err)
+{
+    ARENA(scratch, 64 * 1024);
+    struct smtp_path ignored;
+    str probe = arena_printf(&scratch, "x@%.*s", STR_ARG(domain)); /* the syntax of a domain is the address parser's */
+    if (!smtp_mailbox_parse(probe, true, &scratch, &ignored, err) || !domain_normalize(domain, a, out, err))
+        return false;
+    if (str_starts(*out, S("[")))
+        return err_set(err, ERR_INVALID, "an address literal is no domain");
+    return true;
+}
+
+bool name_split_detail(str local, str *base, str *detail)
+{
+    ptrdiff_t plus = str_find(local, '+');
+    if (plus <= 0)
+        return false;
+    *base = str_slice(local, 0, (size_t)plus);
+    *detail = str_slice(local, (size_t)plus + 1, SIZE_MAX);
+    return true;
+}
