@@ -148,7 +148,7 @@ void directory_listen(struct auth *auth)
         return;
     struct err ignored = ERR_INIT; /* without messages entries live out their time */
     redis_on_message(auth->opts.redis, on_message, on_gap, auth);
-    (void)redis_subscribe(auth->opts.redis, S(CHANNEL), &ignored);
+    IGNORE(redis_subscribe(auth->opts.redis, S(CHANNEL), &ignored));
 }
 
 /* --- look-ups --- */

@@ -84,7 +84,7 @@ FIBER static void penalty_charge(struct attempt *t)
     for (int i = 0; i < 2; i++) {
         struct limit_verdict ignored;
         struct err err = ERR_INIT; /* what cannot be counted is not */
-        (void)limits_take(t->auth->limits, &takes[i], 1, &ignored, &err);
+        IGNORE(limits_take(t->auth->limits, &takes[i], 1, &ignored, &err));
     }
 }
 

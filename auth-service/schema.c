@@ -4,41 +4,41 @@
  * shard holds are counted in placement, which is also the lock under which new accounts are placed. */
 const struct sql_migration auth_migrations[] = {
     {1, "tenants, domains, accounts, aliases",
-     "CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
-     "INSERT INTO counter VALUES ('tenant', 1), ('domain', 0), ('account', 0);"
-     "CREATE TABLE tenant (tenant_id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);"
-     "INSERT INTO tenant VALUES (1, 'default');"
-     "CREATE TABLE domain (domain_id INTEGER PRIMARY KEY, tenant_id INTEGER NOT NULL REFERENCES tenant,"
+     "CREATE TABLE dir_counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
+     "INSERT INTO dir_counter VALUES ('tenant', 1), ('domain', 0), ('account', 0);"
+     "CREATE TABLE dir_tenant (tenant_id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);"
+     "INSERT INTO dir_tenant VALUES (1, 'default');"
+     "CREATE TABLE dir_domain (domain_id INTEGER PRIMARY KEY, tenant_id INTEGER NOT NULL REFERENCES dir_tenant,"
      " name TEXT NOT NULL UNIQUE, catch_all TEXT NOT NULL, is_disabled INTEGER NOT NULL, created_unix INTEGER NOT NULL);"
-     "CREATE TABLE account (account_id INTEGER PRIMARY KEY, tenant_id INTEGER NOT NULL REFERENCES tenant,"
+     "CREATE TABLE dir_account (account_id INTEGER PRIMARY KEY, tenant_id INTEGER NOT NULL REFERENCES dir_tenant,"
      " domain TEXT NOT NULL, key TEXT NOT NULL UNIQUE, address TEXT NOT NULL, state INTEGER NOT NULL,"
      " quota_bytes INTEGER NOT NULL, quota_messages INTEGER NOT NULL, shard INTEGER NOT NULL, epoch INTEGER NOT NULL,"
      " display_name TEXT NOT NULL, created_unix INTEGER NOT NULL, is_admin INTEGER NOT NULL, secret TEXT NOT NULL,"
      " credential_version INTEGER NOT NULL);"
-     "CREATE INDEX account_domain ON account (domain, key);"
-     "CREATE INDEX account_admin ON account (account_id) WHERE is_admin = 1;"
-     "CREATE TABLE alias (key TEXT PRIMARY KEY, domain TEXT NOT NULL, address TEXT NOT NULL, targets TEXT NOT NULL)"
+     "CREATE INDEX dir_account_domain ON dir_account (domain, key);"
+     "CREATE INDEX dir_account_admin ON dir_account (account_id) WHERE is_admin = 1;"
+     "CREATE TABLE dir_alias (key TEXT PRIMARY KEY, domain TEXT NOT NULL, address TEXT NOT NULL, targets TEXT NOT NULL)"
      " WITHOUT ROWID;"
-     "CREATE INDEX alias_domain ON alias (domain, key);"
-     "CREATE TABLE placement (shard INTEGER PRIMARY KEY, accounts INTEGER NOT NULL);",
-     "CREATE TABLE counter (name text PRIMARY KEY, value bigint NOT NULL);"
-     "INSERT INTO counter VALUES ('tenant', 1), ('domain', 0), ('account', 0);"
-     "CREATE TABLE tenant (tenant_id bigint PRIMARY KEY, name text NOT NULL UNIQUE);"
-     "INSERT INTO tenant VALUES (1, 'default');"
-     "CREATE TABLE domain (domain_id bigint PRIMARY KEY, tenant_id bigint NOT NULL REFERENCES tenant,"
+     "CREATE INDEX dir_alias_domain ON dir_alias (domain, key);"
+     "CREATE TABLE dir_placement (shard INTEGER PRIMARY KEY, accounts INTEGER NOT NULL);",
+     "CREATE TABLE dir_counter (name text PRIMARY KEY, value bigint NOT NULL);"
+     "INSERT INTO dir_counter VALUES ('tenant', 1), ('domain', 0), ('account', 0);"
+     "CREATE TABLE dir_tenant (tenant_id bigint PRIMARY KEY, name text NOT NULL UNIQUE);"
+     "INSERT INTO dir_tenant VALUES (1, 'default');"
+     "CREATE TABLE dir_domain (domain_id bigint PRIMARY KEY, tenant_id bigint NOT NULL REFERENCES dir_tenant,"
      " name text COLLATE \"C\" NOT NULL UNIQUE, catch_all text NOT NULL, is_disabled bigint NOT NULL,"
      " created_unix bigint NOT NULL);"
-     "CREATE TABLE account (account_id bigint PRIMARY KEY, tenant_id bigint NOT NULL REFERENCES tenant,"
+     "CREATE TABLE dir_account (account_id bigint PRIMARY KEY, tenant_id bigint NOT NULL REFERENCES dir_tenant,"
      " domain text COLLATE \"C\" NOT NULL, key text COLLATE \"C\" NOT NULL UNIQUE, address text NOT NULL,"
      " state bigint NOT NULL, quota_bytes bigint NOT NULL, quota_messages bigint NOT NULL, shard bigint NOT NULL,"
      " epoch bigint NOT NULL, display_name text NOT NULL, created_unix bigint NOT NULL, is_admin bigint NOT NULL,"
      " secret text NOT NULL, credential_version bigint NOT NULL);"
-     "CREATE INDEX account_domain ON account (domain, key);"
-     "CREATE INDEX account_admin ON account (account_id) WHERE is_admin = 1;"
-     "CREATE TABLE alias (key text COLLATE \"C\" PRIMARY KEY, domain text COLLATE \"C\" NOT NULL, address text NOT NULL,"
+     "CREATE INDEX dir_account_domain ON dir_account (domain, key);"
+     "CREATE INDEX dir_account_admin ON dir_account (account_id) WHERE is_admin = 1;"
+     "CREATE TABLE dir_alias (key text COLLATE \"C\" PRIMARY KEY, domain text COLLATE \"C\" NOT NULL, address text NOT NULL,"
      " targets text NOT NULL);"
-     "CREATE INDEX alias_domain ON alias (domain, key);"
-     "CREATE TABLE placement (shard bigint PRIMARY KEY, accounts bigint NOT NULL);"},
+     "CREATE INDEX dir_alias_domain ON dir_alias (domain, key);"
+     "CREATE TABLE dir_placement (shard bigint PRIMARY KEY, accounts bigint NOT NULL);"},
 };
 const size_t auth_n_migrations = sizeof(auth_migrations) / sizeof(auth_migrations[0]);
 
@@ -54,107 +54,107 @@ const size_t auth_n_migrations = sizeof(auth_migrations) / sizeof(auth_migration
 /* --- look-ups --- */
 const struct sql_stmt q_accounts_by_key = {
     .name = "accounts_by_key", .params = "t", .cols = ACCOUNT_TYPES, .is_rowset = true,
-    .sqlite = "SELECT " ACCOUNT_COLS " FROM account WHERE key = ?1",
-    .pg = "SELECT " ACCOUNT_COLS " FROM account WHERE key = ANY($1::text[])"};
+    .sqlite = "SELECT " ACCOUNT_COLS " FROM dir_account WHERE key = ?1",
+    .pg = "SELECT " ACCOUNT_COLS " FROM dir_account WHERE key = ANY($1::text[])"};
 const struct sql_stmt q_aliases_by_key = {
     .name = "aliases_by_key", .params = "t", .cols = ALIAS_TYPES, .is_rowset = true,
-    .sqlite = "SELECT " ALIAS_COLS " FROM alias WHERE key = ?1",
-    .pg = "SELECT " ALIAS_COLS " FROM alias WHERE key = ANY($1::text[])"};
+    .sqlite = "SELECT " ALIAS_COLS " FROM dir_alias WHERE key = ?1",
+    .pg = "SELECT " ALIAS_COLS " FROM dir_alias WHERE key = ANY($1::text[])"};
 const struct sql_stmt q_domains_by_name = {
     .name = "domains_by_name", .params = "t", .cols = DOMAIN_TYPES, .is_rowset = true,
-    .sqlite = "SELECT " DOMAIN_COLS " FROM domain WHERE name = ?1",
-    .pg = "SELECT " DOMAIN_COLS " FROM domain WHERE name = ANY($1::text[])"};
+    .sqlite = "SELECT " DOMAIN_COLS " FROM dir_domain WHERE name = ?1",
+    .pg = "SELECT " DOMAIN_COLS " FROM dir_domain WHERE name = ANY($1::text[])"};
 const struct sql_stmt q_accounts_by_id = {
     .name = "accounts_by_id", .params = "i", .cols = ACCOUNT_TYPES, .is_rowset = true,
-    .sqlite = "SELECT " ACCOUNT_COLS " FROM account WHERE account_id = ?1",
-    .pg = "SELECT " ACCOUNT_COLS " FROM account WHERE account_id = ANY($1::bigint[])"};
+    .sqlite = "SELECT " ACCOUNT_COLS " FROM dir_account WHERE account_id = ?1",
+    .pg = "SELECT " ACCOUNT_COLS " FROM dir_account WHERE account_id = ANY($1::bigint[])"};
 /* The admin who gets postmaster's mail: one of the tenant before others, the oldest first; suspended ones last. */
 const struct sql_stmt q_admin_of = {
     .name = "admin_of", .params = "i", .cols = ACCOUNT_TYPES,
-    .sqlite = "SELECT " ACCOUNT_COLS " FROM account WHERE is_admin = 1 AND state <> 3"
+    .sqlite = "SELECT " ACCOUNT_COLS " FROM dir_account WHERE is_admin = 1 AND state <> 3"
               " ORDER BY (tenant_id = ?1) DESC, (state = 1), account_id LIMIT 1"};
 
 /* --- pages --- */
 const struct sql_stmt q_list_accounts = {
     .name = "list_accounts", .params = "titt", .cols = ACCOUNT_TYPES,
-    .sqlite = "SELECT " ACCOUNT_COLS " FROM account WHERE key > ?1 AND (?3 = '' OR domain = ?3)"
+    .sqlite = "SELECT " ACCOUNT_COLS " FROM dir_account WHERE key > ?1 AND (?3 = '' OR domain = ?3)"
               " AND (?4 = '' OR key LIKE ?4 ESCAPE '\\') ORDER BY key LIMIT ?2"};
 const struct sql_stmt q_list_aliases = {
     .name = "list_aliases", .params = "titt", .cols = ALIAS_TYPES,
-    .sqlite = "SELECT " ALIAS_COLS " FROM alias WHERE key > ?1 AND (?3 = '' OR domain = ?3)"
+    .sqlite = "SELECT " ALIAS_COLS " FROM dir_alias WHERE key > ?1 AND (?3 = '' OR domain = ?3)"
               " AND (?4 = '' OR key LIKE ?4 ESCAPE '\\') ORDER BY key LIMIT ?2"};
 const struct sql_stmt q_list_domains = {
     .name = "list_domains", .params = "titt", .cols = DOMAIN_TYPES,
-    .sqlite = "SELECT " DOMAIN_COLS " FROM domain WHERE name > ?1 AND (?3 = '' OR name = ?3)"
+    .sqlite = "SELECT " DOMAIN_COLS " FROM dir_domain WHERE name > ?1 AND (?3 = '' OR name = ?3)"
               " AND (?4 = '' OR name LIKE ?4 ESCAPE '\\') ORDER BY name LIMIT ?2"};
 const struct sql_stmt q_list_tenants = {
     .name = "list_tenants", .params = "", .cols = "it",
-    .sqlite = "SELECT tenant_id, name FROM tenant ORDER BY tenant_id LIMIT 1000"};
+    .sqlite = "SELECT tenant_id, name FROM dir_tenant ORDER BY tenant_id LIMIT 1000"};
 
 /* --- mutations --- */
 /* (name, how many): the last of the range. */
 const struct sql_stmt q_next_id = {
     .name = "next_id", .params = "ti", .cols = "i",
-    .sqlite = "UPDATE counter SET value = value + ?2 WHERE name = ?1 RETURNING value"};
+    .sqlite = "UPDATE dir_counter SET value = value + ?2 WHERE name = ?1 RETURNING value"};
 const struct sql_stmt q_tenant_by_name = {
-    .name = "tenant_by_name", .params = "t", .cols = "it", .sqlite = "SELECT tenant_id, name FROM tenant WHERE name = ?1"};
+    .name = "tenant_by_name", .params = "t", .cols = "it", .sqlite = "SELECT tenant_id, name FROM dir_tenant WHERE name = ?1"};
 const struct sql_stmt q_add_tenant = {
-    .name = "add_tenant", .params = "it", .cols = "", .sqlite = "INSERT INTO tenant (tenant_id, name) VALUES (?1, ?2)"};
+    .name = "add_tenant", .params = "it", .cols = "", .sqlite = "INSERT INTO dir_tenant (tenant_id, name) VALUES (?1, ?2)"};
 const struct sql_stmt q_add_domain = {
     .name = "add_domain", .params = "iitti", .cols = "",
-    .sqlite = "INSERT INTO domain (domain_id, tenant_id, name, catch_all, is_disabled, created_unix)"
+    .sqlite = "INSERT INTO dir_domain (domain_id, tenant_id, name, catch_all, is_disabled, created_unix)"
               " VALUES (?1, ?2, ?3, ?4, 0, ?5)"};
 /* A NULL leaves its column as it is. */
 const struct sql_stmt q_set_domain = {
     .name = "set_domain", .params = "tti", .cols = DOMAIN_TYPES,
-    .sqlite = "UPDATE domain SET catch_all = coalesce(?2, catch_all), is_disabled = coalesce(?3, is_disabled)"
+    .sqlite = "UPDATE dir_domain SET catch_all = coalesce(?2, catch_all), is_disabled = coalesce(?3, is_disabled)"
               " WHERE name = ?1 RETURNING " DOMAIN_COLS,
-    .pg = "UPDATE domain SET catch_all = coalesce($2::text, catch_all), is_disabled = coalesce($3::bigint, is_disabled)"
+    .pg = "UPDATE dir_domain SET catch_all = coalesce($2::text, catch_all), is_disabled = coalesce($3::bigint, is_disabled)"
           " WHERE name = $1 RETURNING " DOMAIN_COLS};
 const struct sql_stmt q_domain_in_use = {
     .name = "domain_in_use", .params = "t", .cols = "i",
-    .sqlite = "SELECT 1 WHERE EXISTS (SELECT 1 FROM account WHERE domain = ?1) OR EXISTS (SELECT 1 FROM alias WHERE domain = ?1)",
-    .pg = "SELECT 1::bigint WHERE EXISTS (SELECT 1 FROM account WHERE domain = $1)"
-          " OR EXISTS (SELECT 1 FROM alias WHERE domain = $1)"};
+    .sqlite = "SELECT 1 WHERE EXISTS (SELECT 1 FROM dir_account WHERE domain = ?1) OR EXISTS (SELECT 1 FROM dir_alias WHERE domain = ?1)",
+    .pg = "SELECT 1::bigint WHERE EXISTS (SELECT 1 FROM dir_account WHERE domain = $1)"
+          " OR EXISTS (SELECT 1 FROM dir_alias WHERE domain = $1)"};
 const struct sql_stmt q_remove_domain = {
-    .name = "remove_domain", .params = "t", .cols = "i", .sqlite = "DELETE FROM domain WHERE name = ?1 RETURNING domain_id"};
+    .name = "remove_domain", .params = "t", .cols = "i", .sqlite = "DELETE FROM dir_domain WHERE name = ?1 RETURNING domain_id"};
 /* Makes the row if need be, locks it, and says how many accounts are there. */
 const struct sql_stmt q_lock_placement = {
     .name = "lock_placement", .params = "i", .cols = "i",
-    .sqlite = "INSERT INTO placement (shard, accounts) VALUES (?1, 0)"
-              " ON CONFLICT (shard) DO UPDATE SET accounts = placement.accounts RETURNING accounts"};
+    .sqlite = "INSERT INTO dir_placement (shard, accounts) VALUES (?1, 0)"
+              " ON CONFLICT (shard) DO UPDATE SET accounts = dir_placement.accounts RETURNING accounts"};
 const struct sql_stmt q_add_placement = {
     .name = "add_placement", .params = "ii", .cols = "",
-    .sqlite = "UPDATE placement SET accounts = accounts + ?2 WHERE shard = ?1"};
+    .sqlite = "UPDATE dir_placement SET accounts = accounts + ?2 WHERE shard = ?1"};
 const struct sql_stmt q_add_account = {
     .name = "add_account", .params = "iitttiiitiit", .cols = "", .is_rowset = true,
-    .sqlite = "INSERT INTO account (account_id, tenant_id, domain, key, address, quota_bytes, quota_messages, shard,"
+    .sqlite = "INSERT INTO dir_account (account_id, tenant_id, domain, key, address, quota_bytes, quota_messages, shard,"
               " display_name, created_unix, is_admin, secret, state, epoch, credential_version)"
               " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, 1, 1)",
-    .pg = "INSERT INTO account (account_id, tenant_id, domain, key, address, quota_bytes, quota_messages, shard,"
+    .pg = "INSERT INTO dir_account (account_id, tenant_id, domain, key, address, quota_bytes, quota_messages, shard,"
           " display_name, created_unix, is_admin, secret, state, epoch, credential_version)"
           " SELECT *, 0, 1, 1 FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[],"
           " $7::bigint[], $8::bigint[], $9::text[], $10::bigint[], $11::bigint[], $12::text[])"};
 const struct sql_stmt q_set_account = {
     .name = "set_account", .params = "tiiititi", .cols = ACCOUNT_TYPES,
-    .sqlite = "UPDATE account SET state = coalesce(?2, state), quota_bytes = coalesce(?3, quota_bytes),"
+    .sqlite = "UPDATE dir_account SET state = coalesce(?2, state), quota_bytes = coalesce(?3, quota_bytes),"
               " quota_messages = coalesce(?4, quota_messages), display_name = coalesce(?5, display_name),"
               " is_admin = coalesce(?6, is_admin), secret = coalesce(?7, secret),"
               " credential_version = credential_version + ?8 WHERE key = ?1 RETURNING " ACCOUNT_COLS,
-    .pg = "UPDATE account SET state = coalesce($2::bigint, state), quota_bytes = coalesce($3::bigint, quota_bytes),"
+    .pg = "UPDATE dir_account SET state = coalesce($2::bigint, state), quota_bytes = coalesce($3::bigint, quota_bytes),"
           " quota_messages = coalesce($4::bigint, quota_messages), display_name = coalesce($5::text, display_name),"
           " is_admin = coalesce($6::bigint, is_admin), secret = coalesce($7::text, secret),"
           " credential_version = credential_version + $8 WHERE key = $1 RETURNING " ACCOUNT_COLS};
 /* At a login: only when it is still the one that was verified. */
 const struct sql_stmt q_replace_secret = {
     .name = "replace_secret", .params = "itt", .cols = "",
-    .sqlite = "UPDATE account SET secret = ?3 WHERE account_id = ?1 AND secret = ?2"};
+    .sqlite = "UPDATE dir_account SET secret = ?3 WHERE account_id = ?1 AND secret = ?2"};
 const struct sql_stmt q_remove_account = {
     .name = "remove_account", .params = "t", .cols = ACCOUNT_TYPES,
-    .sqlite = "DELETE FROM account WHERE key = ?1 RETURNING " ACCOUNT_COLS};
+    .sqlite = "DELETE FROM dir_account WHERE key = ?1 RETURNING " ACCOUNT_COLS};
 const struct sql_stmt q_set_alias = {
     .name = "set_alias", .params = "tttt", .cols = "",
-    .sqlite = "INSERT INTO alias (key, domain, address, targets) VALUES (?1, ?2, ?3, ?4)"
+    .sqlite = "INSERT INTO dir_alias (key, domain, address, targets) VALUES (?1, ?2, ?3, ?4)"
               " ON CONFLICT (key) DO UPDATE SET address = excluded.address, targets = excluded.targets"};
 const struct sql_stmt q_remove_alias = {
-    .name = "remove_alias", .params = "t", .cols = "t", .sqlite = "DELETE FROM alias WHERE key = ?1 RETURNING key"};
+    .name = "remove_alias", .params = "t", .cols = "t", .sqlite = "DELETE FROM dir_alias WHERE key = ?1 RETURNING key"};

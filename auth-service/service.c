@@ -212,7 +212,7 @@ ProtobufCService *auth_service(struct auth *auth)
 
 bool auth_migrate(struct sql_db *directory, bool dry_run, unsigned *applied, struct err *err)
 {
-    return sql_migrate(directory, auth_migrations, auth_n_migrations, dry_run, applied, err);
+    return sql_migrate(directory, "auth", auth_migrations, auth_n_migrations, dry_run, applied, err);
 }
 
 void auth_free(struct auth *auth)

@@ -20,6 +20,11 @@
 #define FIBER
 
 #define WARN_UNUSED __attribute__((warn_unused_result))
+/* For a WARN_UNUSED result that is ignored on purpose, reason beside it: gcc warns in spite of a cast to void. */
+#define IGNORE(expr)                                                                               \
+    do {                                                                                           \
+        __typeof__(expr) ignored_ __attribute__((unused)) = (expr);                                \
+    } while (0)
 #define PRINTF(fmt_index, first_arg) __attribute__((format(printf, fmt_index, first_arg)))
 #define NORETURN __attribute__((noreturn))
 #define UNUSED __attribute__((unused))

@@ -1,0 +1,1 @@
+thurn_test_pg(auth SOURCES unit/test_auth.c USES thurn_auth)

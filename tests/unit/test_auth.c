@@ -1,0 +1,642 @@
+/* The auth service on SQLite and on PostgreSQL, through its methods. */
+#include "auth-service/auth.h"
+
+#include "unit/test.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "proto/auth.pb-c.h"
+#include "proto/auth_calls.h"
+#include "unit/testdb.h"
+
+static enum testdb_kind kind;
+
+static const struct auth_limit limit_rows[] = {
+    {"smtp.messages.account", 1, 1000, 3},
+    {"smtp.sessions.ip", 0, 0, 2},
+    {AUTH_LIMIT_FAILURES_IP, 1, 60000, 6},
+    {AUTH_LIMIT_FAILURES_ACCOUNT, 1, 60000, 4},
+};
+static const unsigned weights[] = {1, 2, 0};
+
+struct world {
+    struct arena a;
+    struct sql_db *db;
+    struct auth *auth;
+    ProtobufCService *s;
+    struct err err; /* of the last call */
+    void (*fn)(struct world *w);
+};
+
+static struct auth_opts options(struct world *w)
+{
+    return (struct auth_opts){.directory = w->db, .default_domain = S("example.org"), .limits = limit_rows,
+                              .n_limits = ARRAY_LEN(limit_rows), .n_shards = 3, .shard_weights = weights, .argon2_memory_kib = 64,
+                              .argon2_passes = 1, .penalty_first_ms = 1, .penalty_max_ms = 3};
+}
+
+static void world_main(void *arg)
+{
+    struct world *w = arg;
+    struct err err = ERR_INIT;
+    unsigned n = 0;
+    w->db = testdb_open(kind, "auth", 4, &w->a);
+    if (!auth_migrate(w->db, false, &n, &err))
+        fail_msg("%s", err.msg);
+    struct auth_opts opts = options(w);
+    w->auth = auth_new(&opts, &err);
+    w->s = auth_service(w->auth);
+    w->fn(w);
+    auth_free(w->auth);
+    sql_close(w->db);
+    testdb_drop(kind, "auth");
+}
+
+static void run(void (*fn)(struct world *w))
+{
+    struct world w = {.fn = fn};
+    arena_init(&w.a, 1 << 26);
+    metrics_reset();
+    assert_true(fiber_main(world_main, &w));
+    arena_done(&w.a);
+}
+
+static void begin(struct world *w, struct rpc_call *c, uint32_t rights)
+{
+    rpc_call_init(c, &w->a);
+    c->principal.rights = rights;
+}
+/* CALL(w, method, request): the reply, or NULL with w->err set. */
+#define CALL(w, method, Reply, request)                                                                                    \
+    __extension__({                                                                                                        \
+        struct rpc_call c_;                                                                                                \
+        const Thurn__##Reply *r_ = NULL;                                                                                   \
+        begin(w, &c_, RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM);                                                                 \
+        if (!auth_##method(&c_, (w)->s, request, &r_))                                                                     \
+            r_ = NULL;                                                                                                     \
+        (w)->err = c_.err;                                                                                                 \
+        r_;                                                                                                                \
+    })
+
+static char *z(const char *s)
+{
+    return (char *)(uintptr_t)s;
+}
+
+static bool add_domain(struct world *w, const char *name, const char *catch_all)
+{
+    Thurn__AddDomainRequest q = THURN__ADD_DOMAIN_REQUEST__INIT;
+    q.name = z(name);
+    q.catch_all = z(catch_all);
+    return CALL(w, add_domain, Domain, &q) != NULL;
+}
+
+/* One account; returns its error kind. */
+static enum err_kind add(struct world *w, const char *address, const char *password, const char *hash, bool is_admin)
+{
+    Thurn__NewAccount n = THURN__NEW_ACCOUNT__INIT, *list = &n;
+    Thurn__AddAccountsRequest q = THURN__ADD_ACCOUNTS_REQUEST__INIT;
+    n.address = z(address);
+    n.password = rpc_bytes(str_c(password));
+    n.password_hash = z(hash);
+    n.is_admin = is_admin;
+    n.quota_bytes = 1000;
+    q.accounts = &list;
+    q.n_accounts = 1;
+    const Thurn__AddAccountsReply *r = CALL(w, add_accounts, AddAccountsReply, &q);
+    if (!r)
+        fail_msg("%s", w->err.msg);
+    return r->results[0]->error_kind;
+}
+
+static bool set_alias(struct world *w, const char *address, const char *targets)
+{
+    Thurn__Alias q = THURN__ALIAS__INIT;
+    char *list[16];
+    str rest = str_c(targets), one;
+    q.address = z(address);
+    q.targets = list;
+    while (str_split(&rest, ' ', &one))
+        list[q.n_targets++] = arena_strz(&w->a, one);
+    return CALL(w, set_alias, Alias, &q) != NULL;
+}
+
+static const Thurn__AuthenticateReply *log_in(struct world *w, const char *user, const char *password, const char *ip)
+{
+    Thurn__AuthenticateRequest q = THURN__AUTHENTICATE_REQUEST__INIT;
+    q.login = z(user);
+    q.password = rpc_bytes(str_c(password));
+    q.peer_ip = rpc_bytes(str_c(ip));
+    q.service = z("imap");
+    return CALL(w, authenticate, AuthenticateReply, &q);
+}
+
+/* "kind: target target" with accounts as a:ID, details in brackets. */
+static const char *route(struct world *w, const char *address)
+{
+    static const char *const kinds[] = {"remote", "local", "unknown", "suspended", "closed", "loop"};
+    Thurn__ResolveRequest q = THURN__RESOLVE_REQUEST__INIT;
+    char *list[1] = {z(address)};
+    q.addresses = list;
+    q.n_addresses = 1;
+    const Thurn__ResolveReply *r = CALL(w, resolve, ResolveReply, &q);
+    if (!r)
+        return w->err.msg;
+    struct buf b;
+    buf_init(&b, 10000);
+    buf_add(&b, str_c(kinds[r->resolutions[0]->kind]));
+    for (size_t i = 0; i < r->resolutions[0]->n_targets; i++) {
+        const Thurn__Target *t = r->resolutions[0]->targets[i];
+        buf_printf(&b, " %s%s", t->account ? "" : "~", t->address);
+        if (t->detail[0])
+            buf_printf(&b, "[%s]", t->detail);
+    }
+    const char *out = arena_strz(&w->a, buf_str(&b));
+    buf_done(&b);
+    return out;
+}
+
+static void set_state(struct world *w, const char *address, Thurn__AccountState state)
+{
+    Thurn__SetAccountRequest q = THURN__SET_ACCOUNT_REQUEST__INIT;
+    q.address = z(address);
+    q.state = state;
+    q.has_state = 1;
+    assert_non_null(CALL(w, set_account, AccountReply, &q));
+}
+
+/* --- cases --- */
+
+static void directory(struct world *w)
+{
+    assert_true(add_domain(w, "Example.ORG", ""));
+    assert_false(add_domain(w, "example.org", ""));
+    assert_int_equal(w->err.kind, ERR_EXISTS);
+    assert_false(add_domain(w, "exa mple", ""));
+    assert_int_equal(w->err.kind, ERR_INVALID);
+    assert_false(add_domain(w, "[192.0.2.1]", ""));
+    assert_true(add_domain(w, "b\xc3\xbc" "cher.example", ""));
+    assert_int_equal(add(w, "Alice@example.org", "secret", "", false), ERR_NONE);
+    assert_int_equal(add(w, "aLICE@EXAMPLE.org", "secret", "", false), ERR_EXISTS);
+    assert_int_equal(add(w, "bob@nowhere.example", "secret", "", false), ERR_NOT_FOUND);
+    assert_int_equal(add(w, "bob", "secret", "", false), ERR_INVALID);
+    assert_int_equal(add(w, "bob+x@example.org", "secret", "", false), ERR_INVALID);
+    assert_int_equal(add(w, "bob@example.org", "", "", false), ERR_INVALID);
+    assert_int_equal(add(w, "bob@example.org", "", "{NEW}x", false), ERR_INVALID);
+    assert_int_equal(add(w, "bob@example.org", "", "$6$rounds=900000000$abcdefgh$x", false), ERR_INVALID);
+    assert_int_equal(add(w, "gr\xc3\xbc\xc3\x9f@b\xc3\xbc" "cher.example", "secret", "", false), ERR_NONE);
+    assert_int_equal(add(w, "gru\xcc\x88\xc3\x9f@xn--bcher-kva.example", "secret", "", false), ERR_EXISTS);
+    Thurn__NameRequest name = THURN__NAME_REQUEST__INIT;
+    name.name = z("ALICE@example.org");
+    const Thurn__AccountReply *got = CALL(w, get_account, AccountReply, &name);
+    assert_non_null(got);
+    assert_string_equal(got->account->address, "Alice@example.org");
+    assert_int_equal(got->account->quota_bytes, 1000);
+    assert_int_equal(got->account->epoch, 1);
+
+    assert_false(set_alias(w, "alice@example.org", "x@y.example"));
+    assert_int_equal(w->err.kind, ERR_EXISTS);
+    assert_false(set_alias(w, "info@other.example", "x@y.example"));
+    assert_true(set_alias(w, "Info@example.org", "alice@example.org x@y.example"));
+    assert_int_equal(add(w, "info@example.org", "secret", "", false), ERR_EXISTS);
+    Thurn__ListRequest list = THURN__LIST_REQUEST__INIT;
+    list.domain = z("example.org");
+    const Thurn__ListAliasesReply *aliases = CALL(w, list_aliases, ListAliasesReply, &list);
+    assert_int_equal(aliases->n_aliases, 1);
+    assert_int_equal(aliases->aliases[0]->n_targets, 2);
+    assert_string_equal(aliases->aliases[0]->address, "Info@example.org");
+
+    name.name = z("example.org");
+    assert_null(CALL(w, remove_domain, Empty, &name));
+    assert_int_equal(w->err.kind, ERR_CONFLICT);
+    name.name = z("info@example.org");
+    assert_non_null(CALL(w, remove_alias, Empty, &name));
+    assert_null(CALL(w, remove_alias, Empty, &name));
+    name.name = z("alice@example.org");
+    assert_non_null(CALL(w, remove_account, AccountReply, &name));
+    assert_null(CALL(w, get_account, AccountReply, &name));
+    assert_int_equal(w->err.kind, ERR_NOT_FOUND);
+    name.name = z("example.org");
+    assert_non_null(CALL(w, remove_domain, Empty, &name));
+    assert_null(CALL(w, get_domain, Domain, &name));
+    assert_int_equal(w->err.kind, ERR_NOT_FOUND);
+}
+
+static void rights(struct world *w)
+{
+    struct rpc_call c;
+    const Thurn__Domain *d;
+    const Thurn__ResolveReply *r;
+    Thurn__AddDomainRequest q = THURN__ADD_DOMAIN_REQUEST__INIT;
+    Thurn__ResolveRequest res = THURN__RESOLVE_REQUEST__INIT;
+    q.name = z("example.org");
+    begin(w, &c, RPC_RIGHT_SYSTEM);
+    assert_false(auth_add_domain(&c, w->s, &q, &d));
+    assert_int_equal(c.err.kind, ERR_DENIED);
+    begin(w, &c, 0);
+    assert_false(auth_resolve(&c, w->s, &res, &r));
+    assert_int_equal(c.err.kind, ERR_DENIED);
+}
+
+static void logins(struct world *w)
+{
+    assert_true(add_domain(w, "example.org", ""));
+    assert_int_equal(add(w, "alice@example.org", "secret", "", true), ERR_NONE);
+    const Thurn__AuthenticateReply *r = log_in(w, "ALICE", "secret", "192.0.2.1");
+    assert_non_null(r);
+    assert_string_equal(r->address, "alice@example.org");
+    assert_true(r->is_admin && r->account->account_id > 0 && r->account->shard > 0);
+    int64_t hashes = metric_get(M_AUTH_HASHES, NULL);
+    assert_non_null(log_in(w, "alice@example.org", "secret", "192.0.2.1"));
+    assert_int_equal(metric_get(M_AUTH_HASHES, NULL), hashes); /* verified a moment ago */
+    assert_null(log_in(w, "alice", "Secret", "192.0.2.1"));
+    assert_int_equal(w->err.kind, ERR_DENIED);
+    char text[240];
+    memcpy(text, w->err.msg, sizeof(text));
+    assert_null(log_in(w, "nobody", "secret", "192.0.2.1"));
+    assert_int_equal(w->err.kind, ERR_DENIED);
+    assert_string_equal(text, w->err.msg); /* one answer for all */
+    assert_null(log_in(w, "alice", "", "192.0.2.1"));
+    assert_null(log_in(w, "", "secret", "192.0.2.1"));
+
+    Thurn__SetAccountRequest q = THURN__SET_ACCOUNT_REQUEST__INIT;
+    q.address = z("alice@example.org");
+    q.password = rpc_bytes(S("another"));
+    q.has_password = 1;
+    assert_non_null(CALL(w, set_account, AccountReply, &q));
+    assert_null(log_in(w, "alice", "secret", "192.0.2.2")); /* not remembered past the change */
+    assert_non_null(log_in(w, "alice", "another", "192.0.2.2"));
+    set_state(w, "alice@example.org", THURN__ACCOUNT_STATE__ACCOUNT_SUSPENDED);
+    assert_null(log_in(w, "alice", "another", "192.0.2.3"));
+    assert_int_equal(w->err.kind, ERR_DENIED);
+    set_state(w, "alice@example.org", THURN__ACCOUNT_STATE__ACCOUNT_RECEIVE_ONLY);
+    assert_non_null(log_in(w, "alice", "another", "192.0.2.3"));
+}
+
+static void schemes(struct world *w)
+{
+    static const char *const hashes[] = {
+        "$1$saltsalt$qjXMvbEw8oaL.CzflDtaK/",
+        "{SHA256-CRYPT}$5$saltsalt$gOjOtoMpVhru2uyjeJSEc/JaLQWOXMNmlOnj6T4AtC.",
+        "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDzlB5KiA2/jctKu9YterLp8wwnSq.qc.eoxqOmSuNp2xS0ktL3nh/",
+        "{SSHA}yI6cZwQadOA1e+/f+T+H3eCQQhRzYWx0",
+        "{SSHA512}+mohhbPgqahe9B/7Z+88H7b3SYD46/lw5OcuNT7ZU31ZMIPCAd/W5D4cinqsK8jbsRnH37fUuPExEROVvXDpf3NhbHQ=",
+        "$2y$04$abcdefghijklmnopqrstuughE8Ev8uGFaUgY2cNEySvxngrb/Jzdm",
+        "{CRYPT}$y$j75$abcdefghijklmnopqrst$EfYiDIa6lYIegZ9PrHU9A/tg7wNt3AqIaDrSqySLY7B",
+        "{PLAIN}password",
+    };
+    assert_true(add_domain(w, "example.org", ""));
+    for (size_t i = 0; i < ARRAY_LEN(hashes); i++) {
+        char address[64];
+        (void)snprintf(address, sizeof(address), "u%zu@example.org", i);
+        assert_int_equal(add(w, address, "", hashes[i], false), ERR_NONE);
+        if (!log_in(w, address, "password", "192.0.2.1"))
+            fail_msg("%s: %s", hashes[i], w->err.msg);
+        int64_t made = metric_get(M_AUTH_HASHES, NULL);
+        auth_free(w->auth); /* without its memory of verified passwords */
+        struct auth_opts opts = options(w);
+        w->auth = auth_new(&opts, &w->err);
+        w->s = auth_service(w->auth);
+        assert_non_null(log_in(w, address, "password", "192.0.2.1"));
+        assert_int_equal(metric_get(M_AUTH_HASHES, NULL), made + 1); /* it is argon2id now: verified, not made again */
+    }
+}
+
+static void brute_force(struct world *w)
+{
+    assert_true(add_domain(w, "example.org", ""));
+    assert_int_equal(add(w, "alice@example.org", "secret", "", false), ERR_NONE);
+    for (int i = 0; i < 10; i++) { /* a device with an old password: counted once */
+        assert_null(log_in(w, "alice", "old", "192.0.2.9"));
+        assert_int_equal(w->err.kind, ERR_DENIED);
+    }
+    for (int i = 0; i < 3; i++) {
+        char guess[16];
+        (void)snprintf(guess, sizeof(guess), "guess%d", i);
+        assert_null(log_in(w, "alice", guess, "192.0.2.1"));
+        assert_int_equal(w->err.kind, ERR_DENIED);
+    }
+    int64_t hashes = metric_get(M_AUTH_HASHES, NULL);
+    assert_null(log_in(w, "alice", "guess9", "192.0.2.2")); /* the account's bucket is empty, whoever asks */
+    assert_int_equal(w->err.kind, ERR_LIMIT);
+    assert_int_equal(metric_get(M_AUTH_HASHES, NULL), hashes); /* refused before hashing */
+    for (int i = 0; i < 3; i++) {
+        char user[16];
+        (void)snprintf(user, sizeof(user), "u%d", i);
+        assert_null(log_in(w, user, "guess", "192.0.2.1"));
+    }
+    assert_null(log_in(w, "u9", "guess", "192.0.2.1")); /* the address' bucket */
+    assert_int_equal(w->err.kind, ERR_LIMIT);
+    assert_null(log_in(w, "u9", "guess", "2001:db8::1"));
+    assert_int_equal(w->err.kind, ERR_DENIED); /* another address is another bucket */
+    assert_int_equal(metric_get(M_AUTH_LOGINS, "limited"), 2);
+}
+
+static void success_resets(struct world *w)
+{
+    assert_true(add_domain(w, "example.org", ""));
+    assert_int_equal(add(w, "alice@example.org", "secret", "", false), ERR_NONE);
+    for (int i = 0; i < 3; i++) {
+        char guess[16], ip[32];
+        (void)snprintf(guess, sizeof(guess), "guess%d", i);
+        (void)snprintf(ip, sizeof(ip), "192.0.2.%d", i);
+        assert_null(log_in(w, "alice", guess, ip));
+    }
+    assert_non_null(log_in(w, "alice", "secret", "192.0.2.7"));
+    for (int i = 3; i < 7; i++) {
+        char guess[16], ip[32];
+        (void)snprintf(guess, sizeof(guess), "guess%d", i);
+        (void)snprintf(ip, sizeof(ip), "192.0.2.%d", i);
+        assert_null(log_in(w, "alice", guess, ip));
+        assert_int_equal(w->err.kind, ERR_DENIED);
+    }
+    assert_null(log_in(w, "alice", "guess7", "192.0.2.8"));
+    assert_int_equal(w->err.kind, ERR_LIMIT);
+    assert_non_null(log_in(w, "alice", "secret", "192.0.2.8")); /* verified before: strangers do not lock her out */
+}
+
+static void routes(struct world *w)
+{
+    assert_true(add_domain(w, "example.org", ""));
+    assert_true(add_domain(w, "catch.example", "alice@example.org"));
+    assert_int_equal(add(w, "Alice@example.org", "x", "", true), ERR_NONE);
+    assert_int_equal(add(w, "bob@example.org", "x", "", false), ERR_NONE);
+    assert_int_equal(add(w, "bob@catch.example", "x", "", false), ERR_NONE);
+    assert_int_equal(add(w, "gone@example.org", "x", "", false), ERR_NONE);
+    assert_int_equal(add(w, "away@example.org", "x", "", false), ERR_NONE);
+    set_state(w, "gone@example.org", THURN__ACCOUNT_STATE__ACCOUNT_CLOSED);
+    set_state(w, "away@example.org", THURN__ACCOUNT_STATE__ACCOUNT_SUSPENDED);
+    assert_true(set_alias(w, "team@example.org", "bob@example.org alice@example.org team2@example.org far@away.example"));
+    assert_true(set_alias(w, "team2@example.org", "bob@example.org bob+list@example.org FAR@away.example"));
+    assert_true(set_alias(w, "loop1@example.org", "loop2@example.org"));
+    assert_true(set_alias(w, "loop2@example.org", "loop1@example.org"));
+    assert_true(set_alias(w, "selfish@example.org", "selfish@example.org bob@example.org"));
+    assert_true(set_alias(w, "dead@example.org", "nobody@example.org gone@example.org"));
+    assert_true(set_alias(w, "mixed@example.org", "nobody@example.org bob@example.org away@example.org"));
+    static const char *const cases[][2] = {
+        {"alice@EXAMPLE.org", "local alice@example.org"},
+        {"ALICE+Work@example.org", "local ALICE+Work@example.org[work]"},
+        {"\"alice\"@example.org", "local alice@example.org"},
+        {"someone@elsewhere.example", "remote ~someone@elsewhere.example"},
+        {"someone@[192.0.2.1]", "remote ~someone@[192.0.2.1]"},
+        {"nobody@example.org", "unknown"},
+        {"nobody+x@example.org", "unknown"},
+        {"gone@example.org", "closed"},
+        {"away@example.org", "suspended"},
+        {"not an address", "unknown"},
+        {"team@example.org", "local bob@example.org alice@example.org ~FAR@away.example ~far@away.example"},
+        {"team+x@example.org", "local bob@example.org alice@example.org ~FAR@away.example ~far@away.example"},
+        {"loop1@example.org", "loop"},
+        {"selfish@example.org", "local bob@example.org"},
+        {"dead@example.org", "closed"},
+        {"mixed@example.org", "local bob@example.org ~away@example.org"},
+        {"anything@catch.example", "local alice@example.org"},
+        {"bob@catch.example", "local bob@catch.example"},
+        {"postmaster@example.org", "local Alice@example.org"},
+        {"PostMaster@catch.example", "local Alice@example.org"},
+    };
+    for (int pass = 0; pass < 2; pass++) /* the second time from the cache */
+        for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+            assert_string_equal(route(w, cases[i][0]), cases[i][1]);
+    assert_true(set_alias(w, "postmaster@example.org", "bob@example.org"));
+    assert_string_equal(route(w, "postmaster@example.org"), "local bob@example.org");
+    Thurn__SetDomainRequest q = THURN__SET_DOMAIN_REQUEST__INIT;
+    q.name = z("example.org");
+    q.is_disabled = q.has_is_disabled = 1;
+    assert_non_null(CALL(w, set_domain, Domain, &q));
+    assert_string_equal(route(w, "bob@example.org"), "suspended");
+}
+
+/* 100 aliases of 100 aliases …: bounded work, and a clear answer. */
+static void alias_bomb(struct world *w)
+{
+    assert_true(add_domain(w, "example.org", ""));
+    for (int level = 0; level < 3; level++)
+        for (int i = 0; i < (level == 0 ? 1 : 60); i++) {
+            Thurn__Alias q = THURN__ALIAS__INIT;
+            char *targets[60], address[64];
+            for (int k = 0; k < 60; k++)
+                targets[k] = z(arena_printf(&w->a, "l%d-%d-%d@%s", level + 1, level == 2 ? i : 0, k,
+                                            level == 2 ? "far.example" : "example.org").p);
+            (void)snprintf(address, sizeof(address), "l%d-0-%d@example.org", level, i);
+            q.address = address;
+            q.targets = targets;
+            q.n_targets = 60;
+            assert_non_null(CALL(w, set_alias, Alias, &q));
+        }
+    assert_string_equal(route(w, "l0-0-0@example.org"), "loop"); /* 3,600 targets */
+    assert_true(str_starts(str_c(route(w, "l2-0-5@example.org")), S("local ~l3-5-0@far.example")));
+}
+
+static void may_send_as(struct world *w)
+{
+    assert_true(add_domain(w, "example.org", ""));
+    assert_int_equal(add(w, "alice@example.org", "x", "", false), ERR_NONE);
+    assert_int_equal(add(w, "bob@example.org", "x", "", false), ERR_NONE);
+    assert_true(set_alias(w, "team@example.org", "bob@example.org alice@example.org"));
+    const Thurn__AuthenticateReply *alice = log_in(w, "alice", "x", "192.0.2.1");
+    static const struct {
+        const char *address;
+        bool is_allowed;
+    } cases[] = {{"alice@example.org", true}, {"Alice+x@example.org", true}, {"team@example.org", true},
+                 {"bob@example.org", false},  {"x@other.example", false},    {"nobody@example.org", false}};
+    Thurn__MaySendAsRequest q = THURN__MAY_SEND_AS_REQUEST__INIT;
+    q.account_id = alice->account->account_id;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        q.address = z(cases[i].address);
+        const Thurn__MaySendAsReply *r = CALL(w, may_send_as, MaySendAsReply, &q);
+        assert_non_null(r);
+        assert_int_equal(r->is_allowed, cases[i].is_allowed);
+    }
+    set_state(w, "alice@example.org", THURN__ACCOUNT_STATE__ACCOUNT_RECEIVE_ONLY);
+    q.address = z("alice@example.org");
+    assert_false(CALL(w, may_send_as, MaySendAsReply, &q)->is_allowed);
+    q.account_id = 999;
+    assert_null(CALL(w, may_send_as, MaySendAsReply, &q));
+    assert_int_equal(w->err.kind, ERR_NOT_FOUND);
+}
+
+static bool take(struct world *w, const char *limit, const char *key, uint32_t cost)
+{
+    Thurn__LimitTake t = THURN__LIMIT_TAKE__INIT, *list = &t;
+    Thurn__TakeRequest q = THURN__TAKE_REQUEST__INIT;
+    t.limit = z(limit);
+    t.key = z(key);
+    t.cost = cost;
+    q.takes = &list;
+    q.n_takes = 1;
+    const Thurn__TakeReply *r = CALL(w, take, TakeReply, &q);
+    assert_non_null(r);
+    if (!r->is_granted)
+        assert_true(strcmp(r->refused_by, limit) == 0 && r->retry_after_ms > 0 && r->retry_after_ms <= 3000);
+    return r->is_granted;
+}
+
+static bool hold(struct world *w, const char *holder, uint32_t count, bool is_renewal)
+{
+    Thurn__LeaseRequest__Item item = THURN__LEASE_REQUEST__ITEM__INIT, *list = &item;
+    Thurn__LeaseRequest q = THURN__LEASE_REQUEST__INIT;
+    item.limit = z("smtp.sessions.ip");
+    item.key = z("192.0.2.1");
+    item.count = count;
+    q.holder = z(holder);
+    q.items = &list;
+    q.n_items = 1;
+    q.is_renewal = is_renewal;
+    const Thurn__LeaseReply *r = CALL(w, lease, LeaseReply, &q);
+    assert_non_null(r);
+    return r->granted[0];
+}
+
+static void limits(struct world *w)
+{
+    clock_freeze(1700000000000, 1000000);
+    assert_true(take(w, "smtp.messages.account", "7", 2));
+    assert_false(take(w, "smtp.messages.account", "7", 2));
+    assert_true(take(w, "smtp.messages.account", "7", 1));
+    assert_false(take(w, "smtp.messages.account", "7", 1));
+    assert_true(take(w, "smtp.messages.account", "8", 1));
+    assert_true(take(w, "no.such.limit", "8", 1000));
+    clock_advance_ms(1000);
+    assert_true(take(w, "smtp.messages.account", "7", 1));
+    assert_false(take(w, "smtp.messages.account", "7", 1));
+    clock_advance_ms(100000); /* never more than the burst */
+    assert_false(take(w, "smtp.messages.account", "7", 4));
+    assert_true(take(w, "smtp.messages.account", "7", 3));
+
+    assert_true(hold(w, "a", 1, false));
+    assert_true(hold(w, "b", 1, false));
+    assert_false(hold(w, "c", 1, false));
+    assert_false(hold(w, "a", 2, false));
+    assert_true(hold(w, "a", 1, false)); /* a holder's whole share, not one more */
+    assert_true(hold(w, "b", 0, false));
+    assert_true(hold(w, "c", 1, false));
+    assert_true(hold(w, "b", 5, true)); /* a renewal is never refused */
+    clock_advance_ms(61000);
+    assert_true(hold(w, "d", 2, false)); /* what was not renewed is free */
+    clock_real();
+}
+
+/* 1,000 accounts in one request; placed by weight; the listing pages through them. */
+static void bulk(struct world *w)
+{
+    assert_true(add_domain(w, "example.org", ""));
+    Thurn__AddAccountsRequest q = THURN__ADD_ACCOUNTS_REQUEST__INIT;
+    Thurn__NewAccount *accounts = arena_array(&w->a, Thurn__NewAccount, 1000);
+    q.accounts = arena_array(&w->a, Thurn__NewAccount *, 1000);
+    q.n_accounts = 1000;
+    for (int i = 0; i < 1000; i++) {
+        thurn__new_account__init(&accounts[i]);
+        accounts[i].address = arena_strz(&w->a, arena_printf(&w->a, "u%04d@example.org", i == 999 ? 5 : i));
+        accounts[i].password_hash = z("{PLAIN}x");
+        q.accounts[i] = &accounts[i];
+    }
+    struct sql_stats before, after;
+    sql_get_stats(w->db, &before);
+    const Thurn__AddAccountsReply *r = CALL(w, add_accounts, AddAccountsReply, &q);
+    sql_get_stats(w->db, &after);
+    if (!r)
+        fail_msg("%s", w->err.msg);
+    assert_int_equal(after.commits - before.commits, 1);
+    unsigned on[4] = {0};
+    for (int i = 0; i < 999; i++)
+        on[r->results[i]->account->shard]++;
+    assert_true(on[1] == 333 && on[2] == 666 && on[3] == 0);
+    assert_int_equal(r->results[999]->error_kind, ERR_EXISTS);
+    Thurn__ListRequest list = THURN__LIST_REQUEST__INIT;
+    size_t seen = 0;
+    list.limit = 300;
+    for (;;) {
+        const Thurn__ListAccountsReply *page = CALL(w, list_accounts, ListAccountsReply, &list);
+        seen += page->n_accounts;
+        if (!page->next[0])
+            break;
+        list.after = page->next;
+    }
+    assert_int_equal(seen, 999);
+    list = (Thurn__ListRequest)THURN__LIST_REQUEST__INIT;
+    list.match = z("U001");
+    assert_int_equal(CALL(w, list_accounts, ListAccountsReply, &list)->n_accounts, 10);
+    list.match = z("_");
+    assert_int_equal(CALL(w, list_accounts, ListAccountsReply, &list)->n_accounts, 0);
+}
+
+/* The directory away: what is cached is answered, even past its time; the rest is UNAVAILABLE, never "unknown". */
+static void directory_away(struct world *w)
+{
+    assert_true(add_domain(w, "example.org", ""));
+    assert_int_equal(add(w, "alice@example.org", "x", "", false), ERR_NONE);
+    assert_string_equal(route(w, "alice@example.org"), "local alice@example.org");
+    clock_freeze(clock_unix_ms(), clock_mono_ms());
+    clock_advance_ms(100000);
+    sql_fail_nth(w->db, 1, false);
+    assert_string_equal(route(w, "alice@example.org"), "local alice@example.org");
+    sql_fail_nth(w->db, 2, false);
+    (void)route(w, "bob@example.org");
+    assert_int_equal(w->err.kind, ERR_UNAVAILABLE);
+    sql_fail_nth(w->db, 0, false);
+    assert_string_equal(route(w, "bob@example.org"), "unknown");
+    clock_real();
+}
+
+/* Each statement of a bulk failing in turn: nothing half done, and the repetition succeeds. */
+static void failures(struct world *w)
+{
+    assert_true(add_domain(w, "example.org", ""));
+    for (unsigned n = 1; n < 20; n++) {
+        Thurn__NewAccount a = THURN__NEW_ACCOUNT__INIT, *list = &a;
+        Thurn__AddAccountsRequest q = THURN__ADD_ACCOUNTS_REQUEST__INIT;
+        a.address = z("alice@example.org");
+        a.password_hash = z("{PLAIN}x");
+        q.accounts = &list;
+        q.n_accounts = 1;
+        sql_fail_nth(w->db, n, false);
+        const Thurn__AddAccountsReply *r = CALL(w, add_accounts, AddAccountsReply, &q);
+        if (r) {
+            sql_fail_nth(w->db, 0, false);
+            assert_int_equal(r->results[0]->error_kind, ERR_NONE);
+            assert_true(n > 1);
+            return;
+        }
+        assert_int_equal(w->err.kind, ERR_UNAVAILABLE);
+    }
+    fail_msg("never succeeded");
+}
+
+#define CASE(fn)                                                                                                           \
+    static void test_##fn(void **state)                                                                                    \
+    {                                                                                                                      \
+        (void)state;                                                                                                       \
+        run(fn);                                                                                                           \
+    }
+CASE(directory)
+CASE(rights)
+CASE(logins)
+CASE(schemes)
+CASE(brute_force)
+CASE(success_resets)
+CASE(routes)
+CASE(alias_bomb)
+CASE(may_send_as)
+CASE(limits)
+CASE(bulk)
+CASE(directory_away)
+CASE(failures)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_directory),   cmocka_unit_test(test_rights),         cmocka_unit_test(test_logins),
+        cmocka_unit_test(test_schemes),     cmocka_unit_test(test_brute_force),    cmocka_unit_test(test_success_resets),
+        cmocka_unit_test(test_routes),      cmocka_unit_test(test_alias_bomb),     cmocka_unit_test(test_may_send_as),
+        cmocka_unit_test(test_limits),      cmocka_unit_test(test_bulk),           cmocka_unit_test(test_directory_away),
+        cmocka_unit_test(test_failures),
+    };
+    int failed = 0;
+    log_configure(LOG_ERROR, LOG_LOGFMT);
+    for (kind = 0; kind < TESTDB_KINDS; kind++)
+        if (testdb_have(kind))
+            failed += cmocka_run_group_tests_name(testdb_kind_name(kind), tests, NULL, NULL);
+    return failed;
+}
