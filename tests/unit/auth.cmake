@@ -1,1 +1,3 @@
-thurn_test_pg(auth SOURCES unit/test_auth.c USES thurn_auth)
+if(TARGET thurn_auth)
+  thurn_test_pg(auth SOURCES unit/test_auth.c USES thurn_auth)
+endif()
