@@ -1,0 +1,69 @@
+#!/usr/bin/python3
+"""A wrong setting, file or command stops with one line that names the place and the remedy."""
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import harness
+
+
+def thurn(*args):
+    r = subprocess.run([str(harness.BINARY), *args], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    return r.returncode, r.stdout, r.stderr
+
+
+def fails(args, status, *words):
+    code, out, err = thurn(*args)
+    assert code == status, (args, code, out, err)
+    assert len(err.strip().splitlines()) == 1, (args, err)
+    for w in words:
+        assert w in err, (args, w, err)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as d:
+        folder = pathlib.Path(d)
+        conf = folder / "c.yaml"
+
+        def config(text, status, *words):
+            conf.write_text(text)
+            fails(["serve", "--config", str(conf), "--data", d], status, *words)
+
+        config("listen:\n  smpt: 1\n", 2, f"{conf}:2", "listen.smpt", "did you mean 'listen.smtp'")
+        config("workers: many\n", 2, f"{conf}:1", "whole number from 0 to 64")
+        config("\n\nlog: {level: loud}\n", 2, f"{conf}:3", "error warn debug")
+        config("listen.smtp: nonsense\nlisten.http: []\n", 2, "listen.smtp")
+        config("roles: [frontend, cook]\n", 2, f"{conf}:1", "cook", "frontend, queue, store and auth")
+        config("roles: [frontend]\n", 2, "rpc.auth")
+        config("blobs: {kind: s3}\n", 2, f"{conf}:1", "blobs.s3.endpoint")
+        config("rpc:\n  listen: 0.0.0.0:7000\nlisten: {smtp: [], submission: [], submissions: [], imap: [], imaps: [], http: []}\n", 2,
+               f"{conf}:2", "rpc.tls")
+        config(f"tls:\n  certificates: ['{folder}/none.pem {folder}/none.key']\n", 2, "none.pem")
+        config("store:\n  shards: ['mysql://x']\n", 2, "shard-1", "mysql")
+        fails(["serve", "--config", "/no/such/file.yaml"], 3, "/no/such/file.yaml")
+        fails(["serve", "--config"], 2, "--config needs a value")
+        fails(["serve", "--colour"], 2, "--colour", "usage: thurn serve")
+        fails(["account", "add"], 2, "usage")
+        fails(["--data", d, "account", "list"], 1, "no server answers", "thurn serve")
+        fails(["cook"], 2, "there is no verb 'cook'")
+        fails(["setup", "not-an-address", "--data", d], 2, "not-an-address")
+        # a port that is taken: which one, and what to do
+        port = harness.free_ports(1)[0]
+        import socket
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", port))
+            s.listen()
+            config(f"listen: {{smtp: '127.0.0.1:{port}', submission: [], submissions: [], imap: [], imaps: [], http: []}}\n", 1,
+                   f"127.0.0.1:{port}", "in use")
+    code, out, _ = thurn("version")
+    assert code == 0 and out.startswith("thurn "), out
+    code, out, _ = thurn("config", "reference")
+    assert code == 0 and "`listen.smtp`" in out
+    reference = (harness.ROOT / "docs/configuration.md").read_text()
+    assert out in reference, "docs/configuration.md is not what `thurn config reference` prints"
+    print("1 passed, 0 failed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+#!/usr/bin/python3
+"""What operators do: setup and first mail, workers without credentials, reload of certificates, a graceful stop, many accounts,
+suspending, health and metrics, proxies, the command line over HTTP."""
+import imaplib
+import os
+import pathlib
+import re
+import signal
+import smtplib
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import harness
+from harness import PASSWORD, free_ports, http_get, wait_until
+
+
+def ports_from(offset):
+    return {name: port + offset for name, port in
+            {"smtp": 25, "submission": 587, "submissions": 465, "imap": 143, "imaps": 993, "http": 8080, "lmtp": 24}.items()}
+
+
+def test_setup_and_first_mail():
+    """thurn setup --serve on an empty folder; the printed account receives a mail; a second setup changes nothing."""
+    with tempfile.TemporaryDirectory(prefix="thurn-setup-", dir="/tmp") as d:
+        offset = free_ports(1)[0] - 100
+        args = [str(harness.BINARY), "setup", "me@first.test", "--serve", "--", "--dev", "--data", f"{d}/data", "--port-offset", str(offset)]
+        log = open(f"{d}/log", "w+")
+        p = subprocess.Popen(args, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        try:
+            ports = ports_from(offset)
+            wait_until(lambda: p.poll() is not None or http_get(("127.0.0.1", ports["http"]), "/readyz")[0] == 200, "the server", 60)
+            text = pathlib.Path(f"{d}/log").read_text()
+            assert p.poll() is None, text
+            password = re.search(r"password +(\S+)", text)[1]
+            assert f"port {ports['imaps']}" in text and f"port {ports['submissions']}" in text and f"{d}/data" in text, text
+            with smtplib.SMTP("127.0.0.1", ports["smtp"]) as s:
+                s.sendmail("x@elsewhere.test", ["me@first.test"], b"Subject: first\r\n\r\nx\r\n")
+            with imaplib.IMAP4_SSL("127.0.0.1", ports["imaps"], ssl_context=harness.client_tls()) as c:
+                c.login("me@first.test", password)
+                assert c.select("INBOX")[1] == [b"1"]
+            assert oct(os.stat(f"{d}/data").st_mode & 0o777) == "0o700"
+            assert oct(os.stat(f"{d}/data/control.sock").st_mode & 0o777) == "0o600"
+        finally:
+            p.send_signal(signal.SIGTERM)
+            p.wait(60)
+        again = subprocess.run([str(harness.BINARY), "setup", "me@first.test", "--dev", "--data", f"{d}/data"], capture_output=True, text=True,
+                               timeout=60)
+        assert again.returncode == 0 and "as before" in again.stdout, again
+
+
+def descriptors(pid):
+    out = []
+    for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            out.append(os.readlink(fd))
+        except OSError:
+            pass
+    return out
+
+
+def test_workers():
+    """workers: 2: mail is served by children that have no database open and no credential in their config."""
+    with harness.Server("sqlite-local", extra="workers: 2\nredis.url: \"\"\nadmin.token: very-secret-token\n") as server:
+        parent = server.front.popen.pid
+        children = lambda: [int(c) for c in subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True).stdout.split()]
+        wait_until(lambda: len(children()) == 2, "two workers")
+        for child in children():
+            opened = descriptors(child)
+            assert not any(".db" in o or "blobs" in o for o in opened), opened
+            config = pathlib.Path(f"/proc/{child}/fd/3").read_bytes()
+            assert b"directory.database" not in config and b"store.shards" not in config and b"secret" not in config, config
+            environment = pathlib.Path(f"/proc/{child}/environ").read_bytes()
+            assert b"secret" not in environment
+        seen = set()
+        for _ in range(20):
+            with smtplib.SMTP(*server.address("smtp")) as s:
+                s.sendmail("x@elsewhere.test", ["ann@example.test"], b"Subject: w\r\n\r\nx\r\n")
+        with imaplib.IMAP4(*server.address("imap")) as c:
+            c.login("ann@example.test", PASSWORD)
+            assert c.select("INBOX")[1] == [b"20"]
+        assert server.front.metric('thurn_connections_total{listener="smtp"}') == 20
+        victim = children()[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: len(children()) == 2 and victim not in children(), "a new worker")
+        wait_until(lambda: server.front.metric("thurn_worker_restarts_total") == 1, "the metric")
+        with smtplib.SMTP(*server.address("smtp")) as s:
+            s.sendmail("x@elsewhere.test", ["ann@example.test"], b"Subject: again\r\n\r\nx\r\n")
+        server.front.stop()
+        assert not children()
+
+
+def test_reload_and_stop():
+    """SIGHUP takes a new certificate without dropping a session; SIGTERM lets a transaction finish."""
+    with tempfile.TemporaryDirectory(prefix="thurn-cert-", dir="/tmp") as d:
+        def certificate(name):
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "9",
+                            "-subj", f"/CN={name}", "-keyout", f"{d}/k.pem", "-out", f"{d}/c.pem"], check=True, capture_output=True)
+        certificate("one.test")
+        with harness.Server("sqlite-local", extra=f"tls.certificates: ['{d}/c.pem {d}/k.pem']\ndrain_timeout: 20s\n") as server:
+            subject = lambda: ssl.get_server_certificate(server.address("imaps"))
+            old = subject()
+            held = imaplib.IMAP4(*server.address("imap"))
+            held.login("ann@example.test", PASSWORD)
+            certificate("two.test")
+            server.front.popen.send_signal(signal.SIGHUP)
+            wait_until(lambda: subject() != old, "the new certificate")
+            good = subject()
+            pathlib.Path(f"{d}/c.pem").write_text("broken")
+            server.front.popen.send_signal(signal.SIGHUP)
+            wait_until(lambda: "server.reload" in server.front.log.read_text() and "c.pem" in server.front.log.read_text(), "the complaint")
+            assert subject() == good
+            assert held.noop()[0] == "OK"
+            s = socket.create_connection(server.address("smtp"))
+            f = s.makefile("rwb")
+            for command, want in ((None, b"220"), (b"HELO x", b"250"), (b"MAIL FROM:<x@e.test>", b"250"), (b"RCPT TO:<ann@example.test>", b"250"),
+                                  (b"DATA", b"354")):
+                if command:
+                    f.write(command + b"\r\n")
+                    f.flush()
+                assert f.readline().startswith(want)
+            server.front.popen.send_signal(signal.SIGTERM)
+            wait_until(lambda: http_get(server.front.http, "/readyz")[0] != 200, "readiness to end")
+            f.write(b"Subject: late\r\n\r\nx\r\n.\r\n")
+            f.flush()
+            assert f.readline().startswith(b"250"), "the transaction was cut"
+            server.front.popen.wait(30)
+            assert server.front.popen.returncode == 0
+            try:
+                bye = held.socket().recv(1000)
+            except OSError:
+                bye = b""
+            assert b"* BYE" in bye, bye
+            server.front.start()
+            with imaplib.IMAP4(*server.address("imap")) as c:
+                c.login("ann@example.test", PASSWORD)
+                assert c.select("INBOX")[1] == [b"1"]
+
+
+def test_accounts():
+    """Ten thousand at once, refusals with their line, states, passwords, removal."""
+    with harness.Server("sqlite-local", extra="admin.token: tok\n") as server:
+        rows = [f"user{i}@example.test,{{SSHA}}2Q6FjPdJRLyKIpuTMv5Zz3fXqaeIqNHc,{'1G' if i % 2 else ''}" for i in range(10000)]
+        rows[5000] = "broken line"
+        rows[6000] = "user1@example.test,x,"
+        start = time.monotonic()
+        r = server.admin("account", "add", "--from-file", "-", stdin="\n".join(rows) + "\n", check=False)
+        took = time.monotonic() - start
+        assert r.returncode == 5 and "9998 accounts added, 2 refused" in r.stdout, (r.stdout, r.stderr[-500:])
+        assert "-:5001:" in r.stderr and "-:6001:" in r.stderr, r.stderr
+        print(f"      10,000 accounts in {took:.1f} s")
+        assert server.admin("account", "list", "--domain", "example.test").stdout.count("\n") == 10001
+        server.admin("account", "passwd", "bob@example.test", "--password-stdin", stdin="new one\n")
+
+        def login(password):
+            with imaplib.IMAP4(*server.address("imap")) as c:
+                c.login("bob@example.test", password)
+        login("new one")
+        try:
+            login(PASSWORD)
+            raise AssertionError("the old password still works")
+        except imaplib.IMAP4.error:
+            pass
+        server.admin("account", "set", "bob@example.test", "--state", "suspended")
+        try:
+            login("new one")
+            raise AssertionError("a suspended account may log in")
+        except imaplib.IMAP4.error:
+            pass
+        with smtplib.SMTP(*server.address("smtp")) as s:
+            s.ehlo()
+            s.mail("x@elsewhere.test")
+            assert 400 <= s.rcpt("bob@example.test")[0] < 500
+            assert s.rcpt("ann+tag@example.test")[0] == 250
+        server.admin("alias", "set", "team@example.test", "ann@example.test", "cleo@example.test")
+        with smtplib.SMTP(*server.address("smtp")) as s:
+            s.sendmail("x@elsewhere.test", ["team@example.test"], b"Subject: t\r\n\r\nx\r\n")
+        for name in ("ann", "cleo"):
+            with imaplib.IMAP4(*server.address("imap")) as c:
+                c.login(f"{name}@example.test", PASSWORD)
+                assert c.select("INBOX")[1] == [b"1"], name
+        server.admin("account", "remove", "cleo@example.test")
+        assert server.admin("account", "show", "cleo@example.test", check=False).returncode == 3
+        # over HTTP: with the token only
+        url = f"http://127.0.0.1:{server.ports['http']}"
+        assert server.run("--url", url, "--token", "tok", "account", "show", "ann@example.test").returncode == 0
+        assert server.run("--url", url, "--token", "bad", "account", "show", "ann@example.test", check=False).returncode != 0
+        quota = server.admin("account", "set", "ann@example.test", "--quota", "20k").stdout
+        wait_until(lambda: rcpt_full(server), "the quota to be felt", 60)
+
+
+def rcpt_full(server):
+    try:
+        with smtplib.SMTP(*server.address("smtp")) as s:
+            s.sendmail("x@elsewhere.test", ["ann@example.test"], b"Subject: big\r\n\r\n" + b"x" * 70 + b"\r\n" * 9000)
+    except (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError) as e:
+        return "5.2.2" in str(e) or "4.2.2" in str(e)
+    return False
+
+
+def test_proxy_protocol():
+    """The address in a PROXY header of a trusted balancer is the peer's; without the header nothing is served."""
+    with harness.Server("sqlite-local", listen_extra="  proxy_protocol_from: [127.0.0.0/8]\n") as server:
+        with socket.create_connection(server.address("smtp"), 10) as s:
+            s.sendall(b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 25\r\n")
+            f = s.makefile("rwb")
+            assert f.readline().startswith(b"220")
+            for line, want in ((b"EHLO client.test", b"250"), (b"MAIL FROM:<x@e.test>", b"250"), (b"RCPT TO:<ann@example.test>", b"250"),
+                               (b"DATA", b"354"), (b"Subject: p\r\n\r\nx\r\n.", b"250"), (b"QUIT", b"221")):
+                f.write(line + b"\r\n")
+                f.flush()
+                reply = f.readline()
+                while reply[3:4] == b"-":
+                    reply = f.readline()
+                assert reply.startswith(want), reply
+        with socket.create_connection(server.address("imap"), 10) as s:
+            s.sendall(b"PROXY UNKNOWN\r\n")
+            f = s.makefile("rwb")
+            f.readline()
+            f.write(f'a LOGIN ann@example.test "{PASSWORD}"\r\nb SELECT INBOX\r\nc FETCH 1 BODY.PEEK[HEADER.FIELDS (Received)]\r\nd LOGOUT\r\n'.encode())
+            f.flush()
+            assert b"[203.0.113.7]" in f.read()
+        with socket.create_connection(server.address("imap"), 10) as s:
+            s.sendall(b"a CAPABILITY\r\n")
+            assert s.makefile("rb").read() == b""
+
+
+def test_health_and_metrics():
+    with harness.Server("sqlite-local") as server:
+        assert http_get(server.front.http, "/livez")[0] == 200
+        text = http_get(server.front.http, "/metrics")[1]
+        for name in ("thurn_build_info", "thurn_fibers", "thurn_sql_commits_total", "thurn_connections_active"):
+            assert name in text, name
+        for line in text.splitlines():
+            assert re.fullmatch(r"# (HELP|TYPE) \S+ .*|[a-z_]+(\{[^}]*\})? [-+0-9.e]+", line), line
+        assert http_get(server.front.http, "/v1/accounts")[0] == 401
+        assert http_get(server.front.http, "/nothing")[0] == 404
+
+
+def main():
+    for name, test in list(globals().items()):
+        if name.startswith("test_") and (len(sys.argv) < 2 or name in sys.argv[1:]):
+            test()
+            print(f"ok    {name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

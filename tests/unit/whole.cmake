@@ -1,0 +1,23 @@
+# Tests of the whole program: protocol scripts on every backend and wiring, real mail programs, faults.
+if(TARGET thurn)
+  function(thurn_whole_test NAME)
+    cmake_parse_arguments(A "" "TIMEOUT;LABEL" "COMMAND" ${ARGN})
+    add_test(NAME ${A_LABEL}.${NAME} COMMAND /usr/bin/python3 -B ${A_COMMAND} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+    set_tests_properties(${A_LABEL}.${NAME} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS ${A_LABEL}
+      ENVIRONMENT "THURN_BINARY=$<TARGET_FILE:thurn>;ASAN_OPTIONS=detect_stack_use_after_return=1:exitcode=99")
+  endfunction()
+  set(tests ${CMAKE_SOURCE_DIR}/tests)
+  foreach(combo sqlite-local sqlite-remote pg-local pg-remote)
+    thurn_whole_test(${combo} LABEL protocol TIMEOUT 300 COMMAND ${tests}/protocol/run.py ${combo})
+  endforeach()
+  foreach(combo sqlite-local pg-remote)
+    thurn_whole_test(clients-${combo} LABEL integration TIMEOUT 300 COMMAND ${tests}/integration/test_clients.py ${combo})
+    thurn_whole_test(relay-${combo} LABEL integration TIMEOUT 300 COMMAND ${tests}/integration/test_relay.py ${combo})
+  endforeach()
+  # Every tenth sample here; the whole corpus by hand: tests/integration/test_corpus.py COMBO
+  thurn_whole_test(corpus-sqlite-local LABEL integration TIMEOUT 600 COMMAND ${tests}/integration/test_corpus.py sqlite-local 10)
+  thurn_whole_test(corpus-pg-remote LABEL integration TIMEOUT 600 COMMAND ${tests}/integration/test_corpus.py pg-remote 20)
+  foreach(t bad_config bad_input operations)
+    thurn_whole_test(${t} LABEL integration TIMEOUT 300 COMMAND ${tests}/integration/test_${t}.py)
+  endforeach()
+endif()
