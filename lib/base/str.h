@@ -64,7 +64,8 @@ struct cursor {
 };
 static inline struct cursor cur_of(str s)
 {
-    return (struct cursor){(const unsigned char *)s.p, (const unsigned char *)s.p + s.n};
+    const unsigned char *p = (const unsigned char *)(s.p ? s.p : ""); /* NULL + 0 is undefined */
+    return (struct cursor){p, p + s.n};
 }
 static inline size_t cur_left(const struct cursor *c)
 {
