@@ -150,6 +150,8 @@ static void read_addresses(struct mime_keeper *k, str value, struct address_list
         *list = (struct address_list){more.v, kept, more.is_cut};
         return;
     }
+    if (kept == 0)
+        return;
     struct mail_address *v = arena_array(k->a, struct mail_address, list->n + kept);
     memcpy(v, list->v, list->n * sizeof(*v));
     memcpy(v + list->n, more.v, kept * sizeof(*v));
