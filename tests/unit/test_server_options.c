@@ -1,0 +1,101 @@
+#include "base_test.h"
+
+#include "server/metrics_sum.h"
+#include "server/options.h"
+
+static char *words[32];
+
+/* A command line that options_parse may reorder. */
+static bool parse(struct options *o, struct err *err, const char *line)
+{
+    static char copy[512];
+    snprintf(copy, sizeof(copy), "thurn %s", line);
+    int n = 0;
+    for (char *p = copy; *p;) {
+        words[n++] = p;
+        p += strcspn(p, " ");
+        if (*p)
+            *p++ = '\0';
+    }
+    words[n] = NULL;
+    return options_parse(o, n, words, err);
+}
+
+static void takes_globals_before_and_after_the_verb(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {"--data /d --dev account add x@y --quota 1G", "account --dev add --data=/d x@y --quota 1G",
+                                        "account add x@y --quota 1G --data /d --dev", "account add x@y --quota 1G -- --data /d --dev"};
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+        struct options o;
+        struct err err = ERR_INIT;
+        const char *quota;
+        assert_ok(parse(&o, &err, lines[i]), &err);
+        assert_string_equal(o.verb, "account");
+        assert_string_equal(o.data, "/d");
+        assert_true(o.is_dev);
+        assert_ok(options_take(&o, "--quota", &quota, &err), &err);
+        assert_string_equal(quota, "1G");
+        assert_ok(options_finish(&o, 2, 2, "usage", &err), &err);
+        assert_string_equal(o.args[1], "x@y");
+    }
+}
+
+static void refuses_what_it_does_not_know(void **state)
+{
+    (void)state;
+    struct options o;
+    struct err err = ERR_INIT;
+    const char *value;
+    assert_fails(parse(&o, &err, "serve --data"), &err, ERR_INVALID);
+    assert_fails(parse(&o, &err, "serve --dev=1"), &err, ERR_INVALID);
+    err_clear(&err);
+    assert_ok(parse(&o, &err, "serve --colour --database x"), &err);
+    assert_fails(options_finish(&o, 0, 9, "serve", &err), &err, ERR_INVALID);
+    assert_non_null(strstr(err.msg, "--colour"));
+    err_clear(&err);
+    assert_ok(parse(&o, &err, "account list --domain"), &err);
+    assert_fails(options_take(&o, "--domain", &value, &err), &err, ERR_INVALID);
+    err_clear(&err);
+    assert_ok(parse(&o, &err, ""), &err);
+    assert_null(o.verb);
+}
+
+static void dev_stays_on_loopback(void **state)
+{
+    (void)state;
+    struct options o;
+    struct err err = ERR_INIT;
+    struct config c;
+    assert_ok(parse(&o, &err, "serve --dev --data /nowhere --port-offset 7000 --roles store,auth"), &err);
+    assert_ok(options_config(&o, &c, &err), &err);
+    size_t n;
+    assert_str(config_list(&c, CFG_LISTEN_SMTP, &n)[0], S("127.0.0.1:25"));
+    assert_int_equal(n, 1);
+    assert_str(config_list(&c, CFG_LISTEN_LMTP, &n)[0], S("127.0.0.1:24"));
+    assert_str(config_str(&c, CFG_PLAIN_LOGIN), S("loopback"));
+    assert_int_equal(config_int(&c, CFG_PORT_OFFSET), 7000);
+    assert_str(config_list(&c, CFG_ROLES, &n)[1], S("auth"));
+    assert_int_equal(n, 2);
+    assert_true(config_str(&c, CFG_HOSTNAME).n > 0);
+    config_done(&c);
+}
+
+static void sums_pages(void **state)
+{
+    (void)state;
+    const str pages[] = {S_INIT("# HELP a x\n# TYPE a counter\na 1\nb{l=\"x y\"} 2.5\nc 10\n"),
+                         S_INIT("# HELP a x\n# TYPE a counter\na 2\nb{l=\"x y\"} 0.25\nb{l=\"z\"} 1\n")};
+    BUF(out, 4096);
+    metrics_sum(pages, 2, &out);
+    assert_str(buf_str(&out), S("# HELP a x\n# TYPE a counter\na 3\nb{l=\"x y\"} 2.75\nc 10\nb{l=\"z\"} 1\n"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(takes_globals_before_and_after_the_verb), cmocka_unit_test(refuses_what_it_does_not_know),
+        cmocka_unit_test(dev_stays_on_loopback),                   cmocka_unit_test(sums_pages),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
