@@ -98,3 +98,12 @@ str arena_printf(struct arena *a, const char *fmt, ...)
     va_end(ap);
     return s;
 }
+
+bool arena_owns(const struct arena *a, const void *p)
+{
+    const char *at = p;
+    for (const struct arena_chunk *c = a->head; c; c = c->next)
+        if (at >= c->data && at < c->data + c->size)
+            return true;
+    return false;
+}

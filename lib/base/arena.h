@@ -34,6 +34,9 @@ char *arena_strz(struct arena *a, str s);        /* the same as a C string */
 str arena_printf(struct arena *a, const char *fmt, ...) PRINTF(2, 3);
 str arena_vprintf(struct arena *a, const char *fmt, va_list ap) PRINTF(2, 0);
 
+/* Whether p points into memory of this arena. */
+bool arena_owns(const struct arena *a, const void *p);
+
 /* `struct arena x` with scope: ARENA(name, cap); */
 static inline void arena_scope_done_(struct arena *a)
 {

@@ -43,7 +43,7 @@ void batch_free(struct batch *b)
         return;
     CHECK(b, BATCH_MAGIC);
     while (b->n_committers > 0)
-        fiber_cond_wait_deaf(&b->at_rest);
+        fiber_cond_wait_uninterrupted(&b->at_rest);
     assert(b->n_queued == 0);
     map64_done(&b->busy_keys);
     b->magic = 0;

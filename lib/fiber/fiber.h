@@ -100,6 +100,7 @@ struct fiber_cond {
 };
 void fiber_cond_init(struct fiber_cond *c);
 FIBER bool fiber_cond_wait(struct fiber_cond *c, struct err *err) WARN_UNUSED;
+FIBER void fiber_cond_wait_uninterrupted(struct fiber_cond *c); /* until signalled: for joining what is sure to end */
 void fiber_cond_signal(struct fiber_cond *c);    /* wakes one */
 void fiber_cond_broadcast(struct fiber_cond *c); /* wakes all */
 

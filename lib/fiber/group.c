@@ -35,5 +35,5 @@ void fiber_group_done(struct fiber_group *g)
 {
     fiber_group_cancel(g);
     while (g->n > 0) /* the children hold the group's address */
-        fiber_cond_wait_deaf(&g->ended);
+        fiber_cond_wait_uninterrupted(&g->ended);
 }

@@ -57,7 +57,6 @@ bool fiber_may_wait(struct err *err) WARN_UNUSED;
 /* fiber_wait and fiber_wait_uninterrupted with a word for the debugger. */
 FIBER bool fiber_wait_for(const char *what, struct err *err) WARN_UNUSED;
 FIBER void fiber_wait_deaf(const char *what);
-FIBER void fiber_cond_wait_deaf(struct fiber_cond *c);
 void fiber_make_ready(struct fiber *f, enum fiber_wake_reason why);
 /* Run the fibers that are ready now, each once. */
 void fiber_run_ready(void);

@@ -95,7 +95,7 @@ void work_lane_free(struct work_lane *lane)
     CHECK(lane, LANE_MAGIC);
     /* After the loop's end nothing can be under way: a fiber that waits for the lane keeps the loop alive. */
     while (lane->n_in > 0)
-        fiber_cond_wait_deaf(&lane->emptied);
+        fiber_cond_wait_uninterrupted(&lane->emptied);
     (void)pthread_mutex_lock(&lane->lock);
     lane->is_stopping = true;
     (void)pthread_cond_signal(&lane->more);

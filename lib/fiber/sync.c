@@ -41,7 +41,7 @@ bool fiber_cond_wait(struct fiber_cond *c, struct err *err)
     return wait_in(&c->waiters, "condition", err);
 }
 
-void fiber_cond_wait_deaf(struct fiber_cond *c)
+void fiber_cond_wait_uninterrupted(struct fiber_cond *c)
 {
     struct fiber *self = fiber_self();
     assert(self);

@@ -140,16 +140,6 @@ static bool read_proxy_header(struct stream *s, struct err *err)
     return true;
 }
 
-static void hand_on(struct listener *l, struct stream *s)
-{
-    s->opts = l->opts.stream;
-    if (!s->opts.input_max)
-        s->opts.input_max = (size_t)64 * 1024;
-    if (!s->opts.output_high)
-        s->opts.output_high = (size_t)256 * 1024;
-    l->opts.accept(l->opts.arg, s);
-}
-
 /* TLS with the plain bytes that came behind the PROXY header: they are the peer's hello. */
 static bool start_tls(struct listener *l, struct stream *s, struct err *err)
 {
@@ -189,7 +179,7 @@ static void prepare(void *arg)
         stream_close(p.stream);
         return;
     }
-    hand_on(l, p.stream);
+    l->opts.accept(l->opts.arg, p.stream);
 }
 
 static void take(struct listener *l, struct stream *s)
@@ -211,7 +201,7 @@ static void take(struct listener *l, struct stream *s)
         return;
     }
     if (!has_proxy && !l->opts.implicit_tls) {
-        hand_on(l, s);
+        l->opts.accept(l->opts.arg, s);
         return;
     }
     struct err err = ERR_INIT;

@@ -76,6 +76,12 @@ static void keep_cipher(struct stream *s, str bytes)
     buf_add(&s->cipher, bytes);
 }
 
+void stream_fail(struct stream *s, const char *why)
+{
+    CHECK(s, STREAM_MAGIC);
+    stream_broke(s, ERR_UNAVAILABLE, why);
+}
+
 static void close_now(struct stream *s);
 
 static void on_end(struct stream *s, int status)
@@ -306,6 +312,12 @@ bool stream_at_end(const struct stream *s)
 
 /* --- life --- */
 
+/* The three swap their memory, so all have the same. */
+void stream_set_caps(struct stream *s)
+{
+    s->out.cap = s->queue.cap = s->wire.cap = s->opts.output_high * 2 + OUTPUT_SLACK;
+}
+
 struct stream *stream_new(int family, const struct stream_opts *opts, struct err *err)
 {
     struct stream *s = xnew(struct stream);
@@ -320,9 +332,7 @@ struct stream *stream_new(int family, const struct stream_opts *opts, struct err
     buf_init(&s->in, INPUT_CAP);
     buf_init(&s->late, INPUT_CAP);
     buf_init(&s->cipher, 4 * READ_BUFFER);
-    buf_init(&s->out, s->opts.output_high + OUTPUT_SLACK);
-    buf_init(&s->queue, s->opts.output_high * 2 + OUTPUT_SLACK);
-    buf_init(&s->wire, s->opts.output_high * 2 + OUTPUT_SLACK);
+    stream_set_caps(s);
     int r = family == AF_UNIX ? uv_pipe_init(fiber_loop(), &s->pipe, 0) : uv_tcp_init(fiber_loop(), &s->tcp);
     if (r != 0) {
         free(s);

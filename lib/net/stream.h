@@ -43,6 +43,8 @@ struct stream *stream_from_fd(int fd, const struct stream_opts *opts, struct err
  */
 void stream_close(struct stream *s);
 void stream_abort(struct stream *s);
+/* Make every call on it, also those under way, fail with UNAVAILABLE. It is still to be closed. */
+void stream_fail(struct stream *s, const char *why);
 DEFINE_CLEANUP(struct stream, stream_close)
 
 /* --- input --- */
@@ -66,10 +68,13 @@ void stream_set_min_rate(struct stream *s, uint64_t bytes_per_s);
 FIBER bool stream_write(struct stream *s, str bytes, struct err *err) WARN_UNUSED;
 FIBER bool stream_printf(struct stream *s, struct err *err, const char *fmt, ...) PRINTF(3, 4) WARN_UNUSED;
 FIBER bool stream_flush(struct stream *s, struct err *err) WARN_UNUSED;
+/* Send, and wait until no more than `mark` bytes are pending. */
+FIBER bool stream_drain(struct stream *s, size_t mark, struct err *err) WARN_UNUSED;
 /* From the loop, without suspending: false (and nothing written) when it would pass the high-water mark. For untagged
  * updates to idle sessions and for goodbyes. */
 bool stream_try_write(struct stream *s, str bytes);
 size_t stream_output_pending(const struct stream *s);
+void stream_set_output_high(struct stream *s, size_t n);
 
 /* --- idle --- */
 typedef void (*stream_ready_fn)(void *arg);

@@ -74,6 +74,7 @@ struct stream {
 
 /* A stream whose handle is initialised for this family and not open yet. */
 struct stream *stream_new(int family, const struct stream_opts *opts, struct err *err) WARN_UNUSED;
+void stream_set_caps(struct stream *s); /* of the output buffers, by opts.output_high */
 /* The handle is open: learn the addresses, set the options. */
 void stream_opened(struct stream *s);
 

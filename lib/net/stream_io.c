@@ -162,6 +162,13 @@ size_t stream_output_pending(const struct stream *s)
     return s->out.n + s->queue.n + s->wire.n;
 }
 
+void stream_set_output_high(struct stream *s, size_t n)
+{
+    CHECK(s, STREAM_MAGIC);
+    s->opts.output_high = n;
+    stream_set_caps(s);
+}
+
 static bool is_broken(const struct stream *s, struct err *err)
 {
     if (!err_is_set(&s->failure))
@@ -217,11 +224,16 @@ bool stream_printf(struct stream *s, struct err *err, const char *fmt, ...)
     return settle(s, err);
 }
 
-bool stream_flush(struct stream *s, struct err *err)
+bool stream_drain(struct stream *s, size_t mark, struct err *err)
 {
     CHECK(s, STREAM_MAGIC);
     stream_send(s);
-    return wait_until_below(s, 0, err);
+    return wait_until_below(s, mark, err);
+}
+
+bool stream_flush(struct stream *s, struct err *err)
+{
+    return stream_drain(s, 0, err);
 }
 
 static void flush_at_turn_end(void *arg)

@@ -22,7 +22,8 @@ struct rpc_client_opts {
     const ProtobufCServiceDescriptor *service;
     const str *nodes;                 /* "127.0.0.1:7001", "store.mail.svc:7001", "unix:/run/x.sock" */
     size_t n_nodes;
-    struct tls_client *tls;           /* NULL = plain (Unix sockets, tests) */
+    struct tls_client *tls;           /* NULL = plain (Unix sockets, tests); the server's certificate is for `name` */
+    const char *role;                 /* our own, as our certificate says it; NULL = "client" */
     struct dns *dns;                  /* NULL = no names among nodes */
     unsigned connect_timeout_ms;      /* default 2000 */
 };

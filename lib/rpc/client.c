@@ -1,0 +1,340 @@
+#include "rpc/client.h"
+
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "base/num.h"
+#include "fiber/loop.h"
+#include "rpc/node.h"
+
+#define REMOTE_MAGIC 0x49c10001u
+#define CONNECT_TIMEOUT_MS 2000
+#define RESOLVE_EVERY_MS 5000
+#define RESOLVE_TIMEOUT_MS 5000
+#define ATTEMPTS_MAX 4
+#define RETRY_PAUSE_MS 50
+#define NODES_MAX 256u
+
+/* --- which nodes there are --- */
+
+static struct rpc_node *find(const struct rpc_remote *r, const struct net_addr *a)
+{
+    char text[NET_ADDR_TEXT_MAX];
+    str want = net_addr_format(a, text);
+    LIST_EACH(&r->nodes, n) {
+        struct rpc_node *node = LIST_ITEM(n, struct rpc_node, node);
+        if (str_eq(want, str_c(node->text)))
+            return node;
+    }
+    return NULL;
+}
+
+static void want(struct rpc_remote *r, const struct net_addr *a, unsigned *n_wanted)
+{
+    if (*n_wanted >= NODES_MAX)
+        return;
+    struct rpc_node *n = find(r, a);
+    if (!n)
+        n = node_new(r, a);
+    n->is_removed = false;
+    ++*n_wanted;
+}
+
+/* "host:port" whose host is no address. */
+static bool host_parse(str s, str *host, uint16_t *port)
+{
+    ptrdiff_t colon = str_rfind(s, ':');
+    uint32_t n;
+    if (colon <= 0 || !num_u32(str_slice(s, (size_t)colon + 1, SIZE_MAX), 65535, &n))
+        return false;
+    *host = str_slice(s, 0, (size_t)colon);
+    *port = (uint16_t)n;
+    return str_find(*host, ':') < 0 && str_find(*host, '/') < 0;
+}
+
+/* Look the names up and bring the nodes in line. A name that cannot be resolved now keeps nothing alive but is tried again;
+ * when none can, the nodes stay as they are. */
+static bool resolve(struct rpc_remote *r, struct err *err)
+{
+    FIBER_DEADLINE(RESOLVE_TIMEOUT_MS);
+    ARENA(a, 1 << 20);
+    struct net_addr *found[64] = {NULL};
+    size_t n_found[64] = {0};
+    unsigned n_good = 0;
+    for (size_t i = 0; i < r->n_hosts; i++) {
+        str host;
+        uint16_t port;
+        bool is_secure;
+        if (!host_parse(r->hosts[i], &host, &port))
+            continue;
+        err_clear(err);
+        if (!dns_ips(r->dns, host, &a, &found[i], &n_found[i], &is_secure, err))
+            continue;
+        n_good++;
+        for (size_t k = 0; k < n_found[i]; k++)
+            net_addr_set_port(&found[i][k], port);
+    }
+    r->resolved_at_ms = clock_mono_ms();
+    if (n_good == 0)
+        return false;
+    err_clear(err);
+    LIST_EACH(&r->nodes, n)
+        LIST_ITEM(n, struct rpc_node, node)->is_removed = true;
+    unsigned n_wanted = 0;
+    for (size_t i = 0; i < r->n_hosts; i++) {
+        struct net_addr literal;
+        struct err ignored = ERR_INIT;
+        if (net_addr_parse(r->hosts[i], &literal, &ignored))
+            want(r, &literal, &n_wanted);
+        for (size_t k = 0; k < n_found[i]; k++)
+            want(r, &found[i][k], &n_wanted);
+    }
+    LIST_EACH(&r->nodes, n) {
+        struct rpc_node *node = LIST_ITEM(n, struct rpc_node, node);
+        if (node->is_removed)
+            node_settle(node);
+    }
+    return true;
+}
+
+static void resolver(void *arg)
+{
+    struct rpc_remote *r = arg;
+    struct err err = ERR_INIT;
+    if (!resolve(r, &err)) /* the nodes stay; the next look is soon */
+        err_clear(&err);
+    r->is_resolving = false;
+    r->n_users--;
+    fiber_cond_broadcast(&r->changed);
+}
+
+/* Names are looked up before the first call, and behind the back of later ones. */
+static bool know_nodes(struct rpc_remote *r, struct err *err)
+{
+    if (!r->has_names)
+        return true;
+    if (!r->is_resolving && (r->resolved_at_ms == 0 || clock_mono_ms() - r->resolved_at_ms > RESOLVE_EVERY_MS)) {
+        r->is_resolving = true;
+        r->n_users++;
+        fiber_spawn_system("rpc.resolve", resolver, r);
+    }
+    while (r->is_resolving && list_empty(&r->nodes))
+        if (!fiber_cond_wait(&r->changed, err))
+            return false;
+    return true;
+}
+
+/* --- choosing --- */
+
+static uint64_t mix(uint64_t v)
+{
+    v = (v ^ (v >> 30)) * 0xbf58476d1ce4e5b9ull;
+    v = (v ^ (v >> 27)) * 0x94d049bb133111ebull;
+    return v ^ (v >> 31);
+}
+
+/* Rendezvous hashing by key; without one, the node with the fewest calls. `not` is taken only when it is the only one. */
+static struct rpc_node *pick(const struct rpc_remote *r, uint64_t key, const struct rpc_node *not )
+{
+    struct rpc_node *best = NULL;
+    uint64_t best_score = 0;
+    LIST_EACH(&r->nodes, l) {
+        struct rpc_node *n = LIST_ITEM(l, struct rpc_node, node);
+        if (!node_is_healthy(n))
+            continue;
+        uint64_t score = key ? mix(n->hash ^ mix(key)) >> 1 : UINT64_MAX / 2 - (n->n_calls + n->n_waiting);
+        if (n == not )
+            score = 0;
+        if (!best || score > best_score) {
+            best = n;
+            best_score = score;
+        }
+    }
+    return best;
+}
+
+static bool no_node(const struct rpc_remote *r, struct err *err)
+{
+    const char *why = "none is known";
+    LIST_EACH(&r->nodes, l) {
+        const struct rpc_node *n = LIST_ITEM(l, struct rpc_node, node);
+        why = err_is_set(&n->failure) ? n->failure.msg : "going away";
+    }
+    return err_set(err, ERR_UNAVAILABLE, "no node of '%s' can be reached: %s", r->name, why);
+}
+
+/* One attempt. *node is what was tried. */
+static bool attempt(struct rpc_remote *r, unsigned method, const ProtobufCMessage *request, struct rpc_call *c,
+                    const struct rpc_node **node, bool *is_retryable)
+{
+    *is_retryable = true;
+    if (!know_nodes(r, &c->err))
+        return false;
+    struct rpc_node *n = pick(r, c->route_key, *node);
+    *node = n;
+    if (!n)
+        return no_node(r, &c->err);
+    if (!node_connect(n, &c->err))
+        return false;
+    return node_call(n, method, request, c, is_retryable);
+}
+
+static void leave(struct rpc_remote *r)
+{
+    r->n_users--;
+    if (r->is_closing)
+        fiber_cond_broadcast(&r->changed);
+}
+
+static void invoke(ProtobufCService *service, unsigned method, const ProtobufCMessage *request, ProtobufCClosure closure,
+                   void *closure_data)
+{
+    struct rpc_remote *r = (struct rpc_remote *)(void *)service;
+    struct rpc_call *c = closure_data;
+    CHECK(r, REMOTE_MAGIC);
+    c->transport = r;
+    r->n_users++;
+    const struct rpc_node *node = NULL;
+    for (int i = 1;; i++) {
+        bool is_retryable;
+        if (attempt(r, method, request, c, &node, &is_retryable))
+            break;
+        if (c->err.kind != ERR_UNAVAILABLE || !is_retryable || i == ATTEMPTS_MAX || r->is_closing)
+            break;
+        struct err slept = ERR_INIT;
+        int64_t pause = RETRY_PAUSE_MS << i;
+        if (!fiber_sleep_ms(pause / 2 + (int64_t)random_below((uint64_t)pause), &slept))
+            break; /* what the call failed with says more than that its time is up */
+        metric_inc(M_RPC_RETRIES);
+        err_clear(&c->err);
+    }
+    leave(r);
+    closure(err_is_set(&c->err) ? NULL : c->reply, c);
+}
+
+/* --- life --- */
+
+static bool add_hosts(struct rpc_remote *r, const struct rpc_client_opts *opts, struct err *err)
+{
+    if (opts->n_nodes == 0 || opts->n_nodes > 64)
+        return err_set(err, ERR_INVALID, "'%s' needs 1 to 64 addresses", opts->name);
+    r->hosts = xcalloc(opts->n_nodes, sizeof(*r->hosts));
+    for (; r->n_hosts < opts->n_nodes; r->n_hosts++)
+        r->hosts[r->n_hosts] = str_n(str_dup(opts->nodes[r->n_hosts]), opts->nodes[r->n_hosts].n);
+    unsigned n_wanted = 0;
+    for (size_t i = 0; i < r->n_hosts; i++) {
+        struct net_addr a;
+        struct err ignored = ERR_INIT;
+        str host;
+        uint16_t port;
+        if (net_addr_parse(r->hosts[i], &a, &ignored))
+            want(r, &a, &n_wanted);
+        else if (!host_parse(r->hosts[i], &host, &port))
+            return err_set(err, ERR_INVALID, "'%.*s': expected HOST:PORT or unix:PATH", STR_ARG(r->hosts[i]));
+        else if (!r->dns)
+            return err_set(err, ERR_INVALID, "'%.*s' is a name, and there is no DNS here", STR_ARG(r->hosts[i]));
+        else
+            r->has_names = true;
+    }
+    return true;
+}
+
+static void free_remote(struct rpc_remote *r)
+{
+    while (!list_empty(&r->nodes))
+        node_free(LIST_ITEM(list_first(&r->nodes), struct rpc_node, node));
+    for (size_t i = 0; i < r->n_hosts; i++)
+        free((char *)(uintptr_t)r->hosts[i].p);
+    free(r->hosts);
+    free(r->name);
+    free(r->role);
+    r->magic = 0;
+    free(r);
+}
+
+ProtobufCService *rpc_client_new(const struct rpc_client_opts *opts, struct err *err)
+{
+    struct rpc_remote *r = xnew(struct rpc_remote);
+    r->base.descriptor = opts->service;
+    r->base.invoke = invoke;
+    r->magic = REMOTE_MAGIC;
+    r->name = xstrdup(opts->name);
+    r->role = xstrdup(opts->role ? opts->role : "client");
+    r->tls = opts->tls;
+    r->dns = opts->dns;
+    r->connect_timeout_ms = opts->connect_timeout_ms ? opts->connect_timeout_ms : CONNECT_TIMEOUT_MS;
+    list_init(&r->nodes);
+    fiber_cond_init(&r->changed);
+    if (!add_hosts(r, opts, err)) {
+        free_remote(r);
+        return NULL;
+    }
+    return &r->base;
+}
+
+static struct rpc_remote *remote_of(ProtobufCService *client)
+{
+    struct rpc_remote *r = (struct rpc_remote *)(void *)client;
+    CHECK(r, REMOTE_MAGIC);
+    return r;
+}
+
+void rpc_client_free(ProtobufCService *client)
+{
+    if (!client)
+        return;
+    struct rpc_remote *r = remote_of(client);
+    static const struct err why = {ERR_CANCELLED, "the client closes"};
+    r->is_closing = true;
+    LIST_EACH(&r->nodes, l) {
+        struct rpc_node *n = LIST_ITEM(l, struct rpc_node, node);
+        if (n->connector)
+            fiber_cancel(n->connector);
+        else
+            node_close(n, &why);
+    }
+    while (r->n_users > 0) /* they unwind; whoever still calls is soon done with it */
+        fiber_cond_wait_uninterrupted(&r->changed);
+    free_remote(r);
+}
+
+bool rpc_client_each(ProtobufCService *client, unsigned method, const ProtobufCMessage *request, struct arena *a,
+                     void (*fn)(void *arg, const ProtobufCMessage *reply, const struct err *err), void *arg, struct err *err)
+{
+    struct rpc_remote *r = remote_of(client);
+    r->n_users++;
+    if (!know_nodes(r, err)) {
+        leave(r);
+        return false;
+    }
+    struct rpc_node *nodes[NODES_MAX];
+    size_t n = 0;
+    LIST_EACH(&r->nodes, l) {
+        struct rpc_node *node = LIST_ITEM(l, struct rpc_node, node);
+        if (!node->is_removed && n < NODES_MAX) {
+            node->n_waiting++; /* it stays while the others are asked */
+            nodes[n++] = node;
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct rpc_call c;
+        bool is_retryable;
+        rpc_call_init(&c, a);
+        c.principal.rights = RPC_RIGHT_SYSTEM | RPC_RIGHT_ADMIN;
+        c.transport = r;
+        bool ok = node_connect(nodes[i], &c.err) && node_call(nodes[i], method, request, &c, &is_retryable);
+        fn(arg, ok ? c.reply : NULL, &c.err);
+        nodes[i]->n_waiting--;
+        node_settle(nodes[i]);
+    }
+    bool ok = n > 0 || no_node(r, err);
+    leave(r);
+    return ok;
+}
+
+unsigned rpc_client_healthy(ProtobufCService *client)
+{
+    unsigned n = 0;
+    LIST_EACH(&remote_of(client)->nodes, l)
+        n += LIST_ITEM(l, struct rpc_node, node)->state == NODE_UP && !LIST_ITEM(l, struct rpc_node, node)->is_going_away;
+    return n;
+}
