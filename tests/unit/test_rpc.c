@@ -214,7 +214,7 @@ static void basics(struct setting *s)
         CALL(c);
         c.principal.account_id = 77;
         c.trace_id = 99;
-        const Thurn__AuthenticateReply *r;
+        const Thurn__AuthenticateReply *r = NULL;
         if (!login(s->client, &c, "anna", &r))
             fail_msg("%s", c.err.msg);
         assert_string_equal(r->address, "<anna>");
@@ -236,7 +236,7 @@ static void basics(struct setting *s)
         char *addresses[] = {(char *)(uintptr_t)"a@b"};
         q.addresses = addresses;
         q.n_addresses = 1;
-        const Thurn__ResolveReply *r;
+        const Thurn__ResolveReply *r = NULL;
         assert_true(auth_resolve(&c, s->client, &q, &r));
         assert_int_equal(r->n_resolutions, 100);
         for (size_t i = 0; i < 100; i++) {
@@ -304,9 +304,12 @@ static bool body_write(struct rpc_sink *sink, str piece, struct err *err)
         return err_set(err, ERR_LIMIT, "sink failed");
     return fiber_yield(err);
 }
-static struct body new_body(size_t size)
+static void body_init(struct body *b, size_t size)
 {
-    return (struct body){.source.read = body_read, .sink.write = body_write, .size = size};
+    memset(b, 0, sizeof(*b));
+    b->source.read = body_read;
+    b->sink.write = body_write;
+    b->size = size;
 }
 
 static void bodies(struct setting *s)
@@ -314,12 +317,12 @@ static void bodies(struct setting *s)
     static const size_t sizes[] = {0, 1, 65536, 262144, 262145, 3000000};
     for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
         static struct body b;
-        b = new_body(sizes[i]);
+        body_init(&b, sizes[i]);
         CALL(c);
         c.body = &b.source;
         c.out = &b.sink;
         Thurn__TakeRequest q = THURN__TAKE_REQUEST__INIT;
-        const Thurn__TakeReply *r;
+        const Thurn__TakeReply *r = NULL;
         if (!auth_take(&c, s->client, &q, &r))
             fail_msg("%zu: %s", sizes[i], c.err.msg);
         assert_int_equal(r->retry_after_ms, sizes[i]);
@@ -332,7 +335,7 @@ static void bodies(struct setting *s)
         const char *why;
     } failures[] = {{500000, 0, 0, "source failed"}, {0, 500000, 0, "sink failed"}, {0, 0, 100000, "too much"}};
     for (size_t i = 0; i < ARRAY_LEN(failures); i++) {
-        b = new_body(3000000);
+        body_init(&b, 3000000);
         b.fail_at = failures[i].fail_at;
         b.stop_at = failures[i].stop_at;
         CALL(c);
