@@ -42,7 +42,7 @@ struct ip_count {
 /* One accepted connection's place; goes with the stream. */
 struct place {
     struct listener *listener;
-    struct ip_count *ip; /* NULL = not counted (Unix sockets, no limit) */
+    struct ip_count *ip; /* NULL = not counted */
     char key[NET_ADDR_TEXT_MAX];
 };
 
@@ -82,11 +82,11 @@ static void on_gone(void *arg)
     free_if_done(l);
 }
 
-/* Count the stream by its peer's address. False over the limit. */
+/* Count the stream by its peer's address (loopback and Unix sockets are not counted). False over the limit. */
 static bool enter_ip(struct place *p, const struct stream *s)
 {
     struct listener *l = p->listener;
-    if (l->opts.max_per_ip == 0 || net_addr_is_unix(stream_peer(s)))
+    if (l->opts.max_per_ip == 0 || net_addr_is_loopback(stream_peer(s)))
         return true;
     str key = net_addr_limit_key(stream_peer(s), p->key);
     struct ip_count *c = map_get(&l->per_ip, key);

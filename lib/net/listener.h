@@ -21,7 +21,7 @@ struct listener_opts {
     const struct net_cidr *proxy_from; /* networks whose connections start with a PROXY header */
     size_t n_proxy_from;
     unsigned max_connections;       /* of this listener; above it: refuse_text and close */
-    unsigned max_per_ip;            /* 0 = no limit */
+    unsigned max_per_ip;            /* 0 = no limit; loopback is not limited */
     str refuse_text;                /* sent in the clear to a refused connection (plain listeners only) */
     unsigned handshake_timeout_ms;  /* default 30000 */
     struct stream_opts stream;

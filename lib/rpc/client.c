@@ -9,9 +9,11 @@
 #define REMOTE_MAGIC 0x49c10001u
 #define CONNECT_TIMEOUT_MS 2000
 #define RESOLVE_EVERY_MS 5000
+#define KEEP_EVERY_MS 1000
 #define RESOLVE_TIMEOUT_MS 5000
 #define ATTEMPTS_MAX 4
 #define RETRY_PAUSE_MS 50
+#define RETRY_WAIT_MAX_MS 1000 /* for a node that is left alone; one that is so for longer is given up on */
 #define NODES_MAX 256u
 
 /* --- which nodes there are --- */
@@ -28,15 +30,27 @@ static struct rpc_node *find(const struct rpc_remote *r, const struct net_addr *
     return NULL;
 }
 
-static void want(struct rpc_remote *r, const struct net_addr *a, unsigned *n_wanted)
+static void want(struct rpc_remote *r, const struct net_addr *a, str host, unsigned *n_wanted)
 {
     if (*n_wanted >= NODES_MAX)
         return;
     struct rpc_node *n = find(r, a);
     if (!n)
-        n = node_new(r, a);
+        n = node_new(r, a, host);
     n->is_removed = false;
     ++*n_wanted;
+}
+
+/* An address and not a name. */
+static bool want_literal(struct rpc_remote *r, str text, unsigned *n_wanted)
+{
+    struct net_addr a;
+    struct err ignored = ERR_INIT;
+    char ip[NET_ADDR_TEXT_MAX];
+    if (!net_addr_parse(text, &a, &ignored))
+        return false;
+    want(r, &a, net_ip_format(&a, ip), n_wanted);
+    return true;
 }
 
 /* "host:port" whose host is no address. */
@@ -81,12 +95,11 @@ static bool resolve(struct rpc_remote *r, struct err *err)
         LIST_ITEM(n, struct rpc_node, node)->is_removed = true;
     unsigned n_wanted = 0;
     for (size_t i = 0; i < r->n_hosts; i++) {
-        struct net_addr literal;
-        struct err ignored = ERR_INIT;
-        if (net_addr_parse(r->hosts[i], &literal, &ignored))
-            want(r, &literal, &n_wanted);
-        for (size_t k = 0; k < n_found[i]; k++)
-            want(r, &found[i][k], &n_wanted);
+        (void)want_literal(r, r->hosts[i], &n_wanted);
+        str host;
+        uint16_t port;
+        for (size_t k = 0; k < n_found[i] && host_parse(r->hosts[i], &host, &port); k++)
+            want(r, &found[i][k], host, &n_wanted);
     }
     LIST_EACH(&r->nodes, n) {
         struct rpc_node *node = LIST_ITEM(n, struct rpc_node, node);
@@ -107,16 +120,30 @@ static void resolver(void *arg)
     fiber_cond_broadcast(&r->changed);
 }
 
-/* Names are looked up before the first call, and behind the back of later ones. */
+static void resolve_behind(struct rpc_remote *r)
+{
+    if (!r->has_names || r->is_resolving || r->is_closing ||
+        (r->resolved_at_ms != 0 && clock_mono_ms() - r->resolved_at_ms < RESOLVE_EVERY_MS))
+        return;
+    r->is_resolving = true;
+    r->n_users++;
+    fiber_spawn_system("rpc.resolve", resolver, r);
+}
+
+/* Once a second: look names up again, connect to what can be connected to. */
+static void keep(void *arg)
+{
+    struct rpc_remote *r = arg;
+    resolve_behind(r);
+    LIST_EACH(&r->nodes, n)
+        node_wake(LIST_ITEM(n, struct rpc_node, node));
+    fiber_timer_start(&r->keeper, KEEP_EVERY_MS, keep, r);
+}
+
+/* The first call waits for the first look-up. */
 static bool know_nodes(struct rpc_remote *r, struct err *err)
 {
-    if (!r->has_names)
-        return true;
-    if (!r->is_resolving && (r->resolved_at_ms == 0 || clock_mono_ms() - r->resolved_at_ms > RESOLVE_EVERY_MS)) {
-        r->is_resolving = true;
-        r->n_users++;
-        fiber_spawn_system("rpc.resolve", resolver, r);
-    }
+    resolve_behind(r);
     while (r->is_resolving && list_empty(&r->nodes))
         if (!fiber_cond_wait(&r->changed, err))
             return false;
@@ -178,6 +205,21 @@ static bool attempt(struct rpc_remote *r, unsigned method, const ProtobufCMessag
     return node_call(n, method, request, c, is_retryable);
 }
 
+/* How long to wait before attempt number i + 1; negative: do not. */
+static int64_t pause_before(const struct rpc_remote *r, int i)
+{
+    int64_t soonest = INT64_MAX;
+    LIST_EACH(&r->nodes, l) {
+        const struct rpc_node *n = LIST_ITEM(l, struct rpc_node, node);
+        if (!n->is_removed)
+            soonest = MIN(soonest, node_is_healthy(n) ? 0 : n->retry_at_ms - clock_mono_ms());
+    }
+    if (soonest > RETRY_WAIT_MAX_MS)
+        return -1;
+    int64_t pause = RETRY_PAUSE_MS << i;
+    return MAX(soonest, 0) + pause / 2 + (int64_t)random_below((uint64_t)pause);
+}
+
 static void leave(struct rpc_remote *r)
 {
     r->n_users--;
@@ -201,8 +243,8 @@ static void invoke(ProtobufCService *service, unsigned method, const ProtobufCMe
         if (c->err.kind != ERR_UNAVAILABLE || !is_retryable || i == ATTEMPTS_MAX || r->is_closing)
             break;
         struct err slept = ERR_INIT;
-        int64_t pause = RETRY_PAUSE_MS << i;
-        if (!fiber_sleep_ms(pause / 2 + (int64_t)random_below((uint64_t)pause), &slept))
+        int64_t pause = pause_before(r, i);
+        if (pause < 0 || !fiber_sleep_ms(pause, &slept))
             break; /* what the call failed with says more than that its time is up */
         metric_inc(M_RPC_RETRIES);
         err_clear(&c->err);
@@ -222,13 +264,11 @@ static bool add_hosts(struct rpc_remote *r, const struct rpc_client_opts *opts, 
         r->hosts[r->n_hosts] = str_n(str_dup(opts->nodes[r->n_hosts]), opts->nodes[r->n_hosts].n);
     unsigned n_wanted = 0;
     for (size_t i = 0; i < r->n_hosts; i++) {
-        struct net_addr a;
-        struct err ignored = ERR_INIT;
         str host;
         uint16_t port;
-        if (net_addr_parse(r->hosts[i], &a, &ignored))
-            want(r, &a, &n_wanted);
-        else if (!host_parse(r->hosts[i], &host, &port))
+        if (want_literal(r, r->hosts[i], &n_wanted))
+            continue;
+        if (!host_parse(r->hosts[i], &host, &port))
             return err_set(err, ERR_INVALID, "'%.*s': expected HOST:PORT or unix:PATH", STR_ARG(r->hosts[i]));
         else if (!r->dns)
             return err_set(err, ERR_INVALID, "'%.*s' is a name, and there is no DNS here", STR_ARG(r->hosts[i]));
@@ -258,7 +298,7 @@ ProtobufCService *rpc_client_new(const struct rpc_client_opts *opts, struct err 
     r->base.invoke = invoke;
     r->magic = REMOTE_MAGIC;
     r->name = xstrdup(opts->name);
-    r->role = xstrdup(opts->role ? opts->role : "client");
+    r->role = xstrdup(opts->role ? opts->role : "");
     r->tls = opts->tls;
     r->dns = opts->dns;
     r->connect_timeout_ms = opts->connect_timeout_ms ? opts->connect_timeout_ms : CONNECT_TIMEOUT_MS;
@@ -268,6 +308,7 @@ ProtobufCService *rpc_client_new(const struct rpc_client_opts *opts, struct err 
         free_remote(r);
         return NULL;
     }
+    fiber_timer_start(&r->keeper, 1, keep, r);
     return &r->base;
 }
 
@@ -285,6 +326,7 @@ void rpc_client_free(ProtobufCService *client)
     struct rpc_remote *r = remote_of(client);
     static const struct err why = {ERR_CANCELLED, "the client closes"};
     r->is_closing = true;
+    fiber_timer_stop(&r->keeper);
     LIST_EACH(&r->nodes, l) {
         struct rpc_node *n = LIST_ITEM(l, struct rpc_node, node);
         if (n->connector)

@@ -5,7 +5,7 @@
  * each address behind a name is a node). One connection a node carries many calls; frames of one loop turn go out in
  * one write. A call goes to the node that rendezvous hashing gives its route_key, among the healthy; without a key to the
  * one with the fewest calls in flight. A node that fails to connect, or does not answer pings, is left alone with
- * back-off. Retries: only UNAVAILABLE before the request was sent, or any UNAVAILABLE of an idempotent call; never past
+ * back-off. Connections are opened at once and kept, so rpc_client_healthy tells how things are. Retries: only UNAVAILABLE before the request was sent, or any UNAVAILABLE of an idempotent call; never past
  * the deadline; never a call whose body source was read.
  * Version negotiation: both sides say the range that they speak when they connect; none in common is an error that
  * names both.
@@ -22,8 +22,8 @@ struct rpc_client_opts {
     const ProtobufCServiceDescriptor *service;
     const str *nodes;                 /* "127.0.0.1:7001", "store.mail.svc:7001", "unix:/run/x.sock" */
     size_t n_nodes;
-    struct tls_client *tls;           /* NULL = plain (Unix sockets, tests); the server's certificate is for `name` */
-    const char *role;                 /* our own, as our certificate says it; NULL = "client" */
+    struct tls_client *tls;           /* NULL = plain; over TCP the server's certificate is for the host in `nodes` */
+    const char *role;                 /* our own; given, our certificate must name it. NULL = none said */
     struct dns *dns;                  /* NULL = no names among nodes */
     unsigned connect_timeout_ms;      /* default 2000 */
 };

@@ -22,11 +22,12 @@ struct remote_call {
     bool has_side_effect; /* the source was read, or the sink written to */
 };
 
-struct rpc_node *node_new(struct rpc_remote *client, const struct net_addr *addr)
+struct rpc_node *node_new(struct rpc_remote *client, const struct net_addr *addr, str host)
 {
     struct rpc_node *n = xnew(struct rpc_node);
     n->client = client;
     n->addr = *addr;
+    n->host = str_dup(host);
     n->hash = hash_stable(net_addr_format(addr, n->text));
     map64_init(&n->calls);
     fiber_cond_init(&n->changed);
@@ -40,6 +41,7 @@ void node_free(struct rpc_node *n)
     rpc_conn_free(n->conn);
     map64_done(&n->calls);
     list_remove(&n->node);
+    free(n->host);
     free(n);
 }
 
@@ -200,7 +202,7 @@ static bool open_conn(struct rpc_node *n, struct err *err)
     if (!s)
         return false;
     if (client->tls && !net_addr_is_unix(&n->addr) &&
-        !stream_start_tls_client(s, client->tls, str_c(client->name), TLS_VERIFY_PEER, err)) {
+        !stream_start_tls_client(s, client->tls, str_c(n->host), TLS_VERIFY_PEER, err)) {
         stream_close(s);
         return false;
     }
@@ -220,12 +222,15 @@ static void connector(void *arg)
         fiber_cancel(n->connector);
     if (open_conn(n, &err)) {
         n->state = NODE_UP;
+        if (n->n_failures > 0)
+            log_info("rpc.connected", KV_Z("service", client->name), KV_Z("node", n->text));
         n->n_failures = 0;
     } else {
         rpc_conn_free(TAKE(n->conn));
         n->state = NODE_DOWN;
         failed(n, &err);
-        log_info("rpc.unreachable", KV_Z("service", client->name), KV_Z("node", n->text), KV_ERR(&err));
+        if (n->n_failures == 1 && !client->is_closing)
+            log_warn("rpc.unreachable", KV_Z("service", client->name), KV_Z("node", n->text), KV_ERR(&err));
     }
     n->connector = NULL;
     fiber_cond_broadcast(&n->changed);
@@ -234,13 +239,18 @@ static void connector(void *arg)
     node_settle(n);
 }
 
+void node_wake(struct rpc_node *n)
+{
+    if (n->state != NODE_DOWN || n->client->is_closing || !node_is_healthy(n))
+        return;
+    n->state = NODE_CONNECTING;
+    n->client->n_users++;
+    fiber_spawn_system("rpc.connect", connector, n);
+}
+
 bool node_connect(struct rpc_node *n, struct err *err)
 {
-    if (n->state == NODE_DOWN) {
-        n->state = NODE_CONNECTING;
-        n->client->n_users++;
-        fiber_spawn_system("rpc.connect", connector, n);
-    }
+    node_wake(n);
     bool ok = true;
     n->n_waiting++;
     while (ok && n->state == NODE_CONNECTING)

@@ -15,6 +15,7 @@ struct rpc_node {
     struct rpc_remote *client;
     struct net_addr addr;
     char text[NET_ADDR_TEXT_MAX];
+    char *host;              /* as configured: whom the certificate is for */
     uint64_t hash;           /* of the text: equal in every process */
     enum node_state state;
     bool is_greeted;         /* the server's HELLO is here */
@@ -47,9 +48,12 @@ struct rpc_remote {
     struct fiber_cond changed; /* nodes, resolving, the last connector */
     unsigned n_users;      /* calls, connectors, the resolver: it is not freed before they have left */
     bool is_closing;
+    struct fiber_timer keeper; /* reconnects, resolves again */
 };
 
-struct rpc_node *node_new(struct rpc_remote *client, const struct net_addr *addr);
+struct rpc_node *node_new(struct rpc_remote *client, const struct net_addr *addr, str host);
+/* Begin to connect if it is down and not left alone. Does not suspend. */
+void node_wake(struct rpc_node *n);
 /* It must have no calls and no waiters. */
 void node_free(struct rpc_node *n);
 /* Close what is not needed: a removed or departing node without calls. */

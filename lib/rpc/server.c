@@ -269,7 +269,7 @@ static bool on_hello(struct peer *p, const struct rpc_frame *f)
         return false;
     }
     const struct stream *stream = rpc_conn_stream(p->conn);
-    if (stream_has_tls(stream) && !stream_tls_peer_is(stream, f->hello.role)) {
+    if (stream_has_tls(stream) && !str_empty(f->hello.role) && !stream_tls_peer_is(stream, f->hello.role)) {
         metric_inc_label(M_RPC_REFUSED, "role");
         log_warn("rpc.role", KV_STR("role", f->hello.role), KV_Z("reason", "its certificate is for another name"));
         return false;

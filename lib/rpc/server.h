@@ -4,7 +4,7 @@
  * Frames over TCP, Unix sockets or TLS (mutual between hosts): see docs/rpc.md for the wire. Requests of a connection
  * run at once, each on a fiber with the deadline that the caller sent, at most max_inflight in the process; above that
  * the answer is UNAVAILABLE. A malformed frame ends its connection only. Peers are authenticated by their certificate
- * (CN or SAN names the role) or by the permissions of the Unix socket.
+ * (of the cluster's CA; a role that the peer claims must be among its names) or by the permissions of the Unix socket.
  */
 #ifndef RPC_SERVER_H
 #define RPC_SERVER_H
