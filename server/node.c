@@ -8,6 +8,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/num.h"
+#include "proto/auth.pb-c.h"
+#include "proto/queue.pb-c.h"
+#include "proto/store.pb-c.h"
 
 static bool parse_roles(struct node *n, struct err *err)
 {
@@ -148,6 +151,7 @@ static const struct auth_limit *limits_of(const struct config *c, size_t *count)
     limits[n++] = (struct auth_limit){AUTH_LIMIT_FAILURES_ACCOUNT, account, 600000, account};
     if (rate)
         limits[n++] = (struct auth_limit){"smtp.recipients.account", rate, 3600000, rate};
+    limits[n++] = (struct auth_limit){"smtp.unknown.ip", 300, 600000, 300}; /* guessing addresses */
     limits[n++] = (struct auth_limit){"imap.sessions.account", sessions, 1000, sessions};
     *count = n;
     return limits;
@@ -437,6 +441,8 @@ bool node_ready(struct node *n, struct err *err)
         return err_prefix(err, "directory database");
     if (n->queue_db && !sql_ping(n->queue_db, err))
         return err_prefix(err, "queue database");
+    if (n->queue && !queue_is_ready(n->queue))
+        return err_set(err, ERR_UNAVAILABLE, "this node owns no queue shard yet");
     /* One shard away concerns its own accounts alone: the store is ready while any answers. */
     for (size_t i = 0; i < n->n_shards; i++) {
         err_clear(err);

@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -55,9 +54,7 @@ static bool listen_control(struct serve *s, struct err *err)
     snprintf(path, sizeof(path), "unix:%s/control.sock", s->node.data);
     if (!net_addr_parse(str_c(path), &opts.addr, err))
         return err_prefix(err, "control socket");
-    mode_t old = umask(0177); /* 0600: its mode is the lock of the admin API */
     s->control = listener_start(&opts, err);
-    umask(old);
     return s->control != NULL;
 }
 

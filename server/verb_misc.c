@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "fiber/fiber.h"
+#include "base/buf.h"
 #include "mail/mime_json.h"
 #include "server/node.h"
 #include "server/verbs.h"
@@ -91,7 +92,8 @@ int verb_test(struct options *o)
         return verb_fail(&err);
     }
     BUF(json, MESSAGE_MAX_BYTES);
-    mime_to_json(buf_str(&message), &json);
+    ARENA(a, MESSAGE_MAX_BYTES);
+    mime_to_json(&json, mime_parse(&a, buf_str(&message), NULL), buf_str(&message));
     buf_addc(&json, '\n');
     fwrite(json.p, 1, json.n, stdout);
     return EXIT_DONE;

@@ -249,6 +249,18 @@ static void remove_stale_socket(const struct net_addr *a)
     (void)close(fd);
 }
 
+/* "*" where there is no IPv6. */
+static bool fall_back_to_ipv4(struct net_addr *a)
+{
+    if (a->sa.sa_family != AF_INET6 || !IN6_IS_ADDR_UNSPECIFIED(&a->in6.sin6_addr))
+        return false;
+    struct net_addr any = {.len = sizeof(struct sockaddr_in)};
+    any.in4.sin_family = AF_INET;
+    net_addr_set_port(&any, net_addr_port(a));
+    *a = any;
+    return true;
+}
+
 static int open_handle(struct listener *l)
 {
     int r;
@@ -261,7 +273,8 @@ static int open_handle(struct listener *l)
         remove_stale_socket(&l->addr);
         if ((r = uv_pipe_bind(&l->pipe, l->addr.un.sun_path)) != 0)
             return r;
-        return chmod(l->addr.un.sun_path, 0660) == 0 ? 0 : uv_translate_sys_error(errno);
+        /* Its mode is its lock: only this user's processes may call. */
+        return chmod(l->addr.un.sun_path, 0600) == 0 ? 0 : uv_translate_sys_error(errno);
     }
     if ((r = uv_tcp_init(fiber_loop(), &l->tcp)) != 0)
         return r;
@@ -269,14 +282,8 @@ static int open_handle(struct listener *l)
     if (l->opts.inherited_fd > 0)
         return uv_tcp_open(&l->tcp, l->opts.inherited_fd);
     r = uv_tcp_bind(&l->tcp, &l->addr.sa, 0);
-    if (r == UV_EAFNOSUPPORT && l->addr.sa.sa_family == AF_INET6 &&
-        IN6_IS_ADDR_UNSPECIFIED(&l->addr.in6.sin6_addr)) { /* "*" where there is no IPv6 */
-        struct net_addr any = {.len = sizeof(struct sockaddr_in)};
-        any.in4.sin_family = AF_INET;
-        net_addr_set_port(&any, net_addr_port(&l->addr));
-        l->addr = any;
-        r = uv_tcp_bind(&l->tcp, &any.sa, 0);
-    }
+    if (r == UV_EAFNOSUPPORT && fall_back_to_ipv4(&l->addr))
+        r = uv_tcp_bind(&l->tcp, &l->addr.sa, 0);
     return r;
 }
 
@@ -292,6 +299,25 @@ static const char *what_to_do(int r)
     default:
         return uv_strerror(r);
     }
+}
+
+int listener_bind(const struct net_addr *addr, struct err *err)
+{
+    struct net_addr a = *addr;
+    char text[NET_ADDR_TEXT_MAX];
+    int on = 1, off = 0;
+    assert(!net_addr_is_unix(addr));
+    int fd = socket(a.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0 && errno == EAFNOSUPPORT && fall_back_to_ipv4(&a))
+        fd = socket(a.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
+        (a.sa.sa_family != AF_INET6 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) == 0) &&
+        bind(fd, &a.sa, a.len) == 0 && listen(fd, BACKLOG) == 0)
+        return fd;
+    (void)err_set(err, ERR_UNAVAILABLE, "%s: %s", net_addr_format(&a, text).p, what_to_do(uv_translate_sys_error(errno)));
+    if (fd >= 0)
+        (void)close(fd);
+    return -1;
 }
 
 static void on_handle_closed(uv_handle_t *h)

@@ -28,6 +28,11 @@ struct listener_opts {
     void (*accept)(void *arg, struct stream *s);
     void *arg;
 };
+/*
+ * Bind a TCP address and listen, without accepting: the descriptor, close-on-exec, for a child process to inherit. -1 on
+ * failure. Errors: UNAVAILABLE, as listener_start.
+ */
+int listener_bind(const struct net_addr *addr, struct err *err) WARN_UNUSED;
 /* Bind and listen. Errors: UNAVAILABLE with the address and what to do (in use, privileged port). */
 struct listener *listener_start(const struct listener_opts *opts, struct err *err) WARN_UNUSED;
 /* Stop accepting; connections that were accepted live on. listener_free stops too, and frees with the last connection. */

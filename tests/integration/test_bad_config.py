@@ -55,7 +55,7 @@ def main():
             s.bind(("127.0.0.1", port))
             s.listen()
             config(f"listen: {{smtp: '127.0.0.1:{port}', submission: [], submissions: [], imap: [], imaps: [], http: []}}\n", 1,
-                   f"127.0.0.1:{port}", "in use")
+                   f"127.0.0.1:{port}", "another program listens there")
     code, out, _ = thurn("version")
     assert code == 0 and out.startswith("thurn "), out
     code, out, _ = thurn("config", "reference")
