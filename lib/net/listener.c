@@ -15,6 +15,7 @@
 #define BACKLOG 4096
 #define PROXY_INPUT_MAX (8u * 1024)
 #define HANDSHAKE_TIMEOUT_MS 30000
+#define PREPARING_MAX 2048u /* handshakes at once; an established session must still get a fiber */
 
 struct listener {
     uint32_t magic;
@@ -113,6 +114,8 @@ static void refuse(struct listener *l, struct stream *s, const char *reason)
 
 /* --- what comes before the protocol: PROXY header, TLS --- */
 
+static unsigned n_preparing; /* fibers of all listeners */
+
 static bool is_proxy(const struct listener *l, const struct stream *s)
 {
     for (size_t i = 0; i < l->opts.n_proxy_from; i++)
@@ -149,37 +152,95 @@ static bool start_tls(struct listener *l, struct stream *s, struct err *err)
     return stream_start_tls_server(s, l->opts.implicit_tls, NULL, err);
 }
 
+/*
+ * A connection before the accept callback. It is idle until its PROXY header or TLS hello is whole, so that a peer that
+ * connects and says nothing holds no fiber; the fiber has what is left of the time.
+ */
 struct preparation {
     struct listener *listener;
     struct stream *stream;
     struct place *place;
+    struct fiber_timer timer; /* while idle */
+    int64_t deadline_mono_ms;
 };
+
+static void prepare_stream(const struct preparation *p)
+{
+    struct listener *l = p->listener;
+    struct stream *s = p->stream;
+    struct err err = ERR_INIT;
+    if (is_proxy(l, s)) {
+        if (!read_proxy_header(s, &err)) {
+            metric_inc_label(M_CONNECTIONS_REFUSED, "proxy");
+            stream_abort(s);
+            return;
+        }
+        if (!enter_ip(p->place, s)) { /* now it is known whom to count */
+            refuse(l, s, "per_ip");
+            return;
+        }
+    }
+    if (l->opts.implicit_tls && !start_tls(l, s, &err)) {
+        char ip[NET_ADDR_TEXT_MAX];
+        log_debug("listener.tls", KV_Z("listener", l->name), KV_STR("peer", net_ip_format(stream_peer(s), ip)),
+                  KV_ERR(&err));
+        stream_close(s);
+        return;
+    }
+    l->opts.accept(l->opts.arg, s);
+}
 
 static void prepare(void *arg)
 {
     struct preparation p = *(struct preparation *)arg;
     free(arg);
-    struct listener *l = p.listener;
+    n_preparing++;
+    prepare_stream(&p);
+    n_preparing--;
+}
+
+/* Whether what the peer says first is here as a whole (or can never be). */
+static bool is_opening_whole(const struct listener *l, struct stream *s)
+{
+    str in = stream_input(s);
+    if (stream_at_end(s) || in.n > PROXY_INPUT_MAX)
+        return true;
+    if (str_empty(in))
+        return false;
+    struct proxy_header h;
+    if (is_proxy(l, s))
+        return proxy_parse(in, &h) != PROXY_MORE;
+    /* RFC 8446 5.1: content type 22, version, length of the record with the hello. */
+    const unsigned char *p = (const unsigned char *)in.p;
+    return p[0] != 22 || (in.n >= 5 && in.n >= 5 + ((size_t)p[3] << 8 | p[4]));
+}
+
+static void give_up(struct preparation *p, const char *reason)
+{
+    fiber_timer_stop(&p->timer);
+    metric_inc_label(M_CONNECTIONS_REFUSED, reason);
+    stream_abort(p->stream);
+    free(p);
+}
+
+static void on_opening_late(void *arg)
+{
+    give_up(arg, "timeout");
+}
+
+static void on_opening(void *arg)
+{
+    struct preparation *p = arg;
     struct err err = ERR_INIT;
-    if (is_proxy(l, p.stream)) {
-        if (!read_proxy_header(p.stream, &err)) {
-            metric_inc_label(M_CONNECTIONS_REFUSED, "proxy");
-            stream_abort(p.stream);
-            return;
-        }
-        if (!enter_ip(p.place, p.stream)) { /* now it is known whom to count */
-            refuse(l, p.stream, "per_ip");
-            return;
-        }
-    }
-    if (l->opts.implicit_tls && !start_tls(l, p.stream, &err)) {
-        char ip[NET_ADDR_TEXT_MAX];
-        log_debug("listener.tls", KV_Z("listener", l->name), KV_STR("peer", net_ip_format(stream_peer(p.stream), ip)),
-                  KV_ERR(&err));
-        stream_close(p.stream);
+    if (!is_opening_whole(p->listener, p->stream)) {
+        stream_idle(p->stream, on_opening, p);
         return;
     }
-    l->opts.accept(l->opts.arg, p.stream);
+    fiber_timer_stop(&p->timer);
+    if (n_preparing >= PREPARING_MAX)
+        give_up(p, "handshakes");
+    else if (!fiber_spawn("accept", prepare, p, p->deadline_mono_ms, &err))
+        give_up(p, "fibers");
 }
 
 static void take(struct listener *l, struct stream *s)
@@ -204,14 +265,11 @@ static void take(struct listener *l, struct stream *s)
         l->opts.accept(l->opts.arg, s);
         return;
     }
-    struct err err = ERR_INIT;
-    struct preparation *p = xnew(struct preparation);
-    *p = (struct preparation){l, s, place};
     unsigned ms = l->opts.handshake_timeout_ms ? l->opts.handshake_timeout_ms : HANDSHAKE_TIMEOUT_MS;
-    if (!fiber_spawn("accept", prepare, p, clock_mono_ms() + ms, &err)) {
-        free(p);
-        refuse(l, s, "fibers");
-    }
+    struct preparation *p = xnew(struct preparation);
+    *p = (struct preparation){.listener = l, .stream = s, .place = place, .deadline_mono_ms = clock_mono_ms() + ms};
+    fiber_timer_start(&p->timer, ms, on_opening_late, p);
+    stream_idle(s, on_opening, p);
 }
 
 static void on_connection(uv_stream_t *h, int status)

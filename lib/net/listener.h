@@ -2,8 +2,8 @@
  * listener.h: accept connections, with the PROXY protocol (v1 and v2) from trusted networks.
  *
  * The accept callback runs on the loop for each connection that passed the listener's own limits; it takes over the
- * stream (spawn a fiber, or stream_idle). PROXY header and implicit TLS are handled before, on a short fiber with a
- * deadline of handshake_timeout_ms, so the callback always gets a stream ready for the protocol's first byte.
+ * stream (spawn a fiber, or stream_idle). PROXY header and implicit TLS are handled before, within handshake_timeout_ms,
+ * so the callback always gets a stream ready for the protocol's first byte; then it runs on a fiber that ends with it.
  * From a trusted network the header is required; from any other it is not looked for (and so is a protocol error).
  */
 #ifndef NET_LISTENER_H
