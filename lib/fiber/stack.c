@@ -15,6 +15,13 @@
 #define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #endif
 
+#if __has_include(<valgrind/valgrind.h>)
+#include <valgrind/valgrind.h>
+#else
+#define VALGRIND_STACK_REGISTER(from, to) 0
+#define VALGRIND_STACK_DEREGISTER(id) ((void)(id))
+#endif
+
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102 /* Linux 6.13: a guard without a mapping of its own */
 #endif
@@ -34,6 +41,7 @@ bool stack_make(struct stack *s, size_t usable_bytes, struct err *err)
         return err_set(err, ERR_LIMIT, "no guard for a stack: %s", strerror(e));
     }
     *s = (struct stack){.map = map, .map_size = size};
+    s->valgrind_id = VALGRIND_STACK_REGISTER(map + STACK_GUARD, map + size);
     return true;
 }
 
@@ -41,6 +49,7 @@ void stack_drop(struct stack *s)
 {
     if (!s->map)
         return;
+    VALGRIND_STACK_DEREGISTER(s->valgrind_id);
     ASAN_UNPOISON_MEMORY_REGION(s->map, s->map_size);
     (void)munmap(s->map, s->map_size);
     *s = (struct stack){0};

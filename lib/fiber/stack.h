@@ -12,6 +12,7 @@
 struct stack {
     char *map; /* the guard, then the usable part */
     size_t map_size;
+    unsigned valgrind_id; /* 0 without valgrind */
 };
 
 bool stack_make(struct stack *s, size_t usable_bytes, struct err *err) WARN_UNUSED;

@@ -29,7 +29,7 @@ typedef void (*work_batch_fn)(void *ctx, struct work_item **items, size_t n);
 /* Start a thread named name. max_queue bounds what may wait (LIMIT above it). */
 struct work_lane *work_lane_new(const char *name, work_batch_fn fn, void *ctx, size_t max_batch, size_t max_queue);
 /* Finish what is queued, end the thread, free. Called on a fiber or after the loop ended. */
-void work_lane_free(struct work_lane *lane);
+FIBER void work_lane_free(struct work_lane *lane);
 /* Submit and suspend until the batch that held it has run. Errors: LIMIT, CANCELLED or TIMEOUT before it was queued. */
 FIBER bool work_lane_run(struct work_lane *lane, struct work_item *item, struct err *err) WARN_UNUSED;
 

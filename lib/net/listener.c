@@ -124,7 +124,7 @@ static bool is_proxy(const struct listener *l, const struct stream *s)
     return l->opts.n_proxy_from > 0 && net_addr_is_unix(stream_wire_peer(s));
 }
 
-static bool read_proxy_header(struct stream *s, struct err *err)
+FIBER static bool read_proxy_header(struct stream *s, struct err *err)
 {
     struct proxy_header h;
     for (;;) {
@@ -144,7 +144,7 @@ static bool read_proxy_header(struct stream *s, struct err *err)
 }
 
 /* TLS with the plain bytes that came behind the PROXY header: they are the peer's hello. */
-static bool start_tls(struct listener *l, struct stream *s, struct err *err)
+FIBER static bool start_tls(struct listener *l, struct stream *s, struct err *err)
 {
     str early = stream_input(s);
     buf_add(&s->cipher, early);
@@ -164,7 +164,7 @@ struct preparation {
     int64_t deadline_mono_ms;
 };
 
-static void prepare_stream(const struct preparation *p)
+FIBER static void prepare_stream(const struct preparation *p)
 {
     struct listener *l = p->listener;
     struct stream *s = p->stream;
@@ -190,7 +190,7 @@ static void prepare_stream(const struct preparation *p)
     l->opts.accept(l->opts.arg, s);
 }
 
-static void prepare(void *arg)
+FIBER static void prepare(void *arg)
 {
     struct preparation p = *(struct preparation *)arg;
     free(arg);

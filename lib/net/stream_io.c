@@ -177,7 +177,7 @@ static bool is_broken(const struct stream *s, struct err *err)
     return true;
 }
 
-static bool wait_until_below(struct stream *s, size_t mark, struct err *err)
+FIBER static bool wait_until_below(struct stream *s, size_t mark, struct err *err)
 {
     while (stream_output_pending(s) > mark) {
         if (is_broken(s, err) || !stream_wait(s, &s->writer, err))
@@ -187,7 +187,7 @@ static bool wait_until_below(struct stream *s, size_t mark, struct err *err)
 }
 
 /* Something was added to `out`: send full pieces, and wait while there is too much. */
-static bool settle(struct stream *s, struct err *err)
+FIBER static bool settle(struct stream *s, struct err *err)
 {
     if (s->out.n >= WRITE_PIECE)
         stream_send(s);

@@ -164,7 +164,7 @@ static bool handshake_failed(struct stream *s, int ssl_error, struct err *err)
     return err_set(err, kind, "TLS handshake: %s", why);
 }
 
-static bool handshake(struct stream *s, struct err *err)
+FIBER static bool handshake(struct stream *s, struct err *err)
 {
     stream_read_on(s);
     for (;;) {

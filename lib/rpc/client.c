@@ -109,7 +109,7 @@ static bool resolve(struct rpc_remote *r, struct err *err)
     return true;
 }
 
-static void resolver(void *arg)
+FIBER static void resolver(void *arg)
 {
     struct rpc_remote *r = arg;
     struct err err = ERR_INIT;
@@ -141,7 +141,7 @@ static void keep(void *arg)
 }
 
 /* The first call waits for the first look-up. */
-static bool know_nodes(struct rpc_remote *r, struct err *err)
+FIBER static bool know_nodes(struct rpc_remote *r, struct err *err)
 {
     resolve_behind(r);
     while (r->is_resolving && list_empty(&r->nodes))
@@ -190,7 +190,7 @@ static bool no_node(const struct rpc_remote *r, struct err *err)
 }
 
 /* One attempt. *node is what was tried. */
-static bool attempt(struct rpc_remote *r, unsigned method, const ProtobufCMessage *request, struct rpc_call *c,
+FIBER static bool attempt(struct rpc_remote *r, unsigned method, const ProtobufCMessage *request, struct rpc_call *c,
                     const struct rpc_node **node, bool *is_retryable)
 {
     *is_retryable = true;
@@ -227,7 +227,7 @@ static void leave(struct rpc_remote *r)
         fiber_cond_broadcast(&r->changed);
 }
 
-static void invoke(ProtobufCService *service, unsigned method, const ProtobufCMessage *request, ProtobufCClosure closure,
+FIBER static void invoke(ProtobufCService *service, unsigned method, const ProtobufCMessage *request, ProtobufCClosure closure,
                    void *closure_data)
 {
     struct rpc_remote *r = (struct rpc_remote *)(void *)service;

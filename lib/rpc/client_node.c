@@ -175,7 +175,7 @@ static const struct rpc_conn_events events = {.frame = on_frame, .end = on_end};
 
 /* --- connecting --- */
 
-static bool greet(struct rpc_node *n, struct err *err)
+FIBER static bool greet(struct rpc_node *n, struct err *err)
 {
     struct rpc_frame hello = {.type = RPC_HELLO};
     hello.hello.version_min = RPC_VERSION_MIN;
@@ -194,7 +194,7 @@ static bool greet(struct rpc_node *n, struct err *err)
     return false;
 }
 
-static bool open_conn(struct rpc_node *n, struct err *err)
+FIBER static bool open_conn(struct rpc_node *n, struct err *err)
 {
     struct rpc_remote *client = n->client;
     FIBER_DEADLINE((int64_t)client->connect_timeout_ms);
@@ -212,7 +212,7 @@ static bool open_conn(struct rpc_node *n, struct err *err)
     return greet(n, err);
 }
 
-static void connector(void *arg)
+FIBER static void connector(void *arg)
 {
     struct rpc_node *n = arg;
     struct rpc_remote *client = n->client;
@@ -273,7 +273,7 @@ static uint32_t new_number(struct rpc_node *n)
 }
 
 /* Send what of the body the window allows. False when the source failed (told to the server) or the wire did. */
-static bool send_body(struct rpc_node *n, struct remote_call *r, struct err *err)
+FIBER static bool send_body(struct rpc_node *n, struct remote_call *r, struct err *err)
 {
     if (r->unsent.n == 0) {
         r->has_side_effect = true;
@@ -299,7 +299,7 @@ static bool send_body(struct rpc_node *n, struct remote_call *r, struct err *err
     return rpc_conn_send(n->conn, &f, NULL, err);
 }
 
-static bool take_out(struct rpc_node *n, struct remote_call *r, struct err *err)
+FIBER static bool take_out(struct rpc_node *n, struct remote_call *r, struct err *err)
 {
     size_t credit;
     str piece = rpc_inflow_take(&r->inflow, &credit);
@@ -311,7 +311,7 @@ static bool take_out(struct rpc_node *n, struct remote_call *r, struct err *err)
 }
 
 /* Move bodies and wait until the answer is here and all that came before it is delivered. */
-static bool exchange(struct rpc_node *n, struct remote_call *r, struct err *err)
+FIBER static bool exchange(struct rpc_node *n, struct remote_call *r, struct err *err)
 {
     for (;;) {
         if (rpc_inflow_has(&r->inflow)) {

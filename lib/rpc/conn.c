@@ -142,7 +142,7 @@ static void release_frame_buffer(struct buf *b)
         buf_release(b);
 }
 
-static bool wait_for_room(struct rpc_conn *c, struct err *err)
+FIBER static bool wait_for_room(struct rpc_conn *c, struct err *err)
 {
     if (!fiber_mutex_lock(&c->room, err))
         return false;
@@ -151,7 +151,7 @@ static bool wait_for_room(struct rpc_conn *c, struct err *err)
     return ok;
 }
 
-static bool send_frame(struct rpc_conn *c, const struct rpc_frame *f, const ProtobufCMessage *m, struct err *err)
+FIBER static bool send_frame(struct rpc_conn *c, const struct rpc_frame *f, const ProtobufCMessage *m, struct err *err)
 {
     for (;;) {
         if (c->is_over) {

@@ -55,7 +55,7 @@ struct served {
 
 /* --- bodies --- */
 
-static bool source_read(struct rpc_source *source, str *piece, struct err *err)
+FIBER static bool source_read(struct rpc_source *source, str *piece, struct err *err)
 {
     struct served *v = CONTAINER_OF(source, struct served, source);
     while (!rpc_inflow_has(&v->inflow)) {
@@ -81,14 +81,14 @@ static bool source_read(struct rpc_source *source, str *piece, struct err *err)
     return true;
 }
 
-static bool send_to(struct served *v, const struct rpc_frame *f, const ProtobufCMessage *m, struct err *err)
+FIBER static bool send_to(struct served *v, const struct rpc_frame *f, const ProtobufCMessage *m, struct err *err)
 {
     if (!v->peer->conn)
         return err_set(err, ERR_CANCELLED, "the caller has gone");
     return rpc_conn_send(v->peer->conn, f, m, err);
 }
 
-static bool sink_write(struct rpc_sink *sink, str piece, struct err *err)
+FIBER static bool sink_write(struct rpc_sink *sink, str piece, struct err *err)
 {
     struct served *v = CONTAINER_OF(sink, struct served, sink);
     while (piece.n > 0) {
@@ -126,7 +126,7 @@ static void served_free(struct served *v)
     free(v);
 }
 
-static void send_error(struct served *v, const struct err *why)
+FIBER static void send_error(struct served *v, const struct err *why)
 {
     struct err err = ERR_INIT;
     const struct rpc_frame f = {
@@ -136,7 +136,7 @@ static void send_error(struct served *v, const struct err *why)
 }
 
 /* The service's answer. It is sent from here, because the reply may live on the service's stack. */
-static void on_answer(const ProtobufCMessage *reply, void *closure_data)
+FIBER static void on_answer(const ProtobufCMessage *reply, void *closure_data)
 {
     struct rpc_call *c = closure_data;
     struct served *v = CONTAINER_OF(c, struct served, call);

@@ -9,6 +9,7 @@
 #include "rpc/client.h"
 #include "rpc/internal.h"
 #include "rpc/server.h"
+#include "fiber/loop.h"
 
 /* --- a service --- */
 
@@ -484,6 +485,112 @@ static void login_after_retry(void *arg)
     if (login(m->s, &c, "anna", NULL))
         m->n_good++;
 }
+/* --- names --- */
+
+/* A DNS server for the test: every A question is answered with 127.0.0.<last byte of each of addresses>. */
+static struct {
+    uv_udp_t udp;
+    unsigned char hosts[4];
+    size_t n_hosts;
+    char packet[1500];
+} dns_server;
+
+static void on_dns_alloc(uv_handle_t *h, size_t n, uv_buf_t *out)
+{
+    (void)h;
+    (void)n;
+    *out = uv_buf_init(dns_server.packet, sizeof(dns_server.packet));
+}
+static void on_dns(uv_udp_t *udp, ssize_t n, const uv_buf_t *b, const struct sockaddr *from, unsigned flags)
+{
+    (void)flags;
+    if (n < 17 || !from)
+        return;
+    unsigned char out[1500];
+    size_t q = 12;
+    while (q < (size_t)n && b->base[q])
+        q += 1 + (unsigned char)b->base[q];
+    q += 5; /* root, type, class */
+    assert_true(q <= (size_t)n);
+    bool is_a = b->base[q - 4] == 0 && b->base[q - 3] == 1;
+    memcpy(out, b->base, q);
+    size_t n_answers = is_a ? dns_server.n_hosts : 0, at = q;
+    const unsigned char head[10] = {0x81, 0x80, 0, 1, 0, (unsigned char)n_answers};
+    memcpy(out + 2, head, sizeof(head));
+    for (size_t i = 0; i < n_answers; i++) { /* TTL 0 */
+        const unsigned char answer[16] = {0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 127, 0, 0, dns_server.hosts[i]};
+        memcpy(out + at, answer, sizeof(answer));
+        at += sizeof(answer);
+    }
+    uv_buf_t reply = uv_buf_init((char *)out, (unsigned)at);
+    assert_int_equal(uv_udp_try_send(udp, &reply, 1, from), at);
+}
+static struct dns *start_dns(void)
+{
+    struct err err = ERR_INIT;
+    struct sockaddr_in any;
+    assert_int_equal(uv_ip4_addr("127.0.0.1", 0, &any), 0);
+    assert_int_equal(uv_udp_init(fiber_loop(), &dns_server.udp), 0);
+    assert_int_equal(uv_udp_bind(&dns_server.udp, (const struct sockaddr *)&any, 0), 0);
+    assert_int_equal(uv_udp_recv_start(&dns_server.udp, on_dns_alloc, on_dns), 0);
+    int len = sizeof(any);
+    assert_int_equal(uv_udp_getsockname(&dns_server.udp, (struct sockaddr *)&any, &len), 0);
+    char text[32];
+    (void)snprintf(text, sizeof(text), "127.0.0.1:%u", ntohs(any.sin_port));
+    str server = str_c(text);
+    struct dns *d = dns_new(&(struct dns_opts){.servers = &server, .n_servers = 1, .timeout_ms = 2000}, &err);
+    if (!d)
+        fail_msg("%s", err.msg);
+    return d;
+}
+
+/* Each address behind a name is a node; the name is looked up again. */
+static void names_main(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    fiber_cond_init(&hold);
+    struct node a = start_node(TCP, "127.0.0.1:0", 0);
+    char text[NET_ADDR_TEXT_MAX], second[64], name[64];
+    unsigned port = net_addr_port(listener_addr(a.listener));
+    (void)node_text(&a, text);
+    (void)snprintf(second, sizeof(second), "127.0.0.2:%u", port);
+    (void)snprintf(name, sizeof(name), "auth.example:%u", port);
+    struct node b = start_node(TCP, second, 0);
+    struct dns *dns = start_dns();
+    str nodes = str_c(name);
+    dns_server.hosts[0] = 1;
+    dns_server.hosts[1] = 2;
+    dns_server.n_hosts = 2;
+    ProtobufCService *client = rpc_client_new(&(struct rpc_client_opts){.name = "auth",
+                                                                        .service = &thurn__auth__descriptor,
+                                                                        .nodes = &nodes,
+                                                                        .n_nodes = 1,
+                                                                        .dns = dns},
+                                              &err);
+    assert_non_null(client);
+    {
+        CALL(c);
+        if (!login(client, &c, "anna", NULL)) /* waits for the first look-up */
+            fail_msg("%s", c.err.msg);
+    }
+    FIBER_DEADLINE(15000);
+    while (rpc_client_healthy(client) < 2)
+        assert_true(fiber_sleep_ms(5, &err));
+    dns_server.n_hosts = 1;
+    while (rpc_client_healthy(client) == 2) /* it is noticed that one has gone */
+        assert_true(fiber_sleep_ms(50, &err));
+    {
+        CALL(c);
+        assert_true(login(client, &c, "anna", NULL));
+    }
+    rpc_client_free(client);
+    dns_free(dns);
+    uv_close((uv_handle_t *)&dns_server.udp, NULL);
+    stop_node(&a);
+    stop_node(&b);
+}
+
 /* No node: UNAVAILABLE, soon. A node that comes back while the call is retried: the call succeeds. */
 static void outage_main(void *arg)
 {
@@ -742,6 +849,7 @@ RUN(all_ways)
 RUN(routing)
 RUN(each)
 RUN(outage)
+RUN(names)
 RUN(drain)
 RUN(inflight)
 RUN(raw)
@@ -775,7 +883,7 @@ int main(void)
         cmocka_unit_test(test_all_ways), cmocka_unit_test(test_routing), cmocka_unit_test(test_each),
         cmocka_unit_test(test_outage),   cmocka_unit_test(test_drain),   cmocka_unit_test(test_inflight),
         cmocka_unit_test(test_raw),      cmocka_unit_test(test_odd_server), cmocka_unit_test(test_role),
-        cmocka_unit_test(test_faulty),   cmocka_unit_test(test_keep),
+        cmocka_unit_test(test_names),    cmocka_unit_test(test_faulty),   cmocka_unit_test(test_keep),
     };
     return cmocka_run_group_tests(tests, set_up_all, tear_down_all);
 }
