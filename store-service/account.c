@@ -1,0 +1,261 @@
+#include "base/clock.h"
+#include "base/num.h"
+#include "store-service/internal.h"
+
+/* The first eight digits of the current WAL file's name are the timeline: it changes when a standby is promoted. SQLite
+ * has no such thing: restoring a backup sets the column to -1. */
+#define PG_TIMELINE "('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint"
+
+static const struct sql_stmt lock_accounts = {
+    "s_lock_accounts", "i", ACCOUNT_COL_TYPES "i", "SELECT " ACCOUNT_COLS ", 0 FROM s_account WHERE account_id = ?1",
+    "SELECT " ACCOUNT_COLS ", " PG_TIMELINE " FROM s_account WHERE account_id = ANY ($1) ORDER BY account_id FOR UPDATE",
+    true};
+static const struct sql_stmt read_account = {"s_read_account", "i", ACCOUNT_COL_TYPES "i",
+                                             "SELECT " ACCOUNT_COLS ", timeline FROM s_account WHERE account_id = ?1",
+                                             NULL, false};
+static const struct sql_stmt read_timeline = {"s_read_timeline", "", "i", "SELECT 0", "SELECT " PG_TIMELINE, false};
+static const struct sql_stmt insert_account = {
+    "s_insert_account", ACCOUNT_COL_TYPES, "",
+    "INSERT INTO s_account (" ACCOUNT_COLS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+    NULL, false};
+static const struct sql_stmt update_accounts = {
+    "s_update_accounts", "iiiiiiiiiiii", "",
+    "UPDATE s_account SET modseq = ?2, floor_modseq = ?3, uidvalidity = ?4, email_seq = ?5, mailbox_seq = ?6,"
+    " used_bytes = ?7, used_messages = ?8, inbox_id = ?9, timeline = ?10, week = ?11, week_modseq = ?12"
+    " WHERE account_id = ?1",
+    "UPDATE s_account a SET modseq = v.c2, floor_modseq = v.c3, uidvalidity = v.c4, email_seq = v.c5, mailbox_seq = v.c6,"
+    " used_bytes = v.c7, used_messages = v.c8, inbox_id = v.c9, timeline = v.c10, week = v.c11, week_modseq = v.c12"
+    " FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+    " AS v (c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12) WHERE a.account_id = v.c1",
+    true};
+static const struct sql_stmt jump_uids = {
+    "s_jump_uids", "iii", "", "UPDATE s_mailbox SET uidnext = uidnext + ?2, highestmodseq = ?3 WHERE account_id = ?1", NULL,
+    false};
+
+void account_queue_lock(struct sql_tx *tx, const int64_t *ids, size_t n, struct sql_result *out)
+{
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, n);
+    for (size_t i = 0; i < n; i++)
+        v[i] = sql_i(ids[i]);
+    sql_queue(tx, &lock_accounts, v, n, out);
+}
+
+void account_queue_read(struct sql_tx *tx, int64_t id, struct sql_result *out)
+{
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, 1);
+    v[0] = sql_i(id);
+    sql_queue(tx, &read_account, v, 1, out);
+}
+
+struct account_row account_take(const struct sql_result *r, size_t row)
+{
+    const struct sql_value *v = sql_at(r, row, 0);
+    return (struct account_row){
+        .account_id = v[0].i, .tenant_id = v[1].i, .epoch = v[2].i, .modseq = v[3].i, .floor_modseq = v[4].i,
+        .uidvalidity = v[5].i, .email_seq = v[6].i, .mailbox_seq = v[7].i, .used_bytes = v[8].i, .used_messages = v[9].i,
+        .inbox_id = v[10].i, .timeline = v[11].i, .week = v[12].i, .week_modseq = v[13].i, .now_timeline = v[14].i,
+    };
+}
+
+void account_queue_update(struct sql_tx *tx, const struct account_row *rows, size_t n)
+{
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, size_mul(n, 12));
+    for (size_t i = 0; i < n; i++) {
+        const struct account_row *a = &rows[i];
+        const int64_t cols[12] = {a->account_id, a->modseq,     a->floor_modseq,  a->uidvalidity, a->email_seq, a->mailbox_seq,
+                                  a->used_bytes, a->used_messages, a->inbox_id, a->timeline,    a->week,      a->week_modseq};
+        for (size_t k = 0; k < 12; k++)
+            v[i * 12 + k] = sql_i(cols[k]);
+    }
+    sql_queue(tx, &update_accounts, v, n, NULL);
+}
+
+bool account_check(const struct account_row *row, const Thurn__AccountRef *ref, struct err *err)
+{
+    if (row->epoch != (int64_t)ref->epoch)
+        return err_set(err, ERR_CONFLICT, "account %lld is at epoch %lld here, not %u", (long long)row->account_id,
+                       (long long)row->epoch, ref->epoch);
+    if (row->tenant_id != ref->tenant_id)
+        return err_set(err, ERR_INVALID, "account %lld is not of tenant %lld", (long long)row->account_id,
+                       (long long)ref->tenant_id);
+    return true;
+}
+
+bool account_needs_prepare(const struct account_row *row)
+{
+    return row->timeline != row->now_timeline;
+}
+
+int64_t account_next_modseq(struct account_row *row, int64_t now_unix)
+{
+    int64_t week = now_unix / WEEK_S;
+    if (week > row->week) { /* a clock that goes back keeps logging into the later week */
+        row->week = week;
+        row->week_modseq = row->modseq;
+    }
+    return ++row->modseq;
+}
+
+/* --- first use, and after a failover --- */
+
+struct prepare {
+    const Thurn__AccountRef *ref;
+    int64_t now_unix;
+};
+
+static const struct {
+    const char *name;
+    int role;
+} default_mailboxes[] = {
+    {"INBOX", THURN__MAILBOX_ROLE__ROLE_INBOX}, {"Drafts", THURN__MAILBOX_ROLE__ROLE_DRAFTS},
+    {"Sent", THURN__MAILBOX_ROLE__ROLE_SENT},   {"Junk", THURN__MAILBOX_ROLE__ROLE_JUNK},
+    {"Trash", THURN__MAILBOX_ROLE__ROLE_TRASH}, {"Archive", THURN__MAILBOX_ROLE__ROLE_ARCHIVE},
+};
+
+static bool create(struct sql_tx *tx, const struct prepare *p, int64_t timeline)
+{
+    struct account_row a = {.account_id = p->ref->account_id, .tenant_id = p->ref->tenant_id, .epoch = p->ref->epoch,
+                            .modseq = 1, .floor_modseq = 1, .timeline = timeline, .week = p->now_unix / WEEK_S,
+                            .week_modseq = 1};
+    struct mailbox_row rows[ARRAY_LEN(default_mailboxes)];
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        rows[i] = mailbox_make(&a, 0, str_c(default_mailboxes[i].name), default_mailboxes[i].role, p->now_unix);
+        rows[i].is_subscribed = 1;
+    }
+    a.inbox_id = rows[0].mailbox_id;
+    const int64_t cols[] = {a.account_id, a.tenant_id, a.epoch,  a.modseq, a.floor_modseq, a.uidvalidity, a.email_seq,
+                            a.mailbox_seq, a.used_bytes, a.used_messages, a.inbox_id, a.timeline, a.week, a.week_modseq};
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, ARRAY_LEN(cols));
+    for (size_t i = 0; i < ARRAY_LEN(cols); i++)
+        v[i] = sql_i(cols[i]);
+    sql_queue(tx, &insert_account, v, 1, NULL);
+    mailbox_queue_insert(tx, rows, ARRAY_LEN(rows));
+    return true;
+}
+
+/* Commits may have been lost with the old primary: what a client saw of them must never be given out again. States
+ * below the new floor, and so all in the gap, are answered from the rows instead of from the log. */
+static bool jump(struct sql_tx *tx, struct account_row *a)
+{
+    a->modseq += TIMELINE_MODSEQ_GAP;
+    a->floor_modseq = a->modseq;
+    a->week_modseq = a->modseq;
+    a->timeline = a->now_timeline;
+    a->email_seq += TIMELINE_MODSEQ_GAP;
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, 3);
+    v[0] = sql_i(a->account_id);
+    v[1] = sql_i(TIMELINE_UID_GAP);
+    v[2] = sql_i(a->modseq);
+    sql_queue(tx, &jump_uids, v, 1, NULL);
+    account_queue_update(tx, a, 1);
+    return true;
+}
+
+static bool prepare_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    const struct prepare *p = arg;
+    struct sql_result found, timeline;
+    account_queue_lock(tx, &p->ref->account_id, 1, &found);
+    sql_queue(tx, &read_timeline, NULL, 1, &timeline);
+    if (!sql_run(tx, err))
+        return false;
+    if (found.n_rows == 0)
+        return create(tx, p, sql_at(&timeline, 0, 0)->i);
+    struct account_row a = account_take(&found, 0);
+    return !account_needs_prepare(&a) || jump(tx, &a);
+}
+
+bool account_prepare(struct shard *sh, const Thurn__AccountRef *ref, struct err *err)
+{
+    struct prepare p = {ref, clock_unix()};
+    if (sql_write(sh->db, prepare_body, &p, err))
+        return true;
+    if (err->kind != ERR_EXISTS) /* somebody else made it at the same time */
+        return false;
+    err_clear(err);
+    return true;
+}
+
+/* --- methods --- */
+
+struct get_op {
+    struct op op;
+};
+
+static bool get_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct get_op *g = arg;
+    op_begin_read(tx, &g->op);
+    return sql_run(tx, err) && op_ready(&g->op, err);
+}
+
+bool store_do_get_account(struct store *s, struct rpc_call *c, const Thurn__AccountRequest *q, Thurn__AccountInfo *r,
+                          struct err *err)
+{
+    (void)c;
+    struct get_op g;
+    if (!op_init(&g.op, s, q->account, err) || !op_read(&g.op, get_body, &g, err))
+        return false;
+    r->modseq = (uint64_t)g.op.account.modseq;
+    r->used_bytes = (uint64_t)g.op.account.used_bytes;
+    r->used_messages = (uint64_t)g.op.account.used_messages;
+    r->floor_modseq = (uint64_t)g.op.account.floor_modseq;
+    return true;
+}
+
+/* Modseqs of many accounts: one statement a shard. A shard that is away is left out. */
+struct states_op {
+    const int64_t *ids;
+    size_t n;
+    struct arena *arena;
+    Thurn__StatesReply__State **out;
+    size_t n_out;
+};
+
+static const struct sql_stmt read_states = {
+    "s_read_states", "i", "ii", "SELECT account_id, modseq FROM s_account WHERE account_id = ?1",
+    "SELECT account_id, modseq FROM s_account WHERE account_id = ANY ($1)", true};
+
+static bool states_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct states_op *st = arg;
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, st->n);
+    for (size_t i = 0; i < st->n; i++)
+        v[i] = sql_i(st->ids[i]);
+    struct sql_result r;
+    if (!sql_exec(tx, &read_states, v, st->n, &r, err))
+        return false;
+    st->out = arena_array(st->arena, Thurn__StatesReply__State *, r.n_rows);
+    st->n_out = r.n_rows;
+    for (size_t i = 0; i < r.n_rows; i++) {
+        st->out[i] = arena_new(st->arena, Thurn__StatesReply__State);
+        thurn__states_reply__state__init(st->out[i]);
+        st->out[i]->account_id = sql_at(&r, i, 0)->i;
+        st->out[i]->modseq = (uint64_t)sql_at(&r, i, 1)->i;
+    }
+    return true;
+}
+
+bool store_do_states(struct store *s, struct rpc_call *c, const Thurn__StatesRequest *q, Thurn__StatesReply *r,
+                     struct err *err)
+{
+    if (q->n_accounts > 1000)
+        return err_set(err, ERR_LIMIT, "more than 1000 accounts");
+    r->states = arena_array(c->arena, Thurn__StatesReply__State *, q->n_accounts);
+    int64_t *ids = arena_array(c->arena, int64_t, q->n_accounts);
+    for (unsigned k = 0; k < s->n_shards; k++) {
+        struct states_op st = {.ids = ids, .arena = c->arena};
+        for (size_t i = 0; i < q->n_accounts; i++)
+            if (q->accounts[i]->shard == s->shards[k].number)
+                ids[st.n++] = q->accounts[i]->account_id;
+        if (st.n == 0)
+            continue;
+        struct err away = ERR_INIT; /* the caller asks again at its next poll */
+        if (!sql_read(s->shards[k].db, states_body, &st, &away))
+            continue;
+        /* An id may stand twice in a request; the array has room for each once. */
+        for (size_t i = 0; i < st.n_out && r->n_states < q->n_accounts; i++)
+            r->states[r->n_states++] = st.out[i];
+    }
+    return true;
+}

@@ -1,0 +1,48 @@
+#include "store-service/add.h"
+
+#define ITEMS_MAX 200u
+#define REQUEST_ID_SIZE 16u
+
+static bool item(struct store *s, struct rpc_call *c, const Thurn__AppendRequest *q, const Thurn__AppendItem *it,
+                 struct shard *sh, struct add *ad, struct err *err)
+{
+    struct content *content = arena_new(c->arena, struct content);
+    if (it->flags & ~(uint32_t)ALL_FLAGS)
+        return err_set(err, ERR_INVALID, "unknown flags");
+    /* A hash is no secret: who knows one must not get at another tenant's mail. */
+    if (it->body && it->body->blob && it->body->blob->tenant_id != q->account->tenant_id)
+        return err_set(err, ERR_DENIED, "a body of another tenant");
+    if (!content_of_body(s, it->body, STR_NONE, c->arena, content, err) ||
+        !content_place(s, it->body, content, sh, q->account->tenant_id, err))
+        return false;
+    *ad = (struct add){.ref = q->account, .content = content, .target = ADD_TO_ID, .mailbox_id = q->mailbox_id,
+                       .flags = it->flags, .keywords = it->keywords, .n_keywords = it->n_keywords,
+                       .internal_unix = it->internal_unix, .internal_zone = it->internal_zone};
+    return true;
+}
+
+bool store_do_append(struct store *s, struct rpc_call *c, const Thurn__AppendRequest *q, Thurn__AppendReply *r,
+                     struct err *err)
+{
+    struct op op; /* only for its checks */
+    if (!op_init(&op, s, q->account, err))
+        return false;
+    if (q->n_items == 0 || q->n_items > ITEMS_MAX)
+        return err_set(err, q->n_items ? ERR_LIMIT : ERR_INVALID, "1 to %u messages", ITEMS_MAX);
+    if (q->request_id.len != 0 && q->request_id.len != REQUEST_ID_SIZE)
+        return err_set(err, ERR_INVALID, "a request id has %u bytes", REQUEST_ID_SIZE);
+    struct add_request rq = {.v = arena_array(c->arena, struct add, q->n_items), .n = q->n_items, .is_all_or_none = true,
+                             .request_id = rpc_str(q->request_id), .arena = c->arena};
+    for (size_t i = 0; i < q->n_items; i++)
+        if (!item(s, c, q, q->items[i], op.shard, &rq.v[i], err))
+            return false;
+    if (!add_run(op.shard, &rq, err))
+        return false;
+    ProtobufCAllocator storage;
+    Thurn__AppendReply *stored = thurn__append_reply__unpack(rpc_arena_allocator(c->arena, &storage), rq.reply.n,
+                                                             (const uint8_t *)rq.reply.p);
+    if (!stored)
+        return err_set(err, ERR_INTERNAL, "a stored reply is damaged");
+    *r = *stored;
+    return true;
+}

@@ -1,0 +1,277 @@
+#include "store-service/blob.h"
+
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "base/num.h"
+#include "store-service/spool.h"
+
+static const struct sql_stmt intend_blob = {
+    "s_intend_blob", "iibiiiiiiii", "i" "ii",
+    "INSERT INTO s_blob (blob_id, tenant_id, hash, size, tier, codec, is_ready, seg, off, stored_len, refs, zero_since,"
+    " hold_until) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, ?8, ?9, ?10, ?11) ON CONFLICT (tenant_id, hash) DO UPDATE SET"
+    " hold_until = CASE WHEN s_blob.hold_until < excluded.hold_until THEN excluded.hold_until ELSE s_blob.hold_until END"
+    " RETURNING blob_id, is_ready, tier",
+    NULL, false};
+static const struct sql_stmt insert_inline = {"s_insert_inline", "ib", "",
+                                              "INSERT INTO s_blob_inline (blob_id, data) VALUES (?1, ?2)", NULL, false};
+static const struct sql_stmt place_blob = {
+    "s_place_blob", "iiiii", "",
+    "UPDATE s_blob SET is_ready = 1, tier = ?2, codec = 0, seg = ?3, off = ?4, stored_len = ?5"
+    " WHERE blob_id = ?1 AND is_ready = 0",
+    NULL, false};
+static const struct sql_stmt find_blob = {
+    "s_find_blob", "ib", BLOB_PLACE_TYPES "b",
+    "SELECT " BLOB_PLACE_COLS ", i.data FROM s_blob b LEFT JOIN s_blob_inline i ON i.blob_id = b.blob_id"
+    " WHERE b.tenant_id = ?1 AND b.hash = ?2 AND b.is_ready = 1",
+    NULL, false};
+static const struct sql_stmt unref_blobs = {
+    "s_unref_blobs", "iii", "",
+    "UPDATE s_blob SET refs = refs - ?2, zero_since = CASE WHEN refs <= ?2 THEN ?3 ELSE zero_since END WHERE blob_id = ?1",
+    "UPDATE s_blob b SET refs = refs - v.n, zero_since = CASE WHEN refs <= v.n THEN v.at ELSE zero_since END"
+    " FROM unnest($1, $2, $3) AS v (blob_id, n, at) WHERE b.blob_id = v.blob_id",
+    true};
+static const struct sql_stmt hold_blob = {
+    "s_hold_blob", "ibi", "",
+    "UPDATE s_blob SET hold_until = CASE WHEN hold_until < ?3 THEN ?3 ELSE hold_until END"
+    " WHERE tenant_id = ?1 AND hash = ?2 AND is_ready = 1",
+    NULL, false};
+
+struct blob_place blob_place_take(const struct sql_value *v)
+{
+    return (struct blob_place){.blob_id = v[0].i, .tenant_id = v[1].i, .hash = v[2].s, .size = v[3].i, .tier = v[4].i,
+                               .codec = v[5].i, .seg = v[6].i, .off = v[7].i, .stored_len = v[8].i};
+}
+
+struct blob_place blob_place_copy(const struct blob_place *p, struct arena *a)
+{
+    struct blob_place copy = *p;
+    copy.hash = arena_str(a, p->hash);
+    copy.data = arena_str(a, p->data);
+    return copy;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+void blob_queue_unref(struct sql_tx *tx, const int64_t *ids, size_t n, int64_t now_unix)
+{
+    if (n == 0)
+        return;
+    int64_t *sorted = arena_alloc(sql_arena(tx), size_mul(n, sizeof *sorted));
+    memcpy(sorted, ids, n * sizeof *sorted);
+    qsort(sorted, n, sizeof *sorted, compare_ids);
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, size_mul(n, 3));
+    size_t rows = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (i > 0 && sorted[i] == sorted[i - 1]) {
+            v[(rows - 1) * 3 + 1].i++;
+            continue;
+        }
+        v[rows * 3] = sql_i(sorted[i]);
+        v[rows * 3 + 1] = sql_i(1);
+        v[rows * 3 + 2] = sql_i(now_unix);
+        rows++;
+    }
+    sql_queue(tx, &unref_blobs, v, rows, NULL);
+}
+
+/* --- storing --- */
+
+struct storing {
+    int64_t tenant_id, blob_id, hold_until, now_unix;
+    const struct spool *body;
+    str data; /* compressed, for inline */
+    enum blob_codec codec;
+    enum blob_tier tier;
+    bool is_ready;
+    int64_t seg, off;
+};
+
+static bool intend_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct storing *st = arg;
+    int64_t id = blob_new_id();
+    bool is_inline = st->tier == BLOB_INLINE;
+    const struct sql_value v[] = {
+        sql_i(id), sql_i(st->tenant_id), sql_s(str_n(st->body->hash, BLOB_HASH_SIZE)), sql_i((int64_t)st->body->size),
+        sql_i(st->tier), sql_i(st->codec), sql_i(is_inline), sql_i(is_inline ? (int64_t)st->data.n : (int64_t)st->body->size),
+        sql_i(0), sql_i(st->now_unix), sql_i(st->hold_until)};
+    struct sql_result r;
+    if (!sql_exec(tx, &intend_blob, v, 1, &r, err))
+        return false;
+    st->blob_id = sql_at(&r, 0, 0)->i;
+    st->is_ready = sql_at(&r, 0, 1)->i != 0;
+    if (st->blob_id != id || !is_inline)
+        return true;
+    const struct sql_value data[] = {sql_i(id), sql_s(st->data)};
+    return sql_exec(tx, &insert_inline, data, 1, NULL, err);
+}
+
+static bool place_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    const struct storing *st = arg;
+    const struct sql_value v[] = {sql_i(st->blob_id), sql_i(st->tier), sql_i(st->seg), sql_i(st->off),
+                                  sql_i((int64_t)st->body->size)};
+    return sql_exec(tx, &place_blob, v, 1, NULL, err);
+}
+
+bool blob_store(struct shard *sh, int64_t tenant_id, struct spool *body, int64_t hold_until_unix, struct err *err)
+{
+    struct blob_backend *b = sh->store->blobs;
+    struct storing st = {.tenant_id = tenant_id, .body = body, .now_unix = clock_unix(), .tier = b->tier};
+    ARENA(a, BLOB_INLINE_TRY * 2);
+    st.hold_until = MAX(hold_until_unix, st.now_unix + BLOB_HOLD_S);
+    if (body->memory.p && blob_compress(body->memory, &a, &st.data, &st.codec))
+        st.tier = BLOB_INLINE;
+    if (!sql_write(sh->db, intend_body, &st, err))
+        return false;
+    if (st.is_ready)
+        return true;
+    struct blob_place place = {.blob_id = st.blob_id, .tenant_id = tenant_id, .size = (int64_t)body->size,
+                               .hash = str_n(body->hash, BLOB_HASH_SIZE)};
+    struct blob_object o = {sh->number, &place};
+    st.tier = b->tier;
+    if (!b->put(b, &o, body, &st.seg, &st.off, err)) {
+        metric_inc_label(M_STORE_BLOB_ERRORS, b->name);
+        return false;
+    }
+    metric_add_label(M_STORE_BLOB_BYTES, b->name, (int64_t)body->size);
+    return sql_write(sh->db, place_body, &st, err);
+}
+
+/* --- reading --- */
+
+bool blob_find(struct shard *sh, int64_t tenant_id, str hash, struct arena *a, struct blob_place *out, struct err *err)
+{
+    const struct sql_value v[] = {sql_i(tenant_id), sql_s(hash)};
+    struct sql_result r;
+    if (hash.n != BLOB_HASH_SIZE)
+        return err_set(err, ERR_INVALID, "a body's name has %u bytes", BLOB_HASH_SIZE);
+    if (!sql_query(sh->db, &find_blob, v, a, &r, err))
+        return false;
+    if (r.n_rows == 0)
+        return err_set(err, ERR_NOT_FOUND, "no such body");
+    *out = blob_place_take(sql_at(&r, 0, 0));
+    out->data = sql_at(&r, 0, 9)->s;
+    return true;
+}
+
+static bool read_inline(const struct blob_place *p, uint64_t offset, uint64_t length, struct rpc_sink *out, struct err *err)
+{
+    ARENA(a, BLOB_INLINE_TRY * 2);
+    str content;
+    if (!blob_decompress(p->data, (enum blob_codec)p->codec, (uint64_t)p->size, &a, &content, err))
+        return false;
+    content = str_slice(content, offset, offset + length);
+    while (content.n) {
+        str piece = str_slice(content, 0, RPC_CHUNK_MAX);
+        content = str_slice(content, piece.n, SIZE_MAX);
+        if (!out->write(out, piece, err))
+            return false;
+    }
+    return true;
+}
+
+bool blob_read(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length, struct rpc_sink *out,
+               struct err *err)
+{
+    uint64_t size = (uint64_t)p->size;
+    offset = MIN(offset, size);
+    length = MIN(length, size - offset);
+    if (length == 0)
+        return true;
+    if (p->tier == BLOB_INLINE)
+        return read_inline(p, offset, length, out, err);
+    struct blob_backend *b = sh->store->blobs;
+    struct blob_object o = {sh->number, p};
+    if (p->tier != (int64_t)b->tier)
+        return err_set(err, ERR_UNAVAILABLE, "a body is in another kind of blob store than '%s'", b->name);
+    if (b->get(b, &o, offset, length, out, err))
+        return true;
+    if (err->kind != ERR_NOT_FOUND)
+        return false;
+    /* A segment was compacted between looking up and reading: nothing was written to the sink yet. */
+    err_clear(err);
+    ARENA(a, 64 * 1024);
+    struct blob_place now;
+    if (!blob_find(sh, p->tenant_id, p->hash, &a, &now, err))
+        return false;
+    o.place = &now;
+    if (b->get(b, &o, offset, length, out, err))
+        return true;
+    if (err->kind == ERR_NOT_FOUND)
+        err->kind = ERR_INTERNAL; /* acknowledged bodies do not vanish */
+    return false;
+}
+
+struct memory_sink {
+    struct rpc_sink sink;
+    char *p;
+    size_t n, room;
+};
+
+static bool memory_write(struct rpc_sink *sink, str piece, struct err *err)
+{
+    struct memory_sink *m = CONTAINER_OF(sink, struct memory_sink, sink);
+    if (piece.n > m->room - m->n)
+        return err_set(err, ERR_INTERNAL, "a body is longer than its row says");
+    memcpy(m->p + m->n, piece.p, piece.n);
+    m->n += piece.n;
+    return true;
+}
+
+bool blob_read_range(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length, struct arena *a,
+                     str *out, struct err *err)
+{
+    offset = MIN(offset, (uint64_t)p->size);
+    length = MIN(length, (uint64_t)p->size - offset);
+    struct memory_sink m = {.sink = {memory_write}, .p = arena_alloc(a, length), .room = length};
+    if (!blob_read(sh, p, offset, length, &m.sink, err))
+        return false;
+    *out = str_n(m.p, m.n);
+    return true;
+}
+
+/* --- holding --- */
+
+struct holding {
+    const Thurn__HoldBlobRequest *q;
+};
+
+static bool hold_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    const Thurn__HoldBlobRequest *q = ((struct holding *)arg)->q;
+    const struct sql_value v[] = {sql_i(q->blob->tenant_id), sql_s(rpc_str(q->blob->hash)), sql_i(q->hold_until_unix)};
+    struct sql_result r;
+    if (!sql_exec(tx, &hold_blob, v, 1, &r, err))
+        return false;
+    return r.n_affected > 0 || err_set(err, ERR_NOT_FOUND, "no such body");
+}
+
+bool store_do_hold_blob(struct store *s, struct rpc_call *c, const Thurn__HoldBlobRequest *q, Thurn__Empty *r,
+                        struct err *err)
+{
+    (void)c;
+    (void)r;
+    if (!q->blob)
+        return err_set(err, ERR_INVALID, "no body given");
+    struct shard *sh = store_shard(s, q->blob->space, err);
+    struct holding h = {q};
+    return sh && sql_write(sh->db, hold_body, &h, err);
+}
+
+bool store_do_read_blob(struct store *s, struct rpc_call *c, const Thurn__ReadBlobRequest *q, Thurn__Empty *r,
+                        struct err *err)
+{
+    (void)r;
+    if (!q->blob || !c->out)
+        return err_set(err, ERR_INVALID, "no body or no sink given");
+    struct shard *sh = store_shard(s, q->blob->space, err);
+    struct blob_place p;
+    if (!sh || !blob_find(sh, q->blob->tenant_id, rpc_str(q->blob->hash), c->arena, &p, err))
+        return false;
+    return blob_read(sh, &p, q->offset, q->length ? q->length : UINT64_MAX, c->out, err);
+}

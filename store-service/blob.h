@@ -1,0 +1,98 @@
+/*
+ * blob.h: bodies by the hash of their content, scoped to a tenant and a shard (their "space").
+ *
+ * A body is compressed into s_blob_inline when that takes at most BLOB_INLINE_MAX bytes; else the backend (segment files
+ * or S3) holds it, and its row says where. A row counts the emails that refer to it. One without references stays until
+ * the sweep has found it unused for a day and not held.
+ *
+ * A large body's row is made before the body is stored ("not ready"), so whatever a crash leaves behind has a row, and
+ * the sweep finds it.
+ */
+#ifndef STORE_SERVICE_BLOB_H
+#define STORE_SERVICE_BLOB_H
+
+#include "store-service/internal.h"
+
+#define BLOB_HASH_SIZE 32u
+#define BLOB_INLINE_MAX (16u * 1024)      /* compressed */
+#define BLOB_INLINE_TRY (64u * 1024)      /* larger bodies are not worth the attempt to compress */
+#define BLOB_HOLD_S DAY_S
+
+enum blob_tier { BLOB_INLINE, BLOB_SEGMENT, BLOB_OBJECT };
+enum blob_codec { BLOB_RAW, BLOB_ZSTD, BLOB_ZSTD_HEADERS /* with the dictionary of blob_codec.c */ };
+
+/* A row of s_blob. */
+struct blob_place {
+    int64_t blob_id, tenant_id, size;
+    str hash;
+    int64_t tier, codec, seg, off, stored_len;
+    str data; /* BLOB_INLINE, when it was read along */
+};
+#define BLOB_PLACE_COLS "b.blob_id, b.tenant_id, b.hash, b.size, b.tier, b.codec, b.seg, b.off, b.stored_len"
+#define BLOB_PLACE_TYPES "iibiiiiii"
+struct blob_place blob_place_take(const struct sql_value *v);
+/* Deep copy. */
+struct blob_place blob_place_copy(const struct blob_place *p, struct arena *a);
+
+/* --- within transactions --- */
+/* One reference less for each id (an id may occur more than once). */
+void blob_queue_unref(struct sql_tx *tx, const int64_t *ids, size_t n, int64_t now_unix);
+
+/* --- codec (blob_codec.c); any thread --- */
+/* Compress for inline storage; false: it does not fit. *out lives in a. */
+bool blob_compress(str content, struct arena *a, str *out, enum blob_codec *codec);
+/* Errors: INTERNAL (damaged). *out lives in a. */
+bool blob_decompress(str data, enum blob_codec codec, uint64_t size, struct arena *a, str *out, struct err *err) WARN_UNUSED;
+void blob_hash(str content, unsigned char out[BLOB_HASH_SIZE]);
+/* Ids that grow with time. */
+int64_t blob_new_id(void);
+
+/* --- storing --- */
+/*
+ * Make content durable on this shard for this tenant, if it is not there yet, and hold it until hold_until_unix.
+ * content: all of it, or NULL and a spool (see spool.h). Suspends. On success the row is ready.
+ * Errors: UNAVAILABLE.
+ */
+struct spool;
+FIBER bool blob_store(struct shard *sh, int64_t tenant_id, struct spool *body, int64_t hold_until_unix, struct err *err)
+    WARN_UNUSED;
+
+/* --- reading --- */
+/* Where a body is. Errors: NOT_FOUND. place (with inline data) lives in a. */
+FIBER bool blob_find(struct shard *sh, int64_t tenant_id, str hash, struct arena *a, struct blob_place *out,
+                     struct err *err) WARN_UNUSED;
+/* Bytes [offset, offset + length) of the content, clamped to it, into the sink. Suspends. Errors: UNAVAILABLE, INTERNAL,
+ * the sink's. */
+FIBER bool blob_read(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length, struct rpc_sink *out,
+                     struct err *err) WARN_UNUSED;
+/* The same into a; length bounded by the caller. */
+FIBER bool blob_read_range(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length,
+                           struct arena *a, str *out, struct err *err) WARN_UNUSED;
+
+/* --- where large bodies live: backend/ --- */
+struct blob_object { /* what a backend is asked for */
+    uint32_t space;
+    const struct blob_place *place; /* tenant, hash, blob_id, size; seg and off as put said */
+};
+struct blob_backend {
+    const char *name; /* in metrics */
+    enum blob_tier tier;
+    /* Store the whole body; on return it is durable. Sets *seg and *off. Suspends. Errors: UNAVAILABLE. */
+    FIBER bool (*put)(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg, int64_t *off,
+                      struct err *err);
+    /* Hand on [offset, offset + length) in pieces. Suspends. Errors: NOT_FOUND (it moved: look its place up again),
+     * UNAVAILABLE, INTERNAL (damaged), the sink's. */
+    FIBER bool (*get)(struct blob_backend *b, const struct blob_object *o, uint64_t offset, uint64_t length,
+                      struct rpc_sink *out, struct err *err);
+    /* The name under which an object is to be deleted later, in a; empty: nothing is to be done (segments). */
+    str (*garbage_name)(struct blob_backend *b, const struct blob_object *o, struct arena *a);
+    /* Delete by that name; what is not there is a success. May be NULL. Suspends. */
+    FIBER bool (*remove)(struct blob_backend *b, str name, struct err *err);
+    /* Make room: move what lives out of files that are mostly dead. May be NULL. Suspends. */
+    FIBER bool (*compact)(struct blob_backend *b, struct store *s, bool dry_run, struct err *err);
+    FIBER void (*free)(struct blob_backend *b);
+};
+FIBER struct blob_backend *blob_segment_new(str folder, struct err *err) WARN_UNUSED;
+struct blob_backend *blob_s3_new(const struct store_blob_opts *opts, struct err *err) WARN_UNUSED;
+
+#endif

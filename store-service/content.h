@@ -1,0 +1,36 @@
+/*
+ * content.h: one body on its way into mailboxes: where it is or will be, and what it says.
+ */
+#ifndef STORE_SERVICE_CONTENT_H
+#define STORE_SERVICE_CONTENT_H
+
+#include "store-service/blob.h"
+#include "store-service/parsed.h"
+
+struct content {
+    unsigned char hash[BLOB_HASH_SIZE];
+    uint64_t size;            /* without a prefix */
+    bool is_inline;           /* not stored yet: data goes into the database with the message */
+    str data;
+    enum blob_codec codec;
+    str packed;               /* parsed; offsets count the prefix */
+    str prefix;
+    int64_t sent_unix;
+    int64_t thread_keys[THREAD_KEYS_MAX];
+    size_t n_thread_keys;
+    struct spool *spool;      /* a large body that has to be stored on each shard; borrowed */
+};
+
+/*
+ * From a request's body, for accounts of one tenant or more. Parsed; large content is not stored yet: see content_place.
+ * All in a. Suspends. Errors: INVALID, LIMIT, NOT_FOUND (the BlobRef).
+ */
+FIBER bool content_of_body(struct store *s, const Thurn__Body *body, str prefix, struct arena *a, struct content *out,
+                           struct err *err) WARN_UNUSED;
+/* Make sure that a shard has the body for a tenant, unless it goes inline with the message. Suspends. */
+FIBER bool content_place(struct store *s, const Thurn__Body *body, struct content *c, struct shard *sh, int64_t tenant_id,
+                         struct err *err) WARN_UNUSED;
+#define CONTENT_MAX (512u * 1024) /* of Body.content */
+#define CONTENT_PREFIX_MAX (8u * 1024)
+
+#endif

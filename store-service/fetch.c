@@ -1,0 +1,254 @@
+/* Fetch and ReadBody: flags, envelopes and sizes from rows; bodies from the database, segments or objects. */
+#include "store-service/message.h"
+#include "store-service/parsed.h"
+
+#define ROWS_PLAIN 8000u
+#define ROWS_PARSED 500u
+#define ROWS_RAW 64u
+#define RAW_MAX (256u * 1024) /* of one message; larger ones are streamed by ReadBody */
+#define READS_AT_ONCE 8u
+
+struct raw_read { /* a body that is not in the database: read after the transaction */
+    Thurn__Message *message;
+    struct blob_place place;
+    str prefix;
+    uint64_t offset, length; /* of prefix and body together */
+};
+
+struct fetch_op {
+    struct op op;
+    const Thurn__FetchRequest *q;
+    const struct uidset *uids;
+    struct arena *arena;
+    /* Results. */
+    Thurn__Message **messages;
+    size_t n_messages;
+    uint64_t next_uid;
+    struct raw_read *reads;
+    size_t n_reads;
+};
+
+/* The part of the message that was asked for. */
+static void raw_window(const Thurn__FetchRequest *q, const struct msg_row *m, uint64_t *offset, uint64_t *length)
+{
+    uint64_t size = (uint64_t)m->size;
+    *offset = MIN(q->raw_offset, size);
+    *length = MIN(q->raw_length ? q->raw_length : UINT64_MAX, size - *offset);
+}
+
+/* Prefix and body are one message: cut [offset, offset + length) out of both. */
+static str join(str prefix, str body, uint64_t offset, uint64_t length, struct arena *a)
+{
+    str head = str_slice(prefix, offset, offset + length);
+    uint64_t skip = offset > prefix.n ? offset - prefix.n : 0;
+    str tail = str_slice(body, skip, skip + (length - head.n));
+    if (str_empty(head))
+        return tail;
+    char *p = arena_alloc(a, head.n + tail.n);
+    memcpy(p, head.p, head.n);
+    if (tail.n)
+        memcpy(p + head.n, tail.p, tail.n);
+    return str_n(p, head.n + tail.n);
+}
+
+static bool set_raw(struct fetch_op *f, const struct msg_row *m, Thurn__Message *p, uint64_t offset, uint64_t length,
+                    struct err *err)
+{
+    str body;
+    if (m->place.tier != BLOB_INLINE) {
+        f->reads[f->n_reads++] = (struct raw_read){p, blob_place_copy(&m->place, f->arena), arena_str(f->arena, m->prefix),
+                                                   offset, length};
+        return true;
+    }
+    if (!blob_decompress(m->place.data, (enum blob_codec)m->place.codec, (uint64_t)m->place.size, f->arena, &body, err))
+        return false;
+    str raw = join(m->prefix, body, offset, length, f->arena);
+    if (m->place.codec == BLOB_RAW) /* it is still a view of the row */
+        raw = arena_str(f->arena, raw);
+    p->raw = rpc_bytes(raw);
+    return true;
+}
+
+/* Turn rows into messages until the reply is full; where it is, that is where the next one goes on. */
+static bool fill(struct fetch_op *f, const struct msg_row *rows, size_t n, struct err *err)
+{
+    size_t bytes = 0;
+    f->messages = arena_array(f->arena, Thurn__Message *, n);
+    f->reads = f->q->with_raw ? arena_array(f->arena, struct raw_read, n) : NULL;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t offset = 0, length = 0;
+        if (f->q->with_raw)
+            raw_window(f->q, &rows[i], &offset, &length);
+        bool is_omitted = length > RAW_MAX;
+        size_t size = message_proto_size(&rows[i]) + (is_omitted ? 0 : length);
+        if (f->n_messages > 0 && bytes + size > REPLY_BYTES_MAX) {
+            f->next_uid = rows[i].uid;
+            return true;
+        }
+        bytes += size;
+        Thurn__Message *p = f->messages[f->n_messages++] = message_to_proto(&rows[i], f->arena);
+        if (f->q->with_parsed && !(p->parsed = parsed_unpack(rows[i].parsed, f->arena, err)))
+            return false;
+        p->is_raw_omitted = is_omitted;
+        if (f->q->with_raw && !is_omitted && !set_raw(f, &rows[i], p, offset, length, err))
+            return false;
+    }
+    return true;
+}
+
+static bool fetch_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct fetch_op *f = arg;
+    const Thurn__FetchRequest *q = f->q;
+    struct sql_result box;
+    struct mailbox_row m;
+    struct msg_row *rows;
+    size_t n, limit = q->with_raw ? ROWS_RAW : q->with_parsed ? ROWS_PARSED : ROWS_PLAIN;
+    f->n_messages = f->n_reads = 0;
+    op_begin_read(tx, &f->op);
+    mailbox_queue_get(tx, f->op.ref->account_id, q->mailbox_id, &box);
+    struct msg_query mq = {.account_id = f->op.ref->account_id, .mailbox_id = q->mailbox_id, .uids = f->uids,
+                           .since_modseq = (int64_t)MIN(q->changed_since, (uint64_t)INT64_MAX),
+                           .with = (q->with_parsed ? MSG_WITH_PARSED : 0) | (q->with_raw ? MSG_WITH_BODY : 0),
+                           .limit = q->limit ? MIN(q->limit, limit) : limit};
+    return messages_read(tx, &mq, &rows, &n, &f->next_uid, err) && op_ready(&f->op, err) &&
+           mailbox_take_one(&box, &m, err) && fill(f, rows, n, err);
+}
+
+/* --- bodies outside the database, some at a time --- */
+
+struct read_job {
+    struct shard *shard;
+    struct raw_read *read;
+    struct arena arena;
+    struct err err;
+};
+
+static void read_job_main(void *arg)
+{
+    struct read_job *j = arg;
+    struct raw_read *r = j->read;
+    uint64_t skip = r->offset > r->prefix.n ? r->offset - r->prefix.n : 0, end = r->offset + r->length;
+    uint64_t body_end = end > r->prefix.n ? end - r->prefix.n : 0;
+    str body = STR_NONE;
+    if (body_end > skip && !blob_read_range(j->shard, &r->place, skip, body_end - skip, &j->arena, &body, &j->err))
+        return;
+    /* body begins at skip already. */
+    str head = str_slice(r->prefix, r->offset, end);
+    char *p = arena_alloc(&j->arena, head.n + body.n);
+    if (head.n)
+        memcpy(p, head.p, head.n);
+    if (body.n)
+        memcpy(p + head.n, body.p, body.n);
+    r->message->raw = rpc_bytes(str_n(p, head.n + body.n));
+}
+
+static bool read_bodies(struct fetch_op *f, struct err *err)
+{
+    for (size_t from = 0; from < f->n_reads; from += READS_AT_ONCE) {
+        struct read_job jobs[READS_AT_ONCE];
+        size_t n = MIN(f->n_reads - from, READS_AT_ONCE);
+        bool ok = true;
+        for (size_t i = 0; i < n; i++) {
+            jobs[i] = (struct read_job){.shard = f->op.shard, .read = &f->reads[from + i]};
+            arena_init(&jobs[i].arena, 3 * RAW_MAX);
+        }
+        if (n == 1) {
+            read_job_main(&jobs[0]);
+        } else {
+            FIBER_GROUP(g, READS_AT_ONCE);
+            for (size_t i = 0; ok && i < n; i++)
+                ok = fiber_group_spawn(&g, "store-read", read_job_main, &jobs[i], err);
+            ok = ok && fiber_group_wait(&g, err);
+        }
+        for (size_t i = 0; i < n; i++) {
+            if (ok && err_is_set(&jobs[i].err))
+                ok = err_set(err, jobs[i].err.kind, "%s", jobs[i].err.msg);
+            Thurn__Message *m = jobs[i].read->message;
+            if (ok)
+                m->raw = rpc_bytes(arena_str(f->arena, rpc_str(m->raw)));
+            arena_done(&jobs[i].arena);
+        }
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
+bool store_do_fetch(struct store *s, struct rpc_call *c, const Thurn__FetchRequest *q, Thurn__FetchReply *r,
+                    struct err *err)
+{
+    struct fetch_op f = {.q = q, .arena = c->arena};
+    struct uidset uids;
+    if (!op_init(&f.op, s, q->account, err) ||
+        !uidset_of_proto(c->arena, q->uids, q->n_uids, UINT32_MAX, true, &uids, err))
+        return false;
+    f.uids = &uids;
+    if (!op_read(&f.op, fetch_body, &f, err) || !read_bodies(&f, err))
+        return false;
+    r->messages = f.messages;
+    r->n_messages = f.n_messages;
+    r->next_uid = (uint32_t)f.next_uid;
+    return keywords_name(f.op.shard, q->account->account_id, r->messages, r->n_messages, c->arena, &r->keyword_names,
+                         &r->n_keyword_names, err);
+}
+
+/* --- ReadBody: one message, streamed --- */
+
+static const struct sql_stmt body_by_uid = {
+    "s_body_by_uid", "iii", "b" BLOB_PLACE_TYPES "b",
+    "SELECT e.prefix, " BLOB_PLACE_COLS ", i.data FROM s_msg m JOIN s_email e ON e.account_id = m.account_id AND"
+    " e.email_id = m.email_id JOIN s_blob b ON b.blob_id = e.blob_id LEFT JOIN s_blob_inline i ON i.blob_id = b.blob_id"
+    " WHERE m.account_id = ?1 AND m.mailbox_id = ?2 AND m.uid = ?3",
+    NULL, false};
+static const struct sql_stmt body_by_email = {
+    "s_body_by_email", "ii", "b" BLOB_PLACE_TYPES "b",
+    "SELECT e.prefix, " BLOB_PLACE_COLS ", i.data FROM s_email e JOIN s_blob b ON b.blob_id = e.blob_id"
+    " LEFT JOIN s_blob_inline i ON i.blob_id = b.blob_id WHERE e.account_id = ?1 AND e.email_id = ?2",
+    NULL, false};
+
+struct find_op {
+    struct op op;
+    const Thurn__ReadBodyRequest *q;
+    struct arena *arena;
+    str prefix;
+    struct blob_place place;
+};
+
+static bool find_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct find_op *f = arg;
+    struct sql_result r;
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, 3);
+    v[0] = sql_i(f->q->account->account_id);
+    v[1] = sql_i(f->q->email_id ? f->q->email_id : f->q->mailbox_id);
+    v[2] = sql_i(f->q->uid);
+    op_begin_read(tx, &f->op);
+    sql_queue(tx, f->q->email_id ? &body_by_email : &body_by_uid, v, 1, &r);
+    if (!sql_run(tx, err) || !op_ready(&f->op, err))
+        return false;
+    if (r.n_rows == 0)
+        return err_set(err, ERR_NOT_FOUND, "no such message");
+    struct blob_place p = blob_place_take(sql_at(&r, 0, 1));
+    p.data = sql_at(&r, 0, 10)->s;
+    f->place = blob_place_copy(&p, f->arena);
+    f->prefix = arena_str(f->arena, sql_at(&r, 0, 0)->s);
+    return true;
+}
+
+bool store_do_read_body(struct store *s, struct rpc_call *c, const Thurn__ReadBodyRequest *q, Thurn__ReadBodyReply *r,
+                        struct err *err)
+{
+    struct find_op f = {.q = q, .arena = c->arena};
+    if (!c->out)
+        return err_set(err, ERR_INVALID, "no sink given");
+    if (!op_init(&f.op, s, q->account, err) || !op_read(&f.op, find_body, &f, err))
+        return false;
+    r->size = f.prefix.n + (uint64_t)f.place.size;
+    uint64_t offset = MIN(q->offset, r->size), length = MIN(q->length ? q->length : UINT64_MAX, r->size - offset);
+    str head = str_slice(f.prefix, offset, offset + length);
+    if (head.n && !c->out->write(c->out, head, err))
+        return false;
+    uint64_t skip = offset > f.prefix.n ? offset - f.prefix.n : 0;
+    return blob_read(f.op.shard, &f.place, skip, length - head.n, c->out, err);
+}

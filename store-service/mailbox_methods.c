@@ -1,0 +1,348 @@
+/* ListMailboxes, CreateMailbox, RenameMailbox, DeleteMailbox, SetMailbox: the account's rows are read whole under its
+ * lock, looked at, and those that change are written. */
+#include "store-service/message.h"
+
+static bool load(struct sql_tx *tx, struct op *op, struct mailbox_list *l, struct err *err)
+{
+    struct sql_result r;
+    op_begin(tx, op);
+    mailbox_queue_all(tx, &op->ref->account_id, 1, &r);
+    if (!sql_run(tx, err) || !op_ready(op, err))
+        return false;
+    *l = mailbox_list_of(sql_arena(tx), &r, op->account.account_id);
+    return true;
+}
+
+/* Those that walking a path has made. */
+static void write_new(struct sql_tx *tx, struct op *op, const struct mailbox_list *l)
+{
+    for (size_t i = l->n_stored; i < l->n; i++) {
+        struct change row = {op->account.account_id, l->v[i].created_modseq, op->account.week, l->v[i].mailbox_id,
+                             CHANGE_MBOX_CREATED, STR_NONE};
+        change_queue(tx, &row, 1);
+    }
+    mailbox_queue_insert(tx, l->v + l->n_stored, l->n - l->n_stored);
+}
+
+static str *path_of(char *const *path, size_t n, struct arena *a)
+{
+    str *v = arena_array(a, str, n);
+    for (size_t i = 0; i < n; i++)
+        v[i] = str_c(path[i]);
+    return v;
+}
+
+static bool find(struct mailbox_list *l, int64_t id, struct mailbox_row **out, struct err *err)
+{
+    *out = mailbox_list_id(l, id);
+    return *out || err_set(err, ERR_NOT_FOUND, "no such mailbox");
+}
+
+/* --- list --- */
+
+struct list_op {
+    struct op op;
+    struct arena *arena;
+    Thurn__ListMailboxesReply *r;
+};
+
+static bool list_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct list_op *l = arg;
+    struct sql_result r;
+    op_begin_read(tx, &l->op);
+    mailbox_queue_all(tx, &l->op.ref->account_id, 1, &r);
+    if (!sql_run(tx, err) || !op_ready(&l->op, err))
+        return false;
+    l->r->mailboxes = arena_array(l->arena, Thurn__Mailbox *, r.n_rows);
+    l->r->n_mailboxes = r.n_rows;
+    for (size_t i = 0; i < r.n_rows; i++) {
+        struct mailbox_row m = mailbox_take(&r, i);
+        l->r->mailboxes[i] = mailbox_to_proto(&m, l->arena);
+    }
+    l->r->modseq = (uint64_t)l->op.account.modseq;
+    return true;
+}
+
+bool store_do_list_mailboxes(struct store *s, struct rpc_call *c, const Thurn__AccountRequest *q,
+                             Thurn__ListMailboxesReply *r, struct err *err)
+{
+    struct list_op l = {.arena = c->arena, .r = r};
+    return op_init(&l.op, s, q->account, err) && op_read(&l.op, list_body, &l, err);
+}
+
+/* --- create --- */
+
+struct create_op {
+    struct op op;
+    const Thurn__CreateMailboxRequest *q;
+    struct arena *arena;
+    Thurn__Mailbox *out;
+};
+
+static bool role_is_free(const struct mailbox_list *l, int64_t role, int64_t except_id, struct err *err)
+{
+    for (size_t i = 0; i < l->n; i++)
+        if (role != THURN__MAILBOX_ROLE__ROLE_NONE && l->v[i].role == role && l->v[i].mailbox_id != except_id)
+            return err_set(err, ERR_EXISTS, "mailbox '%.*s' has that role", STR_ARG(l->v[i].name));
+    return true;
+}
+
+static bool check_role(int64_t role, struct err *err)
+{
+    bool ok = role >= THURN__MAILBOX_ROLE__ROLE_NONE && role <= THURN__MAILBOX_ROLE__ROLE_ALL &&
+              role != THURN__MAILBOX_ROLE__ROLE_INBOX;
+    return ok || err_set(err, ERR_INVALID, "that role cannot be given");
+}
+
+static bool create_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct create_op *cr = arg;
+    struct mailbox_list l;
+    if (!load(tx, &cr->op, &l, err))
+        return false;
+    str *path = path_of(cr->q->path, cr->q->n_path, sql_arena(tx));
+    if (!role_is_free(&l, cr->q->role, 0, err))
+        return false;
+    struct mailbox_row *m = mailbox_list_walk(&l, &cr->op.account, path, cr->q->n_path, true, &cr->op.shard->store->limits,
+                                              cr->op.now_unix, err);
+    if (!m)
+        return false;
+    if (l.n == l.n_stored)
+        return err_set(err, ERR_EXISTS, "mailbox '%.*s' exists", STR_ARG(m->name));
+    m->role = cr->q->role;
+    m->is_subscribed = cr->q->is_subscribed;
+    cr->out = mailbox_to_proto(m, cr->arena);
+    write_new(tx, &cr->op, &l);
+    op_end(tx, &cr->op);
+    return true;
+}
+
+bool store_do_create_mailbox(struct store *s, struct rpc_call *c, const Thurn__CreateMailboxRequest *q,
+                             Thurn__MailboxReply *r, struct err *err)
+{
+    struct create_op cr = {.q = q, .arena = c->arena};
+    if ((q->role && !check_role(q->role, err)) || !op_init(&cr.op, s, q->account, err))
+        return false;
+    cr.op.kinds = KIND_MAILBOX;
+    if (!op_write(&cr.op, create_body, &cr, err))
+        return false;
+    r->mailbox = cr.out;
+    r->modseq = (uint64_t)cr.op.account.modseq;
+    return true;
+}
+
+/* --- rename --- */
+
+struct rename_op {
+    struct op op;
+    const Thurn__RenameMailboxRequest *q;
+    struct arena *arena;
+    Thurn__Mailbox *out;
+};
+
+/* Whether `inner` is `outer` or lies below it. The depth is bounded, so the chain of parents is too. */
+static bool is_within(struct mailbox_list *l, const struct mailbox_row *inner, int64_t outer_id)
+{
+    for (unsigned depth = 0; inner && depth <= MAILBOX_DEPTH_MAX; depth++) {
+        if (inner->mailbox_id == outer_id)
+            return true;
+        inner = mailbox_list_id(l, inner->parent_id);
+    }
+    return false;
+}
+
+/* RFC 9051 6.3.6: INBOX's messages get the new name and an empty INBOX stays. The row is renamed and a new one takes its
+ * place, so it costs the same whatever it holds. */
+static void replace_inbox(struct rename_op *rn, struct mailbox_list *l, int64_t old_id)
+{
+    (void)account_next_modseq(&rn->op.account, rn->op.now_unix);
+    struct mailbox_row inbox = mailbox_make(&rn->op.account, 0, S("INBOX"), THURN__MAILBOX_ROLE__ROLE_INBOX, rn->op.now_unix);
+    inbox.is_subscribed = 1;
+    mailbox_list_add(l, inbox);
+    rn->op.account.inbox_id = inbox.mailbox_id;
+    mailbox_list_id(l, old_id)->role = THURN__MAILBOX_ROLE__ROLE_NONE;
+}
+
+/* How many levels hang below a mailbox, itself included. */
+static unsigned height(struct mailbox_list *l, int64_t id, unsigned depth)
+{
+    unsigned most = 1;
+    for (size_t i = 0; i < l->n && depth < MAILBOX_DEPTH_MAX; i++) {
+        if (l->v[i].parent_id != id)
+            continue;
+        unsigned h = 1 + height(l, l->v[i].mailbox_id, depth + 1);
+        most = MAX(most, h);
+    }
+    return most;
+}
+
+static bool rename_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct rename_op *rn = arg;
+    struct mailbox_list l;
+    struct mailbox_row *m, *parent = NULL;
+    size_t n = rn->q->n_path;
+    if (!load(tx, &rn->op, &l, err) || !find(&l, rn->q->mailbox_id, &m, err))
+        return false;
+    int64_t id = m->mailbox_id;
+    bool is_inbox = id == rn->op.account.inbox_id;
+    str *path = path_of(rn->q->path, n, sql_arena(tx));
+    if (n == 0 || n + (is_inbox ? 0 : height(&l, id, 0) - 1) > MAILBOX_DEPTH_MAX)
+        return err_set(err, ERR_INVALID, "a path has 1 to %u names", MAILBOX_DEPTH_MAX);
+    if (!mailbox_check_name(path[n - 1], err))
+        return false;
+    if (n > 1) {
+        parent = mailbox_list_walk(&l, &rn->op.account, path, n - 1, true, &rn->op.shard->store->limits, rn->op.now_unix, err);
+        if (!parent)
+            return false;
+    }
+    if (parent && is_within(&l, parent, id))
+        return err_set(err, ERR_INVALID, "a mailbox cannot move into itself");
+    struct mailbox_row *there = mailbox_list_child(&l, parent ? parent->mailbox_id : 0, path[n - 1]);
+    if (there && (there->mailbox_id != id || str_eq(there->name, path[n - 1])))
+        return err_set(err, ERR_EXISTS, "mailbox '%.*s' exists", STR_ARG(path[n - 1]));
+    int64_t parent_id = parent ? parent->mailbox_id : 0; /* parent may move when the list grows */
+    if (is_inbox)
+        replace_inbox(rn, &l, id);
+    m = mailbox_list_id(&l, id);
+    m->parent_id = parent_id;
+    m->name = path[n - 1];
+    change_queue_mailbox(tx, &rn->op, id, CHANGE_MBOX_UPDATED);
+    mailbox_queue_update(tx, m, 1); /* first: the name INBOX becomes free */
+    write_new(tx, &rn->op, &l);
+    op_end(tx, &rn->op);
+    rn->out = mailbox_to_proto(m, rn->arena);
+    return true;
+}
+
+bool store_do_rename_mailbox(struct store *s, struct rpc_call *c, const Thurn__RenameMailboxRequest *q,
+                             Thurn__MailboxReply *r, struct err *err)
+{
+    struct rename_op rn = {.q = q, .arena = c->arena};
+    if (!op_init(&rn.op, s, q->account, err))
+        return false;
+    rn.op.kinds = KIND_MAILBOX;
+    if (!op_write(&rn.op, rename_body, &rn, err))
+        return false;
+    r->mailbox = rn.out;
+    r->modseq = (uint64_t)rn.op.account.modseq;
+    return true;
+}
+
+/* --- delete: its messages first, some thousands a transaction --- */
+
+struct delete_op {
+    struct op op;
+    const Thurn__DeleteMailboxRequest *q;
+    struct arena *arena;
+    Thurn__Mailbox *out; /* set by the last transaction */
+};
+
+static const struct sql_stmt delete_mailbox = {
+    "s_delete_mailbox", "ii", "", "DELETE FROM s_mailbox WHERE account_id = ?1 AND mailbox_id = ?2", NULL, false};
+
+static bool check_delete(struct delete_op *d, struct mailbox_list *l, const struct mailbox_row *m, struct err *err)
+{
+    if (m->mailbox_id == d->op.account.inbox_id)
+        return err_set(err, ERR_INVALID, "INBOX cannot be deleted");
+    for (size_t i = 0; i < l->n; i++)
+        if (l->v[i].parent_id == m->mailbox_id)
+            return err_set(err, ERR_CONFLICT, "mailbox '%.*s' has children", STR_ARG(m->name));
+    return true;
+}
+
+static bool delete_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct delete_op *d = arg;
+    struct mailbox_list l;
+    struct mailbox_row *m;
+    d->out = NULL;
+    if (!load(tx, &d->op, &l, err) || !find(&l, d->q->mailbox_id, &m, err) || !check_delete(d, &l, m, err))
+        return false;
+    struct uidset all = uidset_of(sql_arena(tx));
+    uidset_add_range(&all, 1, UINT32_MAX);
+    struct msg_query q = {.account_id = m->account_id, .mailbox_id = m->mailbox_id, .uids = &all, .limit = MESSAGES_PER_TX};
+    struct msg_row *rows;
+    size_t n;
+    uint64_t more;
+    if (!messages_read(tx, &q, &rows, &n, &more, err) || !messages_remove(tx, &d->op, m, rows, n, false, err))
+        return false;
+    if (more) {
+        mailbox_queue_update(tx, m, 1);
+    } else {
+        struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, 2);
+        v[0] = sql_i(m->account_id);
+        v[1] = sql_i(m->mailbox_id);
+        sql_queue(tx, &delete_mailbox, v, 1, NULL);
+        change_queue_mailbox(tx, &d->op, m->mailbox_id, CHANGE_MBOX_DESTROYED);
+        d->out = mailbox_to_proto(m, d->arena);
+    }
+    op_end(tx, &d->op);
+    return true;
+}
+
+bool store_do_delete_mailbox(struct store *s, struct rpc_call *c, const Thurn__DeleteMailboxRequest *q,
+                             Thurn__MailboxReply *r, struct err *err)
+{
+    struct delete_op d = {.q = q, .arena = c->arena};
+    if (!op_init(&d.op, s, q->account, err))
+        return false;
+    d.op.kinds = KIND_MAILBOX | KIND_EMAIL | KIND_THREAD;
+    do {
+        if (!op_write(&d.op, delete_body, &d, err))
+            return false;
+    } while (!d.out);
+    r->mailbox = d.out;
+    r->modseq = (uint64_t)d.op.account.modseq;
+    return true;
+}
+
+/* --- set --- */
+
+struct set_op {
+    struct op op;
+    const Thurn__SetMailboxRequest *q;
+    struct arena *arena;
+    Thurn__Mailbox *out;
+};
+
+static bool set_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct set_op *st = arg;
+    struct mailbox_list l;
+    struct mailbox_row *m;
+    if (!load(tx, &st->op, &l, err) || !find(&l, st->q->mailbox_id, &m, err))
+        return false;
+    struct mailbox_row before = *m;
+    if (st->q->has_is_subscribed)
+        m->is_subscribed = st->q->is_subscribed;
+    if (st->q->has_role && (int64_t)st->q->role != m->role) {
+        if (m->mailbox_id == st->op.account.inbox_id)
+            return err_set(err, ERR_INVALID, "INBOX keeps its role");
+        if (!check_role(st->q->role, err) || !role_is_free(&l, st->q->role, m->mailbox_id, err))
+            return false;
+        m->role = st->q->role;
+    }
+    if (m->role != before.role || m->is_subscribed != before.is_subscribed) {
+        change_queue_mailbox(tx, &st->op, m->mailbox_id, CHANGE_MBOX_UPDATED);
+        mailbox_queue_update(tx, m, 1);
+    }
+    op_end(tx, &st->op);
+    st->out = mailbox_to_proto(m, st->arena);
+    return true;
+}
+
+bool store_do_set_mailbox(struct store *s, struct rpc_call *c, const Thurn__SetMailboxRequest *q, Thurn__MailboxReply *r,
+                          struct err *err)
+{
+    struct set_op st = {.q = q, .arena = c->arena};
+    if (!op_init(&st.op, s, q->account, err))
+        return false;
+    st.op.kinds = KIND_MAILBOX;
+    if (!op_write(&st.op, set_body, &st, err))
+        return false;
+    r->mailbox = st.out;
+    r->modseq = (uint64_t)st.op.account.modseq;
+    return true;
+}

@@ -1,0 +1,184 @@
+/*
+ * Search: a mailbox in pages, each with as much of its messages as the tree needs. One call has a budget of time and of
+ * reply size; where it is used up the reply says where to go on.
+ */
+#include "store-service/search.h"
+
+#include "base/clock.h"
+#include "store-service/parsed.h"
+#include "store-service/uidset.h"
+
+#define PAGE_ROWS 2000u
+#define PAGE_PARSED 200u
+#define PAGE_BODIES 32u
+#define RANGES_MAX 30000u            /* of a reply */
+#define SEARCHED_MAX ((uint64_t)64 << 20) /* of a message; what is beyond is not searched */
+
+struct search_op {
+    struct op op;
+    const Thurn__SearchRequest *q;
+    struct search_tree tree;
+    enum search_level level;  /* of the page: what rows are read with */
+    uint64_t from_uid;
+    struct arena *arena;      /* of the page */
+    /* Results of one page. */
+    struct msg_row *rows;
+    size_t n;
+    uint64_t next_uid;
+};
+
+/* The dearest level that any node needs. */
+static enum search_level deepest(const struct search_node *n)
+{
+    enum search_level level = n->level;
+    for (size_t i = 0; i < n->n_keys; i++)
+        level = MAX(level, deepest(&n->keys[i]));
+    return level;
+}
+
+static struct msg_row copy_row(const struct msg_row *m, struct arena *a)
+{
+    struct msg_row copy = *m;
+    copy.kw = arena_str(a, m->kw);
+    copy.parsed = arena_str(a, m->parsed);
+    copy.prefix = arena_str(a, m->prefix);
+    copy.place = blob_place_copy(&m->place, a);
+    return copy;
+}
+
+/* UIDs that the tree allows at its top; all when it does not say. */
+static const struct uidset *allowed(const struct search_tree *t)
+{
+    const struct search_node *n = &t->root;
+    if (n->op == THURN__SEARCH_OP__SEARCH_UIDS)
+        return &n->uids;
+    for (size_t i = 0; n->op == THURN__SEARCH_OP__SEARCH_AND && i < n->n_keys; i++)
+        if (n->keys[i].op == THURN__SEARCH_OP__SEARCH_UIDS)
+            return &n->keys[i].uids;
+    return NULL;
+}
+
+static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct search_op *s = arg;
+    struct arena *a = sql_arena(tx);
+    struct sql_result box, names;
+    struct mailbox_row m;
+    struct uidset all = uidset_of(a);
+    uidset_add_range(&all, 1, UINT32_MAX);
+    const struct uidset *uids = allowed(&s->tree);
+    op_begin_read(tx, &s->op);
+    mailbox_queue_get(tx, s->op.ref->account_id, s->q->mailbox_id, &box);
+    keywords_queue_load(tx, &s->op.ref->account_id, s->tree.wants_keywords ? 1 : 0, &names);
+    static const unsigned with[] = {0, MSG_WITH_PARSED, MSG_WITH_PARSED | MSG_WITH_BODY};
+    static const size_t limits[] = {PAGE_ROWS, PAGE_PARSED, PAGE_BODIES};
+    struct msg_query q = {.account_id = s->op.ref->account_id, .mailbox_id = s->q->mailbox_id, .uids = uids ? uids : &all,
+                          .from_uid = s->from_uid, .with = with[s->level], .limit = limits[s->level]};
+    struct msg_row *rows;
+    if (!messages_read(tx, &q, &rows, &s->n, &s->next_uid, err) || !op_ready(&s->op, err) ||
+        !mailbox_take_one(&box, &m, err))
+        return false;
+    s->rows = arena_array(s->arena, struct msg_row, s->n);
+    for (size_t i = 0; i < s->n; i++)
+        s->rows[i] = copy_row(&rows[i], s->arena);
+    struct keywords k = keywords_take(a, &names, m.account_id);
+    search_set_keywords(&s->tree, &k);
+    return true;
+}
+
+/* The whole message, for one that nothing cheaper has decided. */
+static bool read_raw(struct search_op *s, const struct msg_row *m, struct arena *a, str *out, struct err *err)
+{
+    str body;
+    if (m->place.tier == BLOB_INLINE) {
+        if (!blob_decompress(m->place.data, (enum blob_codec)m->place.codec, (uint64_t)m->place.size, a, &body, err))
+            return false;
+    } else if (!blob_read_range(s->op.shard, &m->place, 0, SEARCHED_MAX, a, &body, err)) {
+        return false;
+    }
+    if (str_empty(m->prefix)) {
+        *out = body;
+        return true;
+    }
+    char *p = arena_alloc(a, m->prefix.n + body.n);
+    memcpy(p, m->prefix.p, m->prefix.n);
+    memcpy(p + m->prefix.n, body.p, body.n);
+    *out = str_n(p, m->prefix.n + body.n);
+    return true;
+}
+
+static bool ask_message(struct search_op *s, const struct msg_row *m, bool *is_match, struct err *err)
+{
+    ARENA(a, 3 * SEARCHED_MAX);
+    struct search_subject subject = {.row = m, .arena = &a};
+    enum search_answer answer = search_ask(&s->tree, &subject, SEARCH_ROW);
+    if (answer == SEARCH_NEEDS_MORE) {
+        subject.parsed = parsed_unpack(m->parsed, &a, err);
+        if (!subject.parsed)
+            return false;
+        answer = search_ask(&s->tree, &subject, SEARCH_PARSED);
+    }
+    if (answer == SEARCH_NEEDS_MORE) {
+        if (!read_raw(s, m, &a, &subject.raw, err))
+            return false;
+        answer = search_ask(&s->tree, &subject, SEARCH_BODY);
+    }
+    *is_match = answer == SEARCH_YES;
+    return true;
+}
+
+struct found {
+    struct uidset uids;
+    uint64_t highest_modseq, next_uid;
+};
+
+/* One page; *go_on: there are more, and budget is left. */
+static bool search_page(struct search_op *s, struct found *f, int64_t until_mono_ms, bool *go_on, struct err *err)
+{
+    ARENA(page, 128 << 20);
+    s->arena = &page;
+    if (!op_read(&s->op, page_body, s, err))
+        return false;
+    f->next_uid = s->next_uid;
+    *go_on = s->next_uid != 0;
+    for (size_t i = 0; i < s->n; i++) {
+        bool is_match;
+        if (i > 0 && s->level > SEARCH_ROW && clock_mono_ms() >= until_mono_ms) {
+            f->next_uid = s->rows[i].uid;
+            *go_on = false;
+            return true;
+        }
+        if (!ask_message(s, &s->rows[i], &is_match, err))
+            return false;
+        if (is_match) {
+            uidset_add(&f->uids, s->rows[i].uid);
+            f->highest_modseq = MAX(f->highest_modseq, (uint64_t)s->rows[i].modseq);
+        }
+        if (s->level == SEARCH_BODY && !fiber_yield(err)) /* decoding takes its time: let others run */
+            return false;
+    }
+    *go_on = *go_on && clock_mono_ms() < until_mono_ms && f->uids.n < RANGES_MAX;
+    return true;
+}
+
+bool store_do_search(struct store *st, struct rpc_call *c, const Thurn__SearchRequest *q, Thurn__SearchReply *r,
+                     struct err *err)
+{
+    struct search_op s = {.q = q, .from_uid = q->from_uid};
+    struct found f = {.uids = uidset_of(c->arena)};
+    int64_t until_mono_ms = clock_mono_ms() + st->limits.search_ms;
+    bool go_on = true;
+    bool ok = search_compile(&s.tree, q->key, c->arena, err) && op_init(&s.op, st, q->account, err);
+    s.level = ok ? deepest(&s.tree.root) : SEARCH_ROW;
+    while (ok && go_on) {
+        ok = search_page(&s, &f, until_mono_ms, &go_on, err);
+        s.from_uid = f.next_uid;
+    }
+    search_done(&s.tree);
+    if (!ok)
+        return false;
+    uidset_to_proto(&f.uids, c->arena, &r->uids, &r->n_uids);
+    r->highest_modseq = f.highest_modseq;
+    r->next_uid = (uint32_t)f.next_uid;
+    return true;
+}

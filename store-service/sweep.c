@@ -1,0 +1,277 @@
+/*
+ * What has to be done from time to time: partitions, retention, bodies that nothing refers to, objects to be deleted,
+ * segments to be compacted. Everything here may stop half-way and is found again by the next run.
+ */
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "store-service/blob.h"
+
+#define PAGE 500
+
+static const struct sql_stmt dead_blobs = {
+    "s_dead_blobs", "iii", "iiiiib",
+    "SELECT blob_id, tenant_id, size, tier, is_ready, hash FROM s_blob WHERE refs = 0 AND zero_since < ?1 AND"
+    " hold_until < ?2 ORDER BY zero_since, blob_id LIMIT ?3",
+    "SELECT blob_id, tenant_id, size, tier::bigint, is_ready::bigint, hash FROM s_blob WHERE refs = 0 AND zero_since < $1"
+    " AND hold_until < $2 ORDER BY zero_since, blob_id LIMIT $3",
+    false};
+/* The conditions once more: since it was read, somebody may have referred to it or held it. */
+static const struct sql_stmt delete_blobs = {
+    "s_delete_blobs", "iii", "i",
+    "DELETE FROM s_blob WHERE blob_id = ?1 AND refs = 0 AND zero_since < ?2 AND hold_until < ?3 RETURNING blob_id",
+    "DELETE FROM s_blob b USING unnest($1, $2, $3) AS v (id, before, now) WHERE b.blob_id = v.id AND b.refs = 0 AND"
+    " b.zero_since < v.before AND b.hold_until < v.now RETURNING b.blob_id",
+    true};
+static const struct sql_stmt delete_inlines = {
+    "s_delete_inlines", "i", "", "DELETE FROM s_blob_inline WHERE blob_id = ?1",
+    "DELETE FROM s_blob_inline WHERE blob_id = ANY ($1)", true};
+static const struct sql_stmt insert_garbage = {
+    "s_insert_garbage", "ti", "", "INSERT INTO s_garbage (object, at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+    "INSERT INTO s_garbage (object, at) SELECT * FROM unnest($1, $2) ON CONFLICT DO NOTHING", true};
+static const struct sql_stmt read_garbage = {"s_read_garbage", "ti", "t",
+                                             "SELECT object FROM s_garbage WHERE object > ?1 ORDER BY object LIMIT ?2",
+                                             NULL, false};
+static const struct sql_stmt delete_garbage = {
+    "s_delete_garbage", "t", "", "DELETE FROM s_garbage WHERE object = ?1", "DELETE FROM s_garbage WHERE object = ANY ($1)",
+    true};
+static const struct sql_stmt count_blobs = {"s_count_blobs", "", "i", "SELECT count(*) FROM s_blob", NULL, false};
+
+/* --- bodies without references --- */
+
+struct sweep_result {
+    uint64_t removed, bytes, kept;
+};
+
+struct page {
+    struct shard *shard;
+    int64_t before_unix, now_unix; /* unused since before this */
+    bool dry_run;
+    uint64_t n_found, removed, bytes;
+};
+
+static bool delete_page(struct sql_tx *tx, struct page *p, const struct sql_result *dead, struct err *err)
+{
+    struct blob_backend *b = p->shard->store->blobs;
+    struct arena *a = sql_arena(tx);
+    struct sql_value *v = arena_array(a, struct sql_value, dead->n_rows * 3);
+    for (size_t i = 0; i < dead->n_rows; i++) {
+        v[i * 3] = sql_i(sql_at(dead, i, 0)->i);
+        v[i * 3 + 1] = sql_i(p->before_unix);
+        v[i * 3 + 2] = sql_i(p->now_unix);
+    }
+    struct sql_result gone;
+    if (!sql_exec(tx, &delete_blobs, v, dead->n_rows, &gone, err))
+        return false;
+    struct sql_value *inlines = arena_array(a, struct sql_value, gone.n_rows);
+    struct sql_value *garbage = arena_array(a, struct sql_value, gone.n_rows * 2);
+    size_t n_inlines = 0, n_garbage = 0;
+    for (size_t i = 0; i < gone.n_rows; i++) {
+        size_t k = 0;
+        while (sql_at(dead, k, 0)->i != sql_at(&gone, i, 0)->i)
+            k++;
+        const struct sql_value *row = sql_at(dead, k, 0);
+        p->removed++;
+        p->bytes += (uint64_t)row[2].i;
+        if (row[3].i == BLOB_INLINE) {
+            inlines[n_inlines++] = sql_i(row[0].i);
+            continue;
+        }
+        struct blob_place place = {.blob_id = row[0].i, .tenant_id = row[1].i, .size = row[2].i, .hash = row[5].s};
+        str name = b->garbage_name(b, &(struct blob_object){p->shard->number, &place}, a);
+        if (!name.n)
+            continue;
+        garbage[n_garbage * 2] = sql_s(name);
+        garbage[n_garbage++ * 2 + 1] = sql_i(p->now_unix);
+    }
+    sql_queue(tx, &delete_inlines, inlines, n_inlines, NULL);
+    sql_queue(tx, &insert_garbage, garbage, n_garbage, NULL);
+    return true;
+}
+
+static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct page *p = arg;
+    const struct sql_value v[] = {sql_i(p->before_unix), sql_i(p->now_unix), sql_i(PAGE)};
+    struct sql_result dead;
+    p->removed = p->bytes = 0;
+    if (!sql_exec(tx, &dead_blobs, v, 1, &dead, err))
+        return false;
+    p->n_found = dead.n_rows;
+    if (!p->dry_run)
+        return dead.n_rows == 0 || delete_page(tx, p, &dead, err);
+    for (size_t i = 0; i < dead.n_rows; i++) {
+        p->removed++;
+        p->bytes += (uint64_t)sql_at(&dead, i, 2)->i;
+    }
+    return true;
+}
+
+static bool sweep_blobs(struct shard *sh, int64_t older_than_s, bool dry_run, struct sweep_result *out, struct err *err)
+{
+    struct page p = {.shard = sh, .now_unix = clock_unix(), .dry_run = dry_run};
+    p.before_unix = p.now_unix - older_than_s;
+    do {
+        if (!sql_write(sh->db, page_body, &p, err))
+            return false;
+        out->removed += p.removed;
+        out->bytes += p.bytes;
+        metric_add(M_STORE_SWEPT, (int64_t)(dry_run ? 0 : p.removed));
+        /* A dry run cannot go past its first page, as that stays where it is. */
+    } while (p.n_found == PAGE && p.removed > 0 && !dry_run);
+    ARENA(a, 4096);
+    struct sql_result r;
+    if (!sql_query(sh->db, &count_blobs, NULL, &a, &r, err))
+        return false;
+    out->kept += (uint64_t)sql_at(&r, 0, 0)->i - (dry_run ? p.removed : 0);
+    return true;
+}
+
+/* --- objects whose row is gone --- */
+
+struct forget {
+    const struct sql_value *names;
+    size_t n;
+};
+
+static bool forget_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    const struct forget *f = arg;
+    return sql_exec(tx, &delete_garbage, f->names, f->n, NULL, err);
+}
+
+static bool sweep_garbage(struct shard *sh, struct err *err)
+{
+    struct blob_backend *b = sh->store->blobs;
+    ARENA(after, 1 << 20);
+    str from = STR_NONE;
+    for (size_t n = PAGE; b->remove && n == PAGE;) {
+        ARENA(a, 1 << 20);
+        const struct sql_value v[] = {sql_s(from), sql_i(PAGE)};
+        struct sql_result r;
+        if (!sql_query(sh->db, &read_garbage, v, &a, &r, err))
+            return false;
+        n = r.n_rows;
+        struct sql_value *names = arena_array(&a, struct sql_value, n);
+        struct forget f = {names, 0};
+        for (size_t i = 0; i < n; i++) {
+            from = arena_str(&after, sql_at(&r, i, 0)->s);
+            if (!b->remove(b, from, err))
+                break;
+            names[f.n++] = sql_s(from);
+        }
+        struct err first = *err;
+        err_clear(err);
+        bool ok = f.n == 0 || sql_write(sh->db, forget_body, &f, err);
+        if (ok && err_is_set(&first))
+            return err_set(err, first.kind, "%s", first.msg);
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
+/* --- retention --- */
+
+static const struct sql_stmt max_account = {"s_max_account", "", "i", "SELECT coalesce(max(account_id), 0) FROM s_account",
+                                            NULL, false};
+static const struct sql_stmt raise_floors = {
+    "s_raise_floors", "iii", "",
+    "UPDATE s_account SET floor_modseq = (SELECT max(modseq) FROM s_changes c WHERE c.account_id = s_account.account_id AND"
+    " week < ?3) WHERE account_id >= ?1 AND account_id < ?2 AND floor_modseq < (SELECT max(modseq) FROM s_changes c WHERE"
+    " c.account_id = s_account.account_id AND week < ?3)",
+    "UPDATE s_account a SET floor_modseq = c.top FROM (SELECT account_id, max(modseq) AS top FROM s_changes WHERE week < $3"
+    " AND account_id >= $1 AND account_id < $2 GROUP BY account_id) c WHERE a.account_id = c.account_id AND"
+    " a.floor_modseq < c.top",
+    false};
+static const struct sql_stmt next_account = {
+    "s_next_account", "i", "i",
+    "SELECT coalesce(max(account_id), 0) + 1 FROM (SELECT account_id FROM s_account WHERE account_id >= ?1"
+    " ORDER BY account_id LIMIT 500) AS page",
+    NULL, false};
+static const struct sql_stmt drop_changes = {
+    "s_drop_changes", "i", "i", "SELECT 0 WHERE ?1 < 0", "SELECT s_drop_partitions('s_changes', $1)", false};
+static const struct sql_stmt delete_changes = {"s_delete_changes", "i", "", "DELETE FROM s_changes WHERE week < ?1",
+                                               "DELETE FROM s_changes_default WHERE week < $1", false};
+static const struct sql_stmt drop_delivered = {
+    "s_drop_delivered", "i", "ii", "SELECT 0, 0 WHERE ?1 < 0",
+    "SELECT s_drop_partitions('s_delivered', $1), s_drop_partitions('s_request', $1)", false};
+static const struct sql_stmt delete_delivered = {"s_delete_delivered", "i", "", "DELETE FROM s_delivered WHERE day < ?1",
+                                                 "DELETE FROM s_delivered_default WHERE day < $1", false};
+static const struct sql_stmt delete_requests = {"s_delete_requests", "i", "", "DELETE FROM s_request WHERE day < ?1",
+                                                "DELETE FROM s_request_default WHERE day < $1", false};
+
+struct retention {
+    int64_t from, to, week, day;
+};
+
+static bool floors_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    const struct retention *r = arg;
+    const struct sql_value v[] = {sql_i(r->from), sql_i(r->to), sql_i(r->week)};
+    return sql_exec(tx, &raise_floors, v, 1, NULL, err);
+}
+
+static bool drop_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    const struct retention *r = arg;
+    const struct sql_value week[] = {sql_i(r->week)}, day[] = {sql_i(r->day)}, day_week[] = {sql_i(r->day / 7)};
+    return sql_exec(tx, &drop_changes, week, 1, NULL, err) && sql_exec(tx, &delete_changes, week, 1, NULL, err) &&
+           sql_exec(tx, &drop_delivered, day_week, 1, NULL, err) && sql_exec(tx, &delete_delivered, day, 1, NULL, err) &&
+           sql_exec(tx, &delete_requests, day, 1, NULL, err);
+}
+
+/* Floors first, some hundred accounts a transaction: then nobody reads below them any more, and the rows may go. */
+static bool retain(struct shard *sh, struct err *err)
+{
+    const struct store_limits *l = &sh->store->limits;
+    struct retention r = {.from = 1, .week = (clock_unix() - (int64_t)l->change_days * DAY_S) / WEEK_S,
+                          .day = clock_unix() / DAY_S - l->delivered_days};
+    ARENA(a, 64 * 1024);
+    struct sql_result top;
+    if (!sql_query(sh->db, &max_account, NULL, &a, &top, err))
+        return false;
+    int64_t last = sql_at(&top, 0, 0)->i;
+    while (r.from <= last) {
+        const struct sql_value from[] = {sql_i(r.from)};
+        ARENA(page, 4096);
+        struct sql_result next;
+        if (!sql_query(sh->db, &next_account, from, &page, &next, err))
+            return false;
+        r.to = sql_at(&next, 0, 0)->i;
+        if (r.to <= r.from)
+            break;
+        if (!sql_write(sh->db, floors_body, &r, err))
+            return false;
+        r.from = r.to;
+    }
+    return sql_write(sh->db, drop_body, &r, err);
+}
+
+/* --- all of it --- */
+
+static bool sweep_shard(struct shard *sh, int64_t older_than_s, bool dry_run, struct sweep_result *out, struct err *err)
+{
+    if (!sweep_blobs(sh, older_than_s, dry_run, out, err))
+        return false;
+    return dry_run || (schema_make_partitions(sh->db, err) && retain(sh, err) && sweep_garbage(sh, err));
+}
+
+bool store_do_sweep(struct store *s, struct rpc_call *c, const Thurn__SweepRequest *q, Thurn__SweepReply *r, struct err *err)
+{
+    (void)c;
+    struct sweep_result out = {0};
+    struct err first = ERR_INIT;
+    int64_t older_than_s = q->older_than_s > 0 ? q->older_than_s : DAY_S;
+    /* One shard that is away does not keep the others from being swept. */
+    for (unsigned i = 0; i < s->n_shards; i++) {
+        struct err one = ERR_INIT;
+        if (!sweep_shard(&s->shards[i], older_than_s, q->is_dry_run, &out, &one) && !err_is_set(&first))
+            first = one;
+    }
+    if (!err_is_set(&first) && s->blobs->compact && !s->blobs->compact(s->blobs, s, q->is_dry_run, &first))
+        (void)err_prefix(&first, "compaction");
+    r->removed = out.removed;
+    r->bytes = out.bytes;
+    r->kept = out.kept;
+    return !err_is_set(&first) || err_set(err, first.kind, "%s", first.msg);
+}
