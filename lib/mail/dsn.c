@@ -62,6 +62,14 @@ static void add_utf8_xtext(struct buf *out, str s, bool keep_specials)
     }
 }
 
+bool dsn_is_typed(str orcpt)
+{
+    size_t n = 0;
+    while (n < orcpt.n && (ascii_is_alnum((unsigned char)orcpt.p[n]) || orcpt.p[n] == '-'))
+        n++;
+    return n > 0 && n < orcpt.n && orcpt.p[n] == ';';
+}
+
 void dsn_add_orcpt(struct buf *out, str address)
 {
     if (ascii_only(address.p, address.n)) {
@@ -86,7 +94,7 @@ void dsn_add_recipient(struct buf *out, str address, bool is_utf8)
 void dsn_add_original(struct buf *out, str orcpt, bool is_utf8)
 {
     str rest = orcpt, type;
-    if (str_find(orcpt, ';') < 0 || (str_find(orcpt, '@') >= 0 && str_find(orcpt, '@') < str_find(orcpt, ';'))) {
+    if (!dsn_is_typed(orcpt)) {
         dsn_add_recipient(out, orcpt, is_utf8);
         return;
     }

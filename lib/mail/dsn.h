@@ -11,6 +11,8 @@ void dsn_add_xtext(struct buf *out, str s);
 /* The content of xtext; false, and nothing written, when it is malformed. */
 bool dsn_add_unxtext(struct buf *out, str xtext) WARN_UNUSED;
 
+/* Whether this is an ORCPT value, addr-type ";" …, and not an address. */
+bool dsn_is_typed(str orcpt);
 /* An ORCPT value for an address: "rfc822;" with xtext, or "utf-8;" with utf-8-addr-xtext when it is not ASCII. */
 void dsn_add_orcpt(struct buf *out, str address);
 /*

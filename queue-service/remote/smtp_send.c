@@ -166,7 +166,7 @@ static void add_dsn(struct buf *line, const struct remote_rcpt *r, bool allow_ut
         separator = ",";
     }
     BUF(original, VALUE_MAX);
-    if (str_find(r->original, ';') >= 0)
+    if (dsn_is_typed(r->original))
         buf_add(&original, r->original);
     else if (r->original.n)
         dsn_add_orcpt(&original, r->original);

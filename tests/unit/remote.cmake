@@ -1,0 +1,8 @@
+thurn_test(dsn SOURCES unit/test_dsn.c USES thurn_mail)
+if(TARGET thurn_remote)
+  thurn_test(smtp_reply SOURCES unit/test_smtp_reply.c USES thurn_remote thurn_base)
+  thurn_test(smtp_content SOURCES unit/test_smtp_content.c USES thurn_remote thurn_base)
+endif()
+if(TARGET thurn_queue)
+  thurn_test(bounce SOURCES unit/test_bounce.c USES thurn_queue thurn_mail)
+endif()
