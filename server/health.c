@@ -30,7 +30,7 @@ static void readyz(void *arg, struct http_req *req)
     else if (serving->is_draining)
         (void)err_set(&err, ERR_UNAVAILABLE, "draining");
     else
-        (void)node_ready(&serving->node, &err);
+        IGNORE(node_ready(&serving->node, &err)); /* err says it */
     if (!err_is_set(&err)) {
         http_reply(req, 200, "text/plain", S("ok\n"));
         return;

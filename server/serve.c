@@ -24,7 +24,7 @@ static uv_signal_t signals[3];
 static void configure_log(const struct config *c)
 {
     enum log_level level = LOG_INFO;
-    (void)log_level_parse(config_str(c, CFG_LOG_LEVEL), &level); /* the row's choices are exactly these */
+    IGNORE(log_level_parse(config_str(c, CFG_LOG_LEVEL), &level)); /* the row's choices are exactly these */
     log_configure(level, str_eq(config_str(c, CFG_LOG_FORMAT), S("json")) ? LOG_JSON : LOG_LOGFMT);
 }
 
