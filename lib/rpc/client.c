@@ -36,7 +36,7 @@ static void want(struct rpc_remote *r, const struct net_addr *a, str host, unsig
         return;
     struct rpc_node *n = find(r, a);
     if (!n)
-        n = node_new(r, a, host);
+        n = rpc_node_new(r, a, host);
     n->is_removed = false;
     ++*n_wanted;
 }
@@ -104,7 +104,7 @@ static bool resolve(struct rpc_remote *r, struct err *err)
     LIST_EACH(&r->nodes, n) {
         struct rpc_node *node = LIST_ITEM(n, struct rpc_node, node);
         if (node->is_removed)
-            node_settle(node);
+            rpc_node_settle(node);
     }
     return true;
 }
@@ -136,7 +136,7 @@ static void keep(void *arg)
     struct rpc_remote *r = arg;
     resolve_behind(r);
     LIST_EACH(&r->nodes, n)
-        node_wake(LIST_ITEM(n, struct rpc_node, node));
+        rpc_node_wake(LIST_ITEM(n, struct rpc_node, node));
     fiber_timer_start(&r->keeper, KEEP_EVERY_MS, keep, r);
 }
 
@@ -200,9 +200,9 @@ FIBER static bool attempt(struct rpc_remote *r, unsigned method, const ProtobufC
     *node = n;
     if (!n)
         return no_node(r, &c->err);
-    if (!node_connect(n, &c->err))
+    if (!rpc_node_connect(n, &c->err))
         return false;
-    return node_call(n, method, request, c, is_retryable);
+    return rpc_node_call(n, method, request, c, is_retryable);
 }
 
 /* How long to wait before attempt number i + 1; negative: do not. */
@@ -281,7 +281,7 @@ static bool add_hosts(struct rpc_remote *r, const struct rpc_client_opts *opts, 
 static void free_remote(struct rpc_remote *r)
 {
     while (!list_empty(&r->nodes))
-        node_free(LIST_ITEM(list_first(&r->nodes), struct rpc_node, node));
+        rpc_node_free(LIST_ITEM(list_first(&r->nodes), struct rpc_node, node));
     for (size_t i = 0; i < r->n_hosts; i++)
         free((char *)(uintptr_t)r->hosts[i].p);
     free(r->hosts);
@@ -332,7 +332,7 @@ void rpc_client_free(ProtobufCService *client)
         if (n->connector)
             fiber_cancel(n->connector);
         else
-            node_close(n, &why);
+            rpc_node_close(n, &why);
     }
     while (r->n_users > 0) /* they unwind; whoever still calls is soon done with it */
         fiber_cond_wait_uninterrupted(&r->changed);
@@ -363,10 +363,10 @@ bool rpc_client_each(ProtobufCService *client, unsigned method, const ProtobufCM
         rpc_call_init(&c, a);
         c.principal.rights = RPC_RIGHT_SYSTEM | RPC_RIGHT_ADMIN;
         c.transport = r;
-        bool ok = node_connect(nodes[i], &c.err) && node_call(nodes[i], method, request, &c, &is_retryable);
+        bool ok = rpc_node_connect(nodes[i], &c.err) && rpc_node_call(nodes[i], method, request, &c, &is_retryable);
         fn(arg, ok ? c.reply : NULL, &c.err);
         nodes[i]->n_waiting--;
-        node_settle(nodes[i]);
+        rpc_node_settle(nodes[i]);
     }
     bool ok = n > 0 || no_node(r, err);
     leave(r);

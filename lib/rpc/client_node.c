@@ -22,7 +22,7 @@ struct remote_call {
     bool has_side_effect; /* the source was read, or the sink written to */
 };
 
-struct rpc_node *node_new(struct rpc_remote *client, const struct net_addr *addr, str host)
+struct rpc_node *rpc_node_new(struct rpc_remote *client, const struct net_addr *addr, str host)
 {
     struct rpc_node *n = xnew(struct rpc_node);
     n->client = client;
@@ -35,7 +35,7 @@ struct rpc_node *node_new(struct rpc_remote *client, const struct net_addr *addr
     return n;
 }
 
-void node_free(struct rpc_node *n)
+void rpc_node_free(struct rpc_node *n)
 {
     assert(n->n_calls == 0 && n->n_waiting == 0 && n->state != NODE_CONNECTING);
     rpc_conn_free(n->conn);
@@ -52,12 +52,12 @@ bool node_is_healthy(const struct rpc_node *n)
     return n->state != NODE_DOWN || clock_mono_ms() >= n->retry_at_ms;
 }
 
-void node_settle(struct rpc_node *n)
+void rpc_node_settle(struct rpc_node *n)
 {
     if (n->n_calls > 0 || n->n_waiting > 0 || n->state == NODE_CONNECTING)
         return;
     if (n->is_removed) {
-        node_free(n);
+        rpc_node_free(n);
         return;
     }
     if (n->is_going_away && n->conn)
@@ -102,7 +102,7 @@ static bool on_frame(void *owner, const struct rpc_frame *f)
         return on_hello(n, f);
     if (f->type == RPC_GOAWAY) {
         n->is_going_away = true;
-        node_settle(n);
+        rpc_node_settle(n);
         return true;
     }
     struct remote_call *r = map64_get(&n->calls, (uint64_t)f->call + 1);
@@ -135,7 +135,7 @@ static void failed(struct rpc_node *n, const struct err *why)
     n->retry_at_ms = clock_mono_ms() + pause / 2 + (int64_t)random_below((uint64_t)pause / 2 + 1);
 }
 
-void node_close(struct rpc_node *n, const struct err *why)
+void rpc_node_close(struct rpc_node *n, const struct err *why)
 {
     rpc_conn_free(TAKE(n->conn));
     n->is_going_away = false;
@@ -167,8 +167,8 @@ static void on_end(void *owner, const struct err *why)
     } else if (!err_is_set(&n->failure)) {
         n->failure = *why;
     }
-    node_close(n, why);
-    node_settle(n);
+    rpc_node_close(n, why);
+    rpc_node_settle(n);
 }
 
 static const struct rpc_conn_events events = {.frame = on_frame, .end = on_end};
@@ -236,10 +236,10 @@ FIBER static void connector(void *arg)
     fiber_cond_broadcast(&n->changed);
     client->n_users--;
     fiber_cond_broadcast(&client->changed);
-    node_settle(n);
+    rpc_node_settle(n);
 }
 
-void node_wake(struct rpc_node *n)
+void rpc_node_wake(struct rpc_node *n)
 {
     if (n->state != NODE_DOWN || n->client->is_closing || !node_is_healthy(n))
         return;
@@ -248,16 +248,16 @@ void node_wake(struct rpc_node *n)
     fiber_spawn_system("rpc.connect", connector, n);
 }
 
-bool node_connect(struct rpc_node *n, struct err *err)
+bool rpc_node_connect(struct rpc_node *n, struct err *err)
 {
-    node_wake(n);
+    rpc_node_wake(n);
     bool ok = true;
     n->n_waiting++;
     while (ok && n->state == NODE_CONNECTING)
         ok = fiber_cond_wait(&n->changed, err);
     n->n_waiting--;
     if (!ok)
-        node_settle(n);
+        rpc_node_settle(n);
     else if (n->state != NODE_UP || !n->conn)
         ok = err_set(err, ERR_UNAVAILABLE, "%s: %s", n->text, n->failure.msg);
     return ok;
@@ -337,7 +337,7 @@ static uint32_t ms_left(const struct rpc_call *c)
     return (uint32_t)MIN(MAX(left, 0), (int64_t)RPC_NO_DEADLINE - 1);
 }
 
-bool node_call(struct rpc_node *n, unsigned method, const ProtobufCMessage *request, struct rpc_call *c,
+bool rpc_node_call(struct rpc_node *n, unsigned method, const ProtobufCMessage *request, struct rpc_call *c,
                bool *is_retryable)
 {
     struct remote_call r = {.call = c,
@@ -369,6 +369,6 @@ bool node_call(struct rpc_node *n, unsigned method, const ProtobufCMessage *requ
         c->err = err;
     }
     *is_retryable = c->err.kind == ERR_UNAVAILABLE && !r.has_side_effect && (!is_sent || c->is_idempotent);
-    node_settle(n);
+    rpc_node_settle(n);
     return !err_is_set(&c->err);
 }

@@ -51,19 +51,19 @@ struct rpc_remote {
     struct fiber_timer keeper; /* reconnects, resolves again */
 };
 
-struct rpc_node *node_new(struct rpc_remote *client, const struct net_addr *addr, str host);
+struct rpc_node *rpc_node_new(struct rpc_remote *client, const struct net_addr *addr, str host);
 /* Begin to connect if it is down and not left alone. Does not suspend. */
-void node_wake(struct rpc_node *n);
+void rpc_node_wake(struct rpc_node *n);
 /* It must have no calls and no waiters. */
-void node_free(struct rpc_node *n);
+void rpc_node_free(struct rpc_node *n);
 /* Close what is not needed: a removed or departing node without calls. */
-void node_settle(struct rpc_node *n);
+void rpc_node_settle(struct rpc_node *n);
 bool node_is_healthy(const struct rpc_node *n); /* may be given a call */
 /* Connected, after waiting for it if need be. Errors: UNAVAILABLE and the waiter's own. */
-FIBER bool node_connect(struct rpc_node *n, struct err *err) WARN_UNUSED;
+FIBER bool rpc_node_connect(struct rpc_node *n, struct err *err) WARN_UNUSED;
 /* One call on a connected node. *is_retryable says whether it may be made again (nothing happened that cannot). */
-FIBER bool node_call(struct rpc_node *n, unsigned method, const ProtobufCMessage *request, struct rpc_call *c,
+FIBER bool rpc_node_call(struct rpc_node *n, unsigned method, const ProtobufCMessage *request, struct rpc_call *c,
                      bool *is_retryable) WARN_UNUSED;
-void node_close(struct rpc_node *n, const struct err *why);
+void rpc_node_close(struct rpc_node *n, const struct err *why);
 
 #endif
