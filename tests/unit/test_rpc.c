@@ -383,7 +383,7 @@ static void deadlines(struct setting *s)
     FIBER_DEADLINE(5000);
     while (n_running > 0) /* and the cancellation reaches the other side */
         assert_true(fiber_sleep_ms(1, &err));
-    assert_int_equal(n_cancelled, 10);
+    assert_in_range(n_cancelled, 10, 11); /* the first call may have been cancelled before its own deadline struck there */
     assert_int_equal(m.n_good, 0);
     basics(s);
 }
