@@ -13,6 +13,17 @@ struct text_search {
     struct buf pending; /* text after the last ASCII byte of the pieces so far: may combine with what follows */
 };
 
+static void add_utf16(struct buf *out, const UChar *units, int32_t n)
+{
+    UErrorCode status = U_ZERO_ERROR;
+    int32_t room = n * 3 + 1, written = 0;
+    char *bytes = xmalloc((size_t)room);
+    u_strToUTF8(bytes, room, &written, units, n, &status);
+    if (U_SUCCESS(status))
+        buf_add_n(out, bytes, (size_t)written);
+    xfree(bytes);
+}
+
 /* Case folding, then NFKD, of at most PIECE_MAX well-formed bytes. */
 static void fold_unicode(struct buf *out, str utf8)
 {
@@ -28,13 +39,8 @@ static void fold_unicode(struct buf *out, str utf8)
     }
     UChar *decomposed = xmalloc(sizeof(UChar) * PIECE_MAX * 18); /* the longest decomposition of one unit */
     int32_t n_out = unorm2_normalize(nfkd, folded, n_folded, decomposed, PIECE_MAX * 18, &status);
-    char *room = U_SUCCESS(status) ? buf_reserve(out, (size_t)n_out * 3 + 1) : NULL;
-    if (room) {
-        int32_t written = 0;
-        u_strToUTF8(room, n_out * 3 + 1, &written, decomposed, n_out, &status);
-        if (U_SUCCESS(status))
-            buf_commit(out, (size_t)written);
-    }
+    if (U_SUCCESS(status))
+        add_utf16(out, decomposed, n_out);
     xfree(decomposed);
 }
 
@@ -70,6 +76,25 @@ void text_fold(struct buf *out, str utf8)
             fold_unicode(out, piece);
         utf8 = str_slice(utf8, n, SIZE_MAX);
     }
+}
+
+void text_nfc(struct buf *out, str utf8)
+{
+    if (ascii_only(utf8.p, utf8.n)) {
+        buf_add(out, utf8);
+        return;
+    }
+    UErrorCode status = U_ZERO_ERROR;
+    size_t room = utf8.n + 1;
+    UChar *units = xmalloc(sizeof(UChar) * room), *composed = xmalloc(sizeof(UChar) * room * 3);
+    int32_t n = 0;
+    u_strFromUTF8WithSub(units, (int32_t)room, &n, utf8.p, (int32_t)utf8.n, 0xfffd, NULL, &status);
+    const UNormalizer2 *nfc = unorm2_getNFCInstance(&status);
+    int32_t n_out = U_SUCCESS(status) ? unorm2_normalize(nfc, units, n, composed, (int32_t)room * 3, &status) : 0;
+    if (U_SUCCESS(status))
+        add_utf16(out, composed, n_out);
+    xfree(units);
+    xfree(composed);
 }
 
 struct text_search *text_search_new(str needle_utf8)

@@ -10,6 +10,9 @@
  * themselves. */
 void text_fold(struct buf *out, str utf8);
 
+/* Append UTF-8 text in Normalization Form C; malformed bytes become U+FFFD. */
+void text_nfc(struct buf *out, str utf8);
+
 #define TEXT_SEARCH_NEEDLE_MAX 1024u /* bytes, folded */
 
 /* Look for one needle in text that comes in pieces. */

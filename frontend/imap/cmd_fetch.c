@@ -1,0 +1,276 @@
+/*
+ * FETCH (RFC 3501 6.4.5, RFC 7162, RFC 8970). Messages come from the store in pages; small bodies come with the page, large
+ * ones are streamed. \Seen is set for a whole page by one call, before its responses are written.
+ */
+#include "frontend/imap/commands.h"
+
+#include "frontend/imap/fetch_body.h"
+#include "frontend/imap/format.h"
+#include "frontend/imap/view.h"
+#include "mail/date.h"
+#include "proto/store_calls.h"
+
+#define OUT_MAX (4u << 20)        /* responses gathered before they are written: structures of some messages */
+#define OUT_WRITE (128u * 1024)
+
+struct fetch_run {
+    struct imap_session *s;
+    struct imap_command *c;
+    struct imap_fetch f;
+    bool wants_flags, wants_parsed, sets_seen;
+    struct imap_raw_need raw;
+    struct buf *out;
+    size_t whole;             /* bytes of out that are whole responses */
+};
+
+static void look_at_items(struct fetch_run *run)
+{
+    struct imap_fetch *f = &run->f;
+    run->raw = imap_raw_need_of(f);
+    run->wants_parsed = run->raw.any;
+    bool has_uid = false, has_modseq = false;
+    for (size_t i = 0; i < f->n_items; i++) {
+        const struct imap_fetch_item *it = &f->items[i];
+        run->wants_flags |= it->kind == FETCH_FLAGS;
+        run->sets_seen |= it->sets_seen;
+        has_uid |= it->kind == FETCH_UID;
+        has_modseq |= it->kind == FETCH_MODSEQ;
+        run->wants_parsed |= it->kind == FETCH_ENVELOPE || it->kind == FETCH_BODY || it->kind == FETCH_BODYSTRUCTURE ||
+                             it->kind == FETCH_PREVIEW;
+    }
+    run->sets_seen = run->sets_seen && !run->s->view->is_readonly;
+    if (has_modseq || f->has_changed_since) /* RFC 7162 3.1.2: these are CONDSTORE enabling */
+        run->s->has_condstore = true;
+    /* A client that knows CONDSTORE gets MODSEQ with flags; CHANGEDSINCE implies it. */
+    if (!has_modseq && (f->has_changed_since || (run->wants_flags && run->s->has_condstore)) &&
+        f->n_items < IMAP_FETCH_ITEMS_MAX)
+        f->items[f->n_items++] = (struct imap_fetch_item){.kind = FETCH_MODSEQ};
+    if (!has_uid && run->c->is_uid && f->n_items < IMAP_FETCH_ITEMS_MAX)
+        f->items[f->n_items++] = (struct imap_fetch_item){.kind = FETCH_UID};
+}
+
+/* --- one message --- */
+
+FIBER static bool add_item(struct fetch_run *run, const Thurn__Message *m, const Thurn__FetchReply *page,
+                           const struct imap_fetch_item *it, struct err *err)
+{
+    struct buf *out = run->out;
+    const Thurn__ParsedEmail *parsed = m->parsed;
+    switch (it->kind) {
+    case FETCH_FLAGS:
+        buf_add(out, S("FLAGS "));
+        imap_add_flags(out, m->flags, m->keywords, m->n_keywords, page->keyword_names, page->n_keyword_names);
+        return true;
+    case FETCH_UID:
+        buf_printf(out, "UID %u", m->uid);
+        return true;
+    case FETCH_INTERNALDATE:
+        buf_add(out, S("INTERNALDATE \""));
+        date_add_imap(out, m->internal_unix, m->internal_zone);
+        buf_addc(out, '"');
+        return true;
+    case FETCH_RFC822_SIZE:
+        buf_printf(out, "RFC822.SIZE %llu", (unsigned long long)m->size);
+        return true;
+    case FETCH_ENVELOPE:
+        buf_add(out, S("ENVELOPE "));
+        imap_add_envelope(out, parsed ? parsed->envelope : NULL);
+        return true;
+    case FETCH_BODY:
+    case FETCH_BODYSTRUCTURE:
+        buf_add(out, it->kind == FETCH_BODY ? S("BODY ") : S("BODYSTRUCTURE "));
+        imap_add_body(out, parsed ? parsed->root : NULL, m->size, it->kind == FETCH_BODYSTRUCTURE);
+        return true;
+    case FETCH_MODSEQ:
+        buf_printf(out, "MODSEQ (%llu)", (unsigned long long)m->modseq);
+        return true;
+    case FETCH_PREVIEW:
+        buf_add(out, S("PREVIEW "));
+        imap_add_string(out, str_c(parsed ? parsed->preview : ""));
+        return true;
+    case FETCH_SECTION:
+        return imap_fetch_section(run->s, run->c, m, it, out, err);
+    }
+    return true;
+}
+
+FIBER static bool write_out(struct fetch_run *run, struct err *err)
+{
+    bool ok = imap_write(run->s, buf_str(run->out), err);
+    buf_clear(run->out);
+    run->whole = 0;
+    return ok;
+}
+
+/* The store failed within a response: what was gathered before it is whole. When part of that very response is on its way
+ * already, the connection cannot go on. */
+FIBER static void write_whole(struct fetch_run *run)
+{
+    struct err late = ERR_INIT;
+    if (imap_is_broken(run->s))
+        return;
+    buf_truncate(run->out, MIN(run->whole, run->out->n));
+    if (run->out->n)
+        (void)write_out(run, &late); /* the end of the session says it */
+}
+
+/* seen_now: \Seen was set by this very command, so the flags are told unasked. */
+FIBER static bool add_message(struct fetch_run *run, const Thurn__Message *m, uint32_t seq, bool seen_now,
+                              const Thurn__FetchReply *page, struct err *err)
+{
+    struct buf *out = run->out;
+    bool was_written = false;
+    buf_printf(out, "* %u FETCH (", seq);
+    for (size_t i = 0; i < run->f.n_items; i++) {
+        if (i)
+            buf_addc(out, ' ');
+        size_t before = out->n;
+        bool ok = add_item(run, m, page, &run->f.items[i], err);
+        was_written |= out->n < before; /* streaming wrote what was gathered */
+        if (!ok && was_written)
+            imap_end(run->s, IMAP_END_BROKEN);
+        if (!ok)
+            return false;
+    }
+    if (seen_now && !run->wants_flags) {
+        buf_add(out, S(" FLAGS "));
+        imap_add_flags(out, m->flags, m->keywords, m->n_keywords, page->keyword_names, page->n_keyword_names);
+        if (run->s->has_condstore)
+            buf_printf(out, " MODSEQ (%llu)", (unsigned long long)m->modseq);
+    }
+    buf_add(out, S(")\r\n"));
+    run->whole = out->n;
+    return out->n < OUT_WRITE || write_out(run, err);
+}
+
+/* --- \Seen --- */
+
+static const Thurn__Message *find_message(const Thurn__StoreFlagsReply *r, uint32_t uid)
+{
+    size_t low = 0, high = r->n_messages;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (r->messages[mid]->uid == uid)
+            return r->messages[mid];
+        if (r->messages[mid]->uid < uid)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return NULL;
+}
+
+/* Set \Seen on those of the page that lack it, and let the page say so. *seen_now[i] for those. */
+FIBER static bool set_seen(struct fetch_run *run, const Thurn__FetchReply *page, bool *seen_now, struct err *err)
+{
+    struct arena *a = run->c->arena;
+    Thurn__Range **ranges = arena_array(a, Thurn__Range *, page->n_messages + 1);
+    size_t n = 0;
+    for (size_t i = 0; i < page->n_messages; i++) {
+        uint32_t uid = page->messages[i]->uid;
+        if (page->messages[i]->flags & THURN__FLAG__FLAG_SEEN)
+            continue;
+        if (n && ranges[n - 1]->last + 1 == uid) {
+            ranges[n - 1]->last = uid;
+            continue;
+        }
+        ranges[n] = arena_new(a, Thurn__Range);
+        thurn__range__init(ranges[n]);
+        ranges[n]->first = ranges[n]->last = uid;
+        n++;
+    }
+    if (n == 0)
+        return true;
+    Thurn__StoreFlagsRequest q = THURN__STORE_FLAGS_REQUEST__INIT;
+    const Thurn__StoreFlagsReply *r;
+    struct rpc_call call;
+    q.account = &run->s->account;
+    q.mailbox_id = run->s->view->mailbox_id;
+    q.uids = ranges;
+    q.n_uids = n;
+    q.op = THURN__STORE_OP__STORE_ADD;
+    q.flags = THURN__FLAG__FLAG_SEEN;
+    imap_call(run->s, &call, a);
+    if (!STORE_CALL(run->s, &call, store_store_flags, &q, &r))
+        return imap_failed(run->c, &call, err);
+    imap_view_own(run->s->view, r->messages, r->n_messages);
+    for (size_t i = 0; i < page->n_messages; i++) {
+        const Thurn__Message *now = find_message(r, page->messages[i]->uid);
+        if (!now)
+            continue;
+        page->messages[i]->flags |= THURN__FLAG__FLAG_SEEN;
+        page->messages[i]->modseq = now->modseq;
+        seen_now[i] = true;
+    }
+    return true;
+}
+
+/* --- pages --- */
+
+FIBER static bool write_page(struct fetch_run *run, const Thurn__FetchReply *page, struct err *err)
+{
+    bool *seen_now = arena_array(run->c->arena, bool, page->n_messages + 1);
+    if (run->sets_seen && !set_seen(run, page, seen_now, err))
+        return false;
+    for (size_t i = 0; i < page->n_messages; i++) {
+        const Thurn__Message *m = page->messages[i];
+        uint32_t seq = uid_map_seq(&run->s->view->uids, m->uid);
+        if (seq && !add_message(run, m, seq, seen_now[i], page, err))
+            return false;
+    }
+    return true;
+}
+
+FIBER static bool fetch_ranges(struct fetch_run *run, struct imap_ranges ranges, struct err *err)
+{
+    uint32_t from = 0;
+    do {
+        Thurn__FetchRequest q = THURN__FETCH_REQUEST__INIT;
+        const Thurn__FetchReply *page;
+        struct rpc_call call;
+        ARENA(a, IMAP_COMMAND_ARENA); /* a page at a time */
+        struct arena *outer = run->c->arena;
+        imap_ranges_skip(&ranges, from);
+        if (ranges.n == 0)
+            break;
+        q.account = &run->s->account;
+        q.mailbox_id = run->s->view->mailbox_id;
+        q.uids = ranges.v;
+        q.n_uids = ranges.n;
+        q.changed_since = run->f.changed_since;
+        q.with_parsed = run->wants_parsed;
+        q.with_raw = run->raw.any;
+        q.raw_length = run->raw.any && !run->raw.bodies ? IMAP_HEADER_PREFETCH : 0;
+        imap_call(run->s, &call, &a);
+        if (!STORE_CALL(run->s, &call, store_fetch, &q, &page))
+            return imap_failed(run->c, &call, err);
+        run->c->arena = &a;
+        bool ok = write_page(run, page, err);
+        run->c->arena = outer;
+        if (!ok)
+            return false;
+        from = page->next_uid;
+    } while (from);
+    return true;
+}
+
+FIBER bool cmd_fetch(struct imap_session *s, struct imap_command *c, struct err *err)
+{
+    struct fetch_run run = {.s = s, .c = c};
+    struct imap_ranges ranges;
+    if (!imap_parse_sp(&c->args) || !imap_parse_fetch(&c->args, c->arena, &run.f))
+        return imap_bad(c, err, "Malformed FETCH.");
+    if (!imap_set_resolve(&run.f.set, &s->view->uids, c->is_uid, c->arena, &ranges.v, &ranges.n))
+        return imap_bad(c, err, "No such message number.");
+    look_at_items(&run);
+    BUF(out, OUT_MAX);
+    run.out = &out;
+    while (ranges.n) {
+        struct imap_ranges some = imap_ranges_take(&ranges, UINT64_MAX, c->arena);
+        if (!fetch_ranges(&run, some, err)) {
+            write_whole(&run);
+            return false;
+        }
+    }
+    return out.n == 0 || write_out(&run, err);
+}

@@ -1,0 +1,140 @@
+/* Making, removing, renaming and subscribing mailboxes: RFC 3501 6.3.3 to 6.3.7, CREATE-SPECIAL-USE of RFC 6154. */
+#include "frontend/imap/commands.h"
+
+#include "frontend/imap/mailboxes.h"
+#include "frontend/imap/parse.h"
+#include "frontend/imap/view.h"
+#include "proto/store_calls.h"
+
+static const struct {
+    const char *attribute;
+    Thurn__MailboxRole role;
+} uses[] = {
+    {"\\All", THURN__MAILBOX_ROLE__ROLE_ALL},       {"\\Archive", THURN__MAILBOX_ROLE__ROLE_ARCHIVE},
+    {"\\Drafts", THURN__MAILBOX_ROLE__ROLE_DRAFTS}, {"\\Flagged", THURN__MAILBOX_ROLE__ROLE_FLAGGED},
+    {"\\Important", THURN__MAILBOX_ROLE__ROLE_IMPORTANT},
+    {"\\Junk", THURN__MAILBOX_ROLE__ROLE_JUNK},     {"\\Sent", THURN__MAILBOX_ROLE__ROLE_SENT},
+    {"\\Trash", THURN__MAILBOX_ROLE__ROLE_TRASH},
+};
+
+/* " (USE (\Drafts))" */
+static bool parse_use(struct cursor *c, Thurn__MailboxRole *role, bool *is_known)
+{
+    *is_known = true;
+    if (imap_parse_end(c))
+        return true;
+    if (!imap_parse_sp(c) || !cur_skip(c, '(') || !imap_parse_word(c, S("USE")) || !imap_parse_sp(c) ||
+        !cur_skip(c, '('))
+        return false;
+    const unsigned char *from = c->p;
+    str name;
+    if (!cur_skip(c, '\\') || !imap_parse_atom(c, &name))
+        return false;
+    name = str_n(from, (size_t)(c->p - from));
+    *is_known = false;
+    for (size_t i = 0; i < ARRAY_LEN(uses); i++) {
+        if (str_eq_nocase(name, str_c(uses[i].attribute))) {
+            *role = uses[i].role;
+            *is_known = true;
+        }
+    }
+    if (imap_parse_sp(c)) /* more than one use of one mailbox: not here */
+        *is_known = false;
+    while (cur_peek(c) >= 0 && cur_peek(c) != ')')
+        c->p++;
+    return cur_skip(c, ')') && cur_skip(c, ')') && imap_parse_end(c);
+}
+
+FIBER bool cmd_create(struct imap_session *s, struct imap_command *c, struct err *err)
+{
+    str name;
+    bool is_valid, is_known;
+    Thurn__CreateMailboxRequest q = THURN__CREATE_MAILBOX_REQUEST__INIT;
+    struct rpc_call call;
+    if (!imap_parse_sp(&c->args) || !imap_parse_mailbox(&c->args, c->arena, &name, &is_valid) ||
+        !parse_use(&c->args, &q.role, &is_known))
+        return imap_bad(c, err, "Expected a mailbox name.");
+    if (!is_valid)
+        return imap_no(c, err, ERR_INVALID, "CANNOT", "Not a valid mailbox name.");
+    if (!is_known)
+        return imap_no(c, err, ERR_INVALID, "USEATTR", "That use is not supported."); /* RFC 6154 */
+    q.account = &s->account;
+    imap_mailbox_path(c->arena, name, &q.path, &q.n_path);
+    imap_call(s, &call, c->arena);
+    if (!STORE_CALL(s, &call, store_create_mailbox, &q, NULL))
+        return imap_failed(c, &call, err);
+    return true;
+}
+
+FIBER bool cmd_delete(struct imap_session *s, struct imap_command *c, struct err *err)
+{
+    str name;
+    const Thurn__Mailbox *row;
+    Thurn__DeleteMailboxRequest q = THURN__DELETE_MAILBOX_REQUEST__INIT;
+    struct rpc_call call;
+    if (!imap_mailbox_arg(c, &name, err))
+        return false;
+    if (str_eq(name, S("INBOX")))
+        return imap_no(c, err, ERR_INVALID, "CANNOT", "INBOX cannot be deleted.");
+    if (!imap_mailbox_open(s, c, name, "NONEXISTENT", &row, err))
+        return false;
+    q.account = &s->account;
+    q.mailbox_id = row->mailbox_id;
+    imap_call(s, &call, c->arena);
+    if (!STORE_CALL(s, &call, store_delete_mailbox, &q, NULL)) {
+        if (call.err.kind == ERR_CONFLICT)
+            return imap_no(c, err, ERR_CONFLICT, "HASCHILDREN", "The mailbox has children."); /* RFC 9051 7.1 */
+        return imap_failed(c, &call, err);
+    }
+    if (s->view && s->view->mailbox_id == row->mailbox_id)
+        imap_view_close(s);
+    return true;
+}
+
+FIBER bool cmd_rename(struct imap_session *s, struct imap_command *c, struct err *err)
+{
+    str from, to;
+    bool from_valid, to_valid;
+    const Thurn__Mailbox *row;
+    Thurn__RenameMailboxRequest q = THURN__RENAME_MAILBOX_REQUEST__INIT;
+    struct rpc_call call;
+    if (!imap_parse_sp(&c->args) || !imap_parse_mailbox(&c->args, c->arena, &from, &from_valid) ||
+        !imap_parse_sp(&c->args) || !imap_parse_mailbox(&c->args, c->arena, &to, &to_valid) ||
+        !imap_parse_end(&c->args))
+        return imap_bad(c, err, "Expected two mailbox names.");
+    if (!to_valid)
+        return imap_no(c, err, ERR_INVALID, "CANNOT", "Not a valid mailbox name.");
+    if (!imap_mailbox_open(s, c, from, "NONEXISTENT", &row, err))
+        return false;
+    q.account = &s->account;
+    q.mailbox_id = row->mailbox_id;
+    imap_mailbox_path(c->arena, to, &q.path, &q.n_path);
+    imap_call(s, &call, c->arena);
+    return STORE_CALL(s, &call, store_rename_mailbox, &q, NULL) || imap_failed(c, &call, err);
+}
+
+FIBER static bool set_subscribed(struct imap_session *s, struct imap_command *c, bool is_subscribed, struct err *err)
+{
+    str name;
+    const Thurn__Mailbox *row;
+    Thurn__SetMailboxRequest q = THURN__SET_MAILBOX_REQUEST__INIT;
+    struct rpc_call call;
+    if (!imap_mailbox_arg(c, &name, err) || !imap_mailbox_open(s, c, name, "NONEXISTENT", &row, err))
+        return false;
+    q.account = &s->account;
+    q.mailbox_id = row->mailbox_id;
+    q.is_subscribed = is_subscribed;
+    q.has_is_subscribed = true;
+    imap_call(s, &call, c->arena);
+    return STORE_CALL(s, &call, store_set_mailbox, &q, NULL) || imap_failed(c, &call, err);
+}
+
+FIBER bool cmd_subscribe(struct imap_session *s, struct imap_command *c, struct err *err)
+{
+    return set_subscribed(s, c, true, err);
+}
+
+FIBER bool cmd_unsubscribe(struct imap_session *s, struct imap_command *c, struct err *err)
+{
+    return set_subscribed(s, c, false, err);
+}

@@ -1,0 +1,135 @@
+/* SEARCH (RFC 3501 6.4.4, RFC 7162 3.1.5) and its extended result (RFC 4731). */
+#include "frontend/imap/commands.h"
+
+#include "frontend/imap/parse_search.h"
+#include "proto/store_calls.h"
+
+#define OUT_MAX (64u << 20)
+
+struct found {
+    Thurn__Range **v; /* ascending UIDs, not all need be in the view */
+    size_t n, room;
+    uint64_t modseq;
+};
+
+static void take_ranges(struct found *f, const Thurn__SearchReply *r, struct arena *a)
+{
+    if (f->n + r->n_uids > f->room) {
+        f->room = MAX(f->room * 2, f->n + r->n_uids);
+        Thurn__Range **v = arena_array(a, Thurn__Range *, f->room);
+        if (f->n)
+            memcpy(v, f->v, f->n * sizeof(*v));
+        f->v = v;
+    }
+    for (size_t i = 0; i < r->n_uids; i++)
+        f->v[f->n++] = r->uids[i];
+    f->modseq = MAX(f->modseq, r->highest_modseq);
+}
+
+FIBER static bool run_search(struct imap_session *s, struct imap_command *c, Thurn__SearchKey *key, struct found *f,
+                             struct err *err)
+{
+    Thurn__SearchRequest q = THURN__SEARCH_REQUEST__INIT;
+    const Thurn__SearchReply *r;
+    q.account = &s->account;
+    q.mailbox_id = s->view->mailbox_id;
+    q.key = key;
+    do {
+        struct rpc_call call;
+        imap_call(s, &call, c->arena);
+        if (!STORE_CALL(s, &call, store_search, &q, &r))
+            return imap_failed(c, &call, err);
+        take_ranges(f, r, c->arena);
+        q.from_uid = r->next_uid;
+    } while (q.from_uid);
+    return true;
+}
+
+/* Those of the found that the client knows, as numbers or UIDs, ascending, as runs. */
+struct hit {
+    uint32_t first, last;
+};
+static size_t hits_of(const struct imap_view *v, const struct found *f, bool is_uid, struct arena *a, struct hit **out,
+                      uint64_t *count)
+{
+    size_t n = 0, room = 64;
+    struct hit *hits = arena_alloc(a, room * sizeof(*hits));
+    *count = 0;
+    for (size_t i = 0; i < f->n; i++) {
+        uint32_t max = uid_map_max(&v->uids);
+        for (uint64_t uid = f->v[i]->first; uid <= MIN(f->v[i]->last, (uint64_t)max); uid++) {
+            uint32_t seq = uid_map_seq(&v->uids, (uint32_t)uid);
+            if (!seq)
+                continue;
+            uint32_t number = is_uid ? (uint32_t)uid : seq;
+            ++*count;
+            if (n && hits[n - 1].last + 1 == number) {
+                hits[n - 1].last = number;
+                continue;
+            }
+            if (n == room) {
+                struct hit *more = arena_alloc(a, room * 2 * sizeof(*more));
+                memcpy(more, hits, n * sizeof(*more));
+                hits = more;
+                room *= 2;
+            }
+            hits[n++] = (struct hit){number, number};
+        }
+    }
+    *out = hits;
+    return n;
+}
+
+static void add_plain(struct buf *out, const struct hit *hits, size_t n)
+{
+    buf_add(out, S("* SEARCH"));
+    for (size_t i = 0; i < n; i++)
+        for (uint64_t k = hits[i].first; k <= hits[i].last; k++) {
+            buf_addc(out, ' ');
+            buf_add_u64(out, k);
+        }
+}
+
+static void add_extended(struct buf *out, const struct imap_command *c, const struct imap_search *q,
+                         const struct hit *hits, size_t n, uint64_t count)
+{
+    buf_printf(out, "* ESEARCH (TAG \"%.*s\")%s", STR_ARG(c->tag), c->is_uid ? " UID" : "");
+    if (q->wants_min && n)
+        buf_printf(out, " MIN %u", hits[0].first);
+    if (q->wants_max && n)
+        buf_printf(out, " MAX %u", hits[n - 1].last);
+    if (q->wants_count)
+        buf_printf(out, " COUNT %llu", (unsigned long long)count);
+    for (size_t i = 0; q->wants_all && i < n; i++) {
+        buf_add(out, i ? S(",") : S(" ALL "));
+        buf_add_u64(out, hits[i].first);
+        if (hits[i].last > hits[i].first)
+            buf_printf(out, ":%u", hits[i].last);
+    }
+}
+
+FIBER bool cmd_search(struct imap_session *s, struct imap_command *c, struct err *err)
+{
+    struct imap_search q = {0};
+    struct found f = {0};
+    struct hit *hits;
+    uint64_t count;
+    if (!imap_parse_sp(&c->args) || !imap_parse_search(&c->args, c->arena, &s->view->uids, &q)) {
+        if (q.is_unknown_charset)
+            return imap_no(c, err, ERR_INVALID, "BADCHARSET (UTF-8 US-ASCII)", "Unknown charset.");
+        return imap_bad(c, err, q.is_bad_sequence ? "No such message number." : "Malformed SEARCH.");
+    }
+    s->has_condstore |= q.has_modseq;
+    if (!run_search(s, c, q.key, &f, err))
+        return false;
+    size_t n = hits_of(s->view, &f, c->is_uid, c->arena, &hits, &count);
+    BUF(out, OUT_MAX);
+    if (q.has_return)
+        add_extended(&out, c, &q, hits, n, count);
+    else
+        add_plain(&out, hits, n);
+    if (q.has_modseq && n)
+        buf_printf(&out, q.has_return ? " MODSEQ %llu" : " (MODSEQ %llu)", (unsigned long long)f.modseq);
+    buf_add(&out, S("\r\n"));
+    return imap_write(s, buf_str(&out), err);
+}

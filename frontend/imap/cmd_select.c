@@ -1,0 +1,114 @@
+/* SELECT, EXAMINE (RFC 3501 6.3.1, RFC 7162 3.1.1), CLOSE, UNSELECT (RFC 3691). */
+#include "frontend/imap/commands.h"
+
+#include "frontend/imap/mailboxes.h"
+#include "frontend/imap/parse.h"
+#include "frontend/imap/view.h"
+#include "proto/store_calls.h"
+
+#define SYSTEM_FLAGS "\\Answered \\Flagged \\Deleted \\Seen \\Draft"
+#define USUAL_KEYWORDS "$Forwarded $MDNSent $Junk $NotJunk $Phishing"
+
+/* Sequence number of the first unseen message; 0 = none, or the store did not say. */
+FIBER static uint32_t first_unseen(struct imap_session *s, struct imap_command *c)
+{
+    Thurn__SearchKey seen = THURN__SEARCH_KEY__INIT, not_seen = THURN__SEARCH_KEY__INIT, *keys[] = {&seen};
+    Thurn__SearchRequest q = THURN__SEARCH_REQUEST__INIT;
+    const Thurn__SearchReply *r;
+    struct rpc_call call;
+    seen.op = THURN__SEARCH_OP__SEARCH_FLAGS_SET;
+    seen.number = THURN__FLAG__FLAG_SEEN;
+    not_seen.op = THURN__SEARCH_OP__SEARCH_NOT;
+    not_seen.keys = keys;
+    not_seen.n_keys = 1;
+    q.account = &s->account;
+    q.mailbox_id = s->view->mailbox_id;
+    q.key = &not_seen;
+    imap_call(s, &call, c->arena);
+    if (!STORE_CALL(s, &call, store_search, &q, &r) || r->n_uids == 0)
+        return 0;
+    return uid_map_seq(&s->view->uids, (uint32_t)r->uids[0]->first);
+}
+
+static bool parse_select(struct imap_command *c, str *name, bool *is_valid, bool *has_condstore)
+{
+    if (!imap_parse_sp(&c->args) || !imap_parse_mailbox(&c->args, c->arena, name, is_valid))
+        return false;
+    if (imap_parse_end(&c->args))
+        return true;
+    *has_condstore = true;
+    return imap_parse_sp(&c->args) && cur_skip(&c->args, '(') && imap_parse_word(&c->args, S("CONDSTORE")) &&
+           cur_skip(&c->args, ')') && imap_parse_end(&c->args);
+}
+
+FIBER static bool describe(struct imap_session *s, struct imap_command *c, const Thurn__Mailbox *row, struct err *err)
+{
+    const struct imap_view *v = s->view;
+    BUF(out, 4096);
+    buf_add(&out, S("* FLAGS (" SYSTEM_FLAGS " " USUAL_KEYWORDS ")\r\n"));
+    if (v->is_readonly)
+        buf_add(&out, S("* OK [PERMANENTFLAGS ()] Read-only.\r\n"));
+    else
+        buf_add(&out, S("* OK [PERMANENTFLAGS (" SYSTEM_FLAGS " " USUAL_KEYWORDS " \\*)] Limited.\r\n"));
+    buf_printf(&out, "* %u EXISTS\r\n* 0 RECENT\r\n", uid_map_count(&v->uids));
+    uint32_t unseen = row->unseen ? first_unseen(s, c) : 0;
+    if (unseen)
+        buf_printf(&out, "* OK [UNSEEN %u] First unseen.\r\n", unseen);
+    buf_printf(&out, "* OK [UIDVALIDITY %u] UIDs valid.\r\n", row->uidvalidity);
+    buf_printf(&out, "* OK [UIDNEXT %u] Predicted next UID.\r\n", MAX(row->uidnext, uid_map_max(&v->uids) + 1));
+    buf_printf(&out, "* OK [HIGHESTMODSEQ %llu] Highest.\r\n", (unsigned long long)MAX(row->highestmodseq, (uint64_t)1));
+    return imap_write(s, buf_str(&out), err);
+}
+
+FIBER static bool open_mailbox(struct imap_session *s, struct imap_command *c, bool is_readonly, struct err *err)
+{
+    str name;
+    bool is_valid, has_condstore = false;
+    const Thurn__Mailbox *row;
+    if (!parse_select(c, &name, &is_valid, &has_condstore))
+        return imap_bad(c, err, "Expected a mailbox name.");
+    imap_view_close(s); /* RFC 3501 6.3.1: even when the new one cannot be opened */
+    s->has_condstore |= has_condstore;
+    if (!imap_mailbox_open(s, c, name, "NONEXISTENT", &row, err) || !imap_view_open(s, c, row, is_readonly, err) ||
+        !describe(s, c, row, err))
+        return false;
+    c->code = is_readonly ? S("READ-ONLY") : S("READ-WRITE");
+    return true;
+}
+
+FIBER bool cmd_select(struct imap_session *s, struct imap_command *c, struct err *err)
+{
+    return open_mailbox(s, c, false, err);
+}
+
+FIBER bool cmd_examine(struct imap_session *s, struct imap_command *c, struct err *err)
+{
+    return open_mailbox(s, c, true, err);
+}
+
+/* Removes what is \Deleted, and says nothing of it (RFC 3501 6.4.2). */
+FIBER bool cmd_close(struct imap_session *s, struct imap_command *c, struct err *err)
+{
+    Thurn__ExpungeRequest q = THURN__EXPUNGE_REQUEST__INIT;
+    struct rpc_call call;
+    if (!imap_parse_end(&c->args))
+        return imap_bad(c, err, "No arguments expected.");
+    bool ok = true;
+    if (!s->view->is_readonly) {
+        q.account = &s->account;
+        q.mailbox_id = s->view->mailbox_id;
+        imap_call(s, &call, c->arena);
+        ok = STORE_CALL(s, &call, store_expunge, &q, NULL) || imap_failed(c, &call, err);
+    }
+    if (ok)
+        imap_view_close(s);
+    return ok;
+}
+
+FIBER bool cmd_unselect(struct imap_session *s, struct imap_command *c, struct err *err)
+{
+    if (!imap_parse_end(&c->args))
+        return imap_bad(c, err, "No arguments expected.");
+    imap_view_close(s);
+    return true;
+}

@@ -1,0 +1,143 @@
+/* STORE (RFC 3501 6.4.6, RFC 7162 3.1.3). */
+#include "frontend/imap/commands.h"
+
+#include "frontend/imap/parse.h"
+#include "frontend/imap/view.h"
+#include "proto/store_calls.h"
+
+#define SLICE_UIDS 4000u /* messages of one call: one transaction, and a reply that fits into 1 MiB */
+
+struct store_run {
+    struct imap_set set;
+    bool has_unchanged_since;
+    uint64_t unchanged_since;
+    Thurn__StoreOp op;
+    bool is_silent;
+    struct imap_flags flags;
+    struct buf *modified; /* MODIFIED sets, joined by commas */
+};
+
+/* set [SP "(UNCHANGEDSINCE" SP n ")"] SP ["+" / "-"] "FLAGS" [".SILENT"] SP flags */
+static bool parse_store(struct cursor *c, struct arena *a, struct store_run *run)
+{
+    if (!imap_parse_sp(c) || !imap_parse_set(c, a, &run->set) || !imap_parse_sp(c))
+        return false;
+    if (cur_skip(c, '(')) {
+        run->has_unchanged_since = true;
+        if (!imap_parse_word(c, S("UNCHANGEDSINCE")) || !imap_parse_sp(c) ||
+            !imap_parse_u64(c, &run->unchanged_since) || !cur_skip(c, ')') || !imap_parse_sp(c))
+            return false;
+    }
+    run->op = cur_skip(c, '+')   ? THURN__STORE_OP__STORE_ADD
+              : cur_skip(c, '-') ? THURN__STORE_OP__STORE_REMOVE
+                                 : THURN__STORE_OP__STORE_REPLACE;
+    run->is_silent = imap_parse_word(c, S("FLAGS.SILENT"));
+    if (!run->is_silent && !imap_parse_word(c, S("FLAGS")))
+        return false;
+    return imap_parse_sp(c) && imap_parse_flags(c, a, false, &run->flags) && imap_parse_end(c);
+}
+
+static void tell(struct imap_session *s, const struct imap_command *c, const struct store_run *run,
+                 const Thurn__StoreFlagsReply *r, struct buf *out)
+{
+    if (run->is_silent && !s->has_condstore)
+        return;
+    for (size_t i = 0; i < r->n_messages; i++) {
+        uint32_t seq = uid_map_seq(&s->view->uids, r->messages[i]->uid);
+        if (seq)
+            imap_add_flag_update(s, out, r->messages[i], seq, c->is_uid, !run->is_silent, r->keyword_names,
+                                 r->n_keyword_names);
+    }
+}
+
+/* RFC 3501 6.4.6: the new value is told for each message, also where nothing changed. The store reports changes only, so
+ * when some are missing all are asked for. */
+FIBER static bool tell_all(struct imap_session *s, struct imap_command *c, struct imap_ranges ranges, struct buf *out,
+                           struct err *err)
+{
+    uint32_t from = 0;
+    do {
+        ARENA(a, IMAP_COMMAND_ARENA);
+        Thurn__FetchRequest q = THURN__FETCH_REQUEST__INIT;
+        const Thurn__FetchReply *r;
+        struct rpc_call call;
+        imap_ranges_skip(&ranges, from);
+        if (ranges.n == 0)
+            break;
+        q.account = &s->account;
+        q.mailbox_id = s->view->mailbox_id;
+        q.uids = ranges.v;
+        q.n_uids = ranges.n;
+        imap_call(s, &call, &a);
+        if (!STORE_CALL(s, &call, store_fetch, &q, &r))
+            return imap_failed(c, &call, err);
+        for (size_t i = 0; i < r->n_messages; i++) {
+            uint32_t seq = uid_map_seq(&s->view->uids, r->messages[i]->uid);
+            if (seq)
+                imap_add_flag_update(s, out, r->messages[i], seq, c->is_uid, true, r->keyword_names, r->n_keyword_names);
+        }
+        from = r->next_uid;
+    } while (from);
+    return true;
+}
+
+FIBER static bool store_slice(struct imap_session *s, struct imap_command *c, struct store_run *run,
+                              struct imap_ranges ranges, struct err *err)
+{
+    ARENA(a, IMAP_COMMAND_ARENA);
+    Thurn__StoreFlagsRequest q = THURN__STORE_FLAGS_REQUEST__INIT;
+    const Thurn__StoreFlagsReply *r;
+    struct rpc_call call;
+    q.account = &s->account;
+    q.mailbox_id = s->view->mailbox_id;
+    q.uids = ranges.v;
+    q.n_uids = ranges.n;
+    q.op = run->op;
+    q.flags = run->flags.bits;
+    q.keywords = run->flags.keywords;
+    q.n_keywords = run->flags.n_keywords;
+    q.unchanged_since = run->unchanged_since;
+    q.has_unchanged_since = run->has_unchanged_since;
+    imap_call(s, &call, &a);
+    if (!STORE_CALL(s, &call, store_store_flags, &q, &r))
+        return imap_failed(c, &call, err);
+    imap_view_own(s->view, r->messages, r->n_messages);
+    if (r->n_modified) {
+        if (run->modified->n)
+            buf_addc(run->modified, ',');
+        imap_add_set(run->modified, r->modified, r->n_modified, c->is_uid ? NULL : &s->view->uids);
+    }
+    BUF(out, 64u << 20);
+    bool is_partial = r->n_messages + imap_view_count(s->view, r->modified, r->n_modified) <
+                      imap_view_count(s->view, ranges.v, ranges.n);
+    if (is_partial && !run->is_silent && !run->has_unchanged_since) {
+        if (!tell_all(s, c, ranges, &out, err))
+            return false;
+    } else {
+        tell(s, c, run, r, &out);
+    }
+    return out.n == 0 || imap_write(s, buf_str(&out), err);
+}
+
+FIBER bool cmd_store(struct imap_session *s, struct imap_command *c, struct err *err)
+{
+    struct store_run run = {0};
+    struct imap_ranges ranges;
+    BUF(modified, 256u * 1024);
+    run.modified = &modified;
+    if (!parse_store(&c->args, c->arena, &run))
+        return imap_bad(c, err, "Malformed STORE.");
+    if (!imap_set_resolve(&run.set, &s->view->uids, c->is_uid, c->arena, &ranges.v, &ranges.n))
+        return imap_bad(c, err, "No such message number.");
+    if (s->view->is_readonly)
+        return imap_no(c, err, ERR_DENIED, "NOPERM", "The mailbox is open read-only.");
+    s->has_condstore |= run.has_unchanged_since;
+    while (ranges.n)
+        if (!store_slice(s, c, &run, imap_ranges_take(&ranges, SLICE_UIDS, c->arena), err))
+            return false;
+    if (modified.n) {
+        c->code = arena_printf(c->arena, "MODIFIED %s", buf_z(&modified));
+        c->text = S("Conditional STORE failed for some.");
+    }
+    return true;
+}

@@ -1,0 +1,115 @@
+#include "frontend/imap/mailboxes.h"
+
+#include "base/map.h"
+#include "frontend/imap/parse.h"
+#include "proto/store_calls.h"
+
+#define DEPTH_MAX 64u /* components of a name; deeper ones are not shown */
+
+static int compare_names(const void *a, const void *b)
+{
+    const struct imap_mailbox *x = a, *y = b;
+    bool x_is_inbox = str_eq(x->name, S("INBOX")), y_is_inbox = str_eq(y->name, S("INBOX"));
+    if (x_is_inbox != y_is_inbox)
+        return x_is_inbox ? -1 : 1;
+    return str_cmp(x->name, y->name);
+}
+
+/* The full name of a row; empty when its parents are missing, go in circles or too deep. */
+static str full_name(struct arena *a, const struct map64 *by_id, const Thurn__Mailbox *row)
+{
+    const Thurn__Mailbox *chain[DEPTH_MAX];
+    size_t n = 0, bytes = 0;
+    for (;;) {
+        if (!row || n == DEPTH_MAX)
+            return S("");
+        chain[n++] = row;
+        bytes += strlen(row->name) + 1;
+        if (row->parent_id == 0)
+            break;
+        const struct imap_mailbox *parent = map64_get(by_id, (uint64_t)row->parent_id);
+        row = parent ? parent->row : NULL;
+    }
+    BUF(name, bytes);
+    while (n > 0) {
+        if (name.n)
+            buf_addc(&name, '/');
+        buf_add(&name, str_c(chain[--n]->name));
+    }
+    return arena_str(a, buf_str(&name));
+}
+
+FIBER bool imap_mailboxes_load(struct imap_session *s, struct imap_command *c, struct imap_mailboxes *out,
+                               struct err *err)
+{
+    Thurn__AccountRequest q = THURN__ACCOUNT_REQUEST__INIT;
+    const Thurn__ListMailboxesReply *r;
+    struct rpc_call call;
+    q.account = &s->account;
+    imap_call(s, &call, c->arena);
+    if (!STORE_CALL(s, &call, store_list_mailboxes, &q, &r))
+        return imap_failed(c, &call, err);
+    s->listed_modseq = r->modseq;
+    struct imap_mailboxes list = {arena_array(c->arena, struct imap_mailbox, r->n_mailboxes + 1), 0};
+    struct map64 by_id;
+    map64_init(&by_id);
+    for (size_t i = 0; i < r->n_mailboxes; i++) {
+        if (r->mailboxes[i]->kind != THURN__COLLECTION_KIND__COLLECTION_MAIL)
+            continue;
+        struct imap_mailbox *m = &list.v[list.n++];
+        m->row = r->mailboxes[i];
+        (void)map64_put(&by_id, (uint64_t)m->row->mailbox_id, m); /* ids are unique */
+    }
+    for (size_t i = 0; i < list.n; i++) {
+        struct imap_mailbox *parent = map64_get(&by_id, (uint64_t)list.v[i].row->parent_id);
+        if (parent)
+            parent->has_children = true;
+        list.v[i].name = full_name(c->arena, &by_id, list.v[i].row);
+    }
+    map64_done(&by_id);
+    qsort(list.v, list.n, sizeof(*list.v), compare_names);
+    *out = list;
+    return true;
+}
+
+const struct imap_mailbox *imap_mailboxes_find(const struct imap_mailboxes *list, str name)
+{
+    const struct imap_mailbox key = {.name = name};
+    return name.n ? bsearch(&key, list->v, list->n, sizeof(*list->v), compare_names) : NULL;
+}
+
+FIBER bool imap_mailbox_open(struct imap_session *s, struct imap_command *c, str name, const char *code,
+                             const Thurn__Mailbox **out, struct err *err)
+{
+    struct imap_mailboxes list;
+    if (!imap_mailboxes_load(s, c, &list, err))
+        return false;
+    const struct imap_mailbox *m = imap_mailboxes_find(&list, name);
+    if (!m)
+        return imap_no(c, err, ERR_NOT_FOUND, code, "No such mailbox.");
+    *out = m->row;
+    return true;
+}
+
+bool imap_mailbox_arg(struct imap_command *c, str *name, struct err *err)
+{
+    bool is_valid;
+    if (!imap_parse_sp(&c->args) || !imap_parse_mailbox(&c->args, c->arena, name, &is_valid) ||
+        !imap_parse_end(&c->args))
+        return imap_bad(c, err, "Expected one mailbox name.");
+    if (!is_valid)
+        return imap_no(c, err, ERR_INVALID, "CANNOT", "Not a valid mailbox name.");
+    return true;
+}
+
+void imap_mailbox_path(struct arena *a, str name, char ***path, size_t *n)
+{
+    size_t count = 1;
+    for (size_t i = 0; i < name.n; i++)
+        count += name.p[i] == '/';
+    *path = arena_array(a, char *, count);
+    *n = 0;
+    str component;
+    while (str_split(&name, '/', &component))
+        (*path)[(*n)++] = arena_strz(a, component);
+}

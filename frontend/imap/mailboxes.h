@@ -1,0 +1,30 @@
+/*
+ * mailboxes.h: an account's mailboxes by their full names.
+ */
+#ifndef FRONTEND_IMAP_MAILBOXES_H
+#define FRONTEND_IMAP_MAILBOXES_H
+
+#include "frontend/imap/session.h"
+
+struct imap_mailbox {
+    const Thurn__Mailbox *row;
+    str name;           /* components joined by "/", UTF-8 */
+    bool has_children;
+};
+struct imap_mailboxes {
+    struct imap_mailbox *v; /* by name, INBOX first */
+    size_t n;
+};
+/* One store call. *out lives in the command's arena. */
+FIBER bool imap_mailboxes_load(struct imap_session *s, struct imap_command *c, struct imap_mailboxes *out,
+                               struct err *err) WARN_UNUSED;
+const struct imap_mailbox *imap_mailboxes_find(const struct imap_mailboxes *list, str name);
+/* Load and find. NOT_FOUND when there is none of that name; code is what NO says then: "NONEXISTENT" or "TRYCREATE". */
+FIBER bool imap_mailbox_open(struct imap_session *s, struct imap_command *c, str name, const char *code,
+                             const Thurn__Mailbox **out, struct err *err) WARN_UNUSED;
+/* " mailbox" as a command's only remaining argument. */
+bool imap_mailbox_arg(struct imap_command *c, str *name, struct err *err) WARN_UNUSED;
+/* The name's components, for requests. */
+void imap_mailbox_path(struct arena *a, str name, char ***path, size_t *n);
+
+#endif

@@ -1,0 +1,92 @@
+/*
+ * What clients are told when something fails (RFC 5530, RFC 3501 7.1). One table; the error's own text is for the log.
+ */
+#include "frontend/imap/session.h"
+
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "proto/auth_calls.h"
+
+static const struct {
+    const char *code, *text;
+} replies[ERR_KINDS_] = {
+    [ERR_NONE] = {"SERVERBUG", "Internal error"},
+    [ERR_INVALID] = {"CANNOT", "That cannot be done"},
+    [ERR_NOT_FOUND] = {"NONEXISTENT", "No such mailbox or message"},
+    [ERR_EXISTS] = {"ALREADYEXISTS", "It exists already"},
+    [ERR_DENIED] = {"NOPERM", "Not allowed"},
+    [ERR_LIMIT] = {"LIMIT", "A limit is reached"},
+    [ERR_CONFLICT] = {"INUSE", "It was changed at the same time, try again"},
+    [ERR_UNAVAILABLE] = {"UNAVAILABLE", "Temporarily not available, try again later"},
+    [ERR_TIMEOUT] = {"UNAVAILABLE", "It took too long, try again later"},
+    [ERR_CANCELLED] = {"UNAVAILABLE", "Server is going down"},
+    [ERR_INTERNAL] = {"SERVERBUG", "Internal error"},
+};
+
+bool imap_bad(struct imap_command *c, struct err *err, const char *text)
+{
+    c->is_bad = true;
+    c->text = str_c(text);
+    return err_set(err, ERR_INVALID, "%s", text);
+}
+
+bool imap_no(struct imap_command *c, struct err *err, enum err_kind kind, const char *code, const char *text)
+{
+    c->code = str_c(code);
+    c->text = str_c(text);
+    return err_set(err, kind, "%s", text);
+}
+
+bool imap_failed(struct imap_command *c, const struct rpc_call *call, struct err *err)
+{
+    (void)c;
+    return err_set(err, call->err.kind, "%s", call->err.msg);
+}
+
+FIBER bool imap_send_failure(struct imap_session *s, struct imap_command *c, const struct err *why, struct err *err)
+{
+    metric_inc_label(M_IMAP_FAILED, c->is_bad ? "bad" : err_kind_name(why->kind));
+    if (c->is_bad)
+        return imap_printf(s, err, "%.*s BAD %.*s\r\n", STR_ARG(c->tag), STR_ARG(c->text));
+    str code = str_empty(c->code) ? str_c(replies[why->kind].code) : c->code;
+    str text = str_empty(c->text) ? str_c(replies[why->kind].text) : c->text;
+    if (err_is_temporary(why) || why->kind == ERR_INTERNAL)
+        log_warn("imap.failed", KV_STR("command", c->name), KV_ERR(why));
+    return imap_printf(s, err, "%.*s NO [%.*s] %.*s\r\n", STR_ARG(c->tag), STR_ARG(code), STR_ARG(text));
+}
+
+/* --- calls --- */
+
+void imap_call(struct imap_session *s, struct rpc_call *call, struct arena *a)
+{
+    rpc_call_init(call, a);
+    call->principal = (struct rpc_principal){.account_id = s->account.account_id, .tenant_id = s->account.tenant_id};
+    call->route_key = (uint64_t)s->account.account_id;
+    call->deadline_mono_ms = MIN(call->deadline_mono_ms, clock_mono_ms() + 60000);
+}
+
+FIBER bool imap_relocated(struct imap_session *s, struct rpc_call *call)
+{
+    if (call->err.kind != ERR_CONFLICT)
+        return false;
+    ARENA(a, 1u << 20);
+    Thurn__LocateRequest q = THURN__LOCATE_REQUEST__INIT;
+    const Thurn__LocateReply *r;
+    struct rpc_call locate;
+    q.account_ids = &s->account.account_id;
+    q.n_account_ids = 1;
+    rpc_call_init(&locate, &a);
+    locate.principal.rights = RPC_RIGHT_SYSTEM;
+    if (!auth_locate(&locate, s->server->opts.auth, &q, &r) || r->n_accounts == 0)
+        return false;
+    const Thurn__Account *now = r->accounts[0];
+    if (now->shard == s->account.shard && now->epoch == s->account.epoch)
+        return false; /* the conflict was about something else */
+    s->account.shard = now->shard;
+    s->account.epoch = now->epoch;
+    rpc_call_again(call);
+    return true;
+}

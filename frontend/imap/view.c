@@ -1,0 +1,308 @@
+#include "frontend/imap/view.h"
+
+#include "base/metrics.h"
+#include "frontend/imap/format.h"
+#include "frontend/imap/parse.h"
+#include "proto/store_calls.h"
+
+#define PIECE_MAX (64u * 1024)
+
+/* --- watching --- */
+
+static bool is_own(const struct imap_view *v, uint64_t modseq)
+{
+    unsigned n = MIN(v->n_own, IMAP_OWN_CHANGES);
+    for (unsigned i = 0; i < n; i++)
+        if (modseq >= v->own[i].first && modseq <= v->own[i].last)
+            return true;
+    return false;
+}
+
+void imap_view_own(struct imap_view *v, Thurn__Message *const *changed, size_t n)
+{
+    if (n == 0)
+        return;
+    uint64_t first = changed[0]->modseq, last = first;
+    for (size_t i = 1; i < n; i++) {
+        first = MIN(first, changed[i]->modseq);
+        last = MAX(last, changed[i]->modseq);
+    }
+    v->own[v->n_own % IMAP_OWN_CHANGES].first = first;
+    v->own[v->n_own++ % IMAP_OWN_CHANGES].last = last;
+}
+
+static void on_change(void *arg, uint64_t modseq)
+{
+    struct imap_session *s = arg;
+    CHECK(s, IMAP_SESSION_MAGIC);
+    if (!s->view || modseq <= s->synced_modseq)
+        return;
+    s->beacon_modseq = MAX(s->beacon_modseq, modseq);
+    if (modseq <= s->view->modseq || is_own(s->view, modseq))
+        return;
+    s->is_dirty = true;
+    if (s->idle_tag)
+        imap_wake(s);
+}
+
+/* --- opening --- */
+
+FIBER static bool load_uids(struct imap_session *s, struct imap_command *c, int64_t mailbox_id, struct uid_map *uids,
+                            struct err *err)
+{
+    Thurn__SearchKey all = THURN__SEARCH_KEY__INIT;
+    Thurn__SearchRequest q = THURN__SEARCH_REQUEST__INIT;
+    const Thurn__SearchReply *r;
+    all.op = THURN__SEARCH_OP__SEARCH_ALL;
+    q.account = &s->account;
+    q.mailbox_id = mailbox_id;
+    q.key = &all;
+    do {
+        struct rpc_call call;
+        imap_call(s, &call, c->arena);
+        if (!STORE_CALL(s, &call, store_search, &q, &r))
+            return imap_failed(c, &call, err);
+        for (size_t i = 0; i < r->n_uids; i++)
+            if (!uid_map_append(uids, (uint32_t)r->uids[i]->first, (uint32_t)r->uids[i]->last))
+                return err_set(err, ERR_INTERNAL, "a range of UIDs runs backwards");
+        q.from_uid = r->next_uid;
+    } while (q.from_uid);
+    return true;
+}
+
+FIBER bool imap_view_open(struct imap_session *s, struct imap_command *c, const Thurn__Mailbox *box, bool is_readonly,
+                          struct err *err)
+{
+    struct uid_map uids = {0};
+    if (!load_uids(s, c, box->mailbox_id, &uids, err)) {
+        uid_map_done(&uids);
+        return false;
+    }
+    imap_view_close(s);
+    s->view = xnew(struct imap_view);
+    *s->view = (struct imap_view){
+        .mailbox_id = box->mailbox_id,
+        .uidvalidity = box->uidvalidity,
+        .is_readonly = is_readonly,
+        .uids = uids,
+        .modseq = box->highestmodseq, /* read before the UIDs: what came in between is told once more */
+    };
+    s->state = IMAP_SELECTED;
+    s->is_dirty = false;
+    s->synced_modseq = s->beacon_modseq = s->listed_modseq;
+    s->watch.fn = on_change;
+    s->watch.arg = s;
+    watch_add(s->server->watch, &s->watch, &s->account);
+    metric_add(M_IMAP_SELECTED, 1);
+    return true;
+}
+
+void imap_view_close(struct imap_session *s)
+{
+    if (!s->view)
+        return;
+    watch_remove(s->server->watch, &s->watch);
+    uid_map_done(&s->view->uids);
+    xfree(s->view);
+    s->view = NULL;
+    s->is_dirty = false;
+    s->state = IMAP_AUTH;
+    metric_add(M_IMAP_SELECTED, -1);
+}
+
+/* --- telling --- */
+
+void imap_add_flag_update(const struct imap_session *s, struct buf *out, const Thurn__Message *m, uint32_t seq,
+                          bool with_uid, bool with_flags, Thurn__Keyword *const *names, size_t n_names)
+{
+    const char *gap = "";
+    buf_printf(out, "* %u FETCH (", seq);
+    if (with_uid) {
+        buf_printf(out, "UID %u", m->uid);
+        gap = " ";
+    }
+    if (with_flags) {
+        buf_printf(out, "%sFLAGS ", gap);
+        imap_add_flags(out, m->flags, m->keywords, m->n_keywords, names, n_names);
+        gap = " ";
+    }
+    if (s->has_condstore)
+        buf_printf(out, "%sMODSEQ (%llu)", gap, (unsigned long long)m->modseq);
+    buf_add(out, S(")\r\n"));
+}
+
+FIBER static bool write_piece(struct imap_session *s, struct buf *out, bool is_last, struct err *err)
+{
+    if (out->n == 0 || (!is_last && out->n < PIECE_MAX / 2))
+        return true;
+    bool ok = imap_write(s, buf_str(out), err);
+    buf_clear(out);
+    return ok;
+}
+
+FIBER bool imap_view_expunge(struct imap_session *s, Thurn__Range *const *ranges, size_t n, struct err *err)
+{
+    BUF(out, PIECE_MAX);
+    struct uid_run run;
+    /* From the highest down: each number is as it is at that moment, and no lower one has moved. */
+    for (size_t i = n; i-- > 0;) {
+        uint32_t first = (uint32_t)MIN(ranges[i]->first, (uint64_t)UINT32_MAX),
+                 last = (uint32_t)MIN(ranges[i]->last, (uint64_t)UINT32_MAX);
+        while (uid_map_last_within(&s->view->uids, first, last, &run)) {
+            uid_map_remove(&s->view->uids, run.first, run.last);
+            for (uint32_t seq = run.seq + (run.last - run.first); seq >= run.seq; seq--) {
+                buf_printf(&out, "* %u EXPUNGE\r\n", seq);
+                if (!write_piece(s, &out, false, err))
+                    return false;
+            }
+        }
+    }
+    return write_piece(s, &out, true, err);
+}
+
+static bool any_in_view(const struct imap_view *v, Thurn__Range *const *ranges, size_t n)
+{
+    struct uid_run run;
+    for (size_t i = 0; i < n; i++)
+        if (uid_map_last_within(&v->uids, (uint32_t)MIN(ranges[i]->first, (uint64_t)UINT32_MAX),
+                                (uint32_t)MIN(ranges[i]->last, (uint64_t)UINT32_MAX), &run))
+            return true;
+    return false;
+}
+
+/* New messages enlarge the view; changed ones are told with their flags (*updates). */
+static void take_messages(struct imap_session *s, Thurn__Message *const *v, size_t n, Thurn__Keyword *const *names,
+                          size_t n_names, struct buf *updates)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t seq = uid_map_seq(&s->view->uids, v[i]->uid);
+        if (!seq)
+            (void)uid_map_append(&s->view->uids, v[i]->uid, v[i]->uid); /* first == last */
+        else if (!is_own(s->view, v[i]->modseq))
+            imap_add_flag_update(s, updates, v[i], seq, s->has_condstore, true, names, n_names);
+    }
+}
+
+/* The pages after the first come from Fetch, which knows where to go on. */
+FIBER static bool sync_rest(struct imap_session *s, struct arena *a, uint32_t from_uid, uint64_t since,
+                            struct buf *updates, struct rpc_call *call)
+{
+    while (from_uid) {
+        Thurn__Range range = THURN__RANGE__INIT, *ranges[] = {&range};
+        Thurn__FetchRequest q = THURN__FETCH_REQUEST__INIT;
+        const Thurn__FetchReply *r;
+        range.first = from_uid;
+        range.last = UINT32_MAX;
+        q.account = &s->account;
+        q.mailbox_id = s->view->mailbox_id;
+        q.uids = ranges;
+        q.n_uids = 1;
+        q.changed_since = since;
+        imap_call(s, call, a);
+        if (!STORE_CALL(s, call, store_fetch, &q, &r))
+            return false;
+        take_messages(s, r->messages, r->n_messages, r->keyword_names, r->n_keyword_names, updates);
+        from_uid = r->next_uid;
+    }
+    return true;
+}
+
+/* The store did not answer. Whatever is missing is asked for again. */
+static bool sync_failed(struct imap_session *s, const struct rpc_call *call, struct err *err)
+{
+    s->is_dirty = true;
+    if (call->err.kind != ERR_NOT_FOUND)
+        return true;
+    imap_end(s, IMAP_END_MAILBOX_GONE);
+    return err_set(err, ERR_NOT_FOUND, "the selected mailbox is gone");
+}
+
+FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expunge, struct err *err)
+{
+    struct imap_view *v = s->view;
+    Thurn__SyncRequest q = THURN__SYNC_REQUEST__INIT;
+    const Thurn__SyncReply *r;
+    struct rpc_call call;
+    q.account = &s->account;
+    q.mailbox_id = v->mailbox_id;
+    q.since_modseq = v->modseq;
+    uint64_t heard = s->beacon_modseq;
+    s->is_dirty = false; /* a beacon that comes meanwhile sets it again */
+    imap_call(s, &call, a);
+    if (!STORE_CALL(s, &call, store_sync, &q, &r))
+        return sync_failed(s, &call, err);
+    bool holds_back = !may_expunge && any_in_view(v, r->vanished, r->n_vanished);
+    if (!holds_back && !imap_view_expunge(s, r->vanished, r->n_vanished, err))
+        return false;
+    BUF(updates, 64u << 20);
+    uint32_t before = uid_map_count(&v->uids);
+    take_messages(s, r->messages, r->n_messages, r->keyword_names, r->n_keyword_names, &updates);
+    bool is_whole = sync_rest(s, a, r->next_uid, q.since_modseq, &updates, &call);
+    uint32_t now = uid_map_count(&v->uids);
+    if (now != before && !imap_printf(s, err, "* %u EXISTS\r\n* 0 RECENT\r\n", now))
+        return false;
+    if (updates.n && !imap_write(s, buf_str(&updates), err))
+        return false;
+    if (!is_whole)
+        return sync_failed(s, &call, err);
+    if (holds_back) {
+        s->is_dirty = true;
+        return true;
+    }
+    s->synced_modseq = MAX(s->synced_modseq, heard);
+    if (r->mailbox)
+        v->modseq = MAX(v->modseq, r->mailbox->highestmodseq);
+    return true;
+}
+
+uint64_t imap_view_count(const struct imap_view *v, Thurn__Range *const *ranges, size_t n)
+{
+    uint64_t count = 0;
+    struct uid_run run;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t first = (uint32_t)ranges[i]->first, last = (uint32_t)MIN(ranges[i]->last, (uint64_t)UINT32_MAX);
+        while (first <= last && uid_map_last_within(&v->uids, first, last, &run)) {
+            count += run.last - run.first + 1;
+            last = run.first - 1; /* UIDs begin at 1 */
+        }
+    }
+    return count;
+}
+
+/* --- slices --- */
+
+void imap_ranges_skip(struct imap_ranges *ranges, uint32_t from_uid)
+{
+    while (ranges->n && ranges->v[0]->last < from_uid) {
+        ranges->v++;
+        ranges->n--;
+    }
+    if (ranges->n)
+        ranges->v[0]->first = MAX(ranges->v[0]->first, (uint64_t)from_uid);
+}
+
+struct imap_ranges imap_ranges_take(struct imap_ranges *rest, uint64_t max_uids, struct arena *a)
+{
+    size_t room = MIN(rest->n, (size_t)IMAP_RANGES_MAX);
+    struct imap_ranges out = {arena_array(a, Thurn__Range *, room + 1), 0};
+    uint64_t left = max_uids;
+    while (rest->n && out.n < room && left) {
+        Thurn__Range *r = rest->v[0];
+        uint64_t n = r->last - r->first + 1;
+        Thurn__Range *taken = arena_new(a, Thurn__Range);
+        *taken = *r;
+        out.v[out.n++] = taken;
+        if (n > left) {
+            taken->last = taken->first + left - 1;
+            Thurn__Range *more = arena_new(a, Thurn__Range);
+            *more = *r;
+            more->first = taken->last + 1;
+            rest->v[0] = more;
+            break;
+        }
+        left -= n;
+        rest->v++;
+        rest->n--;
+    }
+    return out;
+}

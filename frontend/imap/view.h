@@ -1,0 +1,38 @@
+/*
+ * view.h: the selected mailbox as the client knows it, and telling it what has changed.
+ */
+#ifndef FRONTEND_IMAP_VIEW_H
+#define FRONTEND_IMAP_VIEW_H
+
+#include "frontend/imap/session.h"
+
+/* Make a view of a mailbox and load its UIDs. The session gets it only on success. */
+FIBER bool imap_view_open(struct imap_session *s, struct imap_command *c, const Thurn__Mailbox *box, bool is_readonly,
+                          struct err *err) WARN_UNUSED;
+/* Forget the view; the session is IMAP_AUTH again. Without one: nothing. */
+void imap_view_close(struct imap_session *s);
+/*
+ * Ask the store what has changed and write EXPUNGE, EXISTS and FETCH responses. Without may_expunge removals are told the
+ * next time. A store that is away is no failure here: the next call asks again. False: the connection is lost, or the
+ * mailbox is gone (the session ends).
+ */
+FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expunge, struct err *err) WARN_UNUSED;
+/* Changes that this session made in one transaction, and has told: not to be told again. */
+void imap_view_own(struct imap_view *v, Thurn__Message *const *changed, size_t n);
+/* How many UIDs of the ranges are in the view. */
+uint64_t imap_view_count(const struct imap_view *v, Thurn__Range *const *ranges, size_t n);
+/* EXPUNGE responses for those of the ranges that are in the view, and out of the view with them. */
+FIBER bool imap_view_expunge(struct imap_session *s, Thurn__Range *const *ranges, size_t n, struct err *err) WARN_UNUSED;
+/* "* 3 FETCH (FLAGS (…))", with UID when asked for and MODSEQ when the client knows CONDSTORE. */
+void imap_add_flag_update(const struct imap_session *s, struct buf *out, const Thurn__Message *m, uint32_t seq,
+                          bool with_uid, bool with_flags, Thurn__Keyword *const *names, size_t n_names);
+/* A copy of the ranges in slices that one request may carry, and of at most max UIDs: *rest is what is left. */
+struct imap_ranges {
+    Thurn__Range **v;
+    size_t n;
+};
+/* Drop what is below from_uid (0 = nothing), where a page ended. The ranges are this caller's own. */
+void imap_ranges_skip(struct imap_ranges *ranges, uint32_t from_uid);
+struct imap_ranges imap_ranges_take(struct imap_ranges *rest, uint64_t max_uids, struct arena *a);
+
+#endif
