@@ -63,7 +63,7 @@ bool read_file(const char *path, struct buf *b)
     FILE *f = fopen(path, "rb");
     if (!f)
         return false;
-    char chunk[16384];
+    static char chunk[16384];
     size_t n;
     while ((n = fread(chunk, 1, sizeof(chunk), f)) > 0)
         buf_add_n(b, chunk, n);

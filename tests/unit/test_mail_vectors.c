@@ -219,7 +219,7 @@ static void check_variant(const char *path, str original, bool crlf, struct tall
     if (!vector)
         return;
     ARENA(a, 64u << 20);
-    struct offsets v[1000];
+    static struct offsets v[1000];
     size_t n = 0, i;
     flatten(mime_parse(&a, content, NULL)->root, v, &n);
     BUF(got, 1u << 20);
@@ -280,7 +280,7 @@ struct decoded_check {
 
 static void check_decoded(const struct decoded_check *c, const struct mime_part *p, const char *number)
 {
-    char name[5000], child[1000];
+    char name[4200], child[1000];
     unsigned i = 0;
     for (const struct mime_part *k = p->children; k; k = k->next) {
         snprintf(child, sizeof(child), "%s_%u", number, ++i);

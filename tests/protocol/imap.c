@@ -1,0 +1,215 @@
+/* Runs tests/protocol/imap/ *.txt against the IMAP front-end over the real store and auth services. */
+#include "unit/test.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "auth-service/auth.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/num.h"
+#include "frontend/imap/imap.h"
+#include "proto/auth_calls.h"
+#include "protocol/script.h"
+#include "rpc/client.h"
+#include "store-service/store.h"
+#include "unit/testdb.h"
+
+static enum testdb_kind kind;
+
+/* The store as the front-end sees it. The watcher's own calls come at any time, so they are never the ones that fail. */
+struct proxy {
+    ProtobufCService base; /* first */
+    ProtobufCService *real, *faulty;
+};
+
+struct world {
+    struct arena a;
+    char folder[64];
+    struct sql_db *directory, *shard;
+    struct auth *auth;
+    struct store *store;
+    ProtobufCService *faulty;
+    struct proxy proxy;
+    struct imap_server *imap;
+    const char *path;
+};
+
+static void proxy_invoke(ProtobufCService *service, unsigned method, const ProtobufCMessage *request,
+                         ProtobufCClosure closure, void *closure_data)
+{
+    struct proxy *p = (struct proxy *)(void *)service;
+    const char *name = service->descriptor->methods[method].name;
+    bool is_watcher = strcmp(name, "Watch") == 0 || strcmp(name, "States") == 0;
+    ProtobufCService *to = is_watcher ? p->real : p->faulty;
+    to->invoke(to, method, request, closure, closure_data);
+}
+
+static void add_users(struct world *w)
+{
+    struct rpc_call c;
+    rpc_call_init(&c, &w->a);
+    c.principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;
+    Thurn__AddDomainRequest domain = THURN__ADD_DOMAIN_REQUEST__INIT;
+    domain.name = (char *)(uintptr_t)"example.org";
+    if (!auth_add_domain(&c, auth_service(w->auth), &domain, NULL))
+        fail_msg("%s", c.err.msg);
+    Thurn__AddAccountsRequest accounts = THURN__ADD_ACCOUNTS_REQUEST__INIT;
+    Thurn__NewAccount users[2], *list[] = {&users[0], &users[1]};
+    for (size_t i = 0; i < 2; i++) {
+        thurn__new_account__init(&users[i]);
+        users[i].address = (char *)(uintptr_t)(i ? "bob@example.org" : "alice@example.org");
+        users[i].password = rpc_bytes(S("secret"));
+    }
+    users[1].quota_bytes = 3000;
+    accounts.accounts = list;
+    accounts.n_accounts = 2;
+    rpc_call_init(&c, &w->a);
+    c.principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;
+    const Thurn__AddAccountsReply *r;
+    if (!auth_add_accounts(&c, auth_service(w->auth), &accounts, &r))
+        fail_msg("%s", c.err.msg);
+    for (size_t i = 0; i < r->n_results; i++)
+        if (r->results[i]->error_kind)
+            fail_msg("%s", r->results[i]->error);
+}
+
+static struct stream *dial(void *arg)
+{
+    struct world *w = arg;
+    struct err err = ERR_INIT;
+    int ends[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    struct stream *client = stream_from_fd(ends[0], NULL, &err), *server = stream_from_fd(ends[1], NULL, &err);
+    assert_non_null(client);
+    assert_non_null(server);
+    imap_accept(w->imap, server);
+    return client;
+}
+
+/* "append INBOX 3": so many small messages, by client 1. */
+FIBER static void append(struct script *s, str args)
+{
+    str box;
+    uint32_t n;
+    assert_true(str_split(&args, ' ', &box));
+    assert_true(num_u32(args, 10000, &n));
+    ARENA(a, 1u << 20);
+    for (uint32_t i = 1; i <= n; i++) {
+        str text = arena_printf(&a, "From: a%u@example.org\r\nSubject: number %u\r\n\r\nbody %u", i, i, i);
+        script_send(s, 1, arena_printf(&a, "z APPEND %.*s {%zu+}", STR_ARG(box), text.n));
+        script_send(s, 1, text);
+        script_expect(s, 1, S("z OK ..."), true);
+    }
+}
+
+FIBER static bool command(void *arg, struct script *s, str line)
+{
+    struct world *w = arg;
+    if (str_starts(line, S("login"))) {
+        ARENA(a, 65536);
+        unsigned client = line.n > 5 && ascii_is_digit((unsigned char)line.p[5]) ? (unsigned)(line.p[5] - '0') : 1;
+        ptrdiff_t space = str_find(line, ' ');
+        script_send(s, client, arena_printf(&a, "l LOGIN %.*s@example.org secret", STR_ARG(str_slice(line, (size_t)space + 1, SIZE_MAX))));
+        script_expect(s, client, S("l OK ..."), false);
+        return true;
+    }
+    if (str_starts(line, S("append "))) {
+        append(s, str_slice(line, 7, SIZE_MAX));
+        return true;
+    }
+    if (str_starts(line, S("fail"))) { /* the next call of the store fails */
+        rpc_faulty_set(w->faulty, 1, str_eq(line, S("fail after")));
+        return true;
+    }
+    return false;
+}
+
+static void world_main(void *arg)
+{
+    struct world *w = arg;
+    struct err err = ERR_INIT;
+    unsigned n = 0;
+    static const struct auth_limit limits[] = {{AUTH_LIMIT_FAILURES_IP, 100, 60000, 100},
+                                               {AUTH_LIMIT_FAILURES_ACCOUNT, 100, 60000, 100},
+                                               {"imap.sessions.account", 0, 0, 3}};
+    w->directory = testdb_open(kind, "imap_auth", 2, &w->a);
+    w->shard = testdb_open(kind, "imap_store", 2, &w->a);
+    struct auth_opts auth = {.directory = w->directory, .default_domain = S("example.org"), .limits = limits,
+                             .n_limits = ARRAY_LEN(limits), .n_shards = 1, .argon2_memory_kib = 64, .argon2_passes = 1,
+                             .penalty_first_ms = 1, .penalty_max_ms = 2};
+    struct store_opts store = {.shards = &w->shard, .n_shards = 1, .blobs = {.folder = str_c(w->folder)},
+                               .limits = {.watch_linger_ms = 1}};
+    if (!auth_migrate(w->directory, false, &n, &err) || !store_migrate(w->shard, false, &n, &err) ||
+        !(w->auth = auth_new(&auth, &err)) || !(w->store = store_new(&store, &err)))
+        fail_msg("%s", err.msg);
+    add_users(w);
+    w->faulty = rpc_faulty_new(store_service(w->store));
+    w->proxy = (struct proxy){{store_service(w->store)->descriptor, proxy_invoke, NULL}, store_service(w->store), w->faulty};
+    struct imap_opts imap = {.hostname = S("mail.example.org"), .auth = auth_service(w->auth), .store = &w->proxy.base,
+                             .plain = IMAP_PLAIN_ALWAYS,
+                             .limits = {.message_bytes = 2u << 20, .bad_commands = 5, .auth_failures = 2}};
+    w->imap = imap_server_new(&imap);
+    struct script_hooks hooks = {dial, command, w};
+    script_run(w->path, &hooks);
+    imap_server_drain(w->imap, 0);
+    imap_server_free(w->imap);
+    rpc_faulty_free(w->faulty);
+    store_free(w->store);
+    auth_free(w->auth);
+    sql_close(w->shard);
+    sql_close(w->directory);
+    testdb_drop(kind, "imap_store");
+    testdb_drop(kind, "imap_auth");
+}
+
+static void run_script(void **state)
+{
+    struct world w = {.path = *state};
+    arena_init(&w.a, 1u << 26);
+    metrics_reset();
+    snprintf(w.folder, sizeof(w.folder), "/tmp/thurn-imap-XXXXXX");
+    assert_non_null(mkdtemp(w.folder));
+    assert_true(fiber_main(world_main, &w));
+    arena_done(&w.a);
+    char remove[96];
+    snprintf(remove, sizeof(remove), "rm -r %s", w.folder);
+    assert_int_equal(system(remove), 0);
+}
+
+static int only_scripts(const struct dirent *e)
+{
+    return str_ends(str_c(e->d_name), S(".txt"));
+}
+
+int main(int argc, char **argv)
+{
+    static struct CMUnitTest tests[200];
+    size_t n_tests = 0;
+    struct dirent **names;
+    const char *folder = "tests/protocol/imap";
+    int n = scandir(folder, &names, only_scripts, alphasort), failed = 0;
+    log_configure(LOG_ERROR, LOG_LOGFMT);
+    for (int i = 0; i < n && n_tests < ARRAY_LEN(tests); i++) {
+        char path[512];
+        if (argc > 1 && !strstr(names[i]->d_name, argv[1]))
+            continue;
+        snprintf(path, sizeof(path), "%s/%s", folder, names[i]->d_name);
+        tests[n_tests++] = (struct CMUnitTest){.name = xstrdup(names[i]->d_name), .test_func = run_script,
+                                               .initial_state = xstrdup(path)};
+    }
+    assert_true(n_tests > 0);
+    for (kind = 0; kind < TESTDB_KINDS; kind++) {
+        if (!testdb_have(kind))
+            continue;
+        printf("# %s\n", testdb_kind_name(kind));
+        failed += _cmocka_run_group_tests("imap", tests, n_tests, NULL, NULL);
+    }
+    for (int i = 0; i < n; i++)
+        free(names[i]);
+    free(names);
+    return failed;
+}
