@@ -1,0 +1,116 @@
+/* A job at a remote site: hand it to the SMTP client, and turn what it says into updates. */
+#include "queue-service/internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define UNREADABLE_WAIT_S 60
+
+struct content {
+    struct queue *q;
+    struct message *m;
+    str inline_body;
+};
+static struct rpc_source *open_content(void *arg, struct err *err UNUSED)
+{
+    struct content *c = arg;
+    return body_open(c->q, c->m, c->inline_body);
+}
+static void close_content(void *arg UNUSED, struct rpc_source *s)
+{
+    body_close(s);
+}
+
+static void update_of(struct queue *q, const struct remote_rcpt *from, struct update *u)
+{
+    switch (from->outcome) {
+    case REMOTE_DELIVERED:
+        update_done(u, from->code, from->status[0] ? from->status : "2.0.0", from->text);
+        u->done_by = from->is_dsn_relayed ? BY_RELAY_WITH_DSN : BY_RELAY;
+        break;
+    case REMOTE_FAILED:
+        update_fail(u, from->code, from->status[0] ? from->status : "5.0.0", from->text);
+        break;
+    default:
+        update_defer(q, u, queue_backoff_s(q, u->rcpt->attempts), from->code, from->status[0] ? from->status : "4.0.0", from->text);
+    }
+    (void)snprintf(u->mta, sizeof(u->mta), "%s", from->mx);
+}
+
+FIBER static void reject_job(struct job *job, struct update *u)
+{
+    for (size_t i = 0; i < job->n; i++) {
+        update_init(&u[i], job->rcpts[i]);
+        update_fail(&u[i], 550, job->site->reject_status, job->site->text);
+    }
+    (void)results_commit(job->site->queue, job->msg, u, job->n, NULL, 0); /* false: somebody else's now */
+}
+
+/* The content cannot be had now: nobody's fault out there, and no attempt. */
+FIBER static void defer_unreadable(struct job *job, struct update *u, const struct err *why)
+{
+    struct queue *q = job->site->queue;
+    log_warn("queue.body_unreadable", KV_I64("id", (int64_t)job->msg->id), KV_ERR(why));
+    for (size_t i = 0; i < job->n; i++) {
+        update_init(&u[i], job->rcpts[i]);
+        update_defer(q, &u[i], UNREADABLE_WAIT_S, 451, "4.3.0", "message content cannot be read now");
+        u[i].counts_attempt = false;
+    }
+    (void)results_commit(q, job->msg, u, job->n, NULL, 0); /* false: somebody else's now */
+}
+
+/* Recipients for whom nobody could be talked to stay with the site; the rest has results. */
+FIBER static void finish(struct job *job, const struct remote_rcpt *r, struct update *u)
+{
+    struct site *s = job->site;
+    struct queue *q = s->queue;
+    size_t n = 0;
+    const char *failure = NULL;
+    bool was_heard = false;
+    for (size_t i = 0; i < job->n; i++) {
+        if (r[i].is_site_failure && r[i].outcome == REMOTE_DEFERRED) {
+            failure = r[i].text;
+            if (job->msg->is_gone)
+                continue;
+            rcpt_set_text(job->rcpts[i], str_c(r[i].text));
+            site_put_back(s, job->rcpts[i]);
+            continue;
+        }
+        was_heard |= r[i].code != 0;
+        update_init(&u[n], job->rcpts[i]);
+        update_of(q, &r[i], &u[n++]);
+    }
+    if (failure)
+        site_failed(s, failure);
+    else if (was_heard)
+        site_succeeded(s);
+    if (n)
+        (void)results_commit(q, job->msg, u, n, NULL, 0); /* false: somebody else's now */
+}
+
+void deliver_job(struct job *job)
+{
+    ARENA(a, 8u << 20);
+    struct queue *q = job->site->queue;
+    struct message *m = job->msg;
+    struct update *u = arena_array(&a, struct update, job->n);
+    struct err err = ERR_INIT;
+    if (job->site->kind == SITE_REJECT) {
+        reject_job(job, u);
+        return;
+    }
+    struct content content = {.q = q, .m = m};
+    if (m->body_kind == BODY_INLINE && !body_inline(q, m, &a, &content.inline_body, &err)) {
+        defer_unreadable(job, u, &err);
+        return;
+    }
+    struct remote_rcpt *r = arena_array(&a, struct remote_rcpt, job->n);
+    for (size_t i = 0; i < job->n; i++)
+        r[i] = (struct remote_rcpt){.address = job->rcpts[i]->address, .original = job->rcpts[i]->original, .notify = job->rcpts[i]->notify};
+    const struct remote_message rm = {
+        .sender = m->sender, .size = m->size, .open = open_content, .close = close_content, .arg = &content,
+        .is_8bit = m->flags & MSG_IS_8BIT, .is_smtputf8 = m->flags & MSG_IS_UTF8, .requires_tls = m->flags & MSG_REQUIRES_TLS,
+        .ret_full = m->flags & MSG_RET_FULL, .envelope_id = m->envelope_id};
+    remote_deliver(q->remote, &job->site->remote, &rm, r, job->n);
+    finish(job, r, u);
+}

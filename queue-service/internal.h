@@ -1,0 +1,326 @@
+/*
+ * internal.h: what the files of the queue service share.
+ *
+ *   service.c   life, Enqueue                  admin.c     List, Show, Act, Stats
+ *   shard.c     leases, ownership              load.c      a shard's messages from the database
+ *   message.c   a message in memory            commit.c    batched, fenced transactions
+ *   schedule.c  due → site → session, in turn  route.c     which site a domain is
+ *   deliver.c   a job at a remote site         local.c     a job into the store
+ *   results.c   what is to become of it, DSNs  body.c      reading a body
+ *
+ * A recipient is in exactly one place (rcpt_state): the wheel, a domain's or a flow's list, an attempt's hands, held, or
+ * finished. Who changes that is the loop or a fiber between two waits; an attempt owns its recipients until it puts them
+ * back. A message lives while it is queued or refs > 0; losing the shard unlinks it (is_gone), and whoever still holds a
+ * reference finds that out before it commits.
+ */
+#ifndef QUEUE_SERVICE_INTERNAL_H
+#define QUEUE_SERVICE_INTERNAL_H
+
+#include "base/buf.h"
+#include "base/map.h"
+#include "fiber/batch.h"
+#include "mail/delivery_key.h"
+#include "net/stream.h"
+#include "proto/queue.pb-c.h"
+#include "proto/store.pb-c.h"
+#include "queue-service/queue.h"
+#include "queue-service/remote/remote.h"
+#include "queue-service/schema.h"
+#include "queue-service/wheel.h"
+#include "rpc/call.h"
+
+#define QUEUE_MAGIC 0x51554555u
+#define QUEUE_RCPTS_MAX 1000u
+#define QUEUE_INLINE_MAX (16u * 1024)      /* bodies up to here lie in q_body */
+#define QUEUE_CONTENT_MAX (512u * 1024)
+#define QUEUE_CACHE_BYTES (64u << 20)      /* of inline bodies in memory, for their first attempt */
+#define QUEUE_TEXT_MAX 400u                /* of a reply that is kept */
+#define QUEUE_JOB_RCPTS 100u               /* recipients of one transaction */
+
+enum { NOTIFY_SUCCESS = 1, NOTIFY_FAILURE = 2, NOTIFY_DELAY = 4, NOTIFY_NEVER = 8 };
+enum { MSG_IS_8BIT = 1, MSG_IS_UTF8 = 2, MSG_REQUIRES_TLS = 4, MSG_RET_FULL = 8 };
+enum body_kind { BODY_INLINE = 0, BODY_BLOB = 1 };
+
+/* What is written in q_rcpt.state; the last three are of the memory alone. */
+enum rcpt_state { R_DUE = 0, R_HELD = 1, R_DONE = 2, R_FAILED = 3, R_READY, R_ACTIVE };
+
+struct queue;
+struct shard;
+struct message;
+struct site;
+struct flow;
+
+struct rcpt {
+    struct message *msg;
+    struct list_node node;     /* R_READY: of a domain or a flow */
+    struct wheel_node timer;   /* R_DUE */
+    struct flow *flow;         /* R_READY in a flow */
+    str address, original, domain; /* of the message's memory; domain is in lower case */
+    char *text;                /* last reply or error; heap, or NULL */
+    int64_t due_unix;
+    uint32_t no;
+    uint16_t attempts, code;
+    uint8_t state, notify;
+    bool is_delay_notified, is_to_be_held;
+};
+
+struct message {
+    struct list_node node;     /* of the shard, ascending id */
+    struct shard *shard;
+    struct wheel_node timer;   /* delay notice, then expiry */
+    uint64_t id;
+    unsigned char enqueue_id[ENQUEUE_ID_SIZE];
+    int64_t tenant_id, account_id, created_unix, expires_unix;
+    uint32_t day, priority, flags, n_rcpts, n_left;
+    uint32_t n_ending;         /* scratch of commit.c: finished by the batch in hand */
+    unsigned refs;
+    bool is_gone;              /* unlinked; freed with the last reference */
+    bool is_linked;            /* counted, in the maps */
+    enum body_kind body_kind;
+    uint64_t size;
+    uint32_t blob_space;
+    int64_t blob_tenant;
+    unsigned char blob_hash[32];
+    str sender, envelope_id, received_from, trace, prefix;
+    char *body;                /* inline content while it is kept in memory; size bytes */
+    char *memory;              /* what the views point to */
+    struct rcpt rcpts[];
+};
+
+/* What a message is made of. Views are copied. */
+struct envelope_rcpt {
+    str address, original, text;
+    uint32_t no, notify, state, attempts, code;
+    int64_t due_unix;
+    bool is_delay_notified;
+};
+struct envelope {
+    str enqueue_id, sender, envelope_id, received_from, trace, prefix, blob_hash;
+    int64_t tenant_id, account_id, created_unix, expires_unix, blob_tenant;
+    uint64_t size;
+    uint32_t priority, flags, day, blob_space;
+    enum body_kind body_kind;
+    const struct envelope_rcpt *rcpts;
+    size_t n_rcpts;
+};
+
+struct recent {
+    unsigned char enqueue_id[ENQUEUE_ID_SIZE];
+    uint64_t id;
+};
+#define QUEUE_RECENT_MAX 8192u
+
+enum shard_state { SHARD_OTHERS, SHARD_LOADING, SHARD_OWNED, SHARD_LEAVING };
+struct shard {
+    struct queue *queue;
+    uint32_t number;
+    enum shard_state state;
+    int64_t epoch;
+    uint32_t counter;          /* of ids in this epoch */
+    struct list messages;
+    unsigned n_active;         /* attempts under way */
+    int64_t late_at_ms;        /* its owner died: when to look for late acknowledgements; 0 = no need */
+};
+
+struct domain {
+    struct queue *queue;
+    char *name;
+    struct list waiting;       /* recipients, until the site is known */
+    struct site *site;         /* NULL = not known */
+    int64_t fresh_until_ms;
+    unsigned failures;
+    bool is_resolving;
+    struct fiber_timer retry;
+};
+
+/* Recipients of one tenant and priority at one site. */
+struct flow {
+    struct list_node node;     /* of site->flows */
+    struct site *site;
+    struct list rcpts;
+    int64_t tenant_id;
+    uint32_t priority;
+    int deficit;
+};
+enum site_kind { SITE_LOCAL, SITE_REMOTE, SITE_REJECT };
+struct site {
+    struct queue *queue;
+    enum site_kind kind;
+    struct arena arena;        /* of remote */
+    struct remote_site remote;
+    char *key;
+    const char *reject_status; /* SITE_REJECT: "5.1.2"; reply is text */
+    struct list flows;         /* those with recipients, in turn */
+    struct map64 flow_of;      /* tenant and priority -> one of flows */
+    struct list_node waiting;  /* for a session, of queue->waiting_sites */
+    unsigned n_ready, n_sessions, n_domains;
+    double window, failed_cohorts;
+    unsigned suspensions;      /* in a row, without one success */
+    int64_t suspended_until_ms, used_ms;
+    struct fiber_timer resume;
+    char text[QUEUE_TEXT_MAX]; /* why it is suspended, or rejects */
+};
+
+/* A part of a message under way to a site. Its recipients are R_ACTIVE. */
+struct job {
+    struct message *msg;
+    struct site *site;
+    struct rcpt *rcpts[QUEUE_JOB_RCPTS];
+    size_t n;
+    int64_t started_ms;
+};
+
+/* What is to become of one recipient. */
+struct update {
+    struct rcpt *rcpt;
+    enum rcpt_state state;     /* R_DUE, R_HELD, R_DONE or R_FAILED */
+    bool is_again;             /* at once, as if nothing had been: not written */
+    bool counts_attempt;
+    enum { BY_RELAY, BY_RELAY_WITH_DSN, BY_DELIVERY, BY_EXPANSION } done_by; /* for R_DONE: who tells the sender */
+    int64_t due_unix;
+    uint16_t code;
+    char status[12];           /* enhanced code, "5.1.1" */
+    char text[QUEUE_TEXT_MAX];
+    char mta[256];             /* who said so; empty = we */
+};
+
+struct queue {
+    uint32_t magic;
+    struct queue_opts opts;
+    char *node, *hostname;
+    uint32_t retry_s[QUEUE_RETRIES_MAX];
+    struct remote *remote;
+    Thurn__Queue_Service service;
+    struct batch *committer;
+    struct wheel wheel;        /* seconds of the monotonic clock */
+    struct fiber_timer tick;
+    struct map64 messages;     /* id -> message */
+    struct map by_enqueue_id;  /* 16 bytes -> message */
+    struct map enqueueing;     /* 16 bytes -> anything: an Enqueue under way */
+    struct map recent;         /* 16 bytes -> struct recent: enqueued, perhaps done already */
+    struct recent *recent_ring;
+    size_t recent_next;
+    struct shard *shards;
+    struct map domains, sites;
+    struct list waiting_sites;
+    uint64_t doubtful[1024];   /* ids whose Enqueue failed with an unknown outcome: to be deleted */
+    size_t n_doubtful;
+    size_t n_messages, n_rcpts, n_held, n_active, cached_bytes;
+    unsigned n_owned, n_sessions, n_live_nodes, next_shard;
+    int64_t next_shard_ms;     /* when another shard takes the new mail */
+    int64_t lease_until_ms;    /* monotonic; past it nothing is begun */
+    int64_t swept_ms;          /* when idle sites and domains were last thrown out */
+    bool is_started, is_draining, is_stopping, is_registered, is_woken, is_ticking;
+    struct fiber_cond wake;    /* the coordinator waits here for its next round */
+    struct fiber_cond ended;   /* an attempt or an enqueue ended */
+    unsigned n_fibers;         /* all that this queue has spawned and that have not ended */
+};
+
+/* --- service.c --- */
+/* Spawn a fiber that is counted; the queue is not freed before it has ended. */
+bool queue_spawn(struct queue *q, const char *name, fiber_fn fn, void *arg, struct err *err) WARN_UNUSED;
+void queue_fiber_ended(struct queue *q); /* last thing that such a fiber does */
+void queue_call_init(struct rpc_call *c, struct arena *a, int64_t timeout_ms);
+int64_t queue_backoff_s(const struct queue *q, unsigned attempts); /* with jitter */
+
+/* --- message.c --- */
+struct message *message_new(struct shard *s, uint64_t id, const struct envelope *e);
+/* A new message on the shard of another, as a DSN or an expansion of it is: same fence. Its enqueue id follows from the
+ * other's, the kind and the number, so that doing it again is the same. */
+struct message *message_derive(struct message *from, const char *kind, uint32_t number, struct envelope *e);
+void message_ref(struct message *m);
+void message_unref(struct message *m);
+void message_keep_body(struct message *m, str content, bool must); /* if there is room, or in any case */
+void message_drop_body(struct message *m);
+/* Into the shard's list and the maps, its recipients to where their state says. */
+void message_link(struct message *m);
+/* Out of everything; freed when nobody holds it. */
+void message_unlink(struct message *m);
+void rcpt_set_text(struct rcpt *r, str text);
+/* --- commit.c --- */
+void commit_init(struct queue *q);
+/*
+ * Make updates of one message and new messages (DSNs, expansions; not linked yet) durable, in one transaction. When it
+ * returns true, memory says the same: recipients are put where they belong, new messages are linked, a message without
+ * unfinished recipients is gone. False: the shard was lost (the message is gone from here; accepted recipients were noted
+ * for the new owner). Takes the new messages over in any case. Waits while the database is away.
+ */
+FIBER bool commit_results(struct queue *q, struct message *m, struct update *u, size_t n, struct message **add, size_t n_add);
+/* A new message with its body; links it. Errors: UNAVAILABLE (shard lost, database away), LIMIT. */
+FIBER bool commit_enqueue(struct queue *q, struct message *m, str content, struct err *err) WARN_UNUSED;
+/* Delete what an Enqueue with unknown outcome may have left. */
+FIBER void commit_doubtful(struct queue *q);
+
+/* --- shard.c, load.c --- */
+FIBER void shard_coordinate(void *queue);
+/* A shard that new mail may be put on; NULL when there is none. */
+struct shard *shard_for_new(struct queue *q);
+uint64_t shard_next_id(struct shard *s);
+bool shard_may_work(const struct shard *s); /* owned, and the lease holds */
+void shard_lose(struct shard *s);           /* out of memory with it */
+void shard_wake(struct queue *q);           /* another round, now */
+FIBER bool shard_load(struct shard *s, int64_t hold_ms, struct err *err) WARN_UNUSED;
+/* Apply late acknowledgements of the former owner. */
+FIBER bool shard_apply_late(struct shard *s, struct err *err) WARN_UNUSED;
+/* Look at the database which shards are still ours; loses those that are not. */
+FIBER bool shard_recheck(struct queue *q, struct err *err) WARN_UNUSED;
+
+/* --- schedule.c --- */
+void schedule_start(struct queue *q);
+void schedule_stop(struct queue *q);
+void schedule_done(struct queue *q);  /* frees sites and domains; nothing is queued any more */
+void schedule_rcpt(struct rcpt *r);   /* R_DUE: into the wheel, or on to its domain when the time has come */
+void schedule_ready(struct rcpt *r);  /* on to its domain's site now */
+void schedule_message(struct message *m); /* its delay and expiry timer */
+/* Take out of the wheel or the lists; the state is the caller's to set. */
+void rcpt_detach(struct rcpt *r);
+struct site *site_get(struct queue *q, enum site_kind kind, str key);
+/* The next job, or false when there is none. Ends with job_end. */
+bool site_take(struct site *s, struct job *job);
+void job_end(struct job *job);
+void site_put_back(struct site *s, struct rcpt *r); /* R_ACTIVE, at the head of its flow, as it was */
+void site_kick(struct site *s);
+void site_resume(struct site *s);     /* end a suspension */
+int64_t schedule_oldest_unix(const struct queue *q); /* when the oldest message came; 0 = none */
+void site_succeeded(struct site *s);
+void site_failed(struct site *s, const char *text);
+void domain_resolved(struct domain *d, struct site *site);
+void domain_failed(struct domain *d, const char *text);
+
+/* --- route.c, deliver.c, local.c --- */
+FIBER void route_domain(void *domain);
+FIBER void deliver_job(struct job *job);
+FIBER void local_job(struct job *job);
+
+/* --- results.c --- */
+void update_init(struct update *u, struct rcpt *r);
+void update_done(struct update *u, uint16_t code, const char *status, const char *text);
+void update_fail(struct update *u, uint16_t code, const char *status, const char *text);
+/* Again after wait_s; past the message's life it fails instead. */
+void update_defer(struct queue *q, struct update *u, int64_t wait_s, uint16_t code, const char *status, const char *text);
+/* Log, count, add the DSNs that are due, commit. Takes over the messages in add. False: the shard was lost. */
+FIBER bool results_commit(struct queue *q, struct message *m, struct update *u, size_t n, struct message **add, size_t n_add);
+/* The message's timer: tell of the delay, or end what is left. A fiber. */
+FIBER void results_expire(void *message);
+
+/* --- body.c --- */
+/* A source over the whole body: over content, when the body is inline (borrowed), else over the blob. body_close frees it. */
+struct rpc_source *body_open(struct queue *q, struct message *m, str content);
+void body_close(struct rpc_source *s);
+/* All of an inline body, in the arena. */
+FIBER bool body_inline(struct queue *q, struct message *m, struct arena *a, str *out, struct err *err) WARN_UNUSED;
+/* At most the first max bytes, in the arena. */
+FIBER bool body_head(struct queue *q, struct message *m, size_t max, struct arena *a, str *out, struct err *err) WARN_UNUSED;
+/* Put content into the store as a blob that is held until then. */
+FIBER bool body_put(struct queue *q, int64_t tenant_id, str content, int64_t hold_until, struct arena *a,
+                    const Thurn__BlobRef **out, struct err *err) WARN_UNUSED;
+FIBER bool body_hold(struct queue *q, const Thurn__BlobRef *blob, int64_t hold_until, struct arena *a, struct err *err) WARN_UNUSED;
+Thurn__BlobRef *body_blob_ref(const struct message *m, struct arena *a);
+
+/* --- admin.c --- */
+FIBER bool admin_list(struct queue *q, const Thurn__QueueListRequest *req, struct arena *a, Thurn__QueueListReply *out, struct err *err);
+FIBER bool admin_show(struct queue *q, uint64_t id, struct arena *a, Thurn__QueuedMessage *out, struct err *err);
+FIBER bool admin_act(struct queue *q, const Thurn__QueueActRequest *req, struct arena *a, Thurn__QueueActReply *out, struct err *err);
+void admin_stats(struct queue *q, struct arena *a, Thurn__QueueStatsReply *out);
+
+#endif

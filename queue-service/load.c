@@ -1,0 +1,201 @@
+/* A shard's messages, from the database into memory, in pages. */
+#include "queue-service/internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define PAGE 200
+#define LATE_MAX 10000u
+
+static int64_t first_id(const struct shard *s)
+{
+    return (int64_t)((uint64_t)s->number << ID_SHARD_SHIFT);
+}
+static int64_t end_id(const struct shard *s) /* one past the last */
+{
+    return (int64_t)(((uint64_t)s->number + 1) << ID_SHARD_SHIFT);
+}
+
+struct page {
+    struct shard *shard;
+    int64_t after;
+    struct sql_result msgs, rcpts;
+    struct arena *arena;
+};
+
+/* Results live as long as the transaction's arena: copy what is kept. */
+static void keep_result(struct sql_result *r, struct arena *a)
+{
+    size_t n = r->n_rows * r->n_cols;
+    struct sql_value *v = arena_array(a, struct sql_value, n);
+    for (size_t i = 0; i < n; i++) {
+        v[i] = r->values[i];
+        v[i].s = arena_str(a, v[i].s);
+    }
+    r->values = v;
+}
+
+FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct page *p = arg;
+    struct sql_value params[3] = {sql_i(p->after), sql_i(end_id(p->shard)), sql_i(PAGE)};
+    if (!sql_exec(tx, &q_load_msgs, params, 1, &p->msgs, err))
+        return false;
+    p->rcpts = (struct sql_result){0};
+    if (p->msgs.n_rows) {
+        struct sql_value ids[2] = {*sql_at(&p->msgs, 0, MSG_ID), *sql_at(&p->msgs, p->msgs.n_rows - 1, MSG_ID)};
+        if (!sql_exec(tx, &q_load_rcpts, ids, 1, &p->rcpts, err))
+            return false;
+    }
+    keep_result(&p->msgs, p->arena);
+    keep_result(&p->rcpts, p->arena);
+    return true;
+}
+
+static void rcpt_of_row(const struct sql_result *r, size_t row, struct envelope_rcpt *out)
+{
+    *out = (struct envelope_rcpt){
+        .no = (uint32_t)sql_at(r, row, RCPT_NO)->i,
+        .address = sql_at(r, row, RCPT_ADDRESS)->s,
+        .original = sql_at(r, row, RCPT_ORIGINAL)->s,
+        .notify = (uint32_t)sql_at(r, row, RCPT_NOTIFY)->i,
+        .state = (uint32_t)sql_at(r, row, RCPT_STATE)->i,
+        .attempts = (uint32_t)sql_at(r, row, RCPT_ATTEMPTS)->i,
+        .due_unix = sql_at(r, row, RCPT_DUE)->i,
+        .code = (uint32_t)sql_at(r, row, RCPT_CODE)->i,
+        .text = sql_at(r, row, RCPT_TEXT)->s,
+        .is_delay_notified = sql_at(r, row, RCPT_NOTIFIED)->i != 0,
+    };
+}
+
+static void envelope_of_row(const struct sql_result *r, size_t row, struct envelope *out)
+{
+    *out = (struct envelope){
+        .enqueue_id = sql_at(r, row, MSG_ENQUEUE_ID)->s,
+        .tenant_id = sql_at(r, row, MSG_TENANT)->i,
+        .account_id = sql_at(r, row, MSG_ACCOUNT)->i,
+        .priority = (uint32_t)sql_at(r, row, MSG_PRIORITY)->i,
+        .created_unix = sql_at(r, row, MSG_CREATED)->i,
+        .expires_unix = sql_at(r, row, MSG_EXPIRES)->i,
+        .sender = sql_at(r, row, MSG_SENDER)->s,
+        .flags = (uint32_t)sql_at(r, row, MSG_FLAGS)->i,
+        .envelope_id = sql_at(r, row, MSG_ENVELOPE_ID)->s,
+        .body_kind = sql_at(r, row, MSG_BODY_KIND)->i == BODY_BLOB ? BODY_BLOB : BODY_INLINE,
+        .size = (uint64_t)sql_at(r, row, MSG_SIZE)->i,
+        .blob_space = (uint32_t)sql_at(r, row, MSG_BLOB_SPACE)->i,
+        .blob_tenant = sql_at(r, row, MSG_BLOB_TENANT)->i,
+        .blob_hash = sql_at(r, row, MSG_BLOB_HASH)->s,
+        .received_from = sql_at(r, row, MSG_RECEIVED_FROM)->s,
+        .trace = sql_at(r, row, MSG_TRACE)->s,
+        .prefix = sql_at(r, row, MSG_PREFIX)->s,
+        .day = (uint32_t)sql_at(r, row, MSG_DAY)->i,
+    };
+}
+
+/* A row that cannot be is left in the database and told of; it must not keep the others from moving. */
+static bool is_sane(const struct envelope *e)
+{
+    bool has_work = false;
+    for (size_t i = 0; i < e->n_rcpts; i++) {
+        if (str_rfind(e->rcpts[i].address, '@') < 0 || e->rcpts[i].state > R_FAILED || e->rcpts[i].no != i)
+            return false;
+        has_work |= e->rcpts[i].state == R_DUE || e->rcpts[i].state == R_HELD;
+    }
+    return has_work && e->enqueue_id.n == ENQUEUE_ID_SIZE && (e->body_kind == BODY_INLINE || e->blob_hash.n == 32);
+}
+
+static void link_row(struct shard *s, uint64_t id, const struct envelope *e)
+{
+    if (!is_sane(e)) {
+        log_error("queue.bad_row", KV_I64("id", (int64_t)id));
+        return;
+    }
+    struct message *m = message_new(s, id, e);
+    message_link(m);
+    message_unref(m);
+}
+
+static void link_page(struct shard *s, const struct page *p, int64_t hold_until)
+{
+    size_t next = 0;
+    for (size_t i = 0; i < p->msgs.n_rows; i++) {
+        struct envelope e;
+        int64_t id = sql_at(&p->msgs, i, MSG_ID)->i;
+        envelope_of_row(&p->msgs, i, &e);
+        while (next < p->rcpts.n_rows && sql_at(&p->rcpts, next, RCPT_MSG)->i < id)
+            next++;
+        size_t end = next;
+        while (end < p->rcpts.n_rows && sql_at(&p->rcpts, end, RCPT_MSG)->i == id)
+            end++;
+        struct envelope_rcpt *rcpts = arena_array(p->arena, struct envelope_rcpt, end - next);
+        for (size_t k = next; k < end; k++) {
+            rcpt_of_row(&p->rcpts, k, &rcpts[k - next]);
+            if (rcpts[k - next].due_unix < hold_until)
+                rcpts[k - next].due_unix = hold_until;
+        }
+        e.rcpts = rcpts;
+        e.n_rcpts = end - next;
+        next = end;
+        link_row(s, (uint64_t)id, &e);
+    }
+}
+
+bool shard_load(struct shard *s, int64_t hold_ms, struct err *err)
+{
+    int64_t after = first_id(s), hold_until = hold_ms ? clock_unix() + (hold_ms + 999) / 1000 : 0;
+    for (;;) {
+        ARENA(a, 1u << 30);
+        struct page p = {.shard = s, .after = after, .arena = &a};
+        if (!sql_read(s->queue->opts.db, page_body, &p, err))
+            return false;
+        if (p.msgs.n_rows == 0)
+            return true;
+        link_page(s, &p, hold_until);
+        after = sql_at(&p.msgs, p.msgs.n_rows - 1, MSG_ID)->i;
+    }
+}
+
+/* --- late acknowledgements --- */
+
+FIBER static bool clear_late_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct sql_value id = sql_i(*(const int64_t *)arg);
+    return sql_exec(tx, &q_clear_late, &id, 1, NULL, err);
+}
+
+static struct rcpt *late_rcpt(struct queue *q, int64_t id, int64_t no)
+{
+    struct message *m = map64_get(&q->messages, (uint64_t)id);
+    if (!m || no < 0 || no >= m->n_rcpts)
+        return NULL;
+    struct rcpt *r = &m->rcpts[no];
+    return r->state == R_DUE || r->state == R_READY || r->state == R_HELD ? r : NULL;
+}
+
+bool shard_apply_late(struct shard *s, struct err *err)
+{
+    struct queue *q = s->queue;
+    ARENA(a, 1u << 24);
+    struct sql_value params[2] = {sql_i(first_id(s)), sql_i(end_id(s))};
+    struct sql_result r;
+    if (!sql_query(q->opts.db, &q_load_late, params, &a, &r, err))
+        return false;
+    for (size_t i = 0; i < r.n_rows && i < LATE_MAX; i++) {
+        int64_t id = sql_at(&r, i, 0)->i;
+        struct rcpt *rcpt = late_rcpt(q, id, sql_at(&r, i, 1)->i);
+        if (rcpt) {
+            struct update u;
+            q->n_held -= rcpt->state == R_HELD;
+            rcpt_detach(rcpt);
+            rcpt->state = R_ACTIVE;
+            q->n_active++;
+            update_init(&u, rcpt);
+            update_done(&u, (uint16_t)sql_at(&r, i, 2)->i, "2.0.0", "accepted before the queue changed hands");
+            if (!results_commit(q, rcpt->msg, &u, 1, NULL, 0))
+                return true; /* the shard went on */
+        }
+        if (!sql_write(q->opts.db, clear_late_body, &id, err))
+            return false;
+    }
+    return true;
+}

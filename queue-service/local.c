@@ -1,0 +1,236 @@
+/*
+ * A job into the store. Every recipient is resolved anew at each attempt, for accounts move, close and appear while mail
+ * waits. The delivery key (enqueue id and recipient's number) makes a repetition harmless. A recipient that has become an
+ * alias of several is replaced by a new message to them, in the transaction that ends it.
+ */
+#include "queue-service/internal.h"
+
+#include "base/clock.h"
+#include "proto/auth_calls.h"
+#include "proto/store_calls.h"
+
+#define RESOLVE_MS 15000
+#define DELIVER_MS 60000
+#define MOVED_WAIT_S 5
+#define NOT_OURS_WAIT_S 61 /* by then the domain is asked for again */
+
+struct work {
+    struct queue *q;
+    struct job *job;
+    struct arena *arena;
+    struct update *u;         /* one for each recipient of the job that has a result */
+    size_t n_updates;
+    struct message **add;
+    size_t n_add;
+    Thurn__DeliverRecipient **to; /* those to be delivered, and */
+    struct rcpt **to_rcpts;   /* whose they are */
+    size_t n_to;
+    str content;              /* of an inline body */
+};
+
+static struct update *next_update(struct work *w, struct rcpt *r)
+{
+    struct update *u = &w->u[w->n_updates++];
+    update_init(u, r);
+    return u;
+}
+
+/* 10 s times the square of the attempts, at most 5 min. */
+static int64_t local_wait_s(const struct rcpt *r)
+{
+    int64_t n = MIN(r->attempts + 1, 6);
+    return MIN(10 * n * n, 300);
+}
+
+/* The store said no for this recipient. */
+static void refused(struct work *w, struct rcpt *r, enum err_kind kind, const char *text)
+{
+    struct queue *q = w->q;
+    struct update *u = next_update(w, r);
+    switch (kind) {
+    case ERR_NOT_FOUND:
+        update_fail(u, 550, "5.1.1", text);
+        break;
+    case ERR_INVALID:
+        update_fail(u, 554, "5.6.0", text);
+        break;
+    case ERR_DENIED:
+        update_fail(u, 550, "5.7.1", text);
+        break;
+    case ERR_LIMIT:
+        if (clock_unix() - r->msg->created_unix >= q->opts.quota_lifetime_s)
+            update_fail(u, 552, "5.2.2", text);
+        else
+            update_defer(q, u, queue_backoff_s(q, r->attempts), 452, "4.2.2", text);
+        break;
+    case ERR_CONFLICT:
+        update_defer(q, u, MOVED_WAIT_S, 451, "4.3.0", text);
+        break;
+    default:
+        update_defer(q, u, local_wait_s(r), 451, "4.3.0", text);
+    }
+}
+
+/* --- resolving --- */
+
+static Thurn__DeliverRecipient *delivery_of(struct work *w, const struct rcpt *r, const Thurn__Target *t)
+{
+    Thurn__DeliverRecipient *d = arena_new(w->arena, Thurn__DeliverRecipient);
+    unsigned char *key = arena_alloc(w->arena, DELIVERY_KEY_SIZE);
+    delivery_key(r->msg->enqueue_id, r->no, key);
+    thurn__deliver_recipient__init(d);
+    d->account = t->account;
+    d->delivery_key = rpc_bytes(str_n(key, DELIVERY_KEY_SIZE));
+    d->day = r->msg->day;
+    return d;
+}
+
+/* Ends this recipient and begins a message to its targets. */
+static void expand(struct work *w, struct rcpt *r, const Thurn__Resolution *res)
+{
+    struct message *m = r->msg;
+    struct envelope_rcpt *rcpts = arena_array(w->arena, struct envelope_rcpt, res->n_targets);
+    for (size_t i = 0; i < res->n_targets; i++)
+        rcpts[i] = (struct envelope_rcpt){.address = str_c(res->targets[i]->address), .original = r->original.n ? r->original : r->address,
+                                          .no = (uint32_t)i, .notify = r->notify, .state = R_DUE, .due_unix = clock_unix()};
+    struct envelope e = {.sender = m->sender, .envelope_id = m->envelope_id, .received_from = m->received_from, .trace = m->trace,
+                         .prefix = m->prefix, .tenant_id = m->tenant_id, .account_id = m->account_id, .created_unix = m->created_unix,
+                         .expires_unix = m->expires_unix, .size = m->size, .priority = m->priority, .flags = m->flags, .day = m->day,
+                         .body_kind = m->body_kind, .blob_space = m->blob_space, .blob_tenant = m->blob_tenant,
+                         .blob_hash = m->body_kind == BODY_BLOB ? str_n(m->blob_hash, 32) : S(""), .rcpts = rcpts, .n_rcpts = res->n_targets};
+    struct message *child = message_derive(m, "expand", r->no, &e);
+    if (m->body_kind == BODY_INLINE)
+        message_keep_body(child, w->content, true);
+    w->add[w->n_add++] = child;
+    struct update *u = next_update(w, r);
+    update_done(u, 250, "2.1.5", "expanded to its targets");
+    u->done_by = BY_EXPANSION;
+}
+
+static void sort_resolution(struct work *w, struct rcpt *r, const Thurn__Resolution *res)
+{
+    struct queue *q = w->q;
+    switch (res->kind) {
+    case THURN__RECIPIENT_KIND__RECIPIENT_LOCAL:
+        if (res->n_targets == 1 && res->targets[0]->account) {
+            w->to_rcpts[w->n_to] = r;
+            w->to[w->n_to++] = delivery_of(w, r, res->targets[0]);
+        } else if (res->n_targets) {
+            expand(w, r, res);
+        } else {
+            update_defer(q, next_update(w, r), local_wait_s(r), 451, "4.3.0", "address resolves to nobody now");
+        }
+        break;
+    case THURN__RECIPIENT_KIND__RECIPIENT_REMOTE:
+        update_defer(q, next_update(w, r), NOT_OURS_WAIT_S, 451, "4.3.0", "the domain is not local any more");
+        break;
+    case THURN__RECIPIENT_KIND__RECIPIENT_UNKNOWN:
+        update_fail(next_update(w, r), 550, "5.1.1", "no such mailbox");
+        break;
+    case THURN__RECIPIENT_KIND__RECIPIENT_CLOSED:
+        update_fail(next_update(w, r), 550, "5.2.1", "mailbox is closed");
+        break;
+    case THURN__RECIPIENT_KIND__RECIPIENT_LOOP:
+        update_fail(next_update(w, r), 550, "5.4.6", "aliases go in a circle or too deep");
+        break;
+    default: /* suspended, or a kind of a newer directory */
+        update_defer(q, next_update(w, r), queue_backoff_s(q, r->attempts), 450, "4.2.1", "mailbox is suspended");
+    }
+}
+
+FIBER static bool resolve_all(struct work *w, struct err *err)
+{
+    struct rpc_call c;
+    Thurn__ResolveRequest req = THURN__RESOLVE_REQUEST__INIT;
+    const Thurn__ResolveReply *r;
+    req.n_addresses = w->job->n;
+    req.addresses = arena_array(w->arena, char *, w->job->n);
+    for (size_t i = 0; i < w->job->n; i++)
+        req.addresses[i] = arena_strz(w->arena, w->job->rcpts[i]->address);
+    queue_call_init(&c, w->arena, RESOLVE_MS);
+    FIBER_DEADLINE(RESOLVE_MS);
+    if (!auth_resolve(&c, w->q->opts.auth, &req, &r)) {
+        *err = c.err;
+        return false;
+    }
+    if (r->n_resolutions != w->job->n)
+        return err_set(err, ERR_INTERNAL, "directory gives not one resolution for each address");
+    for (size_t i = 0; i < w->job->n; i++)
+        sort_resolution(w, w->job->rcpts[i], r->resolutions[i]);
+    return true;
+}
+
+/* --- delivering --- */
+
+FIBER static bool deliver(struct work *w, struct err *err)
+{
+    struct message *m = w->job->msg;
+    struct rpc_call c;
+    Thurn__Body body = THURN__BODY__INIT;
+    Thurn__DeliverRequest req = THURN__DELIVER_REQUEST__INIT;
+    const Thurn__DeliverReply *r;
+    if (m->body_kind == BODY_INLINE)
+        body.content = rpc_bytes(w->content);
+    else
+        body.blob = body_blob_ref(m, w->arena);
+    req.body = &body;
+    req.prefix = rpc_bytes(m->prefix);
+    req.recipients = w->to;
+    req.n_recipients = w->n_to;
+    queue_call_init(&c, w->arena, DELIVER_MS);
+    c.route_key = (uint64_t)w->to[0]->account->account_id;
+    FIBER_DEADLINE(DELIVER_MS);
+    if (!store_deliver(&c, w->q->opts.store, &req, &r)) {
+        *err = c.err;
+        return false;
+    }
+    if (r->n_results != w->n_to)
+        return err_set(err, ERR_INTERNAL, "store gives not one result for each recipient");
+    for (size_t i = 0; i < w->n_to; i++) {
+        if (r->results[i]->error_kind != ERR_NONE) {
+            enum err_kind kind = r->results[i]->error_kind < ERR_KINDS_ ? (enum err_kind)r->results[i]->error_kind : ERR_INTERNAL;
+            refused(w, w->to_rcpts[i], kind, r->results[i]->error);
+            continue;
+        }
+        struct update *u = next_update(w, w->to_rcpts[i]);
+        update_done(u, 250, "2.0.0", r->results[i]->is_duplicate ? "delivered before" : "delivered");
+        u->done_by = BY_DELIVERY;
+    }
+    return true;
+}
+
+static void put_back(struct work *w, struct rcpt **rcpts, size_t n, const struct err *why)
+{
+    for (size_t i = 0; i < n && !w->job->msg->is_gone; i++) {
+        rcpt_set_text(rcpts[i], str_c(why->msg));
+        site_put_back(w->job->site, rcpts[i]);
+    }
+    site_failed(w->job->site, why->msg);
+}
+
+void local_job(struct job *job)
+{
+    ARENA(a, 16u << 20);
+    struct work w = {.q = job->site->queue, .job = job, .arena = &a};
+    struct err err = ERR_INIT;
+    w.u = arena_array(&a, struct update, job->n);
+    w.add = arena_array(&a, struct message *, job->n);
+    w.to = arena_array(&a, Thurn__DeliverRecipient *, job->n);
+    w.to_rcpts = arena_array(&a, struct rcpt *, job->n);
+    if ((job->msg->body_kind == BODY_INLINE && !body_inline(w.q, job->msg, &a, &w.content, &err)) || !resolve_all(&w, &err)) {
+        put_back(&w, job->rcpts, job->n, &err);
+        return;
+    }
+    if (w.n_to && !deliver(&w, &err)) {
+        if (err_is_temporary(&err)) { /* the store is away: wait for it, no attempt is counted */
+            put_back(&w, w.to_rcpts, w.n_to, &err);
+        } else {
+            for (size_t i = 0; i < w.n_to; i++)
+                refused(&w, w.to_rcpts[i], err.kind, err.msg);
+        }
+    } else if (w.n_to) {
+        site_succeeded(job->site);
+    }
+    if (w.n_updates)
+        (void)results_commit(w.q, job->msg, w.u, w.n_updates, w.add, w.n_add); /* false: somebody else's now */
+}

@@ -1,0 +1,283 @@
+/*
+ * What becomes of recipients after an attempt, or when their time is over: the log line, the notification to the sender
+ * (RFC 3461), and the commit of all of it at once.
+ */
+#include "queue-service/internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "queue-service/bounce.h"
+
+#define HEAD_MAX (16u * 1024) /* of the original, returned with a DSN */
+#define HELD_CHECK_S 3600     /* what is held does not expire; it is looked at again */
+#define ACTIVE_CHECK_S 30
+#define DSN_LIFETIME_S (5 * 86400)
+
+/* --- updates --- */
+
+void update_init(struct update *u, struct rcpt *r)
+{
+    memset(u, 0, sizeof(*u));
+    u->rcpt = r;
+    u->due_unix = r->due_unix;
+    u->counts_attempt = true;
+}
+
+/* A reply is one line of text here, whatever it was made of. */
+static void set_reply(struct update *u, uint16_t code, const char *status, const char *text)
+{
+    u->code = code;
+    (void)snprintf(u->status, sizeof(u->status), "%s", status);
+    (void)snprintf(u->text, sizeof(u->text), "%s", text);
+    for (char *p = u->text; *p; p++)
+        if (ascii_is_ctl((unsigned char)*p))
+            *p = ' ';
+    if (!utf8_valid(u->text, strlen(u->text))) /* cut in the middle of a character, or never was UTF-8 */
+        for (char *p = u->text; *p; p++)
+            if ((unsigned char)*p >= 0x80)
+                *p = '?';
+}
+
+void update_done(struct update *u, uint16_t code, const char *status, const char *text)
+{
+    u->state = R_DONE;
+    set_reply(u, code, status, text);
+}
+
+void update_fail(struct update *u, uint16_t code, const char *status, const char *text)
+{
+    u->state = R_FAILED;
+    set_reply(u, code, status, text);
+}
+
+void update_defer(struct queue *q UNUSED, struct update *u, int64_t wait_s, uint16_t code, const char *status, const char *text)
+{
+    int64_t now = clock_unix();
+    set_reply(u, code, status, text);
+    u->state = u->rcpt->is_to_be_held ? R_HELD : R_DUE;
+    u->due_unix = now + wait_s;
+    if (now < u->rcpt->msg->expires_unix)
+        return;
+    u->state = R_FAILED;
+    (void)snprintf(u->status, sizeof(u->status), "%s", "5.4.7");
+}
+
+/* --- log --- */
+
+static const char *event_of(const struct update *u)
+{
+    switch (u->state) {
+    case R_DONE:
+        return u->done_by == BY_DELIVERY ? "queue.delivered" : u->done_by == BY_EXPANSION ? "queue.expanded" : "queue.relayed";
+    case R_FAILED:
+        return "queue.failed";
+    case R_HELD:
+        return "queue.held";
+    default:
+        return "queue.deferred";
+    }
+}
+
+static void log_update(const struct message *m, const struct update *u)
+{
+    static const char *const outcomes[] = {[R_DUE] = "deferred", [R_HELD] = "held", [R_DONE] = "done", [R_FAILED] = "failed"};
+    metric_inc_label(M_QUEUE_RESULTS, outcomes[u->state]);
+    log_info(event_of(u), KV_I64("id", (int64_t)m->id), KV_STR("sender", m->sender), KV_STR("recipient", u->rcpt->address),
+             KV_I64("code", u->code), KV_Z("status", u->status), KV_Z("text", u->text), KV_Z("mta", u->mta),
+             KV_I64("attempts", u->rcpt->attempts + u->counts_attempt), KV_I64("age_s", clock_unix() - m->created_unix),
+             KV_STR("trace", m->trace));
+}
+
+/* --- DSNs --- */
+
+/* RFC 3461 4.1: no NOTIFY means failure, and delay as we like; NEVER means never. */
+static bool wants(const struct rcpt *r, unsigned what)
+{
+    unsigned notify = r->notify ? r->notify : NOTIFY_FAILURE | NOTIFY_DELAY;
+    return !(notify & NOTIFY_NEVER) && (notify & what);
+}
+
+static bool dsn_action_of(const struct update *u, enum bounce_action *action)
+{
+    if (u->state == R_FAILED) {
+        *action = BOUNCE_FAILED;
+        return wants(u->rcpt, NOTIFY_FAILURE);
+    }
+    if (u->state != R_DONE || !wants(u->rcpt, NOTIFY_SUCCESS))
+        return false;
+    *action = u->done_by == BY_DELIVERY ? BOUNCE_DELIVERED : BOUNCE_RELAYED;
+    return u->done_by == BY_DELIVERY || u->done_by == BY_RELAY;
+}
+
+/* The part of the original that goes back: all of it when it was asked for and is small, else its header. Without it the
+ * DSN goes all the same. */
+FIBER static str original_of(struct queue *q, struct message *m, bool has_failure, struct arena *a, bool *is_whole)
+{
+    struct err err = ERR_INIT;
+    str head;
+    *is_whole = false;
+    if (!body_head(q, m, HEAD_MAX, a, &head, &err)) {
+        log_warn("queue.dsn_without_original", KV_I64("id", (int64_t)m->id), KV_ERR(&err));
+        return S("");
+    }
+    if (has_failure && (m->flags & MSG_RET_FULL) && head.n == m->size) {
+        *is_whole = true;
+        return head;
+    }
+    ptrdiff_t end = str_find_str(head, S("\r\n\r\n"));
+    return end < 0 ? head : str_slice(head, 0, (size_t)end + 2);
+}
+
+static struct message *dsn_message(struct queue *q, struct message *m, str content)
+{
+    struct envelope_rcpt to = {.address = m->sender, .notify = NOTIFY_NEVER, .state = R_DUE, .due_unix = clock_unix()};
+    uint32_t flags = ascii_only(content.p, content.n) ? 0 : MSG_IS_8BIT;
+    if (!ascii_only(m->sender.p, m->sender.n))
+        flags |= MSG_IS_UTF8;
+    struct envelope e = {.sender = S(""), .received_from = S("dsn"), .trace = m->trace, .tenant_id = m->tenant_id, .created_unix = clock_unix(),
+                         .expires_unix = clock_unix() + MIN(DSN_LIFETIME_S, (int64_t)q->opts.lifetime_s), .size = content.n,
+                         .priority = 2, .flags = flags, .day = (uint32_t)(clock_unix() / 86400), .body_kind = BODY_INLINE,
+                         .rcpts = &to, .n_rcpts = 1};
+    struct message *dsn = message_derive(m, "dsn", m->n_left, &e);
+    message_keep_body(dsn, content, true);
+    return dsn;
+}
+
+/* NULL when nobody is to be told. */
+FIBER static struct message *make_dsn(struct queue *q, struct message *m, const struct bounce_rcpt *rcpts, size_t n)
+{
+    ARENA(a, 1u << 20);
+    BUF(content, 512 * 1024);
+    struct err err = ERR_INIT;
+    bool has_failure = false;
+    for (size_t i = 0; i < n; i++)
+        has_failure |= rcpts[i].action == BOUNCE_FAILED;
+    if (n == 0)
+        return NULL;
+    if (m->sender.n == 0) { /* never a bounce for a bounce */
+        metric_inc(M_QUEUE_DOUBLE_BOUNCES);
+        log_warn("queue.double_bounce", KV_I64("id", (int64_t)m->id), KV_STR("recipient", rcpts[0].final_recipient));
+        return NULL;
+    }
+    struct bounce_input in = {.reporting_mta = str_c(q->hostname), .envelope_id = m->envelope_id, .arrival_unix = m->created_unix,
+                              .sender = m->sender, .rcpts = rcpts, .n_rcpts = n, .is_smtputf8 = m->flags & MSG_IS_UTF8};
+    in.original = original_of(q, m, has_failure, &a, &in.is_whole);
+    if (!bounce_build(&in, &content, &err)) {
+        log_error("queue.dsn_failed", KV_I64("id", (int64_t)m->id), KV_ERR(&err));
+        return NULL;
+    }
+    metric_inc(M_QUEUE_DSNS);
+    return dsn_message(q, m, buf_str(&content));
+}
+
+static struct bounce_rcpt bounce_rcpt_of(const struct update *u, enum bounce_action action)
+{
+    const struct rcpt *r = u->rcpt;
+    return (struct bounce_rcpt){.final_recipient = r->address, .original_recipient = r->original, .action = action, .status = str_c(u->status),
+                                .code = u->code, .diagnostic = str_c(u->text), .remote_mta = str_c(u->mta), .last_attempt_unix = clock_unix(),
+                                .will_retry_until_unix = action == BOUNCE_DELAYED ? r->msg->expires_unix : 0};
+}
+
+bool results_commit(struct queue *q, struct message *m, struct update *u, size_t n, struct message **add, size_t n_add)
+{
+    ARENA(a, 4u << 20);
+    struct bounce_rcpt *told = arena_array(&a, struct bounce_rcpt, n);
+    struct message **all = arena_array(&a, struct message *, n_add + 1);
+    size_t n_told = 0;
+    for (size_t i = 0; i < n; i++) {
+        enum bounce_action action;
+        log_update(m, &u[i]);
+        if (dsn_action_of(&u[i], &action))
+            told[n_told++] = bounce_rcpt_of(&u[i], action);
+    }
+    for (size_t i = 0; i < n_add; i++)
+        all[i] = add[i];
+    struct message *dsn = make_dsn(q, m, told, n_told);
+    if (dsn)
+        all[n_add++] = dsn;
+    return commit_results(q, m, u, n, all, n_add);
+}
+
+/* --- the message's own timer --- */
+
+/* Recipients that wait are taken in hand; those in an attempt are not touched. */
+static size_t take_waiting(struct message *m, struct update *u, bool with_held)
+{
+    struct queue *q = m->shard->queue;
+    size_t n = 0;
+    for (uint32_t i = 0; i < m->n_rcpts; i++) {
+        struct rcpt *r = &m->rcpts[i];
+        if (r->state != R_DUE && r->state != R_READY && !(with_held && r->state == R_HELD))
+            continue;
+        update_init(&u[n], r);
+        u[n].counts_attempt = false;
+        u[n++].state = r->state == R_HELD ? R_HELD : R_DUE;
+        q->n_held -= r->state == R_HELD;
+        rcpt_detach(r);
+        r->state = R_ACTIVE;
+        q->n_active++;
+    }
+    return n;
+}
+
+FIBER static void expire(struct queue *q, struct message *m, struct arena *a)
+{
+    struct update *u = arena_array(a, struct update, m->n_rcpts);
+    size_t n = take_waiting(m, u, false);
+    for (size_t i = 0; i < n; i++) {
+        const char *last = u[i].rcpt->text ? u[i].rcpt->text : "no attempt was possible";
+        char text[QUEUE_TEXT_MAX];
+        (void)snprintf(text, sizeof(text), "delivery time expired; last: %s", last);
+        update_fail(&u[i], u[i].rcpt->code, "5.4.7", text);
+    }
+    if (n)
+        (void)results_commit(q, m, u, n, NULL, 0); /* false: somebody else's now */
+}
+
+/* Tell the sender once that it takes long, about those who want to know; what waits goes on waiting. */
+FIBER static void tell_delay(struct queue *q, struct message *m, struct arena *a)
+{
+    struct update *u = arena_array(a, struct update, m->n_rcpts);
+    struct bounce_rcpt *told = arena_array(a, struct bounce_rcpt, m->n_rcpts);
+    size_t n = take_waiting(m, u, true), n_told = 0;
+    for (uint32_t i = 0; i < m->n_rcpts; i++)
+        m->rcpts[i].is_delay_notified = true;
+    for (size_t i = 0; i < n; i++) {
+        const struct rcpt *r = u[i].rcpt;
+        u[i].code = r->code;
+        set_reply(&u[i], r->code, "4.4.7", r->text ? r->text : "not delivered yet");
+        if (u[i].state == R_DUE && wants(r, NOTIFY_DELAY))
+            told[n_told++] = bounce_rcpt_of(&u[i], BOUNCE_DELAYED);
+    }
+    struct message *dsn = make_dsn(q, m, told, n_told);
+    if (n)
+        (void)commit_results(q, m, u, n, &dsn, dsn ? 1 : 0); /* false: somebody else's now */
+    else
+        message_unref(dsn);
+}
+
+void results_expire(void *arg)
+{
+    struct message *m = arg;
+    struct queue *q = m->shard->queue;
+    ARENA(a, 16u << 20);
+    bool is_over = clock_unix() >= m->expires_unix;
+    if (!m->is_gone && shard_may_work(m->shard)) {
+        if (is_over)
+            expire(q, m, &a);
+        else
+            tell_delay(q, m, &a);
+    }
+    if (!m->is_gone) {
+        bool has_held = false;
+        for (uint32_t i = 0; i < m->n_rcpts; i++)
+            has_held |= m->rcpts[i].state == R_HELD;
+        if (is_over)
+            wheel_add(&q->wheel, &m->timer, q->wheel.now_s + (has_held ? HELD_CHECK_S : ACTIVE_CHECK_S));
+        else
+            schedule_message(m);
+    }
+    message_unref(m);
+    queue_fiber_ended(q);
+}

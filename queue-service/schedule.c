@@ -1,0 +1,529 @@
+/*
+ * From due to a session. A recipient whose time has come waits at its domain until it is known which site that is, then in
+ * a flow (one for each tenant and priority) of the site. Sites take turns for the process' sessions; in a site flows take
+ * turns by deficit round robin, counted in recipients, so that a large mailing delays nobody else's single message by more
+ * than a turn. How many sessions a site gets is an adaptive window: one more for each window of successes, one less for
+ * a failure; failures that make up a whole window without a success suspend the site.
+ *
+ * Nothing here waits: it runs on the loop or on any fiber.
+ */
+#include "queue-service/internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+
+#define WINDOW_FIRST 5.0
+#define DOMAIN_RETRY_FIRST_MS 15000
+#define DOMAIN_RETRY_MAX_MS (15 * 60 * 1000)
+#define DOMAIN_FRESH_MS 60000
+#define LOCAL_RETRY_FIRST_MS 1000
+#define LOCAL_RETRY_MAX_MS (5 * 60 * 1000)
+#define SWEEP_MS 30000
+#define SITE_KEEP_MS (5 * 60 * 1000) /* after its last job: window and failures are remembered so long */
+#define NOT_NOW_S 2                  /* the shard may not work at the moment */
+
+static int64_t mono_s(void)
+{
+    return clock_mono_ms() / 1000;
+}
+
+/* --- recipients --- */
+
+static uint64_t flow_key(int64_t tenant_id, uint32_t priority)
+{
+    return (uint64_t)tenant_id << 2 | MIN(priority, 2u);
+}
+
+static void flow_free_if_empty(struct flow *f)
+{
+    if (!list_empty(&f->rcpts))
+        return;
+    list_remove(&f->node);
+    (void)map64_remove(&f->site->flow_of, flow_key(f->tenant_id, f->priority)); /* it is this one */
+    free(f);
+}
+
+void rcpt_detach(struct rcpt *r)
+{
+    struct queue *q = r->msg->shard->queue;
+    if (r->state == R_DUE)
+        wheel_remove(&r->timer);
+    else if (r->state == R_ACTIVE)
+        q->n_active--;
+    if (r->state != R_READY)
+        return;
+    struct flow *f = r->flow;
+    list_remove(&r->node);
+    r->flow = NULL;
+    if (f) {
+        f->site->n_ready--;
+        flow_free_if_empty(f);
+    }
+}
+
+static void on_due(void *rcpt)
+{
+    schedule_rcpt(rcpt);
+}
+
+void schedule_rcpt(struct rcpt *r)
+{
+    int64_t wait_s = r->due_unix - clock_unix();
+    assert(r->state == R_DUE && !list_in(&r->timer.node));
+    if (wait_s <= 0) {
+        schedule_ready(r);
+        return;
+    }
+    r->timer.fn = on_due;
+    r->timer.owner = r;
+    wheel_add(&r->msg->shard->queue->wheel, &r->timer, mono_s() + wait_s);
+}
+
+static void on_message_timer(void *arg)
+{
+    struct message *m = arg;
+    struct err err = ERR_INIT;
+    message_ref(m);
+    if (queue_spawn(m->shard->queue, "queue.expire", results_expire, m, &err))
+        return;
+    message_unref(m); /* too many fibers now: in a moment */
+    wheel_add(&m->shard->queue->wheel, &m->timer, mono_s() + NOT_NOW_S);
+}
+
+static bool has_notice_to_give(const struct message *m)
+{
+    for (uint32_t i = 0; m->sender.n && i < m->n_rcpts; i++)
+        if (!m->rcpts[i].is_delay_notified && m->rcpts[i].state != R_DONE && m->rcpts[i].state != R_FAILED)
+            return true;
+    return false;
+}
+
+void schedule_message(struct message *m)
+{
+    struct queue *q = m->shard->queue;
+    int64_t now = clock_unix(), at = m->expires_unix, notice = m->created_unix + q->opts.delay_notice_s;
+    if (has_notice_to_give(m) && notice < at)
+        at = notice;
+    m->timer.fn = on_message_timer;
+    m->timer.owner = m;
+    wheel_add(&q->wheel, &m->timer, mono_s() + MAX(at - now, 1));
+}
+
+/* --- domains --- */
+
+static void domain_ask(struct domain *d)
+{
+    struct err err = ERR_INIT;
+    if (d->is_resolving || list_in(&d->retry.node))
+        return;
+    d->is_resolving = true;
+    if (queue_spawn(d->queue, "queue.route", route_domain, d, &err))
+        return;
+    d->is_resolving = false;
+    domain_failed(d, err.msg);
+}
+
+static void on_domain_retry(void *arg)
+{
+    domain_ask(arg);
+}
+
+static struct domain *domain_get(struct queue *q, str name)
+{
+    struct domain *d = map_get(&q->domains, name);
+    if (d)
+        return d;
+    d = xnew(struct domain);
+    d->queue = q;
+    d->name = str_dup(name);
+    list_init(&d->waiting);
+    (void)map_put(&q->domains, name, d); /* nothing was there */
+    return d;
+}
+
+static void domain_forget_site(struct domain *d)
+{
+    if (d->site)
+        d->site->n_domains--;
+    d->site = NULL;
+}
+
+static void domain_free(struct domain *d)
+{
+    domain_forget_site(d);
+    fiber_timer_stop(&d->retry);
+    (void)map_remove(&d->queue->domains, str_c(d->name)); /* it is this one */
+    free(d->name);
+    free(d);
+}
+
+/* Append to the flow of its message's tenant and priority. */
+static void site_add(struct site *s, struct rcpt *r, bool at_head)
+{
+    struct message *m = r->msg;
+    struct flow *f = map64_get(&s->flow_of, flow_key(m->tenant_id, m->priority));
+    if (!f) {
+        f = xnew(struct flow);
+        *f = (struct flow){.site = s, .tenant_id = m->tenant_id, .priority = m->priority};
+        list_init(&f->rcpts);
+        list_push(&s->flows, &f->node);
+        (void)map64_put(&s->flow_of, flow_key(m->tenant_id, m->priority), f); /* nothing was there */
+    }
+    r->state = R_READY;
+    r->flow = f;
+    if (at_head)
+        list_push_front(&f->rcpts, &r->node);
+    else
+        list_push(&f->rcpts, &r->node);
+    s->n_ready++;
+}
+
+void schedule_ready(struct rcpt *r)
+{
+    struct queue *q = r->msg->shard->queue;
+    struct domain *d = domain_get(q, r->domain);
+    if (d->site && clock_mono_ms() < d->fresh_until_ms) {
+        site_add(d->site, r, false);
+        site_kick(d->site);
+        return;
+    }
+    r->state = R_READY;
+    r->flow = NULL;
+    list_push(&d->waiting, &r->node);
+    domain_ask(d);
+}
+
+void domain_resolved(struct domain *d, struct site *site)
+{
+    d->is_resolving = false;
+    d->failures = 0;
+    domain_forget_site(d);
+    d->site = site;
+    site->n_domains++;
+    d->fresh_until_ms = clock_mono_ms() + DOMAIN_FRESH_MS;
+    for (struct list_node *n; (n = list_pop(&d->waiting));)
+        site_add(site, LIST_ITEM(n, struct rcpt, node), false);
+    site_kick(site);
+}
+
+static int64_t growing(int64_t first_ms, int64_t max_ms, unsigned times)
+{
+    int64_t ms = first_ms;
+    for (unsigned i = 0; i < times && ms < max_ms; i++)
+        ms *= 2;
+    ms = MIN(ms, max_ms);
+    return ms - ms / 5 + (int64_t)random_below((uint64_t)(ms / 5 * 2 + 1)); /* so that not all return at once */
+}
+
+/* What is waited for is away; the recipients stay where they are and no attempt is counted. */
+void domain_failed(struct domain *d, const char *text)
+{
+    d->is_resolving = false;
+    LIST_EACH(&d->waiting, n)
+        rcpt_set_text(LIST_ITEM(n, struct rcpt, node), str_c(text));
+    if (!list_empty(&d->waiting))
+        fiber_timer_start(&d->retry, growing(DOMAIN_RETRY_FIRST_MS, DOMAIN_RETRY_MAX_MS, d->failures++), on_domain_retry, d);
+}
+
+/* --- sites --- */
+
+struct site *site_get(struct queue *q, enum site_kind kind, str key)
+{
+    struct site *s = map_get(&q->sites, key);
+    if (s)
+        return s;
+    s = xnew(struct site);
+    s->queue = q;
+    s->kind = kind;
+    arena_init(&s->arena, 1u << 20);
+    s->key = str_dup(key);
+    list_init(&s->flows);
+    map64_init(&s->flow_of);
+    s->window = WINDOW_FIRST;
+    s->used_ms = clock_mono_ms();
+    (void)map_put(&q->sites, key, s); /* nothing was there */
+    return s;
+}
+
+static void site_free(struct site *s)
+{
+    struct queue *q = s->queue;
+    assert(list_empty(&s->flows) && s->n_sessions == 0 && s->n_domains == 0);
+    fiber_timer_stop(&s->resume);
+    list_remove(&s->waiting);
+    (void)map_remove(&q->sites, str_c(s->key)); /* it is this one */
+    arena_done(&s->arena);
+    map64_done(&s->flow_of);
+    free(s->key);
+    free(s);
+}
+
+static bool is_suspended(const struct site *s)
+{
+    return clock_mono_ms() < s->suspended_until_ms;
+}
+
+/* Sessions that the site may have now. Among nodes a site's cap is divided evenly: no node has to ask another. */
+static unsigned site_limit(const struct site *s)
+{
+    const struct queue *q = s->queue;
+    if (s->kind != SITE_REMOTE)
+        return q->opts.max_local_jobs;
+    unsigned share = MAX(q->opts.max_site_sessions / MAX(q->n_live_nodes, 1), 1);
+    return MIN((unsigned)MAX(s->window, 1), share);
+}
+
+FIBER static void session(void *arg)
+{
+    struct site *s = arg;
+    struct queue *q = s->queue;
+    struct job job;
+    while (!q->is_draining && !is_suspended(s) && s->n_sessions <= site_limit(s) && site_take(s, &job)) {
+        if (s->kind == SITE_LOCAL)
+            local_job(&job);
+        else
+            deliver_job(&job);
+        job_end(&job);
+    }
+    s->n_sessions--;
+    s->used_ms = clock_mono_ms();
+    if (s->kind == SITE_REMOTE)
+        q->n_sessions--;
+    site_kick(s); /* it may have got more while the last one ended */
+    for (struct list_node *n; q->n_sessions < q->opts.max_sessions && (n = list_pop(&q->waiting_sites));)
+        site_kick(LIST_ITEM(n, struct site, waiting));
+    queue_fiber_ended(q);
+}
+
+void site_kick(struct site *s)
+{
+    struct queue *q = s->queue;
+    struct err err = ERR_INIT; /* no fiber free: the next tick tries again */
+    while (s->n_ready > s->n_sessions && s->n_sessions < site_limit(s) && !is_suspended(s) && !q->is_draining) {
+        if (s->kind == SITE_REMOTE && q->n_sessions >= q->opts.max_sessions) {
+            if (!list_in(&s->waiting))
+                list_push(&q->waiting_sites, &s->waiting);
+            return;
+        }
+        if (!queue_spawn(q, "queue.session", session, s, &err))
+            return;
+        s->n_sessions++;
+        if (s->kind == SITE_REMOTE)
+            q->n_sessions++;
+    }
+}
+
+static void on_resume(void *arg)
+{
+    struct site *s = arg;
+    s->suspended_until_ms = 0;
+    site_kick(s);
+}
+
+void site_resume(struct site *s)
+{
+    fiber_timer_stop(&s->resume);
+    on_resume(s);
+}
+
+void site_succeeded(struct site *s)
+{
+    s->failed_cohorts = 0;
+    s->suspensions = 0;
+    s->window = MIN(s->window + 1 / s->window, (double)s->queue->opts.max_site_sessions);
+}
+
+void site_failed(struct site *s, const char *text)
+{
+    struct queue *q = s->queue;
+    s->failed_cohorts += 1 / s->window;
+    s->window = MAX(s->window - 1, 1);
+    (void)snprintf(s->text, sizeof(s->text), "%s", text);
+    if (s->failed_cohorts < 0.999 && s->kind == SITE_REMOTE)
+        return;
+    if (is_suspended(s))
+        return;
+    int64_t ms = s->kind == SITE_LOCAL ? growing(LOCAL_RETRY_FIRST_MS, LOCAL_RETRY_MAX_MS, s->suspensions)
+                                       : queue_backoff_s(q, s->suspensions) * 1000;
+    s->suspensions++;
+    s->failed_cohorts = 0;
+    s->suspended_until_ms = clock_mono_ms() + ms;
+    metric_inc(M_QUEUE_SITES_SUSPENDED);
+    log_info("queue.site_suspended", KV_Z("site", s->key), KV_I64("ms", ms), KV_Z("reason", s->text));
+    fiber_timer_start(&s->resume, ms, on_resume, s);
+}
+
+/* --- jobs --- */
+
+static int quantum(const struct flow *f)
+{
+    static const int by_priority[] = {5, 20, 40}; /* bulk, normal, system: 1 to 4 to 8 */
+    return by_priority[MIN(f->priority, 2u)];
+}
+
+/* A recipient whose shard may not work now (leaving, or the lease has lapsed) waits a little, out of the way. */
+static void set_aside(struct rcpt *r)
+{
+    rcpt_detach(r);
+    r->state = R_DUE;
+    r->timer.fn = on_due;
+    r->timer.owner = r;
+    wheel_add(&r->msg->shard->queue->wheel, &r->timer, mono_s() + NOT_NOW_S);
+}
+
+/* The flow whose turn it is; its first recipient may be worked on. NULL when none is left. */
+static struct flow *next_flow(struct site *s)
+{
+    for (struct list_node *n; (n = list_first(&s->flows));) {
+        struct flow *f = LIST_ITEM(n, struct flow, node);
+        struct rcpt *r = LIST_ITEM(list_first(&f->rcpts), struct rcpt, node);
+        if (!shard_may_work(r->msg->shard)) {
+            set_aside(r);
+            continue;
+        }
+        if (f->deficit > 0)
+            return f;
+        f->deficit += quantum(f);
+        list_remove(&f->node);
+        list_push(&s->flows, &f->node);
+        if (list_first(&s->flows) == &f->node)
+            return f;
+    }
+    return NULL;
+}
+
+static void job_add(struct job *job, struct rcpt *r)
+{
+    rcpt_detach(r);
+    r->state = R_ACTIVE;
+    r->msg->shard->queue->n_active++;
+    job->rcpts[job->n++] = r;
+}
+
+bool site_take(struct site *s, struct job *job)
+{
+    struct flow *f = next_flow(s);
+    if (!f)
+        return false;
+    struct message *m = LIST_ITEM(list_first(&f->rcpts), struct rcpt, node)->msg;
+    size_t n = 0;
+    *job = (struct job){.msg = m, .site = s, .started_ms = clock_mono_ms()};
+    struct rcpt *mine[QUEUE_JOB_RCPTS];
+    for (uint32_t i = 0; i < m->n_rcpts && n < QUEUE_JOB_RCPTS; i++)
+        if (m->rcpts[i].state == R_READY && m->rcpts[i].flow == f)
+            mine[n++] = &m->rcpts[i];
+    f->deficit -= (int)n;
+    for (size_t i = 0; i < n; i++)
+        job_add(job, mine[i]); /* the last may free the flow */
+    message_ref(m);
+    m->shard->n_active++;
+    s->used_ms = clock_mono_ms();
+    return true;
+}
+
+/* A recipient that no result was committed for (the shard was lost, or the process stops) stays with its message, which
+ * is unlinked then. */
+void job_end(struct job *job)
+{
+    struct queue *q = job->msg->shard->queue;
+    job->msg->shard->n_active--;
+    message_unref(job->msg);
+    fiber_cond_broadcast(&q->ended);
+}
+
+void site_put_back(struct site *s, struct rcpt *r)
+{
+    rcpt_detach(r);
+    site_add(s, r, true);
+}
+
+/* --- the second hand --- */
+
+/* Sites with something ready and nobody at it are asked again: whatever kept them, nothing stays for ever. */
+static void kick_all(struct queue *q)
+{
+    str key;
+    void *value;
+    for (struct map_iter it = {0}; map_next(&q->sites, &it, &key, &value);)
+        site_kick(value);
+}
+
+static void sweep(struct queue *q)
+{
+    int64_t now = clock_mono_ms();
+    str key;
+    void *value;
+    for (struct map_iter it = {0}; map_next(&q->domains, &it, &key, &value);) {
+        struct domain *d = value;
+        if (list_empty(&d->waiting) && !d->is_resolving && now >= d->fresh_until_ms)
+            domain_free(d);
+        else if (!list_empty(&d->waiting))
+            domain_ask(d);
+    }
+    for (struct map_iter it = {0}; map_next(&q->sites, &it, &key, &value);) {
+        struct site *s = value;
+        if (list_empty(&s->flows) && s->n_sessions == 0 && s->n_domains == 0 && now - s->used_ms > SITE_KEEP_MS && !is_suspended(s))
+            site_free(s);
+    }
+}
+
+int64_t schedule_oldest_unix(const struct queue *q)
+{
+    int64_t oldest = 0;
+    for (unsigned i = 0; i < q->opts.n_shards; i++) {
+        struct list_node *n = list_first(&q->shards[i].messages);
+        int64_t at = n ? LIST_ITEM(n, struct message, node)->created_unix : 0;
+        if (at && (!oldest || at < oldest))
+            oldest = at;
+    }
+    return oldest;
+}
+
+static void set_gauges(struct queue *q)
+{
+    int64_t oldest = schedule_oldest_unix(q);
+    metric_set(M_QUEUE_MESSAGES, (int64_t)q->n_messages);
+    metric_set(M_QUEUE_RECIPIENTS, (int64_t)q->n_rcpts);
+    metric_set(M_QUEUE_ACTIVE, (int64_t)q->n_active);
+    metric_set(M_QUEUE_HELD, (int64_t)q->n_held);
+    metric_set(M_QUEUE_SHARDS, q->n_owned);
+    metric_set(M_QUEUE_OLDEST_SECONDS, oldest ? clock_unix() - oldest : 0);
+}
+
+static void on_tick(void *arg)
+{
+    struct queue *q = arg;
+    fiber_timer_start(&q->tick, 1000, on_tick, q);
+    wheel_advance(&q->wheel, mono_s());
+    kick_all(q);
+    set_gauges(q);
+    if (clock_mono_ms() - q->swept_ms >= SWEEP_MS) {
+        q->swept_ms = clock_mono_ms();
+        sweep(q);
+    }
+}
+
+void schedule_start(struct queue *q)
+{
+    wheel_init(&q->wheel, mono_s());
+    q->swept_ms = clock_mono_ms();
+    fiber_timer_start(&q->tick, 1000, on_tick, q);
+}
+
+void schedule_stop(struct queue *q)
+{
+    fiber_timer_stop(&q->tick);
+}
+
+void schedule_done(struct queue *q)
+{
+    str key;
+    void *value;
+    for (struct map_iter it = {0}; map_next(&q->domains, &it, &key, &value);)
+        domain_free(value);
+    for (struct map_iter it = {0}; map_next(&q->sites, &it, &key, &value);)
+        site_free(value);
+    map_done(&q->domains);
+    map_done(&q->sites);
+}

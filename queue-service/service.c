@@ -1,0 +1,410 @@
+/* The queue object, its methods, and Enqueue. */
+#include "queue-service/internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+
+#define ADDRESS_MAX 512u
+#define TEXT_MAX 1024u
+#define PREFIX_MAX (8u * 1024)
+#define HOLD_MORE_S 86400 /* a blob is held a day longer than its message may live */
+#define DRAIN_MS 20000
+
+/* --- helpers of all files --- */
+
+bool queue_spawn(struct queue *q, const char *name, fiber_fn fn, void *arg, struct err *err)
+{
+    if (!fiber_spawn(name, fn, arg, FIBER_NO_DEADLINE, err))
+        return false;
+    q->n_fibers++;
+    return true;
+}
+
+void queue_fiber_ended(struct queue *q)
+{
+    q->n_fibers--;
+    fiber_cond_broadcast(&q->ended);
+}
+
+void queue_call_init(struct rpc_call *c, struct arena *a, int64_t timeout_ms)
+{
+    rpc_call_init(c, a);
+    c->principal.rights = RPC_RIGHT_SYSTEM;
+    c->deadline_mono_ms = MIN(c->deadline_mono_ms, clock_mono_ms() + timeout_ms);
+}
+
+int64_t queue_backoff_s(const struct queue *q, unsigned attempts)
+{
+    int64_t ms = (int64_t)q->retry_s[MIN(attempts, q->opts.n_retry - 1)] * 1000;
+    ms += (int64_t)random_below((uint64_t)(ms / 5 * 2 + 1)) - ms / 5; /* ±20 %: they must not all come back at once */
+    return MAX((ms + 999) / 1000, 1);
+}
+
+/* --- Enqueue --- */
+
+static bool text_ok(const char *name, str s, size_t max, struct err *err)
+{
+    if (s.n > max)
+        return err_set(err, ERR_LIMIT, "%s is longer than %zu bytes", name, max);
+    for (size_t i = 0; i < s.n; i++)
+        if (ascii_is_ctl((unsigned char)s.p[i]))
+            return err_set(err, ERR_INVALID, "control character in %s", name);
+    return true;
+}
+
+static bool address_ok(const char *name, str s, struct err *err)
+{
+    ptrdiff_t at = str_rfind(s, '@');
+    if (at <= 0 || (size_t)at + 1 == s.n)
+        return err_set(err, ERR_INVALID, "%s is no address", name);
+    return text_ok(name, s, ADDRESS_MAX, err);
+}
+
+static bool recipients_ok(const Thurn__EnqueueRequest *req, struct err *err)
+{
+    if (req->n_recipients == 0 || req->n_recipients > QUEUE_RCPTS_MAX)
+        return err_set(err, req->n_recipients ? ERR_LIMIT : ERR_INVALID, "a message has 1 to %u recipients", QUEUE_RCPTS_MAX);
+    for (size_t i = 0; i < req->n_recipients; i++)
+        if (!address_ok("recipient", str_c(req->recipients[i]->address), err) ||
+            !text_ok("original recipient", str_c(req->recipients[i]->original), TEXT_MAX, err))
+            return false;
+    return true;
+}
+
+static bool request_ok(const Thurn__EnqueueRequest *req, struct err *err)
+{
+    const Thurn__Body *body = req->body;
+    if (req->enqueue_id.len != ENQUEUE_ID_SIZE)
+        return err_set(err, ERR_INVALID, "enqueue id has not %u bytes", ENQUEUE_ID_SIZE);
+    if (!body || (body->blob != NULL) == (body->content.len > 0) || (body->blob && body->blob->hash.len != 32))
+        return err_set(err, ERR_INVALID, "a message has either content or a blob");
+    if (body->content.len > QUEUE_CONTENT_MAX || req->prefix.len > PREFIX_MAX)
+        return err_set(err, ERR_LIMIT, "content or prefix is too long");
+    return (req->sender[0] == '\0' || address_ok("sender", str_c(req->sender), err)) &&
+           text_ok("envelope id", str_c(req->envelope_id), TEXT_MAX, err) &&
+           text_ok("origin", str_c(req->received_from), TEXT_MAX, err) && text_ok("trace", str_c(req->trace), TEXT_MAX, err) &&
+           recipients_ok(req, err);
+}
+
+static void envelope_of(struct queue *q, const Thurn__EnqueueRequest *req, struct arena *a, struct envelope *e)
+{
+    int64_t now = clock_unix(), due = MAX(now, req->not_before_unix);
+    struct envelope_rcpt *rcpts = arena_array(a, struct envelope_rcpt, req->n_recipients);
+    for (size_t i = 0; i < req->n_recipients; i++)
+        rcpts[i] = (struct envelope_rcpt){.address = str_c(req->recipients[i]->address), .original = str_c(req->recipients[i]->original),
+                                          .no = (uint32_t)i, .notify = req->recipients[i]->notify & 15u, .state = R_DUE, .due_unix = due};
+    *e = (struct envelope){
+        .enqueue_id = rpc_str(req->enqueue_id), .sender = str_c(req->sender), .envelope_id = str_c(req->envelope_id),
+        .received_from = str_c(req->received_from), .trace = str_c(req->trace), .prefix = rpc_str(req->prefix),
+        .tenant_id = req->tenant_id, .account_id = req->account_id, .created_unix = now,
+        .expires_unix = req->expires_unix > now ? req->expires_unix : due + q->opts.lifetime_s,
+        .priority = MIN(req->priority, 2u), .day = req->day ? req->day : (uint32_t)(now / 86400),
+        .flags = (req->is_8bit ? MSG_IS_8BIT : 0) | (req->is_smtputf8 ? MSG_IS_UTF8 : 0) | (req->requires_tls ? MSG_REQUIRES_TLS : 0) |
+                 (req->ret_full ? MSG_RET_FULL : 0),
+        .rcpts = rcpts, .n_rcpts = req->n_recipients};
+}
+
+/* Where the body is to lie: small ones in our database, larger ones with the store, held until they are not needed. */
+FIBER static bool place_body(struct queue *q, const Thurn__EnqueueRequest *req, struct arena *a, struct envelope *e, struct err *err)
+{
+    int64_t hold_until = e->expires_unix + HOLD_MORE_S;
+    const Thurn__BlobRef *blob = req->body->blob;
+    if (!blob && req->body->content.len <= QUEUE_INLINE_MAX) {
+        e->body_kind = BODY_INLINE;
+        e->size = req->body->content.len;
+        return true;
+    }
+    if (blob ? !body_hold(q, blob, hold_until, a, err)
+             : !body_put(q, req->tenant_id, rpc_str(req->body->content), hold_until, a, &blob, err))
+        return false;
+    e->body_kind = BODY_BLOB;
+    e->size = blob->size;
+    e->blob_space = blob->space;
+    e->blob_tenant = blob->tenant_id;
+    e->blob_hash = rpc_str(blob->hash);
+    return true;
+}
+
+/* --- one enqueue id is one message --- */
+
+static void remember(struct queue *q, const struct message *m)
+{
+    struct recent *r = &q->recent_ring[q->recent_next++ % QUEUE_RECENT_MAX];
+    if (map_get(&q->recent, str_n(r->enqueue_id, ENQUEUE_ID_SIZE)) == r)
+        (void)map_remove(&q->recent, str_n(r->enqueue_id, ENQUEUE_ID_SIZE)); /* it is this one */
+    memcpy(r->enqueue_id, m->enqueue_id, ENQUEUE_ID_SIZE);
+    r->id = m->id;
+    (void)map_put(&q->recent, str_n(r->enqueue_id, ENQUEUE_ID_SIZE), r); /* an older one may be replaced */
+}
+
+/* Whether the id was enqueued before; waits while the same is under way. */
+FIBER static bool is_known(struct queue *q, str enqueue_id, uint64_t *id, struct err *err)
+{
+    *id = 0;
+    while (map_get(&q->enqueueing, enqueue_id))
+        if (!fiber_cond_wait(&q->ended, err))
+            return false;
+    const struct message *m = map_get(&q->by_enqueue_id, enqueue_id);
+    const struct recent *r = map_get(&q->recent, enqueue_id);
+    *id = m ? m->id : r ? r->id : 0;
+    return true;
+}
+
+FIBER static bool enqueue_new(struct queue *q, const Thurn__EnqueueRequest *req, struct arena *a, uint64_t *id, struct err *err)
+{
+    struct envelope e;
+    envelope_of(q, req, a, &e);
+    if (!place_body(q, req, a, &e, err))
+        return false;
+    struct shard *s = shard_for_new(q);
+    if (!s)
+        return err_set(err, ERR_UNAVAILABLE, "this node has no queue shard now");
+    struct message *m = message_new(s, shard_next_id(s), &e);
+    bool ok = commit_enqueue(q, m, rpc_str(req->body->content), err);
+    if (ok) {
+        *id = m->id;
+        remember(q, m);
+    }
+    message_unref(m);
+    return ok;
+}
+
+FIBER static bool enqueue(struct queue *q, const Thurn__EnqueueRequest *req, struct arena *a, Thurn__EnqueueReply *out, struct err *err)
+{
+    str enqueue_id = rpc_str(req->enqueue_id);
+    if (!request_ok(req, err) || !is_known(q, enqueue_id, &out->queue_id, err))
+        return false;
+    if (out->queue_id)
+        return true;
+    if (q->n_messages >= q->opts.max_messages) {
+        metric_inc(M_QUEUE_REFUSED);
+        return err_set(err, ERR_LIMIT, "the queue holds %zu messages", q->n_messages);
+    }
+    (void)map_put(&q->enqueueing, enqueue_id, q); /* nothing was there */
+    bool ok = enqueue_new(q, req, a, &out->queue_id, err);
+    (void)map_remove(&q->enqueueing, enqueue_id); /* it is ours */
+    fiber_cond_broadcast(&q->ended);
+    if (ok)
+        log_info("queue.enqueued", KV_I64("id", (int64_t)out->queue_id), KV_Z("sender", req->sender),
+                 KV_I64("recipients", (int64_t)req->n_recipients), KV_Z("from", req->received_from), KV_Z("trace", req->trace));
+    return ok;
+}
+
+/* --- methods --- */
+
+static struct queue *queue_of(Thurn__Queue_Service *s)
+{
+    struct queue *q = CONTAINER_OF(s, struct queue, service);
+    CHECK(q, QUEUE_MAGIC);
+    return q;
+}
+
+static bool has_right(struct rpc_call *c)
+{
+    return (c->principal.rights & (RPC_RIGHT_SYSTEM | RPC_RIGHT_ADMIN)) ||
+           err_set(&c->err, ERR_DENIED, "caller lacks the right for this method");
+}
+
+FIBER static bool drain(struct queue *q)
+{
+    queue_drain(q);
+    return true;
+}
+
+static bool stats(struct queue *q, struct arena *a, Thurn__QueueStatsReply *out)
+{
+    admin_stats(q, a, out);
+    return true;
+}
+
+/* METHOD(function, request, reply, its initialiser, expression): the expression sees q, req, a, out and err. */
+#define METHOD(name, Request, Reply, reply_init, expression)                                                               \
+    FIBER static void name(Thurn__Queue_Service *service, const Thurn__##Request *req, Thurn__##Reply##_Closure closure,    \
+                           void *closure_data)                                                                         \
+    {                                                                                                                  \
+        struct queue *q = queue_of(service);                                                                           \
+        struct rpc_call *c = closure_data;                                                                             \
+        struct arena *a = c->arena;                                                                                    \
+        struct err *err = &c->err;                                                                                     \
+        Thurn__##Reply reply = reply_init, *out = &reply;                                                              \
+        (void)req, (void)a, (void)err, (void)out; /* not every expression needs all */                                 \
+        bool ok = has_right(c) && (expression);                                                                        \
+        closure(ok ? out : NULL, closure_data);                                                                        \
+    }
+METHOD(m_enqueue, EnqueueRequest, EnqueueReply, THURN__ENQUEUE_REPLY__INIT, enqueue(q, req, a, out, err))
+METHOD(m_list, QueueListRequest, QueueListReply, THURN__QUEUE_LIST_REPLY__INIT, admin_list(q, req, a, out, err))
+METHOD(m_show, QueueShowRequest, QueuedMessage, THURN__QUEUED_MESSAGE__INIT, admin_show(q, req->queue_id, a, out, err))
+METHOD(m_act, QueueActRequest, QueueActReply, THURN__QUEUE_ACT_REPLY__INIT, admin_act(q, req, a, out, err))
+METHOD(m_stats, Empty, QueueStatsReply, THURN__QUEUE_STATS_REPLY__INIT, stats(q, a, out))
+METHOD(m_drain, Empty, Empty, THURN__EMPTY__INIT, drain(q))
+
+static const Thurn__Queue_Service methods = {
+    .base = {.descriptor = &thurn__queue__descriptor, .invoke = protobuf_c_service_invoke_internal},
+    .enqueue = m_enqueue,
+    .list = m_list,
+    .show = m_show,
+    .act = m_act,
+    .stats = m_stats,
+    .drain = m_drain,
+};
+
+/* --- life --- */
+
+static const uint32_t default_retry_s[] = {60, 180, 420, 900, 1800, 3600};
+
+#define DEFAULT_TO(field, value)                                                                                           \
+    do {                                                                                                                   \
+        if (!(field))                                                                                                      \
+            (field) = (value);                                                                                             \
+    } while (0)
+
+static void set_defaults(struct queue *q)
+{
+    struct queue_opts *o = &q->opts;
+    if (o->n_retry == 0) {
+        o->retry_s = default_retry_s;
+        o->n_retry = ARRAY_LEN(default_retry_s);
+    }
+    memcpy(q->retry_s, o->retry_s, o->n_retry * sizeof(q->retry_s[0]));
+    o->retry_s = q->retry_s;
+    DEFAULT_TO(o->lifetime_s, 5 * 86400);
+    DEFAULT_TO(o->delay_notice_s, 4 * 3600);
+    DEFAULT_TO(o->quota_lifetime_s, 86400);
+    DEFAULT_TO(o->max_messages, 500000);
+    DEFAULT_TO(o->max_sessions, 500);
+    DEFAULT_TO(o->max_site_sessions, 20);
+    DEFAULT_TO(o->max_local_jobs, 64);
+    DEFAULT_TO(o->outbound_port, 25);
+    DEFAULT_TO(o->lease_ms, 15000);
+    DEFAULT_TO(o->takeover_hold_ms, 10000);
+}
+
+static bool opts_ok(const struct queue_opts *o, struct err *err)
+{
+    if (o->n_shards == 0 || o->n_shards > QUEUE_SHARDS_MAX)
+        return err_set(err, ERR_INVALID, "a queue has 1 to %u shards", QUEUE_SHARDS_MAX);
+    if (o->node.n == 0 || o->node.n > 200)
+        return err_set(err, ERR_INVALID, "a queue node needs a name of 1 to 200 bytes");
+    if (o->n_retry > QUEUE_RETRIES_MAX)
+        return err_set(err, ERR_INVALID, "more than %d retry times", QUEUE_RETRIES_MAX);
+    for (size_t i = 0; i < o->n_retry; i++)
+        if (o->retry_s[i] == 0 || o->retry_s[i] > 86400)
+            return err_set(err, ERR_INVALID, "a retry time is 1 s to 1 day");
+    return true;
+}
+
+static void on_hint(void *arg, str channel, str payload UNUSED)
+{
+    if (str_eq(channel, S("queue:shards")))
+        shard_wake(arg);
+}
+
+struct queue *queue_new(const struct queue_opts *opts, struct err *err)
+{
+    if (!opts_ok(opts, err))
+        return NULL;
+    struct queue *q = xnew(struct queue);
+    q->magic = QUEUE_MAGIC;
+    q->opts = *opts;
+    set_defaults(q);
+    q->node = str_dup(opts->node);
+    q->hostname = str_dup(opts->hostname);
+    q->service = methods;
+    q->shards = xcalloc(opts->n_shards, sizeof(*q->shards));
+    for (unsigned i = 0; i < opts->n_shards; i++) {
+        q->shards[i].queue = q;
+        q->shards[i].number = i;
+        list_init(&q->shards[i].messages);
+    }
+    map64_init(&q->messages);
+    struct map *maps[] = {&q->by_enqueue_id, &q->enqueueing, &q->recent, &q->domains, &q->sites};
+    for (size_t i = 0; i < ARRAY_LEN(maps); i++)
+        map_init(maps[i]);
+    q->recent_ring = xcalloc(QUEUE_RECENT_MAX, sizeof(*q->recent_ring));
+    list_init(&q->waiting_sites);
+    fiber_cond_init(&q->wake);
+    fiber_cond_init(&q->ended);
+    q->n_live_nodes = 1;
+    wheel_init(&q->wheel, clock_mono_ms() / 1000);
+    commit_init(q);
+    const struct remote_opts remote = {.dns = opts->dns, .tls = opts->tls, .hostname = str_c(q->hostname), .port = q->opts.outbound_port,
+                                       .allow_private_hosts = opts->allow_private_hosts, .relay = opts->relay};
+    q->remote = remote_new(&remote);
+    return q;
+}
+
+bool queue_migrate(struct sql_db *db, bool dry_run, unsigned *applied, struct err *err)
+{
+    return sql_migrate(db, "queue", queue_migrations, queue_n_migrations, dry_run, applied, err);
+}
+
+bool queue_start(struct queue *q, struct err *err)
+{
+    CHECK(q, QUEUE_MAGIC);
+    assert(!q->is_started);
+    if (!queue_spawn(q, "queue.coordinator", shard_coordinate, q, err))
+        return false;
+    q->is_started = true;
+    if (q->opts.redis) {
+        struct err ignored = ERR_INIT; /* without hints the others notice by themselves */
+        redis_on_message(q->opts.redis, on_hint, NULL, q);
+        IGNORE(redis_subscribe(q->opts.redis, S("queue:shards"), &ignored));
+    }
+    schedule_start(q);
+    return true;
+}
+
+ProtobufCService *queue_service(struct queue *q)
+{
+    CHECK(q, QUEUE_MAGIC);
+    return &q->service.base;
+}
+
+bool queue_is_ready(const struct queue *q)
+{
+    return !q->is_draining && q->n_owned > 0 && clock_mono_ms() < q->lease_until_ms;
+}
+
+void queue_drain(struct queue *q)
+{
+    CHECK(q, QUEUE_MAGIC);
+    q->is_draining = true;
+    shard_wake(q);
+    FIBER_DEADLINE(DRAIN_MS);
+    struct err err = ERR_INIT; /* what was not released is taken over when the lease ends */
+    while (q->is_started && q->n_owned > 0 && fiber_cond_wait(&q->ended, &err))
+        continue;
+}
+
+void queue_free(struct queue *q)
+{
+    if (!q)
+        return;
+    queue_drain(q);
+    q->is_stopping = true;
+    shard_wake(q);
+    schedule_stop(q);
+    if (q->opts.redis)
+        redis_on_message(q->opts.redis, NULL, NULL, q);
+    while (q->n_fibers > 0) {
+        struct err err = ERR_INIT; /* they hold pointers to us: there is no way but to wait */
+        if (!fiber_cond_wait(&q->ended, &err))
+            fiber_wait_uninterrupted();
+    }
+    for (unsigned i = 0; i < q->opts.n_shards; i++)
+        shard_lose(&q->shards[i]);
+    batch_free(q->committer);
+    remote_free(q->remote);
+    schedule_done(q);
+    map64_done(&q->messages);
+    map_done(&q->by_enqueue_id);
+    map_done(&q->enqueueing);
+    map_done(&q->recent);
+    free(q->recent_ring);
+    free(q->shards);
+    free(q->node);
+    free(q->hostname);
+    q->magic = 0;
+    free(q);
+}

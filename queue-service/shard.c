@@ -1,0 +1,476 @@
+/*
+ * Who owns which shard. One fiber (the coordinator) renews this node's lease, looks at nodes and shards, and moves towards
+ * the owner that rendezvous hashing names among the living, not draining nodes. The database's clock decides about leases;
+ * by our own clock we stop a fifth of the lease early, and past that begin nothing.
+ *
+ * On SQLite there is one node: its lease does not end, and other nodes' rows are of an earlier life.
+ */
+#include "queue-service/internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+
+#define CHANNEL "queue:shards"
+#define NODES_MAX 1000u
+#define FOREVER_MS ((int64_t)100 * 365 * 86400 * 1000)
+#define STICK_MS 1000      /* new mail stays on one shard so long, so that batches touch few */
+#define LEAVE_WAIT_MS 10000
+#define AWAY_RETRY_MS 1000
+
+/* --- using shards --- */
+
+bool shard_may_work(const struct shard *s)
+{
+    return s->state == SHARD_OWNED && clock_mono_ms() < s->queue->lease_until_ms;
+}
+
+struct shard *shard_for_new(struct queue *q)
+{
+    int64_t now = clock_mono_ms();
+    if (q->is_draining)
+        return NULL;
+    if (now >= q->next_shard_ms) {
+        q->next_shard = (q->next_shard + 1) % q->opts.n_shards;
+        q->next_shard_ms = now + STICK_MS;
+    }
+    for (unsigned i = 0; i < q->opts.n_shards; i++) {
+        struct shard *s = &q->shards[(q->next_shard + i) % q->opts.n_shards];
+        if (shard_may_work(s) && s->counter < UINT32_MAX) {
+            q->next_shard = s->number;
+            return s;
+        }
+    }
+    return NULL;
+}
+
+uint64_t shard_next_id(struct shard *s)
+{
+    return (uint64_t)s->number << ID_SHARD_SHIFT | (uint64_t)(s->epoch & ID_EPOCH_MAX) << ID_EPOCH_SHIFT | ++s->counter;
+}
+
+void shard_lose(struct shard *s)
+{
+    if (s->state == SHARD_OTHERS)
+        return;
+    if (s->state != SHARD_LOADING)
+        s->queue->n_owned--;
+    s->state = SHARD_OTHERS;
+    s->late_at_ms = 0;
+    for (struct list_node *n; (n = list_first(&s->messages));)
+        message_unlink(LIST_ITEM(n, struct message, node));
+    fiber_cond_broadcast(&s->queue->ended);
+}
+
+static void lose_all(struct queue *q)
+{
+    for (unsigned i = 0; i < q->opts.n_shards; i++)
+        shard_lose(&q->shards[i]);
+}
+
+/* --- what the database says --- */
+
+struct node_row {
+    str name;
+    bool is_alive, is_draining;
+};
+struct shard_row {
+    int64_t number, epoch;
+    str owner;
+};
+struct view {
+    struct arena *arena;
+    struct node_row *nodes;
+    struct shard_row *shards;
+    size_t n_nodes, n_shards;
+};
+
+FIBER static bool view_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct view *v = arg;
+    struct sql_result nodes, shards;
+    sql_queue(tx, &q_nodes, NULL, 1, &nodes);
+    sql_queue(tx, &q_shards, NULL, 1, &shards);
+    if (!sql_run(tx, err))
+        return false;
+    v->n_nodes = MIN(nodes.n_rows, NODES_MAX);
+    v->n_shards = shards.n_rows;
+    v->nodes = arena_array(v->arena, struct node_row, v->n_nodes);
+    v->shards = arena_array(v->arena, struct shard_row, v->n_shards);
+    for (size_t i = 0; i < v->n_nodes; i++)
+        v->nodes[i] = (struct node_row){arena_str(v->arena, sql_at(&nodes, i, 0)->s), sql_at(&nodes, i, 1)->i != 0,
+                                        sql_at(&nodes, i, 2)->i != 0};
+    for (size_t i = 0; i < v->n_shards; i++)
+        v->shards[i] = (struct shard_row){sql_at(&shards, i, 0)->i, sql_at(&shards, i, 1)->i, arena_str(v->arena, sql_at(&shards, i, 2)->s)};
+    return true;
+}
+
+static const struct node_row *node_of(const struct view *v, str name)
+{
+    for (size_t i = 0; i < v->n_nodes; i++)
+        if (str_eq(v->nodes[i].name, name))
+            return &v->nodes[i];
+    return NULL;
+}
+
+static bool is_alive(const struct view *v, str owner)
+{
+    const struct node_row *n = owner.n ? node_of(v, owner) : NULL;
+    return n && n->is_alive;
+}
+
+/* Highest random weight: when a node comes or goes, only its own share moves. */
+static str desired_owner(const struct view *v, int64_t shard)
+{
+    str best = S("");
+    uint64_t most = 0;
+    for (size_t i = 0; i < v->n_nodes; i++) {
+        if (!v->nodes[i].is_alive || v->nodes[i].is_draining)
+            continue;
+        char text[300];
+        int n = snprintf(text, sizeof(text), "%lld:%.*s", (long long)shard, STR_ARG(v->nodes[i].name));
+        uint64_t weight = hash_stable(str_n(text, (size_t)n));
+        if (best.n == 0 || weight > most) {
+            best = v->nodes[i].name;
+            most = weight;
+        }
+    }
+    return best;
+}
+
+/* What we believe to own and the database does not confirm is lost. */
+static void confirm(struct queue *q, const struct view *v)
+{
+    for (size_t i = 0; i < v->n_shards; i++) {
+        const struct shard_row *row = &v->shards[i];
+        if (row->number >= (int64_t)q->opts.n_shards)
+            continue;
+        struct shard *s = &q->shards[row->number];
+        if (s->state != SHARD_OTHERS && (row->epoch != s->epoch || !str_eq(row->owner, str_c(q->node)))) {
+            log_warn("queue.shard_lost", KV_I64("shard", row->number));
+            shard_lose(s);
+        }
+    }
+}
+
+void shard_wake(struct queue *q)
+{
+    q->is_woken = true;
+    fiber_cond_broadcast(&q->wake);
+}
+
+bool shard_recheck(struct queue *q, struct err *err)
+{
+    ARENA(a, 1u << 20);
+    struct view v = {.arena = &a};
+    if (!sql_read(q->opts.db, view_body, &v, err))
+        return false;
+    const struct node_row *me = node_of(&v, str_c(q->node));
+    if (!me || !me->is_alive) { /* the lease is gone, and so is everything */
+        lose_all(q);
+        q->is_registered = false;
+        shard_wake(q);
+        return true;
+    }
+    confirm(q, &v);
+    return true;
+}
+
+/* --- moving --- */
+
+struct change {
+    struct queue *q;
+    struct view *view;
+    struct sql_value *rows; /* shard, epoch, node */
+    size_t n;
+    str dead[16];           /* owners whose leases are to be ended first */
+    size_t n_dead;
+    struct sql_result got;
+    struct arena *arena;
+};
+
+FIBER static bool expire_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct change *c = arg;
+    struct sql_value v[ARRAY_LEN(c->dead)];
+    for (size_t i = 0; i < c->n_dead; i++) {
+        v[i] = sql_s(c->dead[i]);
+        sql_queue(tx, &q_expire_node, &v[i], 1, NULL);
+    }
+    return sql_run(tx, err);
+}
+
+FIBER static bool acquire_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct change *c = arg;
+    struct sql_result r;
+    if (!sql_exec(tx, &q_acquire, c->rows, c->n, &r, err))
+        return false;
+    c->got = r;
+    size_t n = r.n_rows * r.n_cols; /* two integers a row: nothing but the array to copy */
+    c->got.values = arena_array(c->arena, struct sql_value, n);
+    if (n)
+        memcpy(c->got.values, r.values, n * sizeof(r.values[0]));
+    return true;
+}
+
+FIBER static bool release_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct change *c = arg;
+    return sql_exec(tx, &q_release, c->rows, c->n, NULL, err);
+}
+
+static void add_row(struct change *c, int64_t shard, int64_t epoch)
+{
+    c->rows[3 * c->n] = sql_i(shard);
+    c->rows[3 * c->n + 1] = sql_i(epoch);
+    c->rows[3 * c->n++ + 2] = sql_s(str_c(c->q->node));
+}
+
+static void add_dead(struct change *c, str owner)
+{
+    for (size_t i = 0; i < c->n_dead; i++)
+        if (str_eq(c->dead[i], owner))
+            return;
+    if (c->n_dead < ARRAY_LEN(c->dead))
+        c->dead[c->n_dead++] = owner;
+}
+
+static const struct shard_row *row_of(const struct view *v, int64_t shard)
+{
+    for (size_t i = 0; i < v->n_shards; i++)
+        if (v->shards[i].number == shard)
+            return &v->shards[i];
+    return NULL;
+}
+
+/* Load what was got. One whose loading fails is given up; the next round gets it again. */
+FIBER static void load_got(struct change *c)
+{
+    struct queue *q = c->q;
+    for (size_t i = 0; i < c->got.n_rows; i++) {
+        struct shard *s = &q->shards[sql_at(&c->got, i, 0)->i];
+        const struct shard_row *before = row_of(c->view, (int64_t)s->number);
+        bool was_dead = before->owner.n && !str_eq(before->owner, str_c(q->node));
+        struct err err = ERR_INIT;
+        s->state = SHARD_LOADING;
+        s->epoch = sql_at(&c->got, i, 1)->i;
+        s->counter = 0;
+        if (was_dead)
+            metric_inc(M_QUEUE_TAKEOVERS);
+        if (!shard_load(s, was_dead ? q->opts.takeover_hold_ms : 0, &err)) {
+            log_warn("queue.shard_load_failed", KV_I64("shard", s->number), KV_ERR(&err));
+            shard_lose(s);
+            continue;
+        }
+        if (s->state != SHARD_LOADING) /* lost while it loaded */
+            continue;
+        s->state = SHARD_OWNED;
+        s->late_at_ms = was_dead ? clock_mono_ms() + (int64_t)q->opts.takeover_hold_ms * 4 / 5 : 1;
+        q->n_owned++;
+    }
+    if (c->got.n_rows)
+        log_info("queue.shards_acquired", KV_I64("n", (int64_t)c->got.n_rows), KV_I64("owned", q->n_owned));
+}
+
+FIBER static bool acquire(struct queue *q, struct view *v, struct err *err)
+{
+    struct change c = {.q = q, .view = v, .arena = v->arena, .rows = arena_array(v->arena, struct sql_value, 3 * v->n_shards)};
+    bool is_pg = sql_db_is_pg(q->opts.db);
+    for (size_t i = 0; i < v->n_shards; i++) {
+        const struct shard_row *row = &v->shards[i];
+        if (row->number >= (int64_t)q->opts.n_shards || q->shards[row->number].state != SHARD_OTHERS)
+            continue;
+        bool is_mine = str_eq(row->owner, str_c(q->node)), is_free = row->owner.n == 0;
+        if (!is_mine && !is_free && is_alive(v, row->owner) && is_pg)
+            continue;
+        if (!str_eq(desired_owner(v, row->number), str_c(q->node)) && is_pg)
+            continue;
+        if (!is_mine && !is_free)
+            add_dead(&c, row->owner);
+        add_row(&c, row->number, row->epoch);
+    }
+    if (c.n == 0)
+        return true;
+    if (c.n_dead && !sql_write(q->opts.db, expire_body, &c, err))
+        return false;
+    if (!sql_write(q->opts.db, acquire_body, &c, err))
+        return false;
+    load_got(&c);
+    return true;
+}
+
+FIBER static void wait_idle(struct queue *q)
+{
+    FIBER_DEADLINE(LEAVE_WAIT_MS);
+    struct err err = ERR_INIT; /* what is not done by then is done by the next owner, perhaps again */
+    for (;;) {
+        bool is_busy = false;
+        for (unsigned i = 0; i < q->opts.n_shards; i++)
+            is_busy |= q->shards[i].state == SHARD_LEAVING && q->shards[i].n_active > 0;
+        if (!is_busy || !fiber_cond_wait(&q->ended, &err))
+            return;
+    }
+}
+
+/* Give up what belongs elsewhere, without haste. */
+FIBER static bool leave(struct queue *q, struct view *v, struct err *err)
+{
+    struct change c = {.q = q, .view = v, .arena = v->arena, .rows = arena_array(v->arena, struct sql_value, 3 * v->n_shards)};
+    for (size_t i = 0; i < v->n_shards; i++) {
+        const struct shard_row *row = &v->shards[i];
+        struct shard *s = row->number < (int64_t)q->opts.n_shards ? &q->shards[row->number] : NULL;
+        str desired = desired_owner(v, row->number);
+        bool leaves = q->is_draining || (desired.n && !str_eq(desired, str_c(q->node)));
+        if (!s || (s->state != SHARD_OWNED && s->state != SHARD_LEAVING) || !leaves || (!sql_db_is_pg(q->opts.db) && !q->is_draining))
+            continue;
+        s->state = SHARD_LEAVING;
+        add_row(&c, row->number, s->epoch);
+    }
+    if (c.n == 0)
+        return true;
+    wait_idle(q);
+    if (!sql_write(q->opts.db, release_body, &c, err))
+        return false;
+    for (size_t i = 0; i < c.n; i++)
+        shard_lose(&q->shards[c.rows[3 * i].i]);
+    log_info("queue.shards_released", KV_I64("n", (int64_t)c.n), KV_I64("owned", q->n_owned));
+    if (q->opts.redis)
+        redis_publish(q->opts.redis, S(CHANNEL), str_c(q->node));
+    return true;
+}
+
+/* --- the lease --- */
+
+FIBER static bool register_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct queue *q = arg;
+    int64_t lease_ms = sql_is_pg(tx) ? q->opts.lease_ms : FOREVER_MS;
+    struct sql_value *numbers = arena_array(sql_arena(tx), struct sql_value, q->opts.n_shards);
+    struct sql_value params[2] = {sql_s(str_c(q->node)), sql_i(lease_ms)};
+    for (unsigned i = 0; i < q->opts.n_shards; i++)
+        numbers[i] = sql_i(i);
+    if (!sql_is_pg(tx))
+        sql_queue(tx, &q_forget_nodes, params, 1, NULL);
+    for (unsigned i = 0; i < q->opts.n_shards; i += 1000)
+        sql_queue(tx, &q_make_shards, numbers + i, MIN(q->opts.n_shards - i, 1000u), NULL);
+    sql_queue(tx, &q_register, params, 1, NULL);
+    return sql_run(tx, err);
+}
+
+struct renew {
+    struct queue *q;
+    bool is_alive;
+};
+FIBER static bool renew_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct renew *r = arg;
+    struct sql_value params[3] = {sql_s(str_c(r->q->node)), sql_i(sql_is_pg(tx) ? r->q->opts.lease_ms : FOREVER_MS), sql_i(r->q->is_draining)};
+    struct sql_result got;
+    if (!sql_exec(tx, &q_renew, params, 1, &got, err))
+        return false;
+    r->is_alive = got.n_rows == 1;
+    return true;
+}
+
+FIBER static bool hold_lease(struct queue *q, struct err *err)
+{
+    int64_t start = clock_mono_ms();
+    if (q->is_registered && (sql_db_is_pg(q->opts.db) || q->is_draining)) {
+        struct renew r = {.q = q};
+        if (!sql_write(q->opts.db, renew_body, &r, err))
+            return false;
+        if (!r.is_alive) {
+            log_warn("queue.lease_lost");
+            lose_all(q);
+            q->is_registered = false;
+        }
+    }
+    if (!q->is_registered) {
+        if (!sql_write(q->opts.db, register_body, q, err))
+            return false;
+        q->is_registered = true;
+    }
+    q->lease_until_ms = sql_db_is_pg(q->opts.db) ? start + (int64_t)q->opts.lease_ms * 4 / 5 : INT64_MAX;
+    return true;
+}
+
+FIBER static void apply_late(struct queue *q)
+{
+    for (unsigned i = 0; i < q->opts.n_shards; i++) {
+        struct shard *s = &q->shards[i];
+        struct err err = ERR_INIT;
+        if (s->state == SHARD_OWNED && s->late_at_ms && clock_mono_ms() >= s->late_at_ms && shard_apply_late(s, &err))
+            s->late_at_ms = 0; /* on failure: in the next round */
+    }
+}
+
+FIBER static bool coordinate_once(struct queue *q, struct err *err)
+{
+    ARENA(a, 1u << 22);
+    struct view v = {.arena = &a};
+    if (!hold_lease(q, err) || !sql_read(q->opts.db, view_body, &v, err))
+        return false;
+    confirm(q, &v);
+    q->n_live_nodes = 0;
+    for (size_t i = 0; i < v.n_nodes; i++)
+        q->n_live_nodes += v.nodes[i].is_alive && !v.nodes[i].is_draining;
+    if (!q->is_draining && !acquire(q, &v, err))
+        return false;
+    if (!leave(q, &v, err))
+        return false;
+    apply_late(q);
+    commit_doubtful(q);
+    return true;
+}
+
+/* When the next round is: a third of the lease from now; on SQLite only when something has to be done. */
+static int64_t next_round_ms(const struct queue *q, bool ok)
+{
+    int64_t wait = ok ? (sql_db_is_pg(q->opts.db) ? q->opts.lease_ms / 3 : 60000) : MIN(AWAY_RETRY_MS, q->opts.lease_ms / 3);
+    for (unsigned i = 0; i < q->opts.n_shards; i++)
+        if (q->shards[i].late_at_ms)
+            wait = MIN(wait, MAX(q->shards[i].late_at_ms - clock_mono_ms(), 50));
+    return wait;
+}
+
+FIBER static void wait_round(struct queue *q, int64_t ms)
+{
+    FIBER_DEADLINE(ms);
+    struct err err = ERR_INIT; /* the time is over, or somebody woke us */
+    while (!q->is_woken && !q->is_stopping)
+        if (!fiber_cond_wait(&q->wake, &err))
+            break;
+    q->is_woken = false;
+}
+
+FIBER static bool unregister_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    return sql_exec(tx, &q_unregister, arg, 1, NULL, err);
+}
+
+FIBER static void unregister(struct queue *q)
+{
+    struct err err = ERR_INIT; /* the lease runs out by itself */
+    struct sql_value node = sql_s(str_c(q->node));
+    IGNORE(sql_write(q->opts.db, unregister_body, &node, &err));
+}
+
+void shard_coordinate(void *arg)
+{
+    struct queue *q = arg;
+    bool was_away = false;
+    while (!q->is_stopping && !fiber_is_cancelled(fiber_self())) {
+        struct err err = ERR_INIT;
+        bool ok = coordinate_once(q, &err);
+        if (!ok && !was_away)
+            log_warn("queue.coordination_failed", KV_ERR(&err));
+        was_away = !ok;
+        wait_round(q, next_round_ms(q, ok));
+    }
+    if (q->is_registered && q->n_owned == 0)
+        unregister(q);
+    lose_all(q);
+    q->is_registered = false;
+    queue_fiber_ended(q);
+}
