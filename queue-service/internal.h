@@ -179,7 +179,7 @@ struct update {
     enum { BY_RELAY, BY_RELAY_WITH_DSN, BY_DELIVERY, BY_EXPANSION } done_by; /* for R_DONE: who tells the sender */
     int64_t due_unix;
     uint16_t code;
-    char status[12];           /* enhanced code, "5.1.1" */
+    char status[16];           /* enhanced code, "5.1.1" */
     char text[QUEUE_TEXT_MAX];
     char mta[256];             /* who said so; empty = we */
 };

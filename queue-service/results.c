@@ -129,7 +129,8 @@ FIBER static str original_of(struct queue *q, struct message *m, bool has_failur
     return end < 0 ? head : str_slice(head, 0, (size_t)end + 2);
 }
 
-static struct message *dsn_message(struct queue *q, struct message *m, str content)
+/* What is told, and of which recipient first, names a DSN: made again, it has the same enqueue id, and no other has it. */
+static struct message *dsn_message(struct queue *q, struct message *m, const char *kind, uint32_t first, str content)
 {
     struct envelope_rcpt to = {.address = m->sender, .notify = NOTIFY_NEVER, .state = R_DUE, .due_unix = clock_unix()};
     uint32_t flags = ascii_only(content.p, content.n) ? 0 : MSG_IS_8BIT;
@@ -139,13 +140,13 @@ static struct message *dsn_message(struct queue *q, struct message *m, str conte
                          .expires_unix = clock_unix() + MIN(DSN_LIFETIME_S, (int64_t)q->opts.lifetime_s), .size = content.n,
                          .priority = 2, .flags = flags, .day = (uint32_t)(clock_unix() / 86400), .body_kind = BODY_INLINE,
                          .rcpts = &to, .n_rcpts = 1};
-    struct message *dsn = message_derive(m, "dsn", m->n_left, &e);
+    struct message *dsn = message_derive(m, kind, first, &e);
     message_keep_body(dsn, content, true);
     return dsn;
 }
 
 /* NULL when nobody is to be told. */
-FIBER static struct message *make_dsn(struct queue *q, struct message *m, const struct bounce_rcpt *rcpts, size_t n)
+FIBER static struct message *make_dsn(struct queue *q, struct message *m, const struct bounce_rcpt *rcpts, size_t n, uint32_t first)
 {
     ARENA(a, 1u << 20);
     BUF(content, 512 * 1024);
@@ -168,7 +169,7 @@ FIBER static struct message *make_dsn(struct queue *q, struct message *m, const 
         return NULL;
     }
     metric_inc(M_QUEUE_DSNS);
-    return dsn_message(q, m, buf_str(&content));
+    return dsn_message(q, m, rcpts[0].action == BOUNCE_DELAYED ? "delay" : "dsn", first, buf_str(&content));
 }
 
 static struct bounce_rcpt bounce_rcpt_of(const struct update *u, enum bounce_action action)
@@ -185,15 +186,18 @@ bool results_commit(struct queue *q, struct message *m, struct update *u, size_t
     struct bounce_rcpt *told = arena_array(&a, struct bounce_rcpt, n);
     struct message **all = arena_array(&a, struct message *, n_add + 1);
     size_t n_told = 0;
+    uint32_t first = 0;
     for (size_t i = 0; i < n; i++) {
         enum bounce_action action;
         log_update(m, &u[i]);
-        if (dsn_action_of(&u[i], &action))
-            told[n_told++] = bounce_rcpt_of(&u[i], action);
+        if (!dsn_action_of(&u[i], &action))
+            continue;
+        first = n_told ? first : u[i].rcpt->no;
+        told[n_told++] = bounce_rcpt_of(&u[i], action);
     }
     for (size_t i = 0; i < n_add; i++)
         all[i] = add[i];
-    struct message *dsn = make_dsn(q, m, told, n_told);
+    struct message *dsn = make_dsn(q, m, told, n_told, first);
     if (dsn)
         all[n_add++] = dsn;
     return commit_results(q, m, u, n, all, n_add);
@@ -250,7 +254,7 @@ FIBER static void tell_delay(struct queue *q, struct message *m, struct arena *a
         if (u[i].state == R_DUE && wants(r, NOTIFY_DELAY))
             told[n_told++] = bounce_rcpt_of(&u[i], BOUNCE_DELAYED);
     }
-    struct message *dsn = make_dsn(q, m, told, n_told);
+    struct message *dsn = make_dsn(q, m, told, n_told, n_told ? u[0].rcpt->no : 0);
     if (n)
         (void)commit_results(q, m, u, n, &dsn, dsn ? 1 : 0); /* false: somebody else's now */
     else

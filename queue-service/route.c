@@ -58,7 +58,7 @@ FIBER static struct site *find_site(struct domain *d, struct err *err)
 {
     ARENA(a, 1u << 20);
     struct queue *q = d->queue;
-    bool ours;
+    bool ours = false;
     struct remote_site found;
     if (!is_ours(q, d->name, &a, &ours, err))
         return NULL;

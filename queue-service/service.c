@@ -304,9 +304,16 @@ struct queue *queue_new(const struct queue_opts *opts, struct err *err)
 {
     if (!opts_ok(opts, err))
         return NULL;
+    const struct remote_opts remote_opts = {.dns = opts->dns, .tls = opts->tls, .hostname = opts->hostname,
+                                            .port = opts->outbound_port ? opts->outbound_port : 25,
+                                            .allow_private_hosts = opts->allow_private_hosts, .relay = opts->relay};
+    struct remote *remote = remote_new(&remote_opts, err);
+    if (!remote)
+        return NULL;
     struct queue *q = xnew(struct queue);
     q->magic = QUEUE_MAGIC;
     q->opts = *opts;
+    q->remote = remote;
     set_defaults(q);
     q->node = str_dup(opts->node);
     q->hostname = str_dup(opts->hostname);
@@ -328,9 +335,6 @@ struct queue *queue_new(const struct queue_opts *opts, struct err *err)
     q->n_live_nodes = 1;
     wheel_init(&q->wheel, clock_mono_ms() / 1000);
     commit_init(q);
-    const struct remote_opts remote = {.dns = opts->dns, .tls = opts->tls, .hostname = str_c(q->hostname), .port = q->opts.outbound_port,
-                                       .allow_private_hosts = opts->allow_private_hosts, .relay = opts->relay};
-    q->remote = remote_new(&remote);
     return q;
 }
 

@@ -1,0 +1,5 @@
+if(TARGET thurn_queue)
+  thurn_test(wheel SOURCES unit/test_wheel.c USES thurn_queue thurn_base)
+  target_include_directories(test_wheel PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+  thurn_test_pg(queue SOURCES unit/test_queue.c USES thurn_queue)
+endif()

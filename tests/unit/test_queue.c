@@ -1,0 +1,1044 @@
+/* The queue service on SQLite and on PostgreSQL, between a directory, a store and a world that are played here. */
+#include "queue-service/queue.h"
+
+#include "unit/test.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/map.h"
+#include "base/metrics.h"
+#include "mail/delivery_key.h"
+#include "proto/auth.pb-c.h"
+#include "proto/queue.pb-c.h"
+#define queue_drain queue_drain_call /* the wrapper of the method has the name of the function */
+#include "proto/queue_calls.h"
+#undef queue_drain
+#include "proto/store.pb-c.h"
+#include "queue-service/remote/remote.h"
+#include "unit/testdb.h"
+
+static enum testdb_kind kind;
+
+/* --- the world: what was delivered where, and how it is to behave --- */
+#define SEEN_MAX 4000
+struct seen {
+    char *to, *content; /* content begins with the prefix */
+    unsigned char key[32];
+    uint32_t day;
+};
+static struct {
+    struct seen local[SEEN_MAX], remote[SEEN_MAX];
+    size_t n_local, n_remote, n_duplicates;
+    unsigned store_away, auth_away;    /* so many calls fail */
+    unsigned remote_away;              /* so many attempts reach nobody */
+    unsigned remote_delay_ms, store_delay_ms;
+    unsigned running, most_running;
+    char *blobs[16];
+    size_t blob_n[16], n_blobs;
+    unsigned holds;
+    bool may_full_end;
+} world;
+
+static void world_clear(void)
+{
+    for (size_t i = 0; i < world.n_local; i++) {
+        free(world.local[i].to);
+        free(world.local[i].content);
+    }
+    for (size_t i = 0; i < world.n_remote; i++) {
+        free(world.remote[i].to);
+        free(world.remote[i].content);
+    }
+    for (size_t i = 0; i < world.n_blobs; i++)
+        free(world.blobs[i]);
+    memset(&world, 0, sizeof(world));
+}
+
+static size_t count_local(const char *to)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < world.n_local; i++)
+        n += strcmp(world.local[i].to, to) == 0;
+    return n;
+}
+static size_t count_remote(const char *to)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < world.n_remote; i++)
+        n += strcmp(world.remote[i].to, to) == 0;
+    return n;
+}
+static const char *local_content(const char *to)
+{
+    for (size_t i = 0; i < world.n_local; i++)
+        if (strcmp(world.local[i].to, to) == 0)
+            return world.local[i].content;
+    return "";
+}
+
+/* The directory: example.org is ours. Local parts say what they are. Account ids are numbers of these names. */
+static const char *const people[] = {"alice", "bob", "carol", "full", "moved", "sender"};
+
+static void add_target(Thurn__Resolution *r, const char *address, struct arena *a)
+{
+    Thurn__Target *t = arena_new(a, Thurn__Target);
+    thurn__target__init(t);
+    t->address = arena_strz(a, str_c(address));
+    r->kind = THURN__RECIPIENT_KIND__RECIPIENT_LOCAL;
+    for (size_t i = 0; i < ARRAY_LEN(people); i++)
+        if (str_starts(str_c(address), str_c(people[i]))) {
+            t->account = arena_new(a, Thurn__AccountRef);
+            thurn__account_ref__init(t->account);
+            t->account->account_id = (int64_t)i + 1;
+        }
+    r->targets[r->n_targets++] = t;
+}
+
+static Thurn__Resolution *resolve_one(const char *address, struct arena *a)
+{
+    Thurn__Resolution *r = arena_new(a, Thurn__Resolution);
+    thurn__resolution__init(r);
+    r->targets = arena_array(a, Thurn__Target *, 4);
+    str s = str_c(address);
+    if (!str_ends(s, S("@example.org"))) {
+        r->kind = THURN__RECIPIENT_KIND__RECIPIENT_REMOTE;
+    } else if (str_starts(s, S("team@"))) {
+        add_target(r, "alice@example.org", a);
+        add_target(r, "bob@example.org", a);
+        add_target(r, "far@remote.example", a);
+        r->targets[2]->account = NULL;
+    } else if (str_starts(s, S("away@"))) {
+        r->kind = THURN__RECIPIENT_KIND__RECIPIENT_SUSPENDED;
+    } else {
+        add_target(r, address, a);
+        if (!r->targets[0]->account) {
+            r->n_targets = 0;
+            r->kind = THURN__RECIPIENT_KIND__RECIPIENT_UNKNOWN;
+        }
+    }
+    return r;
+}
+
+FIBER static void fake_resolve(Thurn__Auth_Service *s, const Thurn__ResolveRequest *q, Thurn__ResolveReply_Closure closure, void *call)
+{
+    (void)s;
+    struct rpc_call *c = call;
+    Thurn__ResolveReply r = THURN__RESOLVE_REPLY__INIT;
+    if (world.auth_away) {
+        world.auth_away--;
+        err_set(&c->err, ERR_UNAVAILABLE, "directory is away");
+        closure(NULL, call);
+        return;
+    }
+    r.resolutions = arena_array(c->arena, Thurn__Resolution *, q->n_addresses + 1);
+    for (size_t i = 0; i < q->n_addresses; i++)
+        r.resolutions[r.n_resolutions++] = resolve_one(q->addresses[i], c->arena);
+    closure(&r, call);
+}
+
+static char *body_text(const Thurn__DeliverRequest *q)
+{
+    BUF(b, 1 << 22);
+    buf_add(&b, rpc_str(q->prefix));
+    if (q->body->blob)
+        buf_add_n(&b, world.blobs[q->body->blob->hash.data[0]], world.blob_n[q->body->blob->hash.data[0]]);
+    else
+        buf_add(&b, rpc_str(q->body->content));
+    return str_dup(buf_str(&b));
+}
+
+FIBER static void fake_deliver(Thurn__Store_Service *s, const Thurn__DeliverRequest *q, Thurn__DeliverReply_Closure closure, void *call)
+{
+    (void)s;
+    struct rpc_call *c = call;
+    Thurn__DeliverReply r = THURN__DELIVER_REPLY__INIT;
+    struct err ignored = ERR_INIT;
+    if (world.store_delay_ms)
+        assert_true(fiber_sleep_ms(world.store_delay_ms, &ignored));
+    if (world.store_away) {
+        world.store_away--;
+        err_set(&c->err, ERR_UNAVAILABLE, "store is away");
+        closure(NULL, call);
+        return;
+    }
+    r.results = arena_array(c->arena, Thurn__DeliverReply__Result *, q->n_recipients);
+    for (size_t i = 0; i < q->n_recipients; i++) {
+        const Thurn__DeliverRecipient *to = q->recipients[i];
+        Thurn__DeliverReply__Result *res = r.results[r.n_results++] = arena_new(c->arena, Thurn__DeliverReply__Result);
+        thurn__deliver_reply__result__init(res);
+        assert_int_equal(to->delivery_key.len, 32);
+        const char *name = people[to->account->account_id - 1];
+        if (strcmp(name, "full") == 0 || strcmp(name, "moved") == 0) {
+            res->error_kind = strcmp(name, "full") == 0 ? ERR_LIMIT : ERR_CONFLICT;
+            res->error = (char *)(uintptr_t)"not now";
+            continue;
+        }
+        for (size_t k = 0; k < world.n_local; k++)
+            if (memcmp(world.local[k].key, to->delivery_key.data, 32) == 0)
+                res->is_duplicate = true;
+        if (res->is_duplicate) {
+            world.n_duplicates++;
+            continue;
+        }
+        assert_true(world.n_local < SEEN_MAX);
+        struct seen *seen = &world.local[world.n_local++];
+        *seen = (struct seen){.to = xstrdup(name), .content = body_text(q), .day = to->day};
+        memcpy(seen->key, to->delivery_key.data, 32);
+    }
+    closure(&r, call);
+}
+
+FIBER static void fake_put_blob(Thurn__Store_Service *s, const Thurn__PutBlobRequest *q, Thurn__PutBlobReply_Closure closure, void *call)
+{
+    (void)s;
+    struct rpc_call *c = call;
+    BUF(b, 1 << 22);
+    for (;;) {
+        str piece;
+        if (!c->body->read(c->body, &piece, &c->err)) {
+            closure(NULL, call);
+            return;
+        }
+        if (!piece.n)
+            break;
+        buf_add(&b, piece);
+    }
+    assert_true(q->hold_until_unix > clock_unix() && b.n <= q->size_max);
+    unsigned char hash[32] = {(unsigned char)world.n_blobs};
+    Thurn__BlobRef blob = THURN__BLOB_REF__INIT;
+    Thurn__PutBlobReply r = THURN__PUT_BLOB_REPLY__INIT;
+    blob.space = 1;
+    blob.size = b.n;
+    blob.hash = rpc_bytes(str_n(hash, 32));
+    r.blob = &blob;
+    world.blob_n[world.n_blobs] = b.n;
+    world.blobs[world.n_blobs++] = str_dup(buf_str(&b));
+    closure(&r, call);
+}
+
+FIBER static void fake_read_blob(Thurn__Store_Service *s, const Thurn__ReadBlobRequest *q, Thurn__Empty_Closure closure, void *call)
+{
+    (void)s;
+    struct rpc_call *c = call;
+    Thurn__Empty r = THURN__EMPTY__INIT;
+    unsigned i = q->blob->hash.data[0];
+    str all = str_n(world.blobs[i], world.blob_n[i]);
+    all = str_slice(all, (size_t)q->offset, q->length ? (size_t)(q->offset + q->length) : SIZE_MAX);
+    while (all.n) { /* in pieces that do not fit anything */
+        str piece = str_slice(all, 0, 7001);
+        all = str_slice(all, piece.n, SIZE_MAX);
+        if (!c->out->write(c->out, piece, &c->err)) {
+            closure(NULL, call);
+            return;
+        }
+    }
+    closure(&r, call);
+}
+
+static void fake_hold_blob(Thurn__Store_Service *s, const Thurn__HoldBlobRequest *q, Thurn__Empty_Closure closure, void *call)
+{
+    (void)s;
+    Thurn__Empty r = THURN__EMPTY__INIT;
+    assert_true(q->hold_until_unix > clock_unix());
+    world.holds++;
+    closure(&r, call);
+}
+
+static Thurn__Auth_Service fake_auth = {
+    .base = {.descriptor = &thurn__auth__descriptor, .invoke = protobuf_c_service_invoke_internal}, .resolve = fake_resolve};
+static Thurn__Store_Service fake_store = {
+    .base = {.descriptor = &thurn__store__descriptor, .invoke = protobuf_c_service_invoke_internal},
+    .deliver = fake_deliver, .put_blob = fake_put_blob, .read_blob = fake_read_blob, .hold_blob = fake_hold_blob};
+
+/* The other servers. They take the place of the SMTP client. */
+struct remote {
+    int unused;
+};
+struct remote *remote_new(const struct remote_opts *opts, struct err *err)
+{
+    (void)opts, (void)err;
+    return xnew(struct remote);
+}
+void remote_free(struct remote *r)
+{
+    free(r);
+}
+
+bool remote_resolve(struct remote *r, str domain, struct arena *a, struct remote_site *out, struct err *err)
+{
+    (void)r;
+    if (str_eq(domain, S("nowhere.example")))
+        return err_set(err, ERR_NOT_FOUND, "no such domain");
+    if (str_eq(domain, S("null.example")))
+        return err_set(err, ERR_DENIED, "null MX");
+    out->key = arena_str(a, domain);
+    out->mx = arena_new(a, struct dns_mx);
+    out->mx->name = out->key;
+    out->n_mx = 1;
+    return true;
+}
+
+/* Local parts say what happens: "bad" 550, "later" 451, others are taken. */
+FIBER static void one_remote(struct remote_rcpt *r, const char *content)
+{
+    r->code = 250;
+    (void)snprintf(r->mx, sizeof(r->mx), "mx.remote.example[192.0.2.1]");
+    if (str_starts(r->address, S("bad"))) {
+        r->outcome = REMOTE_FAILED;
+        r->code = 550;
+        (void)snprintf(r->status, sizeof(r->status), "5.7.1");
+        (void)snprintf(r->text, sizeof(r->text), "550 5.7.1 go away");
+    } else if (str_starts(r->address, S("later"))) {
+        r->outcome = REMOTE_DEFERRED;
+        r->code = 451;
+        (void)snprintf(r->status, sizeof(r->status), "4.7.1");
+        (void)snprintf(r->text, sizeof(r->text), "451 4.7.1 not now");
+    } else {
+        assert_true(world.n_remote < SEEN_MAX);
+        r->outcome = REMOTE_DELIVERED;
+        (void)snprintf(r->text, sizeof(r->text), "250 ok");
+        world.remote[world.n_remote++] = (struct seen){.to = str_dup(r->address), .content = xstrdup(content)};
+    }
+}
+
+void remote_deliver(struct remote *r, const struct remote_site *site, const struct remote_message *m, struct remote_rcpt *rcpts, size_t n)
+{
+    (void)r, (void)site;
+    struct err err = ERR_INIT;
+    world.running++;
+    world.most_running = MAX(world.most_running, world.running);
+    if (world.remote_delay_ms)
+        IGNORE(fiber_sleep_ms(world.remote_delay_ms, &err));
+    world.running--;
+    if (world.remote_away) {
+        world.remote_away--;
+        for (size_t i = 0; i < n; i++) {
+            rcpts[i].outcome = REMOTE_DEFERRED;
+            rcpts[i].is_site_failure = true;
+            (void)snprintf(rcpts[i].text, sizeof(rcpts[i].text), "connection refused");
+        }
+        return;
+    }
+    BUF(content, 1 << 22);
+    struct rpc_source *src = m->open(m->arg, &err);
+    assert_non_null(src);
+    for (str piece;;) {
+        if (!src->read(src, &piece, &err))
+            fail_msg("%s", err.msg);
+        if (!piece.n)
+            break;
+        buf_add(&content, piece);
+    }
+    m->close(m->arg, src);
+    assert_int_equal(content.n, m->size);
+    for (size_t i = 0; i < n; i++)
+        one_remote(&rcpts[i], buf_z(&content));
+}
+
+/* --- a node --- */
+
+static const uint32_t retry[] = {1, 2};
+struct world_run {
+    struct arena a;
+    struct sql_db *db;
+    struct queue *q;
+    struct err err;
+    void (*fn)(struct world_run *w);
+};
+
+static struct queue_opts options(struct world_run *w, const char *node)
+{
+    return (struct queue_opts){.db = w->db, .node = str_c(node), .n_shards = kind == TESTDB_PG ? 8 : 1, .store = &fake_store.base,
+                               .auth = &fake_auth.base, .hostname = S("mail.example.org"), .retry_s = retry, .n_retry = 2,
+                               .lease_ms = 1500, .takeover_hold_ms = 300};
+}
+
+static bool wait_for(bool (*is_so)(void *), void *arg)
+{
+    struct err err = ERR_INIT;
+    for (int64_t end = clock_mono_ms() + 20000; clock_mono_ms() < end;) {
+        if (is_so(arg))
+            return true;
+        if (!fiber_sleep_ms(2, &err))
+            return false;
+    }
+    return false;
+}
+static bool is_ready(void *q)
+{
+    return queue_is_ready(q);
+}
+
+static struct queue *start(struct world_run *w, const char *node)
+{
+    struct err err = ERR_INIT;
+    struct queue_opts opts = options(w, node);
+    struct queue *q = queue_new(&opts, &err);
+    if (!q || !queue_start(q, &err))
+        fail_msg("%s", err.msg);
+    return q;
+}
+
+static void world_main(void *arg)
+{
+    struct world_run *w = arg;
+    struct err err = ERR_INIT;
+    unsigned n = 0;
+    w->db = testdb_open(kind, "queue", 4, &w->a);
+    if (!queue_migrate(w->db, false, &n, &err))
+        fail_msg("%s", err.msg);
+    w->q = start(w, "one");
+    assert_true(wait_for(is_ready, w->q));
+    w->fn(w);
+    queue_free(w->q);
+    sql_close(w->db);
+    testdb_drop(kind, "queue");
+}
+
+static void run(void (*fn)(struct world_run *w))
+{
+    struct world_run w = {.fn = fn};
+    arena_init(&w.a, 1 << 28);
+    metrics_reset();
+    world_clear();
+    assert_true(fiber_main(world_main, &w));
+    arena_done(&w.a);
+    world_clear();
+}
+
+#define CALL(w, queue, method, Reply, request)                                                                             \
+    __extension__({                                                                                                        \
+        struct rpc_call c_;                                                                                                \
+        const Thurn__##Reply *r_ = NULL;                                                                                   \
+        rpc_call_init(&c_, &(w)->a);                                                                                       \
+        c_.principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;                                                          \
+        if (!queue_##method(&c_, queue_service(queue), request, &r_))                                                      \
+            r_ = NULL;                                                                                                     \
+        (w)->err = c_.err;                                                                                                 \
+        r_;                                                                                                                \
+    })
+
+struct mail {
+    const char *from, *to; /* several with a space between */
+    const char *content, *prefix;
+    unsigned notify;
+    int64_t tenant, expires_in;
+    uint64_t id_number; /* 0 = a random enqueue id */
+    bool ret_full;
+};
+static uint64_t enqueue(struct world_run *w, struct queue *q, struct mail m)
+{
+    Thurn__EnqueueRequest req = THURN__ENQUEUE_REQUEST__INIT;
+    Thurn__Body body = THURN__BODY__INIT;
+    Thurn__QueueRecipient *list[64], rcpts[64];
+    unsigned char id[16] = {0};
+    if (m.id_number)
+        memcpy(id, &m.id_number, sizeof(m.id_number));
+    else
+        random_bytes(id, sizeof(id));
+    req.enqueue_id = rpc_bytes(str_n(id, 16));
+    req.sender = (char *)(uintptr_t)(m.from ? m.from : "sender@example.org");
+    req.prefix = rpc_bytes(str_c(m.prefix));
+    req.recipients = list;
+    req.tenant_id = m.tenant;
+    req.expires_unix = m.expires_in ? clock_unix() + m.expires_in : 0;
+    req.ret_full = m.ret_full;
+    str rest = str_c(m.to), one;
+    while (str_split(&rest, ' ', &one)) {
+        Thurn__QueueRecipient *r = list[req.n_recipients] = &rcpts[req.n_recipients];
+        thurn__queue_recipient__init(r);
+        r->address = arena_strz(&w->a, one);
+        r->notify = m.notify;
+        req.n_recipients++;
+    }
+    body.content = rpc_bytes(str_c(m.content ? m.content : "Subject: hello\r\n\r\nbody\r\n"));
+    req.body = &body;
+    const Thurn__EnqueueReply *r = CALL(w, q, enqueue, EnqueueReply, &req);
+    return r ? r->queue_id : 0;
+}
+
+static const Thurn__QueueStatsReply *stats(struct world_run *w, struct queue *q)
+{
+    Thurn__Empty e = THURN__EMPTY__INIT;
+    const Thurn__QueueStatsReply *r = CALL(w, q, stats, QueueStatsReply, &e);
+    assert_non_null(r);
+    return r;
+}
+struct two {
+    struct world_run *w;
+    struct queue *q;
+    size_t n;
+};
+static bool holds(void *arg)
+{
+    struct two *t = arg;
+    ARENA(a, 1 << 20);
+    struct arena saved = t->w->a;
+    t->w->a = a;
+    const Thurn__QueueStatsReply *s = stats(t->w, t->q);
+    bool is_so = s->messages == t->n && s->active == 0;
+    a = t->w->a;
+    t->w->a = saved;
+    return is_so;
+}
+/* Wait until the queue holds so many messages, and nothing is under way. */
+static void settle(struct world_run *w, size_t n)
+{
+    if (!wait_for(holds, &(struct two){w, w->q, n}))
+        fail_msg("%zu messages, not %zu", (size_t)stats(w, w->q)->messages, n);
+}
+
+static const struct sql_stmt count_rows = {
+    .name = "count_rows", .params = "", .cols = "i",
+    .sqlite = "SELECT (SELECT count(*) FROM q_msg) + (SELECT count(*) FROM q_rcpt) + (SELECT count(*) FROM q_body)"};
+static int64_t rows(struct world_run *w)
+{
+    struct sql_result r;
+    struct err err = ERR_INIT;
+    assert_true(sql_query(w->db, &count_rows, NULL, &w->a, &r, &err));
+    return sql_at(&r, 0, 0)->i;
+}
+
+static uint64_t act(struct world_run *w, const char *recipient, Thurn__QueueOp op)
+{
+    Thurn__QueueActRequest req = THURN__QUEUE_ACT_REQUEST__INIT;
+    Thurn__QueueFilter f = THURN__QUEUE_FILTER__INIT;
+    f.recipient = (char *)(uintptr_t)recipient;
+    f.is_all = !recipient[0];
+    req.filter = &f;
+    req.op = op;
+    const Thurn__QueueActReply *r = CALL(w, w->q, act, QueueActReply, &req);
+    assert_non_null(r);
+    return r->affected;
+}
+
+static const Thurn__QueuedMessage *show(struct world_run *w, uint64_t id)
+{
+    Thurn__QueueShowRequest req = THURN__QUEUE_SHOW_REQUEST__INIT;
+    req.queue_id = id;
+    return CALL(w, w->q, show, QueuedMessage, &req);
+}
+
+/* Every recipient that is left was attempted at least once, and waits. */
+struct one_message {
+    struct world_run *w;
+    uint64_t id;
+};
+static bool was_tried(void *arg)
+{
+    struct one_message *o = arg;
+    const Thurn__QueuedMessage *m = show(o->w, o->id);
+    for (size_t i = 0; i < m->n_recipients; i++)
+        if (m->recipients[i]->state == THURN__RECIPIENT_STATE__RCPT_ACTIVE || !m->recipients[i]->text[0])
+            return false;
+    return true;
+}
+
+/* --- cases --- */
+
+static void local(struct world_run *w)
+{
+    unsigned char key[32], id[16] = {0};
+    uint64_t number = 77;
+    assert_true(enqueue(w, w->q, (struct mail){.to = "alice@example.org Bob@Example.org", .prefix = "Return-Path: <>\r\n", .id_number = 77}));
+    settle(w, 0);
+    assert_int_equal(count_local("alice"), 1);
+    assert_string_equal(local_content("alice"), "Return-Path: <>\r\nSubject: hello\r\n\r\nbody\r\n");
+    memcpy(id, &number, sizeof(number));
+    delivery_key(id, 0, key);
+    assert_memory_equal(world.local[0].key, key, 32);
+    assert_int_equal(world.local[0].day, clock_unix() / 86400);
+    assert_int_equal(rows(w), 0);
+}
+
+static void refusals(struct world_run *w)
+{
+    assert_false(enqueue(w, w->q, (struct mail){.to = ""}));
+    assert_int_equal(w->err.kind, ERR_INVALID);
+    assert_false(enqueue(w, w->q, (struct mail){.to = "nobody"}));
+    assert_false(enqueue(w, w->q, (struct mail){.to = "a\nb@example.org"}));
+    assert_false(enqueue(w, w->q, (struct mail){.from = "a\r\nb@example.org", .to = "alice@example.org"}));
+    assert_false(enqueue(w, w->q, (struct mail){.to = "alice@example.org", .content = ""}));
+    assert_int_equal(w->err.kind, ERR_INVALID);
+}
+
+/* One enqueue id is one message, also when it comes again while the first is under way or long after. */
+struct enqueuer {
+    struct world_run *w;
+    unsigned first, n, same;
+};
+static void enqueue_many(void *arg)
+{
+    struct enqueuer *e = arg;
+    struct world_run mine = {.q = e->w->q};
+    arena_init(&mine.a, 1 << 26);
+    for (unsigned i = 0; i < e->n; i++)
+        if (!enqueue(&mine, mine.q, (struct mail){.to = i % 2 ? "alice@example.org" : "x@remote.example", .id_number = e->same ? e->same : e->first + i}))
+            fail_msg("%s", mine.err.msg);
+    arena_done(&mine.a);
+}
+
+static void many(struct world_run *w)
+{
+    struct err err = ERR_INIT;
+    struct enqueuer e[20];
+    FIBER_GROUP(g, 20);
+    for (unsigned i = 0; i < 20; i++) {
+        e[i] = (struct enqueuer){w, 1000 * (i + 1), 40, 0};
+        assert_true(fiber_group_spawn(&g, "test", enqueue_many, &e[i], &err));
+    }
+    assert_true(fiber_group_wait(&g, &err));
+    settle(w, 0);
+    assert_int_equal(count_local("alice"), 400);
+    assert_int_equal(count_remote("x@remote.example"), 400);
+    assert_int_equal(world.n_duplicates, 0);
+    assert_int_equal(rows(w), 0);
+    assert_true(metric_get(M_QUEUE_COMMITTED, NULL) >= 1600);
+    assert_true(metric_get(M_QUEUE_COMMITS, NULL) < 1000); /* they share commits */
+}
+
+static void same_id(struct world_run *w)
+{
+    struct err err = ERR_INIT;
+    struct enqueuer e[10];
+    world.remote_delay_ms = 20;
+    FIBER_GROUP(g, 10);
+    for (unsigned i = 0; i < 10; i++) {
+        e[i] = (struct enqueuer){w, 0, 1, 4242};
+        assert_true(fiber_group_spawn(&g, "test", enqueue_many, &e[i], &err));
+    }
+    assert_true(fiber_group_wait(&g, &err));
+    settle(w, 0);
+    assert_int_equal(world.n_remote, 1);
+    assert_true(enqueue(w, w->q, (struct mail){.to = "x@remote.example", .id_number = 4242}));
+    settle(w, 0);
+    assert_int_equal(world.n_remote, 1);
+}
+
+static void large(struct world_run *w)
+{
+    size_t n = 400000;
+    char *content = xmalloc(n + 1);
+    for (size_t i = 0; i < n; i++)
+        content[i] = (char)('a' + i % 23);
+    content[n] = '\0';
+    assert_true(enqueue(w, w->q, (struct mail){.to = "alice@example.org x@remote.example", .content = content}));
+    settle(w, 0);
+    assert_int_equal(world.n_blobs, 1);
+    assert_string_equal(local_content("alice"), content);
+    assert_string_equal(world.remote[0].content, content);
+    free(content);
+    assert_int_equal(rows(w), 0);
+}
+
+static void bounces(struct world_run *w)
+{
+    assert_true(enqueue(w, w->q, (struct mail){.to = "bad1@remote.example nobody@example.org x@remote.example", .id_number = 5}));
+    settle(w, 0);
+    assert_int_equal(count_remote("x@remote.example"), 1);
+    assert_int_equal(count_local("sender"), 2); /* one from each site */
+    for (size_t i = 0; i < world.n_local; i++) {
+        const char *dsn = world.local[i].content;
+        assert_non_null(strstr(dsn, "multipart/report"));
+        assert_non_null(strstr(dsn, "Subject: hello")); /* the original's header */
+        assert_null(strstr(dsn, "\r\nbody\r\n"));
+        assert_non_null(strstr(dsn, "Action: failed"));
+        assert_true((strstr(dsn, "bad1@remote.example") && strstr(dsn, "5.7.1") && strstr(dsn, "go away")) ||
+                    (strstr(dsn, "nobody@example.org") && strstr(dsn, "5.1.1")));
+    }
+    assert_int_equal(rows(w), 0);
+}
+
+static void bounce_rules(struct world_run *w)
+{
+    assert_true(enqueue(w, w->q, (struct mail){.from = "", .to = "bad@remote.example nobody@example.org"}));
+    assert_true(enqueue(w, w->q, (struct mail){.to = "bad@remote.example", .notify = 8}));
+    assert_true(enqueue(w, w->q, (struct mail){.to = "bad@remote.example", .notify = 1}));
+    assert_true(enqueue(w, w->q, (struct mail){.from = "gone@example.org", .to = "bad@remote.example"})); /* its DSN fails too */
+    settle(w, 0);
+    assert_int_equal(world.n_local, 0);
+    assert_int_equal(metric_get(M_QUEUE_DOUBLE_BOUNCES, NULL), 2);
+    assert_true(enqueue(w, w->q, (struct mail){.to = "alice@example.org x@remote.example", .notify = 1}));
+    settle(w, 0);
+    assert_int_equal(count_local("sender"), 2);
+    assert_true(strstr(local_content("sender"), "Action: delivered") || strstr(local_content("sender"), "Action: relayed"));
+    assert_true(enqueue(w, w->q, (struct mail){.from = "bob@example.org", .to = "bad@remote.example", .ret_full = true}));
+    settle(w, 0);
+    assert_non_null(strstr(local_content("bob"), "\r\nbody\r\n"));
+    assert_true(enqueue(w, w->q, (struct mail){.from = "carol@example.org", .to = "a@nowhere.example"}));
+    settle(w, 0);
+    assert_non_null(strstr(local_content("carol"), "5.1.2"));
+    assert_true(enqueue(w, w->q, (struct mail){.from = "carol@example.org", .to = "a@null.example"}));
+    settle(w, 0);
+    assert_non_null(strstr(world.local[world.n_local - 1].content, "5.1.10"));
+}
+
+/* An alias that appeared, or a list: a new message to its targets, and its own recipient is done. */
+static void expansion(struct world_run *w)
+{
+    assert_true(enqueue(w, w->q, (struct mail){.to = "team@example.org", .prefix = "Return-Path: <x>\r\n"}));
+    settle(w, 0);
+    assert_int_equal(count_local("alice"), 1);
+    assert_int_equal(count_local("bob"), 1);
+    assert_int_equal(count_remote("far@remote.example"), 1);
+    assert_memory_not_equal(world.local[0].key, world.local[1].key, 32);
+    assert_int_equal(rows(w), 0);
+}
+
+static void deferrals(struct world_run *w)
+{
+    uint64_t id = enqueue(w, w->q, (struct mail){.to = "later@remote.example away@example.org full@example.org alice@example.org"});
+    assert_true(wait_for(was_tried, &(struct one_message){w, id}));
+    assert_int_equal(count_local("alice"), 1);
+    const Thurn__QueuedMessage *m = show(w, id);
+    assert_int_equal(m->recipients_left, 3);
+    assert_int_equal(m->n_recipients, 4);
+    assert_int_equal(m->recipients[0]->code, 451);
+    assert_string_equal(m->recipients[0]->text, "451 4.7.1 not now");
+    assert_int_equal(m->recipients[1]->code, 450);
+    assert_int_equal(m->recipients[2]->code, 452);
+    assert_int_equal(m->recipients[3]->state, THURN__RECIPIENT_STATE__RCPT_DONE);
+    assert_true(str_eq(rpc_str(m->head), S("Subject: hello\r\n\r\nbody\r\n")));
+    for (int i = 0; i < 3; i++) {
+        assert_true(m->recipients[i]->attempts >= 1);
+        assert_true(m->recipients[i]->state != THURN__RECIPIENT_STATE__RCPT_DONE);
+    }
+    assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_DROP), 3);
+    settle(w, 0);
+    assert_int_equal(rows(w), 0);
+    assert_int_equal(count_local("sender"), 0);
+}
+
+/* The store, the directory or every server away: recipients wait without an attempt being counted, then go. */
+static void outages(struct world_run *w)
+{
+    world.store_away = 2;
+    uint64_t id = enqueue(w, w->q, (struct mail){.to = "alice@example.org"});
+    assert_true(id);
+    settle(w, 0);
+    assert_int_equal(count_local("alice"), 1);
+    world.remote_away = 1;
+    id = enqueue(w, w->q, (struct mail){.to = "x@remote.example"});
+    settle(w, 0); /* the window allows another session at once */
+    assert_int_equal(count_remote("x@remote.example"), 1);
+    world.remote_away = 1000;
+    id = enqueue(w, w->q, (struct mail){.to = "y@remote.example"});
+    while (metric_get(M_QUEUE_SITES_SUSPENDED, NULL) < 2) /* the store's was the first */
+        assert_true(fiber_sleep_ms(2, &w->err));
+    const Thurn__QueuedMessage *m = show(w, id);
+    assert_string_equal(m->recipients[0]->text, "connection refused");
+    assert_int_equal(m->recipients[0]->attempts, 0);
+    world.remote_away = 0;
+    assert_int_equal(act(w, "y@remote.example", THURN__QUEUE_OP__QUEUE_RETRY), 1); /* ends the suspension */
+    settle(w, 0);
+    assert_int_equal(count_remote("y@remote.example"), 1);
+}
+
+static bool released(void *arg)
+{
+    (void)arg;
+    return count_remote("v@two.example") == 5;
+}
+static void settle_until(struct world_run *w, bool (*is_so)(void *), void *arg)
+{
+    assert_true(wait_for(is_so, arg));
+    settle(w, stats(w, w->q)->messages);
+}
+
+static void administration(struct world_run *w)
+{
+    world.remote_away = 1000000;
+    for (int i = 0; i < 25; i++) {
+        char to[80];
+        (void)snprintf(to, sizeof(to), "u%d@%s.example v@%s.example", i, i % 5 ? "one" : "two", i % 5 ? "one" : "two");
+        assert_true(enqueue(w, w->q, (struct mail){.to = to, .tenant = i % 2, .from = i == 7 ? "" : "sender@example.org"}));
+    }
+    settle(w, 25);
+    Thurn__QueueListRequest req = THURN__QUEUE_LIST_REQUEST__INIT;
+    size_t seen = 0;
+    uint64_t last = 0;
+    req.limit = 10;
+    do {
+        const Thurn__QueueListReply *page = CALL(w, w->q, list, QueueListReply, &req);
+        assert_non_null(page);
+        for (size_t i = 0; i < page->n_messages; i++) {
+            assert_true(page->messages[i]->queue_id > last);
+            last = page->messages[i]->queue_id;
+            assert_string_equal(page->messages[i]->node, "one");
+        }
+        seen += page->n_messages;
+        assert_true(page->total == 25);
+        req.after = page->next;
+    } while (req.after);
+    assert_int_equal(seen, 25);
+    Thurn__QueueFilter f = THURN__QUEUE_FILTER__INIT;
+    req = (Thurn__QueueListRequest)THURN__QUEUE_LIST_REQUEST__INIT;
+    req.filter = &f;
+    f.recipient = (char *)(uintptr_t)"@two.example";
+    assert_int_equal(CALL(w, w->q, list, QueueListReply, &req)->n_messages, 5);
+    f.tenant_id = 1;
+    assert_int_equal(CALL(w, w->q, list, QueueListReply, &req)->n_messages, 2);
+    f.sender = (char *)(uintptr_t)"nobody@example.org";
+    assert_int_equal(CALL(w, w->q, list, QueueListReply, &req)->total, 0);
+    Thurn__QueueActRequest bad = THURN__QUEUE_ACT_REQUEST__INIT;
+    Thurn__QueueFilter none = THURN__QUEUE_FILTER__INIT;
+    bad.filter = &none;
+    assert_null(CALL(w, w->q, act, QueueActReply, &bad)); /* everything must be said */
+
+    assert_int_equal(act(w, "@two.example", THURN__QUEUE_OP__QUEUE_HOLD), 10);
+    assert_int_equal(stats(w, w->q)->held, 10);
+    assert_int_equal(act(w, "@one.example", THURN__QUEUE_OP__QUEUE_DROP), 40);
+    settle(w, 5);
+    world.remote_away = 0;
+    assert_int_equal(act(w, "v@two.example", THURN__QUEUE_OP__QUEUE_RELEASE), 5);
+    (void)act(w, "", THURN__QUEUE_OP__QUEUE_RETRY); /* should the site be suspended */
+    settle_until(w, released, NULL);
+    assert_int_equal(act(w, "u0@two.example", THURN__QUEUE_OP__QUEUE_BOUNCE), 1);
+    settle(w, 4);
+    assert_int_equal(count_local("sender"), 1);
+    assert_int_equal(stats(w, w->q)->held, 4);
+    assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_DROP), 4);
+    settle(w, 0);
+    assert_int_equal(rows(w), 0);
+}
+
+static bool fifty_sent(void *arg)
+{
+    (void)arg;
+    return world.n_remote >= 50;
+}
+static void restart(struct world_run *w)
+{
+    world.remote_away = 1000000;
+    for (int i = 0; i < 50; i++)
+        assert_true(enqueue(w, w->q, (struct mail){.to = "later@remote.example x@other.example", .prefix = "A: b\r\n", .id_number = 100 + (uint64_t)i}));
+    assert_true(enqueue(w, w->q, (struct mail){.to = "held@remote.example"}));
+    assert_int_equal(act(w, "held@remote.example", THURN__QUEUE_OP__QUEUE_HOLD), 1);
+    queue_free(w->q);
+    assert_true(rows(w) >= 200);
+    world.remote_away = 0;
+    w->q = start(w, "one");
+    assert_true(wait_for(is_ready, w->q));
+    assert_true(wait_for(fifty_sent, NULL));
+    settle(w, 51); /* "later" stays, held too */
+    assert_int_equal(stats(w, w->q)->held, 1);
+    assert_int_equal(world.n_remote, 50);
+    assert_true(enqueue(w, w->q, (struct mail){.to = "y@other.example"})); /* a new epoch: no id is used twice */
+    while (!count_remote("y@other.example"))
+        assert_true(fiber_sleep_ms(2, &w->err));
+    (void)act(w, "", THURN__QUEUE_OP__QUEUE_DROP); /* not those that are in an attempt now */
+    while (stats(w, w->q)->messages)
+        (void)act(w, "", THURN__QUEUE_OP__QUEUE_DROP);
+    assert_int_equal(rows(w), 0);
+    assert_int_equal(count_remote("y@other.example"), 1);
+}
+
+static void expiry(struct world_run *w)
+{
+    uint64_t id = enqueue(w, w->q, (struct mail){.to = "later@remote.example", .expires_in = 1});
+    assert_true(wait_for(was_tried, &(struct one_message){w, id}));
+    world.remote_away = 1000000;
+    assert_true(enqueue(w, w->q, (struct mail){.from = "bob@example.org", .to = "x@remote.example y@remote.example", .expires_in = 2}));
+    settle(w, 0);
+    assert_non_null(strstr(local_content("sender"), "not now"));
+    assert_non_null(strstr(local_content("bob"), "5.4.7"));
+    assert_non_null(strstr(local_content("bob"), "y@remote.example"));
+    assert_int_equal(rows(w), 0);
+}
+
+static bool has_told(void *arg)
+{
+    (void)arg;
+    return count_local("sender") == 1 && count_local("bob") == 0;
+}
+static void delay_notice(struct world_run *w)
+{
+    struct err err = ERR_INIT;
+    queue_free(w->q);
+    struct queue_opts opts = options(w, "one");
+    opts.delay_notice_s = 1;
+    w->q = queue_new(&opts, &err);
+    assert_true(queue_start(w->q, &err));
+    assert_true(wait_for(is_ready, w->q));
+    world.remote_away = 1000000;
+    assert_true(enqueue(w, w->q, (struct mail){.to = "x@remote.example"}));
+    assert_true(enqueue(w, w->q, (struct mail){.from = "bob@example.org", .to = "x@remote.example", .notify = 2}));
+    assert_true(enqueue(w, w->q, (struct mail){.from = "", .to = "x@remote.example"}));
+    assert_true(wait_for(has_told, NULL));
+    assert_non_null(strstr(local_content("sender"), "Action: delayed"));
+    assert_true(fiber_sleep_ms(2200, &err)); /* only once: there is no condition to wait for */
+    assert_true(has_told(NULL));
+    assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_DROP), 3);
+    settle(w, 0);
+}
+
+/* I6: one tenant's thousand recipients do not delay another's single message by more than a turn. */
+static void fairness(struct world_run *w)
+{
+    world.remote_delay_ms = 20;
+    for (int i = 0; i < 600; i++)
+        assert_true(enqueue(w, w->q, (struct mail){.to = "bulk@remote.example", .tenant = 1}));
+    size_t before = world.n_remote;
+    assert_true(enqueue(w, w->q, (struct mail){.to = "single@remote.example", .tenant = 2}));
+    settle(w, 0);
+    size_t at = 0;
+    while (strcmp(world.remote[at].to, "single@remote.example") != 0)
+        at++;
+    assert_true(at < before + 80);
+    assert_int_equal(world.n_remote, 601);
+    if (world.most_running > 20 || world.most_running <= 5) /* the window grew, and kept its cap */
+        fail_msg("%u at a time", world.most_running);
+}
+
+/* Every statement of the database failing in turn, with and without effect: what was answered is kept and delivered once;
+ * what was refused is not there. */
+static void failures(struct world_run *w)
+{
+    for (int after = 0; after < 2; after++)
+        for (unsigned nth = 1; nth <= 12; nth++) {
+            size_t local_before = count_local("alice"), remote_before = count_remote("x@remote.example");
+            sql_fail_nth(w->db, nth, after);
+            uint64_t id = enqueue(w, w->q, (struct mail){.to = "alice@example.org x@remote.example"});
+            settle(w, 0);
+            sql_fail_nth(w->db, 0, false);
+            assert_int_equal(count_local("alice") - local_before, id ? 1 : 0);
+            assert_int_equal(count_remote("x@remote.example") - remote_before, id ? 1 : 0);
+            assert_int_equal(rows(w), 0);
+        }
+}
+
+/* --- several nodes, on PostgreSQL --- */
+
+static bool owns(void *arg)
+{
+    struct two *t = arg;
+    ARENA(a, 1 << 20);
+    struct arena saved = t->w->a;
+    t->w->a = a;
+    bool is_so = stats(t->w, t->q)->shards_owned == t->n;
+    a = t->w->a;
+    t->w->a = saved;
+    return is_so;
+}
+static bool both_own(void *arg)
+{
+    struct two *t = arg;
+    return stats(t[0].w, t[0].q)->shards_owned + stats(t[1].w, t[1].q)->shards_owned == 8 && stats(t[0].w, t[0].q)->shards_owned < 8 &&
+           stats(t[0].w, t[0].q)->shards_owned > 0;
+}
+
+static void two_nodes(struct world_run *w)
+{
+    if (kind != TESTDB_PG)
+        return;
+    world.remote_away = 1000000;
+    for (int i = 0; i < 40; i++)
+        assert_true(enqueue(w, w->q, (struct mail){.to = "x@remote.example"}));
+    struct queue *other = start(w, "two");
+    struct two pair[2] = {{w, w->q, 0}, {w, other, 0}};
+    assert_true(wait_for(both_own, pair)); /* rebalanced */
+    assert_int_equal(stats(w, w->q)->messages + stats(w, other)->messages, 40);
+    for (int i = 0; i < 40; i++)
+        assert_true(enqueue(w, other, (struct mail){.to = "alice@example.org"}));
+    world.remote_away = 0;
+    queue_drain(w->q); /* a planned stop: everything moves */
+    assert_int_equal(stats(w, w->q)->shards_owned, 0);
+    assert_false(enqueue(w, w->q, (struct mail){.to = "alice@example.org"}));
+    assert_int_equal(w->err.kind, ERR_UNAVAILABLE);
+    assert_true(wait_for(owns, &(struct two){w, other, 8}));
+    assert_true(wait_for(holds, &(struct two){w, other, 0}));
+    assert_int_equal(count_remote("x@remote.example"), 40);
+    assert_int_equal(count_local("alice"), 40);
+    assert_int_equal(rows(w), 0);
+    queue_free(other);
+}
+
+static bool remote_runs(void *arg)
+{
+    (void)arg;
+    return world.running > 0;
+}
+/* I2: the node loses its lease while an attempt is under way. It cannot write any more; what the peer accepted is noted for
+ * the new owner, who does not send it again. */
+static void zombie(struct world_run *w)
+{
+    if (kind != TESTDB_PG)
+        return;
+    world.remote_delay_ms = 150;
+    assert_true(enqueue(w, w->q, (struct mail){.to = "x@remote.example"}));
+    assert_true(wait_for(remote_runs, NULL));
+    testdb_pg_exec("queue", "UPDATE q_node SET lease_until = 0; UPDATE q_shard SET owner = 'two', epoch = epoch + 1;"
+                            "INSERT INTO q_node VALUES ('two', (extract(epoch FROM now()) * 1000)::bigint + 700, 0)");
+    /* "two" never lived: its lease ends, and this node takes the shards over, with what it noted before. */
+    assert_true(wait_for(owns, &(struct two){w, w->q, 8}));
+    settle(w, 0);
+    assert_int_equal(count_remote("x@remote.example"), 1);
+    assert_true(metric_get(M_QUEUE_FENCED, NULL) >= 1);
+    assert_int_equal(rows(w), 0);
+}
+
+/* A dead node: its shards come over when its lease is gone, in order, and nothing is lost. */
+static void takeover(struct world_run *w)
+{
+    if (kind != TESTDB_PG)
+        return;
+    world.remote_away = 1000000;
+    for (int i = 0; i < 30; i++)
+        assert_true(enqueue(w, w->q, (struct mail){.to = "x@remote.example"}));
+    queue_free(w->q);
+    testdb_pg_exec("queue", "INSERT INTO q_node VALUES ('dead', (extract(epoch FROM now()) * 1000)::bigint + 500, 0);"
+                            "UPDATE q_shard SET owner = 'dead', epoch = epoch + 1");
+    world.remote_away = 0;
+    int64_t start_ms = clock_mono_ms();
+    w->q = start(w, "three");
+    assert_true(wait_for(owns, &(struct two){w, w->q, 8}));
+    assert_true(clock_mono_ms() - start_ms >= 400); /* not before the lease ended */
+    settle(w, 0);
+    assert_int_equal(count_remote("x@remote.example"), 30);
+    assert_int_equal(metric_get(M_QUEUE_TAKEOVERS, NULL), 8);
+}
+
+#define CASE(fn)                                                                                                           \
+    static void test_##fn(void **state)                                                                                    \
+    {                                                                                                                      \
+        (void)state;                                                                                                       \
+        run(fn);                                                                                                           \
+    }
+CASE(local)
+CASE(refusals)
+CASE(many)
+CASE(same_id)
+CASE(large)
+CASE(bounces)
+CASE(bounce_rules)
+CASE(expansion)
+CASE(deferrals)
+CASE(outages)
+CASE(administration)
+CASE(restart)
+CASE(expiry)
+CASE(delay_notice)
+CASE(fairness)
+CASE(failures)
+CASE(two_nodes)
+CASE(zombie)
+CASE(takeover)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_local),        cmocka_unit_test(test_refusals),  cmocka_unit_test(test_many),
+        cmocka_unit_test(test_same_id),      cmocka_unit_test(test_large),     cmocka_unit_test(test_bounces),
+        cmocka_unit_test(test_bounce_rules), cmocka_unit_test(test_expansion), cmocka_unit_test(test_deferrals),
+        cmocka_unit_test(test_outages),      cmocka_unit_test(test_administration), cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_expiry),       cmocka_unit_test(test_delay_notice),   cmocka_unit_test(test_fairness),
+        cmocka_unit_test(test_failures),     cmocka_unit_test(test_two_nodes), cmocka_unit_test(test_zombie),
+        cmocka_unit_test(test_takeover),
+    };
+    int failed = 0;
+    log_configure(getenv("THURN_TEST_LOG") ? LOG_DEBUG : LOG_ERROR, LOG_LOGFMT);
+    for (kind = 0; kind < TESTDB_KINDS; kind++)
+        if (testdb_have(kind))
+            failed += cmocka_run_group_tests_name(testdb_kind_name(kind), tests, NULL, NULL);
+    return failed;
+}
