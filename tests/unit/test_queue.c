@@ -960,6 +960,10 @@ static bool remote_runs(void *arg)
 }
 /* I2: the node loses its lease while an attempt is under way. It cannot write any more; what the peer accepted is noted for
  * the new owner, who does not send it again. */
+static bool took_over(void *arg)
+{
+    return metric_get(M_QUEUE_TAKEOVERS, NULL) == 8 && owns(arg);
+}
 static void zombie(struct world_run *w)
 {
     if (kind != TESTDB_PG)
@@ -970,7 +974,7 @@ static void zombie(struct world_run *w)
     testdb_pg_exec("queue", "UPDATE q_node SET lease_until = 0; UPDATE q_shard SET owner = 'two', epoch = epoch + 1;"
                             "INSERT INTO q_node VALUES ('two', (extract(epoch FROM now()) * 1000)::bigint + 700, 0)");
     /* "two" never lived: its lease ends, and this node takes the shards over, with what it noted before. */
-    assert_true(wait_for(owns, &(struct two){w, w->q, 8}));
+    assert_true(wait_for(took_over, &(struct two){w, w->q, 8}));
     settle(w, 0);
     assert_int_equal(count_remote("x@remote.example"), 1);
     assert_true(metric_get(M_QUEUE_FENCED, NULL) >= 1);
