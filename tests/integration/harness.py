@@ -36,19 +36,22 @@ def wait_until(condition, what, timeout=30.0):
         time.sleep(0.02)
 
 
+_next_port = 18000 + (os.getpid() * 37) % 12000
+
+
 def free_ports(n):
-    """n TCP ports that nobody listens on, below the ephemeral range so that no outgoing connection takes them."""
+    """n TCP ports that nobody listens on, none given out before, below the ephemeral range so that no outgoing connection takes
+    them."""
+    global _next_port
     found = []
-    base = 18000 + (os.getpid() * 37) % 12000
-    port = base
     while len(found) < n:
-        port = port + 1 if port < 32000 else 18000
+        _next_port = _next_port + 1 if _next_port < 32000 else 18000
         with socket.socket() as s:
             try:
-                s.bind(("127.0.0.1", port))
+                s.bind(("127.0.0.1", _next_port))
             except OSError:
                 continue
-        found.append(port)
+        found.append(_next_port)
     return found
 
 
