@@ -130,7 +130,7 @@ void world_call_init(struct world *w, struct rpc_call *c)
 static const Thurn__ListMailboxesReply *list(struct world *w)
 {
     Thurn__AccountRequest q = THURN__ACCOUNT_REQUEST__INIT;
-    const Thurn__ListMailboxesReply *r;
+    const Thurn__ListMailboxesReply *r = NULL;
     q.account = &w->ref;
     MUST(w, list_mailboxes, &q, &r);
     return r;
@@ -157,7 +157,7 @@ Thurn__Mailbox *world_status(struct world *w, int64_t mailbox_id)
 int64_t world_create(struct world *w, const char *name)
 {
     Thurn__CreateMailboxRequest q = THURN__CREATE_MAILBOX_REQUEST__INIT;
-    const Thurn__MailboxReply *r;
+    const Thurn__MailboxReply *r = NULL;
     char *path[] = {(char *)(uintptr_t)name};
     q.account = &w->ref;
     q.path = path;
@@ -171,7 +171,7 @@ uint32_t world_append(struct world *w, int64_t mailbox_id, const char *text, uin
     Thurn__AppendRequest q = THURN__APPEND_REQUEST__INIT;
     Thurn__AppendItem it = THURN__APPEND_ITEM__INIT, *items[] = {&it};
     Thurn__Body body = THURN__BODY__INIT;
-    const Thurn__AppendReply *r;
+    const Thurn__AppendReply *r = NULL;
     body.content = rpc_bytes(str_c(text));
     it.body = &body;
     it.flags = flags;
@@ -189,7 +189,7 @@ bool world_deliver(struct world *w, const char *text, const char *key, uint32_t 
     Thurn__DeliverRequest q = THURN__DELIVER_REQUEST__INIT;
     Thurn__DeliverRecipient rcpt = THURN__DELIVER_RECIPIENT__INIT, *rcpts[] = {&rcpt};
     Thurn__Body body = THURN__BODY__INIT;
-    const Thurn__DeliverReply *r;
+    const Thurn__DeliverReply *r = NULL;
     char padded[32] = {0};
     body.content = rpc_bytes(str_c(text));
     q.body = &body;
@@ -210,7 +210,7 @@ bool world_deliver(struct world *w, const char *text, const char *key, uint32_t 
 const Thurn__FetchReply *world_fetch(struct world *w, int64_t mailbox_id, bool parsed, bool raw)
 {
     Thurn__FetchRequest q = THURN__FETCH_REQUEST__INIT;
-    const Thurn__FetchReply *r;
+    const Thurn__FetchReply *r = NULL;
     q.account = &w->ref;
     q.mailbox_id = mailbox_id;
     q.with_parsed = parsed;
@@ -356,7 +356,7 @@ void memory_sink_init(struct memory_sink *s)
 const Thurn__BlobRef *world_put(struct world *w, str content)
 {
     Thurn__PutBlobRequest q = THURN__PUT_BLOB_REQUEST__INIT;
-    const Thurn__PutBlobReply *r;
+    const Thurn__PutBlobReply *r = NULL;
     struct memory_source src;
     memory_source_init(&src, content, 60000);
     q.account = &w->ref;
@@ -367,7 +367,7 @@ const Thurn__BlobRef *world_put(struct world *w, str content)
 str world_read(struct world *w, int64_t mailbox_id, uint32_t uid, uint64_t offset, uint64_t length)
 {
     Thurn__ReadBodyRequest q = THURN__READ_BODY_REQUEST__INIT;
-    const Thurn__ReadBodyReply *r;
+    const Thurn__ReadBodyReply *r = NULL;
     struct memory_sink sink;
     memory_sink_init(&sink);
     q.account = &w->ref;

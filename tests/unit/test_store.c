@@ -15,8 +15,8 @@ static const char reply[] = "From: bob@example.org\r\nTo: alice@example.org\r\nS
 static void account_case(struct world *w)
 {
     Thurn__AccountRequest q = THURN__ACCOUNT_REQUEST__INIT;
-    const Thurn__AccountInfo *info;
-    const Thurn__ListMailboxesReply *boxes;
+    const Thurn__AccountInfo *info = NULL;
+    const Thurn__ListMailboxesReply *boxes = NULL;
     q.account = &w->ref;
     MUST(w, get_account, &q, &info);
     assert_int_equal(info->used_messages, 0);
@@ -101,9 +101,9 @@ static void append_many_case(struct world *w)
     enum { N = 150 };
     int64_t inbox = world_mailbox(w, "INBOX");
     Thurn__AppendRequest q = THURN__APPEND_REQUEST__INIT;
-    Thurn__AppendItem it[N], *items[N];
-    Thurn__Body body[N];
-    const Thurn__AppendReply *r, *again;
+    static Thurn__AppendItem it[N], *items[N];
+    static Thurn__Body body[N];
+    const Thurn__AppendReply *r = NULL, *again = NULL;
     char *keywords[] = {(char *)"$Work", (char *)"later"};
     for (int i = 0; i < N; i++) {
         thurn__append_item__init(&it[i]);
@@ -179,10 +179,10 @@ static void deliver_many_case(struct world *w)
 {
     enum { N = 40 };
     Thurn__DeliverRequest q = THURN__DELIVER_REQUEST__INIT;
-    Thurn__DeliverRecipient rcpt[N], *rcpts[N];
-    Thurn__AccountRef refs[N];
+    static Thurn__DeliverRecipient rcpt[N], *rcpts[N];
+    static Thurn__AccountRef refs[N];
     Thurn__Body body = THURN__BODY__INIT;
-    const Thurn__DeliverReply *r;
+    const Thurn__DeliverReply *r = NULL;
     char keys[N][32] = {{0}}, *path[] = {(char *)"Lists", (char *)"Debian"};
     char *keyword[] = {(char *)"$list"};
     body.content = rpc_bytes(str_c(hello));
@@ -256,7 +256,7 @@ static void flags_case(struct world *w)
     int64_t inbox = world_mailbox(w, "INBOX");
     for (int i = 0; i < 5; i++)
         world_append(w, inbox, hello, 0);
-    const Thurn__StoreFlagsReply *r;
+    const Thurn__StoreFlagsReply *r = NULL;
     assert_true(world_flags(w, inbox, 2, 3, THURN__STORE_OP__STORE_ADD, SEEN, "$Junk", &r));
     assert_int_equal(r->n_messages, 2);
     assert_int_equal(r->messages[0]->flags, SEEN);
@@ -297,7 +297,7 @@ static void flags_case(struct world *w)
 static void keyword_limit_case(struct world *w)
 {
     int64_t inbox = world_mailbox(w, "INBOX");
-    const Thurn__StoreFlagsReply *r;
+    const Thurn__StoreFlagsReply *r = NULL;
     char name[32];
     world_append(w, inbox, hello, 0);
     for (int i = 0; i < 100; i++) {
@@ -321,7 +321,7 @@ static void expunge_case(struct world *w)
     for (int i = 0; i < 6; i++)
         world_append(w, inbox, hello, i % 2 ? DELETED : 0);
     Thurn__ExpungeRequest q = THURN__EXPUNGE_REQUEST__INIT;
-    const Thurn__ExpungeReply *r;
+    const Thurn__ExpungeReply *r = NULL;
     q.account = &w->ref;
     q.mailbox_id = inbox;
     q.uids = world_range(w, 1, 4);
@@ -348,12 +348,12 @@ static void expunge_case(struct world *w)
 static void copy_case(struct world *w)
 {
     int64_t inbox = world_mailbox(w, "INBOX"), archive = world_mailbox(w, "Archive");
-    const Thurn__StoreFlagsReply *fr;
+    const Thurn__StoreFlagsReply *fr = NULL;
     for (int i = 0; i < 5; i++)
         world_append(w, inbox, i == 2 ? reply : hello, 0);
     assert_true(world_flags(w, inbox, 3, 3, THURN__STORE_OP__STORE_ADD, SEEN, "$x", &fr));
     Thurn__CopyRequest q = THURN__COPY_REQUEST__INIT;
-    const Thurn__CopyReply *r;
+    const Thurn__CopyReply *r = NULL;
     q.account = &w->ref;
     q.mailbox_id = inbox;
     q.to_mailbox_id = archive;
@@ -399,7 +399,7 @@ static void copy_case(struct world *w)
 static Thurn__MailboxReply *rename_to(struct world *w, int64_t id, const char *a, const char *b)
 {
     Thurn__RenameMailboxRequest q = THURN__RENAME_MAILBOX_REQUEST__INIT;
-    const Thurn__MailboxReply *r;
+    const Thurn__MailboxReply *r = NULL;
     char *path[] = {(char *)(uintptr_t)a, (char *)(uintptr_t)b};
     q.account = &w->ref;
     q.mailbox_id = id;
@@ -413,7 +413,7 @@ static void mailboxes_case(struct world *w)
     Thurn__CreateMailboxRequest q = THURN__CREATE_MAILBOX_REQUEST__INIT;
     Thurn__DeleteMailboxRequest del = THURN__DELETE_MAILBOX_REQUEST__INIT;
     Thurn__SetMailboxRequest set = THURN__SET_MAILBOX_REQUEST__INIT;
-    const Thurn__MailboxReply *r;
+    const Thurn__MailboxReply *r = NULL;
     char *path[] = {(char *)"a", (char *)"b", (char *)"c"};
     q.account = del.account = set.account = &w->ref;
     q.path = path;
@@ -491,7 +491,7 @@ static void rename_inbox_case(struct world *w)
 static const Thurn__SyncReply *sync_since(struct world *w, int64_t mailbox, uint64_t since, uint64_t known)
 {
     Thurn__SyncRequest q = THURN__SYNC_REQUEST__INIT;
-    const Thurn__SyncReply *r;
+    const Thurn__SyncReply *r = NULL;
     q.account = &w->ref;
     q.mailbox_id = mailbox;
     q.since_modseq = since;
@@ -506,7 +506,7 @@ static const Thurn__SyncReply *sync_since(struct world *w, int64_t mailbox, uint
 static void sync_case(struct world *w)
 {
     int64_t inbox = world_mailbox(w, "INBOX"), archive = world_mailbox(w, "Archive");
-    const Thurn__StoreFlagsReply *fr;
+    const Thurn__StoreFlagsReply *fr = NULL;
     for (int i = 0; i < 6; i++)
         world_append(w, inbox, hello, 0);
     uint64_t since = world_status(w, inbox)->highestmodseq;
@@ -542,7 +542,7 @@ static void sync_case(struct world *w)
 static const Thurn__ChangesReply *changes_since(struct world *w, Thurn__ChangeType type, uint64_t since, uint32_t limit)
 {
     Thurn__ChangesRequest q = THURN__CHANGES_REQUEST__INIT;
-    const Thurn__ChangesReply *r;
+    const Thurn__ChangesReply *r = NULL;
     q.account = &w->ref;
     q.type = type;
     q.since_modseq = since;
@@ -559,7 +559,7 @@ static uint64_t modseq_now(struct world *w)
 static void changes_case(struct world *w)
 {
     int64_t inbox = world_mailbox(w, "INBOX"), archive = world_mailbox(w, "Archive");
-    const Thurn__StoreFlagsReply *fr;
+    const Thurn__StoreFlagsReply *fr = NULL;
     uint64_t start = modseq_now(w);
     for (int i = 0; i < 4; i++)
         world_append(w, inbox, i == 3 ? reply : hello, 0);
@@ -623,7 +623,7 @@ static void bulk_case(struct world *w)
 {
     enum { N = 1200 };
     int64_t inbox = world_mailbox(w, "INBOX"), trash = world_mailbox(w, "Trash");
-    const Thurn__StoreFlagsReply *fr;
+    const Thurn__StoreFlagsReply *fr = NULL;
     Thurn__AppendRequest q = THURN__APPEND_REQUEST__INIT;
     static Thurn__AppendItem it[200], *items[200];
     Thurn__Body body = THURN__BODY__INIT;
@@ -647,7 +647,7 @@ static void bulk_case(struct world *w)
     assert_int_equal(world_status(w, inbox)->unseen, 0);
     assert_int_equal(sync_since(w, inbox, since, 0)->n_messages, N);
     Thurn__CopyRequest cq = THURN__COPY_REQUEST__INIT;
-    const Thurn__CopyReply *cr;
+    const Thurn__CopyReply *cr = NULL;
     cq.account = &w->ref;
     cq.mailbox_id = inbox;
     cq.to_mailbox_id = trash;
@@ -665,7 +665,7 @@ static void bulk_case(struct world *w)
     for (int i = 0; i < 2; i++)
         MUST(w, append, &q, NULL);
     Thurn__FetchRequest f = THURN__FETCH_REQUEST__INIT;
-    const Thurn__FetchReply *r;
+    const Thurn__FetchReply *r = NULL;
     f.account = &w->ref;
     f.mailbox_id = inbox;
     f.uids = arena_array(&w->a, Thurn__Range *, 150);
@@ -701,7 +701,7 @@ static void states_case(struct world *w)
     Thurn__StatesRequest q = THURN__STATES_REQUEST__INIT;
     Thurn__AccountRef one = world_account(w, 1), two = world_account(w, 2), none = world_account(w, 3);
     Thurn__AccountRef *refs[] = {&one, &two, &none};
-    const Thurn__StatesReply *r;
+    const Thurn__StatesReply *r = NULL;
     world_append(w, world_mailbox(w, "INBOX"), hello, 0);
     w->ref = two;
     (void)world_mailbox(w, "INBOX");
