@@ -24,6 +24,8 @@ struct fetch_op {
     Thurn__Message **messages;
     size_t n_messages;
     uint64_t next_uid;
+    Thurn__Keyword **names;
+    size_t n_names;
     struct raw_read *reads;
     size_t n_reads;
 };
@@ -112,7 +114,8 @@ static bool fetch_body(struct sql_tx *tx, void *arg, struct err *err)
                            .with = (q->with_parsed ? MSG_WITH_PARSED : 0) | (q->with_raw ? MSG_WITH_BODY : 0),
                            .limit = q->limit ? MIN(q->limit, limit) : limit};
     return messages_read(tx, &mq, &rows, &n, &f->next_uid, err) && op_ready(&f->op, err) &&
-           mailbox_take_one(&box, &m, err) && fill(f, rows, n, err);
+           mailbox_take_one(&box, &m, err) && fill(f, rows, n, err) &&
+           keywords_name(tx, m.account_id, f->messages, f->n_messages, f->arena, &f->names, &f->n_names, err);
 }
 
 /* --- bodies outside the database, some at a time --- */
@@ -189,8 +192,9 @@ bool store_do_fetch(struct store *s, struct rpc_call *c, const Thurn__FetchReque
     r->messages = f.messages;
     r->n_messages = f.n_messages;
     r->next_uid = (uint32_t)f.next_uid;
-    return keywords_name(f.op.shard, q->account->account_id, r->messages, r->n_messages, c->arena, &r->keyword_names,
-                         &r->n_keyword_names, err);
+    r->keyword_names = f.names;
+    r->n_keyword_names = f.n_names;
+    return true;
 }
 
 /* --- ReadBody: one message, streamed --- */

@@ -17,6 +17,8 @@ struct flags_op {
     /* Results of one transaction. */
     Thurn__Message **messages;
     size_t n_messages;
+    Thurn__Keyword **names;
+    size_t n_names;
     struct uidset modified;
     uint64_t next_uid;
 };
@@ -120,7 +122,7 @@ static bool flags_body(struct sql_tx *tx, void *arg, struct err *err)
     for (size_t i = 0; i < n_changed; i++)
         f->messages[i] = message_to_proto(&rows[i], f->arena);
     op_end(tx, &f->op);
-    return true;
+    return keywords_name(tx, m.account_id, f->messages, f->n_messages, f->arena, &f->names, &f->n_names, err);
 }
 
 bool store_do_store_flags(struct store *s, struct rpc_call *c, const Thurn__StoreFlagsRequest *q,
@@ -142,6 +144,7 @@ bool store_do_store_flags(struct store *s, struct rpc_call *c, const Thurn__Stor
     uidset_to_proto(&f.modified, c->arena, &r->modified, &r->n_modified);
     r->modseq = (uint64_t)f.op.account.modseq;
     r->next_uid = (uint32_t)f.next_uid;
-    return keywords_name(f.op.shard, q->account->account_id, r->messages, r->n_messages, c->arena, &r->keyword_names,
-                         &r->n_keyword_names, err);
+    r->keyword_names = f.names;
+    r->n_keyword_names = f.n_names;
+    return true;
 }

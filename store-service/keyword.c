@@ -173,26 +173,7 @@ void kw_to_proto(str kw, struct arena *a, uint32_t **ids, size_t *n)
 
 /* --- names for a reply --- */
 
-struct naming {
-    int64_t account_id;
-    struct arena *arena;
-    struct keywords k;
-};
-
-static bool naming_body(struct sql_tx *tx, void *arg, struct err *err)
-{
-    struct naming *nm = arg;
-    struct sql_result r;
-    keywords_queue_load(tx, &nm->account_id, 1, &r);
-    if (!sql_run(tx, err))
-        return false;
-    nm->k = keywords_take(nm->arena, &r, nm->account_id);
-    for (size_t i = 0; i < nm->k.n; i++)
-        nm->k.v[i].name = arena_str(nm->arena, nm->k.v[i].name);
-    return true;
-}
-
-bool keywords_name(struct shard *sh, int64_t account_id, Thurn__Message *const *messages, size_t n, struct arena *a,
+bool keywords_name(struct sql_tx *tx, int64_t account_id, Thurn__Message *const *messages, size_t n, struct arena *a,
                    Thurn__Keyword ***out, size_t *n_out, struct err *err)
 {
     *out = NULL;
@@ -201,23 +182,25 @@ bool keywords_name(struct shard *sh, int64_t account_id, Thurn__Message *const *
     for (size_t i = 0; i < n; i++) {
         for (size_t k = 0; k < messages[i]->n_keywords; k++) {
             if (!is_used)
-                is_used = arena_array(a, bool, 1 << 16);
+                is_used = arena_array(sql_arena(tx), bool, 1 << 16);
             is_used[messages[i]->keywords[k] & 0xffff] = true;
         }
     }
     if (!is_used)
         return true;
-    struct naming nm = {.account_id = account_id, .arena = a};
-    if (!sql_read(sh->db, naming_body, &nm, err))
+    struct sql_result r;
+    keywords_queue_load(tx, &account_id, 1, &r);
+    if (!sql_run(tx, err))
         return false;
-    *out = arena_array(a, Thurn__Keyword *, nm.k.n);
-    for (size_t i = 0; i < nm.k.n; i++) {
-        if (!is_used[nm.k.v[i].id & 0xffff])
+    *out = arena_array(a, Thurn__Keyword *, r.n_rows);
+    for (size_t i = 0; i < r.n_rows; i++) {
+        uint32_t id = (uint32_t)sql_at(&r, i, 1)->i;
+        if (!is_used[id & 0xffff])
             continue;
         Thurn__Keyword *kw = arena_new(a, Thurn__Keyword);
         thurn__keyword__init(kw);
-        kw->id = nm.k.v[i].id;
-        kw->name = arena_strz(a, nm.k.v[i].name);
+        kw->id = id;
+        kw->name = arena_strz(a, sql_at(&r, i, 2)->s);
         (*out)[(*n_out)++] = kw;
     }
     return true;

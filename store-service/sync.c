@@ -84,7 +84,8 @@ static bool read_messages(struct sql_tx *tx, struct sync_op *s, const struct uid
         s->r->messages[s->r->n_messages++] = message_to_proto(&rows[i], s->arena);
     }
     s->r->next_uid = s->r->n_messages < n ? rows[s->r->n_messages].uid : (uint32_t)next;
-    return true;
+    return keywords_name(tx, q.account_id, s->r->messages, s->r->n_messages, s->arena, &s->r->keyword_names,
+                         &s->r->n_keyword_names, err);
 }
 
 static bool vanished_by_rows(struct sql_tx *tx, struct sync_op *s, const struct mailbox_row *m, struct err *err)
@@ -116,7 +117,7 @@ static bool sync_body(struct sql_tx *tx, void *arg, struct err *err)
     if (!sql_run(tx, err) || !op_ready(&s->op, err) || !mailbox_take_one(&box, &m, err))
         return false;
     s->r->mailbox = mailbox_to_proto(&m, s->arena);
-    s->r->n_vanished = s->r->n_messages = 0;
+    s->r->n_vanished = s->r->n_messages = s->r->n_keyword_names = 0;
     s->r->next_uid = 0;
     int64_t since = (int64_t)MIN(s->q->since_modseq, (uint64_t)INT64_MAX);
     if (since >= m.highestmodseq && since <= s->op.account.modseq)
@@ -148,8 +149,5 @@ bool store_do_sync(struct store *st, struct rpc_call *c, const Thurn__SyncReques
         !uidset_of_proto(c->arena, q->known_uids, q->n_known_uids, UINT32_MAX, true, &known, err))
         return false;
     s.known = &known;
-    if (!op_read(&s.op, sync_body, &s, err))
-        return false;
-    return keywords_name(s.op.shard, q->account->account_id, r->messages, r->n_messages, c->arena, &r->keyword_names,
-                         &r->n_keyword_names, err);
+    return op_read(&s.op, sync_body, &s, err);
 }

@@ -1,5 +1,8 @@
 if(TARGET thurn_store)
   set(world unit/store_world.c)
+  thurn_test(uidset SOURCES unit/test_uidset.c USES thurn_store)
   thurn_test_pg(store SOURCES unit/test_store.c ${world} USES thurn_store)
   thurn_test_pg(store_blob SOURCES unit/test_store_blob.c ${world} USES thurn_store)
+  thurn_test_pg(store_faults SOURCES unit/test_store_faults.c ${world} USES thurn_store)
+  thurn_test_pg(store_search SOURCES unit/test_store_search.c ${world} USES thurn_store)
 endif()
