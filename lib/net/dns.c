@@ -89,9 +89,9 @@ static bool add_server(struct dns *d, str server, struct err *err)
 
 static bool configure(struct dns *d, const struct dns_opts *opts, struct err *err)
 {
-    /* Servers on loopback and names under private zones and .test are the operator's business, not to be filtered here. */
+    /* Servers on loopback, and names under private zones and .test, are the operator's business and not filtered here. */
     if (!option(d, "do-not-query-localhost:", "no", err) || !option(d, "unblock-lan-zones:", "yes", err) ||
-        !option(d, "insecure-lan-zones:", "yes", err) || !option(d, "local-zone:", "test. nodefault", err) ||
+        !option(d, "insecure-lan-zones:", "yes", err) ||
         !option(d, "use-syslog:", "no", err) || !option(d, "verbosity:", "0", err))
         return false;
     bool has_anchor = opts->trust_anchor_file.n > 0;
@@ -113,7 +113,9 @@ static bool configure(struct dns *d, const struct dns_opts *opts, struct err *er
             return err_set(err, ERR_INVALID, "/etc/resolv.conf: %s", ub_strerror(e));
         (void)ub_ctx_hosts(d->ctx, NULL); /* a missing /etc/hosts is no error */
     }
-    return true;
+    /* The last one: it makes the settings above final. The option "local-zone: test. nodefault" is taken but has no effect. */
+    int e = ub_ctx_zone_remove(d->ctx, "test.");
+    return e == 0 || err_set(err, ERR_INTERNAL, "resolver zone test.: %s", ub_strerror(e));
 }
 
 struct dns *dns_new(const struct dns_opts *opts, struct err *err)
