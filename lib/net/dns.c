@@ -113,9 +113,7 @@ static bool configure(struct dns *d, const struct dns_opts *opts, struct err *er
             return err_set(err, ERR_INVALID, "/etc/resolv.conf: %s", ub_strerror(e));
         (void)ub_ctx_hosts(d->ctx, NULL); /* a missing /etc/hosts is no error */
     }
-    /* The last one: it makes the settings above final. The option "local-zone: test. nodefault" is taken but has no effect. */
-    int e = ub_ctx_zone_remove(d->ctx, "test.");
-    return e == 0 || err_set(err, ERR_INTERNAL, "resolver zone test.: %s", ub_strerror(e));
+    return true;
 }
 
 struct dns *dns_new(const struct dns_opts *opts, struct err *err)
@@ -130,6 +128,9 @@ struct dns *dns_new(const struct dns_opts *opts, struct err *err)
     bool ok = configure(d, opts, err);
     if (ok && ub_ctx_async(d->ctx, 1) != 0)
         ok = err_set(err, ERR_INTERNAL, "resolver cannot use threads");
+    /* Only now: it makes all settings final. (The option "local-zone: test. nodefault" is taken but has no effect.) */
+    if (ok && ub_ctx_zone_remove(d->ctx, "test.") != 0)
+        ok = err_set(err, ERR_INTERNAL, "resolver cannot let go of test.");
     if (ok && (fd = ub_fd(d->ctx)) < 0)
         ok = err_set(err, ERR_INTERNAL, "resolver has no descriptor");
     if (!ok) {

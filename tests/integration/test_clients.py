@@ -88,12 +88,15 @@ User bob@example.test
 Pass "{PASSWORD}"
 SSLType None
 AuthMechs LOGIN
+
 IMAPStore r
 Account a
+
 MaildirStore l
 Path {home}/mail/
 Inbox {home}/mail/INBOX
 SubFolders Verbatim
+
 Channel c
 Far :r:
 Near :l:
