@@ -91,7 +91,9 @@ static Thurn__QueuedRecipient *show_rcpt(const struct rcpt *r, struct arena *a)
     out->address = arena_strz(a, r->address);
     out->state = state_of(r);
     out->attempts = r->attempts;
-    out->due_unix = r->due_unix;
+    /* What waits at a site that is left alone is due when that ends. */
+    int64_t wait_ms = r->state == R_READY && r->flow ? r->flow->site->suspended_until_ms - clock_mono_ms() : 0;
+    out->due_unix = wait_ms > 0 ? clock_unix() + wait_ms / 1000 : r->due_unix;
     out->code = r->code;
     out->text = arena_strz(a, str_c(r->text));
     if (r->flow)

@@ -136,7 +136,7 @@ static struct message *dsn_message(struct queue *q, struct message *m, const cha
     uint32_t flags = ascii_only(content.p, content.n) ? 0 : MSG_IS_8BIT;
     if (!ascii_only(m->sender.p, m->sender.n))
         flags |= MSG_IS_UTF8;
-    struct envelope e = {.sender = S(""), .received_from = S("dsn"), .trace = m->trace, .tenant_id = m->tenant_id, .created_unix = clock_unix(),
+    struct envelope e = {.sender = S(""), .received_from = S("dsn"), .prefix = S("Return-Path: <>\r\n"), .trace = m->trace, .tenant_id = m->tenant_id, .created_unix = clock_unix(),
                          .expires_unix = clock_unix() + MIN(DSN_LIFETIME_S, (int64_t)q->opts.lifetime_s), .size = content.n,
                          .priority = 2, .flags = flags, .day = (uint32_t)(clock_unix() / 86400), .body_kind = BODY_INLINE,
                          .rcpts = &to, .n_rcpts = 1};
