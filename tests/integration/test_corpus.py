@@ -47,7 +47,10 @@ def main():
                                 (smtp.docmd("RCPT TO:<ann@example.test>"), 250), (smtp.docmd("DATA"), 354)):
                 assert reply[0] == want, (name, reply)
             smtp.send(b"".join((b"." + line if line.startswith(b".") else line) + b"\r\n" for line in raw.split(b"\r\n")[:-1]) + b".\r\n")
-            reply = smtp.getreply()
+            try:
+                reply = smtp.getreply()
+            except smtplib.SMTPServerDisconnected as e:
+                raise AssertionError(f"{name}: {e}") from None
             assert reply[0] == 250, (name, reply)
             sent.append((name, raw))
         smtp.quit()
