@@ -342,7 +342,7 @@ void address_list_parse(struct arena *a, str value, size_t max, struct address_l
     *out = (struct address_list){0};
     if (max == 0)
         return;
-    struct list_parser p = {.a = a, .c = cur_of(value), .out = out, .max = max, .comment = S("")};
+    struct list_parser p = {.a = a, .c = cur_of(arena_str(a, value)), .out = out, .max = max, .comment = S("")};
     struct token tokens[TOKENS_MAX];
     p.tokens = tokens;
     while (p.c.p < p.c.end && !out->is_cut)
