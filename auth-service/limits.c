@@ -61,9 +61,9 @@ void limits_free(struct limits *l)
         free(row);
     }
     map_done(&l->table);
-    l->main->free(l->main_ctx);
+    l->main->done(l->main_ctx);
     if (l->fallback)
-        l->fallback->free(l->fallback_ctx);
+        l->fallback->done(l->fallback_ctx);
     free(l);
 }
 

@@ -39,7 +39,7 @@ struct limits_backend {
     /* A holder's whole share of each item; a share that is not renewed within ttl_ms is free again. */
     FIBER bool (*lease)(void *ctx, str holder, struct lease_item *items, size_t n, int64_t ttl_ms, bool is_renewal,
                         struct arena *a, struct err *err);
-    void (*free)(void *ctx);
+    void (*done)(void *ctx);
 };
 /* backend/local.c, backend/redis.c */
 extern const struct limits_backend limits_local, limits_redis;

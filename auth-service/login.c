@@ -71,7 +71,7 @@ static str ip_limit_key(ProtobufCBinaryData ip, struct arena *a)
     return arena_str(a, net_addr_limit_key(&addr, text));
 }
 
-static bool penalty_look(struct attempt *t, struct err *err)
+FIBER static bool penalty_look(struct attempt *t, struct err *err)
 {
     const struct limits_take takes[2] = {{AUTH_LIMIT_FAILURES_IP, t->ip_key, 0}, {AUTH_LIMIT_FAILURES_ACCOUNT, t->account_key, 0}};
     return limits_take(t->auth->limits, takes, 2, &t->verdict, err);

@@ -142,4 +142,4 @@ FIBER static bool local_lease(void *ctx, str holder, struct lease_item *items, s
 }
 
 const struct limits_backend limits_local = {
-    .name = "local", .take = local_take, .reset = local_reset, .lease = local_lease, .free = local_free};
+    .name = "local", .take = local_take, .reset = local_reset, .lease = local_lease, .done = local_free};

@@ -127,4 +127,4 @@ FIBER static bool redis_lease(void *ctx, str holder, struct lease_item *items, s
 }
 
 const struct limits_backend limits_redis = {
-    .name = "redis", .take = redis_take, .reset = redis_reset, .lease = redis_lease, .free = redis_backend_free};
+    .name = "redis", .take = redis_take, .reset = redis_reset, .lease = redis_lease, .done = redis_backend_free};

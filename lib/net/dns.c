@@ -5,6 +5,8 @@
  */
 #include "net/dns.h"
 
+#include <unistd.h>
+
 #include <arpa/inet.h>
 #include <unbound.h>
 #include <uv.h>
@@ -98,11 +100,9 @@ static bool configure(struct dns *d, const struct dns_opts *opts, struct err *er
     if (!option(d, "module-config:", has_anchor ? "validator iterator" : "iterator", err))
         return false;
     if (has_anchor) {
-        char *path = str_dup(opts->trust_anchor_file);
-        int e = ub_ctx_add_ta_file(d->ctx, path);
-        free(path);
-        if (e != 0)
-            return err_set(err, ERR_INVALID, "trust anchor file '%.*s': %s", STR_ARG(opts->trust_anchor_file), ub_strerror(e));
+        CLEANUP(xfree_char) char *path = str_dup(opts->trust_anchor_file);
+        if (access(path, R_OK) != 0 || ub_ctx_add_ta_file(d->ctx, path) != 0)
+            return err_set(err, ERR_INVALID, "trust anchor file '%s' cannot be read", path);
     }
     for (size_t i = 0; i < opts->n_servers; i++)
         if (!add_server(d, opts->servers[i], err))
@@ -124,6 +124,7 @@ struct dns *dns_new(const struct dns_opts *opts, struct err *err)
     d->ctx = ub_ctx_create();
     if (!d->ctx)
         panic("out of memory");
+    (void)ub_ctx_debugout(d->ctx, NULL); /* its own log is off; what matters comes back as errors */
     int fd = -1;
     bool ok = configure(d, opts, err);
     if (ok && ub_ctx_async(d->ctx, 1) != 0)

@@ -1,3 +1,7 @@
 thurn_test(http_parse SOURCES unit/test_http_parse.c USES thurn_net)
 thurn_test(sigv4 SOURCES unit/test_sigv4.c USES thurn_net)
 thurn_test(http_client SOURCES unit/test_http_client.c USES thurn_net LIBS Threads::Threads)
+thurn_test(dns SOURCES unit/test_dns.c unit/dns_peer.c USES thurn_net LIBS Threads::Threads)
+target_include_directories(test_dns PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+thurn_test(http_server SOURCES unit/test_http_server.c USES thurn_net)
+target_include_directories(test_http_server PRIVATE ${CMAKE_SOURCE_DIR}/tests)

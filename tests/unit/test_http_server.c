@@ -1,0 +1,270 @@
+#include "net/http_server.h"
+
+#include "unit/test.h"
+
+#include "base/clock.h"
+#include "fiber/fiber.h"
+
+static struct http_server *server;
+static struct listener *listener;
+static unsigned calls;
+
+/* --- routes --- */
+
+static void hello(void *arg, struct http_req *req)
+{
+    assert_string_equal(arg, "arg");
+    calls++;
+    http_reply_header(req, S("X-Extra"), S("a\r\nInjected: b"));
+    http_reply(req, 200, "text/plain", S("hello"));
+}
+static void echo(void *arg, struct http_req *req)
+{
+    (void)arg;
+    BUF(b, 1 << 20);
+    buf_printf(&b, "%.*s %.*s a=%.*s len=%zu ", STR_ARG(req->method), STR_ARG(req->path), STR_ARG(http_req_param(req, S("a"))), req->body.n);
+    buf_add(&b, req->body);
+    http_reply(req, 200, "text/plain", buf_str(&b));
+}
+static void count(void *arg, struct http_req *req)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    size_t n = 0;
+    for (str piece;;) {
+        if (!http_read_body(req, &piece, &err)) {
+            http_reply_err(req, &err);
+            return;
+        }
+        if (!piece.n)
+            break;
+        n += piece.n;
+    }
+    char text[32];
+    (void)snprintf(text, sizeof(text), "%zu", n);
+    http_reply(req, 200, "text/plain", str_c(text));
+}
+static void ignore_body(void *arg, struct http_req *req)
+{
+    (void)arg;
+    http_reply(req, 200, NULL, S("ignored"));
+}
+static void stream_out(void *arg, struct http_req *req)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    assert_true(http_reply_begin(req, 200, "text/plain", &err));
+    for (int i = 0; i < 3; i++) {
+        assert_true(http_reply_piece(req, S("piece "), &err));
+        assert_true(http_reply_piece(req, S(""), &err));
+    }
+    if (http_req_param(req, S("abort")).n)
+        http_reply_abort(req);
+}
+static void fails(void *arg, struct http_req *req)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    err_set(&err, ERR_NOT_FOUND, "no \"such\" thing");
+    http_reply_err(req, &err);
+}
+static void silent(void *arg, struct http_req *req)
+{
+    (void)arg, (void)req;
+}
+static void slow(void *arg, struct http_req *req)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    IGNORE(fiber_sleep_ms(10000, &err));
+    http_reply_err(req, &err);
+}
+
+static const struct http_route routes[] = {
+    {"GET", "/hello", hello, 0, false},     {"POST", "/echo/*", echo, 1000, false}, {"PUT", "/echo/*", echo, 1000, false},
+    {"POST", "/count", count, 0, true},     {"POST", "/ignore", ignore_body, 0, true}, {"GET", "/stream", stream_out, 0, false},
+    {"GET", "/fails", fails, 0, false},     {"GET", "/silent", silent, 0, false},   {"GET", "/slow", slow, 0, false},
+};
+
+/* --- a client that says exactly what it is told --- */
+
+static struct stream *dial(void)
+{
+    struct err err = ERR_INIT;
+    struct stream *s = stream_connect(listener_addr(listener), NULL, NULL, &err);
+    if (!s)
+        fail_msg("%s", err.msg);
+    return s;
+}
+static void say(struct stream *s, str text)
+{
+    struct err err = ERR_INIT;
+    assert_true(stream_write(s, text, &err) && stream_flush(s, &err));
+}
+/* Everything until the peer closes. */
+static str hear_all(struct stream *s, struct arena *a)
+{
+    BUF(b, 1 << 20);
+    struct err err = ERR_INIT;
+    for (str piece; stream_read_some(s, 65536, &piece, &err); buf_add(&b, piece))
+        continue;
+    return arena_str(a, buf_str(&b));
+}
+static const char *exchange(struct arena *a, const char *text)
+{
+    CLEANUP(stream_close) struct stream *s = dial();
+    say(s, str_c(text));
+    return hear_all(s, a).p;
+}
+static void expect(const char *text, const char *status, const char *body)
+{
+    ARENA(a, 1 << 22);
+    const char *got = exchange(&a, text);
+    if (strncmp(got, status, strlen(status)) != 0 || (body && !strstr(got, body)))
+        fail_msg("%s\n---\n%s", text, got);
+}
+#define CLOSE "Host: a\r\nConnection: close\r\n"
+
+static void answers(void *arg)
+{
+    (void)arg;
+    expect("GET /hello HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 200 OK\r\n", "X-Extra: a  Injected: b\r\n\r\nhello");
+    expect("HEAD /hello HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 200 OK\r\n", "Content-Length: 5\r\n");
+    expect("GET /hello HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\n", "Connection: close\r\n");
+    expect("POST /echo/x%20y?a=1%262 HTTP/1.1\r\n" CLOSE "Content-Length: 4\r\n\r\nbody", "HTTP/1.1 200", "POST /echo/x y a=1&2 len=4 body");
+    expect("POST /echo/c HTTP/1.1\r\n" CLOSE "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: r\r\n\r\n", "HTTP/1.1 200",
+           "len=5 abcde");
+    expect("GET /stream HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 200", "6\r\npiece \r\n6\r\npiece \r\n6\r\npiece \r\n0\r\n\r\n");
+    expect("GET /stream HTTP/1.0\r\n\r\n", "HTTP/1.1 200", "\r\n\r\npiece piece piece ");
+    expect("GET /fails HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 404", "{\"error\":\"not_found\",\"message\":\"no \\\"such\\\" thing\"}");
+    expect("GET /silent HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 500", NULL);
+    expect("GET /none HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 404", NULL);
+    expect("DELETE /echo/x HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 405", "Allow: POST, PUT\r\n");
+    expect("POST /hello HTTP/1.1\r\n" CLOSE "Content-Length: 1\r\n\r\nx", "HTTP/1.1 405", NULL);
+}
+
+static void refusals(void *arg)
+{
+    (void)arg;
+    expect("GET /hello HTTP/1.1\r\n\r\n", "HTTP/1.1 400", "Connection: close");
+    expect("GET /../hello HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400", NULL);
+    expect("POST /echo/x HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n", "HTTP/1.1 413", NULL);
+    expect("POST /echo/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n", "HTTP/1.1 ", NULL);
+    expect("POST /echo/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "HTTP/1.1 400", NULL);
+    expect("POST /echo/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc", "HTTP/1.1 400", NULL);
+    expect("GET /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 400", NULL);
+    /* A second request hidden in what the first calls its body must not be seen. */
+    calls = 0;
+    expect("POST /echo/x HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\n\r\nGET /hello HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 413", NULL);
+    expect("garbage\r\n\r\nGET /hello HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400", NULL);
+    assert_int_equal(calls, 0);
+    ARENA(a, 1 << 22);
+    assert_null(strstr(exchange(&a, "GET /stream?abort=1 HTTP/1.1\r\n" CLOSE "\r\n"), "0\r\n\r\n")); /* not to be taken for whole */
+}
+
+/* Pipelined requests, in pieces of every size, over one connection. */
+static void pipelines(void *arg)
+{
+    (void)arg;
+    static const char text[] = "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
+                               "POST /echo/x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+                               "POST /count HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n"
+                               "POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nrest"
+                               "GET /hello HTTP/1.1\r\n" CLOSE "\r\n";
+    struct err err = ERR_INIT;
+    for (size_t step = 1; step < sizeof(text); step = step * 2 + 1) {
+        ARENA(a, 1 << 22);
+        CLEANUP(stream_close) struct stream *s = dial();
+        for (size_t at = 0; at < sizeof(text) - 1; at += step) {
+            say(s, str_slice(str_n(text, sizeof(text) - 1), at, at + step));
+            assert_true(fiber_yield(&err));
+        }
+        str all = hear_all(s, &a);
+        size_t n = 0;
+        for (const char *p = all.p; (p = strstr(p, "HTTP/1.1 200 OK")); p++)
+            n++;
+        assert_int_equal(n, 5);
+        assert_true(strstr(all.p, "len=3 abc") && strstr(all.p, "\r\n\r\n5HTTP/1.1") && strstr(all.p, "ignored"));
+    }
+}
+
+static void expect_continue(void *arg)
+{
+    (void)arg;
+    ARENA(a, 1 << 20);
+    struct err err = ERR_INIT;
+    CLEANUP(stream_close) struct stream *s = dial();
+    str line;
+    say(s, S("POST /count HTTP/1.1\r\n" CLOSE "Expect: 100-continue\r\nContent-Length: 3\r\n\r\n"));
+    assert_true(stream_read_line(s, 100, true, &line, &err));
+    assert_true(str_eq(line, S("HTTP/1.1 100 Continue")));
+    assert_true(stream_read_line(s, 100, true, &line, &err) && line.n == 0);
+    say(s, S("abc"));
+    assert_true(str_ends(hear_all(s, &a), S("\r\n\r\n3")));
+}
+
+static void times(void *arg)
+{
+    (void)arg;
+    expect("GET /hel", "HTTP/1.1 408", NULL); /* half a head */
+    expect("POST /echo/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab", "HTTP/1.1 408", NULL);
+    expect("GET /slow HTTP/1.1\r\n" CLOSE "\r\n", "", NULL);
+    ARENA(a, 1 << 20);
+    CLEANUP(stream_close) struct stream *s = dial(); /* says nothing at all */
+    assert_int_equal(hear_all(s, &a).n, 0);
+}
+
+/* A connection that is idle when the server goes is closed, one that is served is finished. */
+static void stopping(void *arg)
+{
+    (void)arg;
+    ARENA(a, 1 << 20);
+    struct err err = ERR_INIT;
+    CLEANUP(stream_close) struct stream *idle = dial();
+    CLEANUP(stream_close) struct stream *busy = dial();
+    str line;
+    say(busy, S("POST /count HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"));
+    assert_true(stream_read_line(busy, 100, true, &line, &err)); /* it is in the handler */
+    http_server_free(TAKE(server));
+    assert_int_equal(hear_all(idle, &a).n, 0);
+    say(busy, S("abc"));
+    str rest = hear_all(busy, &a);
+    assert_true(strstr(rest.p, "Connection: close\r\n") && str_ends(rest, S("\r\n\r\n3")));
+}
+
+static void run_case(void *fn)
+{
+    struct err err = ERR_INIT;
+    server = http_server_new(&(struct http_server_opts){.routes = routes, .n_routes = ARRAY_LEN(routes), .arg = (void *)(uintptr_t) "arg",
+                                                        .request_timeout_ms = 300, .idle_timeout_ms = 200});
+    struct listener_opts opts = {.name = "test", .inherited_fd = -1, .max_connections = 100, .accept = http_server_accept, .arg = server};
+    assert_true(net_addr_parse(S("127.0.0.1:0"), &opts.addr, &err));
+    listener = listener_start(&opts, &err);
+    if (!listener)
+        fail_msg("%s", err.msg);
+    ((fiber_fn)fn)(NULL);
+    listener_stop(listener);
+    listener_free(listener);
+    http_server_free(server);
+}
+
+#define CASE(name)                                                                                 \
+    static void test_##name(void **state)                                                          \
+    {                                                                                              \
+        (void)state;                                                                               \
+        assert_true(fiber_main(run_case, (void *)name));                                           \
+    }
+CASE(answers)
+CASE(refusals)
+CASE(pipelines)
+CASE(expect_continue)
+CASE(times)
+CASE(stopping)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_answers),   cmocka_unit_test(test_refusals),
+                                       cmocka_unit_test(test_pipelines), cmocka_unit_test(test_expect_continue),
+                                       cmocka_unit_test(test_times),     cmocka_unit_test(test_stopping)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
