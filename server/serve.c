@@ -97,12 +97,27 @@ static bool start(struct serve *s, struct err *err)
     return true;
 }
 
+/* Give everything back, in the order of dependence. Copes with what was never made. */
+static void tear_down(struct serve *s)
+{
+    workers_stop(s->workers);
+    s->workers = NULL;
+    listener_free(s->control);
+    frontends_close(&s->frontends);
+    if (s->http)
+        http_server_free(s->http);
+    node_close(&s->node);
+    for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+        uv_close((uv_handle_t *)&signals[i], NULL);
+}
+
 static void start_fiber(void *arg)
 {
     struct serve *s = arg;
     struct err err = ERR_INIT;
     if (!start(s, &err)) {
         s->status = verb_fail(&err);
+        tear_down(s);
         fiber_runtime_stop();
         return;
     }
@@ -119,6 +134,7 @@ static void stop_fiber(void *arg)
     s->workers = NULL;
     frontends_drain(&s->frontends);
     node_drain(&s->node);
+    tear_down(s);
     log_info("server.stopped", KV_I64("ms", clock_mono_ms() - from));
     fiber_runtime_stop();
 }
@@ -147,10 +163,8 @@ static void on_signal(uv_signal_t *handle, int signum)
             log_error("server.reload", KV_ERR(&err));
         return;
     }
-    if (s->is_draining || !s->is_ready) { /* asked twice, or not yet up: at once */
-        fiber_runtime_stop();
-        return;
-    }
+    if (s->is_draining || !s->is_ready) /* asked twice, or not yet up: at once. What was acknowledged is durable. */
+        _exit(s->status);
     s->is_draining = true;
     if (!fiber_spawn("server.stop", stop_fiber, s, clock_mono_ms() + config_int(&s->config, CFG_DRAIN_TIMEOUT), &err))
         fiber_runtime_stop();
@@ -201,8 +215,7 @@ int serve_run(struct options *o)
     if (!fiber_spawn("server.start", start_fiber, s, FIBER_NO_DEADLINE, &err))
         return verb_fail(&err);
     fiber_runtime_run();
-    /* What is still open is given back by the end of the process: everything acknowledged is durable by now, and a
-     * process that is told to go should go. */
+    config_done(&s->config);
     return s->status;
 }
 

@@ -16,7 +16,9 @@ def thurn(*args):
 def fails(args, status, *words):
     code, out, err = thurn(*args)
     assert code == status, (args, code, out, err)
-    assert len(err.strip().splitlines()) == 1, (args, err)
+    complaints = [line for line in err.splitlines() if line.startswith("thurn: ")]
+    assert len(complaints) == 1, (args, err)
+    err = complaints[0]
     for w in words:
         assert w in err, (args, w, err)
 
