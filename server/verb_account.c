@@ -222,7 +222,9 @@ static int add(struct options *o, struct arena *a)
         return verb_fail(&err);
     if (file)
         return options_finish(o, 1, 1, USAGE, &err) ? import(o, file) : verb_fail(&err);
-    if (!take_password(o, a, !hash, &password, &err) || !options_finish(o, 2, 2, USAGE, &err))
+    if (o->n_args < 2 ? !options_finish(o, 2, 2, USAGE, &err) : !take_password(o, a, !hash, &password, &err))
+        return verb_fail(&err);
+    if (!options_finish(o, 2, 2, USAGE, &err))
         return verb_fail(&err);
     json_t *body = json_pack("{s:s, s:s, s:b}", "address", o->args[1], hash ? "password_hash" : "password",
                              hash ? hash : password, "is_admin", (int)is_admin);

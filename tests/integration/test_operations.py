@@ -135,6 +135,7 @@ def test_reload_and_stop():
             except OSError:
                 bye = b""
             assert b"* BYE" in bye, bye
+            certificate("two.test")
             server.front.start()
             with imaplib.IMAP4(*server.address("imap")) as c:
                 c.login("ann@example.test", PASSWORD)
