@@ -1,0 +1,183 @@
+#include "frontend/common/resolver.h"
+
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "proto/auth_calls.h"
+
+#define LOCAL_MS 5000u
+#define OTHER_MS 1000u
+#define STALE_MS 600000u
+#define FULL_MS 30000u
+#define ENTRIES_MAX 20000u
+#define TARGETS_PER_ENTRY 10u
+#define CALL_ARENA_MAX ((size_t)4 << 20)
+
+struct resolver {
+    ProtobufCService *auth;
+    struct resolver_opts opts;
+    struct map entries; /* address → struct resolved, one reference each */
+    struct list used;   /* least recently used first */
+    size_t weight;
+};
+
+struct resolver *resolver_new(ProtobufCService *auth, const struct resolver_opts *opts)
+{
+    struct resolver *r = xnew(struct resolver);
+    r->auth = auth;
+    if (opts)
+        r->opts = *opts;
+    struct resolver_opts *o = &r->opts;
+    o->local_ms = o->local_ms ? o->local_ms : LOCAL_MS;
+    o->other_ms = o->other_ms ? o->other_ms : OTHER_MS;
+    o->stale_ms = o->stale_ms ? o->stale_ms : STALE_MS;
+    o->full_ms = o->full_ms ? o->full_ms : FULL_MS;
+    o->entries_max = o->entries_max ? o->entries_max : ENTRIES_MAX;
+    map_init(&r->entries);
+    list_init(&r->used);
+    return r;
+}
+
+struct resolved *resolved_ref(struct resolved *a)
+{
+    a->refs++;
+    return a;
+}
+
+void resolved_unref(struct resolved *a)
+{
+    if (!a || --a->refs)
+        return;
+    thurn__resolution__free_unpacked(a->answer, NULL);
+    free(a->address);
+    free(a);
+}
+
+static void drop(struct resolver *r, struct resolved *a)
+{
+    (void)map_remove(&r->entries, str_c(a->address));
+    list_remove(&a->used);
+    r->weight -= a->weight;
+    resolved_unref(a);
+}
+
+void resolver_free(struct resolver *r)
+{
+    if (!r)
+        return;
+    LIST_EACH(&r->used, n)
+        drop(r, LIST_ITEM(n, struct resolved, used));
+    map_done(&r->entries);
+    free(r);
+}
+
+void resolver_forget(struct resolver *r, str address)
+{
+    struct resolved *a = map_get(&r->entries, address);
+    if (a)
+        drop(r, a);
+}
+
+void resolver_mark_full(struct resolver *r, str address)
+{
+    struct resolved *a = map_get(&r->entries, address);
+    if (!a || a->answer->n_targets != 1)
+        return;
+    a->is_full = true;
+    a->full_until_ms = clock_mono_ms() + r->opts.full_ms;
+}
+
+size_t resolver_count(const struct resolver *r)
+{
+    return r->entries.n;
+}
+
+/* A copy of its own: what a call returns lives in the call's arena. */
+static Thurn__Resolution *copy(const Thurn__Resolution *m)
+{
+    size_t n = thurn__resolution__get_packed_size(m);
+    uint8_t *packed = xmalloc(n + 1);
+    (void)thurn__resolution__pack(m, packed);
+    Thurn__Resolution *out = thurn__resolution__unpack(NULL, n, packed);
+    free(packed);
+    if (!out)
+        panic("a packed resolution does not unpack");
+    return out;
+}
+
+static struct resolved *remember(struct resolver *r, str address, const Thurn__Resolution *answer)
+{
+    struct resolved *old = map_get(&r->entries, address), *a = xnew(struct resolved);
+    bool is_local = answer->kind == THURN__RECIPIENT_KIND__RECIPIENT_LOCAL;
+    int64_t now = clock_mono_ms();
+    a->refs = 1;
+    a->answer = copy(answer);
+    a->address = str_dup(address);
+    a->weight = 1 + answer->n_targets;
+    a->fresh_until_ms = now + (is_local ? r->opts.local_ms : r->opts.other_ms);
+    a->stale_until_ms = is_local ? now + r->opts.stale_ms : a->fresh_until_ms;
+    if (old) {
+        a->is_full = old->is_full && a->answer->n_targets == 1;
+        a->full_until_ms = old->full_until_ms;
+        drop(r, old);
+    }
+    while (!list_empty(&r->used) && (r->entries.n >= r->opts.entries_max ||
+                                     r->weight + a->weight > (size_t)r->opts.entries_max * TARGETS_PER_ENTRY))
+        drop(r, LIST_ITEM(list_first(&r->used), struct resolved, used));
+    (void)map_put(&r->entries, address, a);
+    list_push(&r->used, &a->used);
+    r->weight += a->weight;
+    return a;
+}
+
+static bool ask(struct resolver *r, str address, struct resolved **out, struct err *err)
+{
+    ARENA(a, CALL_ARENA_MAX);
+    struct rpc_call call;
+    Thurn__ResolveRequest q = THURN__RESOLVE_REQUEST__INIT;
+    const Thurn__ResolveReply *reply;
+    char *addresses[] = {arena_strz(&a, address)};
+    rpc_call_init(&call, &a);
+    call.principal.rights = RPC_RIGHT_SYSTEM;
+    q.n_addresses = 1;
+    q.addresses = addresses;
+    if (!auth_resolve(&call, r->auth, &q, &reply)) {
+        *err = call.err;
+        return false;
+    }
+    if (reply->n_resolutions != 1)
+        return err_set(err, ERR_INTERNAL, "auth answered %zu resolutions for one address", reply->n_resolutions);
+    *out = resolved_ref(remember(r, address, reply->resolutions[0]));
+    return true;
+}
+
+static struct resolved *use(struct resolver *r, struct resolved *a)
+{
+    list_remove(&a->used);
+    list_push(&r->used, &a->used);
+    if (a->is_full && clock_mono_ms() >= a->full_until_ms)
+        a->is_full = false;
+    return resolved_ref(a);
+}
+
+bool resolver_get(struct resolver *r, str address, struct resolved **out, struct err *err)
+{
+    struct resolved *a = map_get(&r->entries, address);
+    if (a && clock_mono_ms() < a->fresh_until_ms) {
+        metric_inc_label(M_RESOLVER_LOOKUPS, "cached");
+        *out = use(r, a);
+        return true;
+    }
+    if (ask(r, address, out, err)) {
+        metric_inc_label(M_RESOLVER_LOOKUPS, "asked");
+        return true;
+    }
+    a = map_get(&r->entries, address); /* again: the call suspended */
+    if (!err_is_temporary(err) || !a || clock_mono_ms() >= a->stale_until_ms) {
+        metric_inc_label(M_RESOLVER_LOOKUPS, "failed");
+        return false;
+    }
+    metric_inc_label(M_RESOLVER_LOOKUPS, "stale");
+    err_clear(err);
+    *out = use(r, a);
+    return true;
+}

@@ -1,0 +1,51 @@
+/*
+ * resolver.h: who is behind an address, asked of the auth service and remembered for a few seconds.
+ *
+ * Answers that say "local" live a little longer than those that do not, so that an account that was just added gets mail at
+ * once. When the directory is away, what was local a while ago still is; what is not known is an error (never "unknown
+ * user"). The cache is bounded in entries and in targets; the least recently used go.
+ *
+ * A mailbox that was found full is remembered as full, so that the next RCPT for it can be refused without asking.
+ */
+#ifndef FRONTEND_COMMON_RESOLVER_H
+#define FRONTEND_COMMON_RESOLVER_H
+
+#include "base/list.h"
+#include "base/map.h"
+#include "proto/auth.pb-c.h"
+#include "rpc/call.h"
+
+struct resolver_opts {
+    unsigned local_ms;    /* life of an answer RECIPIENT_LOCAL; default 5000 */
+    unsigned other_ms;    /* of all others; default 1000 */
+    unsigned stale_ms;    /* how long a local answer serves while auth is away; default 600000 */
+    unsigned full_ms;     /* how long a full mailbox is taken to be full; default 30000 */
+    unsigned entries_max; /* default 20000; the targets of all entries are at most ten times as many */
+};
+/* One answer; shared and constant. Hold it with a reference. */
+struct resolved {
+    unsigned refs;
+    Thurn__Resolution *answer;
+    bool is_full; /* of the only target, when there is one account behind the address */
+    int64_t fresh_until_ms, stale_until_ms, full_until_ms;
+    size_t weight;
+    struct list_node used;
+    char *address;
+};
+struct resolver;
+
+/* auth is borrowed. opts may be NULL. */
+struct resolver *resolver_new(ProtobufCService *auth, const struct resolver_opts *opts);
+void resolver_free(struct resolver *r); /* answers that are still held live on */
+/*
+ * Ask about one address (normalized: A-label domain). *out is a reference for the caller. One call to auth when the answer
+ * is not in the cache. Errors: what auth says; UNAVAILABLE when it is away.
+ */
+FIBER bool resolver_get(struct resolver *r, str address, struct resolved **out, struct err *err) WARN_UNUSED;
+struct resolved *resolved_ref(struct resolved *a);
+void resolved_unref(struct resolved *a); /* NULL is allowed */
+void resolver_forget(struct resolver *r, str address);
+void resolver_mark_full(struct resolver *r, str address);
+size_t resolver_count(const struct resolver *r);
+
+#endif
