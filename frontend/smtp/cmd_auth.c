@@ -1,0 +1,143 @@
+/*
+ * cmd_auth.c: AUTH PLAIN (RFC 4616) and LOGIN, RFC 4954.
+ */
+#include "frontend/smtp/session.h"
+#include "proto/auth_calls.h"
+
+#define AUTH_TIMEOUT_MS 60000 /* for the whole exchange: an answer from auth may be late on purpose */
+
+/* What the client sent, wiped at the end of its scope. */
+struct secret {
+    struct buf b;
+};
+static void secret_done(struct secret *x)
+{
+    if (x->b.p)
+        explicit_bzero(x->b.p, x->b.size);
+    buf_done(&x->b);
+}
+#define SECRET(name)                                                                               \
+    __attribute__((cleanup(secret_done))) struct secret name;                                      \
+    buf_init(&name.b, SASL_LINE_MAX)
+
+/* Base64 from the wire; "=" stands for nothing (RFC 4954 4). False: answered. */
+static bool decode(struct smtp_session *s, str base64, struct secret *out)
+{
+    if (str_eq(base64, S("*"))) {
+        smtp_mistake(s, SMTP_AUTH_CANCELLED);
+        return false;
+    }
+    if (str_eq(base64, S("=")))
+        return true;
+    /* Room first, so that nothing of it is left behind in memory that was outgrown. */
+    if (buf_reserve(&out->b, base64.n) && buf_add_unbase64(&out->b, base64))
+        return true;
+    smtp_mistake(s, SMTP_BASE64);
+    return false;
+}
+
+static bool ask(struct smtp_session *s, enum smtp_reply prompt, struct secret *out)
+{
+    str line;
+    struct err err = ERR_INIT;
+    smtp_say(s, prompt);
+    if (s->close)
+        return false;
+    if (!stream_flush(s->stream, &err)) {
+        smtp_lost(s, &err);
+        return false;
+    }
+    return smtp_read_line(s, SASL_LINE_MAX, &line) && decode(s, line, out);
+}
+
+static void succeeded(struct smtp_session *s, const Thurn__AuthenticateReply *r)
+{
+    s->login = (struct smtp_login){.account_id = r->account ? r->account->account_id : 0,
+                                   .tenant_id = r->account ? r->account->tenant_id : 0,
+                                   .address = xstrdup(r->address),
+                                   .may_send = r->state == THURN__ACCOUNT_STATE__ACCOUNT_ACTIVE};
+    fiber_context()->account = str_c(s->login.address);
+    metric_inc_label(M_SMTP_AUTH, "ok");
+    smtp_say(s, SMTP_AUTH_OK);
+}
+
+static void failed(struct smtp_session *s, const struct err *err)
+{
+    bool is_wrong = err->kind == ERR_DENIED || err->kind == ERR_NOT_FOUND || err->kind == ERR_INVALID;
+    metric_inc_label(M_SMTP_AUTH, is_wrong ? "denied" : "failed");
+    log_info("smtp.auth", KV_ERR(err));
+    if (!is_wrong) {
+        smtp_mistake(s, SMTP_AUTH_LATER);
+    } else if (++s->auth_failures >= smtp_limits(s)->auth_failures_max) {
+        metric_inc_label(M_SMTP_REFUSED, "auth_failures");
+        smtp_say_last(s, SMTP_AUTH_TOO_MANY, SMTP_CLOSE_AUTH);
+    } else {
+        smtp_mistake(s, SMTP_AUTH_FAILED);
+    }
+}
+
+static void log_in(struct smtp_session *s, str login, str password)
+{
+    ARENA(a, 256 * 1024);
+    struct rpc_call call;
+    char peer[NET_ADDR_TEXT_MAX];
+    Thurn__AuthenticateRequest q = THURN__AUTHENTICATE_REQUEST__INIT;
+    const Thurn__AuthenticateReply *reply;
+    if (memchr(login.p, 0, login.n) || !utf8_valid(login.p, login.n) || !password.n || !login.n) {
+        struct err err = ERR_INIT;
+        (void)err_set(&err, ERR_DENIED, "not a login and password");
+        failed(s, &err);
+        return;
+    }
+    smtp_call_init(s, &call, &a);
+    q.login = arena_strz(&a, login);
+    q.password = rpc_bytes(password);
+    q.peer_ip = rpc_bytes(net_ip_format(stream_peer(s->stream), peer));
+    q.service = (char *)(uintptr_t)"smtp";
+    q.session = arena_strz(&a, arena_printf(&a, "%016llx", (unsigned long long)s->id));
+    if (auth_authenticate(&call, s->server->opts.auth, &q, &reply))
+        succeeded(s, reply);
+    else
+        failed(s, &call.err);
+}
+
+static void plain(struct smtp_session *s, str initial)
+{
+    SECRET(message);
+    struct sasl_plain m;
+    if (!(initial.n ? decode(s, initial, &message) : ask(s, SMTP_AUTH_GO_ON, &message)))
+        return;
+    if (sasl_plain_parse(buf_str(&message.b), &m))
+        log_in(s, m.authcid, m.password);
+    else
+        smtp_mistake(s, SMTP_BASE64);
+}
+
+static void login(struct smtp_session *s, str initial)
+{
+    SECRET(user);
+    SECRET(password);
+    if (!(initial.n ? decode(s, initial, &user) : ask(s, SMTP_AUTH_USERNAME, &user)))
+        return;
+    if (ask(s, SMTP_AUTH_PASSWORD, &password))
+        log_in(s, buf_str(&user.b), buf_str(&password.b));
+}
+
+void smtp_cmd_auth(struct smtp_session *s, enum smtp_verb verb, str args)
+{
+    (void)verb;
+    FIBER_DEADLINE(AUTH_TIMEOUT_MS);
+    str mechanism = smtp_word(&args);
+    if (s->kind != SMTP_KIND_SUBMISSION)
+        smtp_mistake(s, SMTP_NO_AUTH);
+    else if (!smtp_login_allowed(s))
+        smtp_mistake(s, SMTP_AUTH_NEEDS_TLS);
+    else if (s->login.address || s->txn)
+        smtp_mistake(s, SMTP_AUTH_ALREADY);
+    else if (str_eq_nocase(mechanism, S("PLAIN")))
+        plain(s, args);
+    else if (str_eq_nocase(mechanism, S("LOGIN")))
+        login(s, args);
+    else
+        smtp_mistake(s, SMTP_AUTH_MECHANISM);
+}

@@ -1,0 +1,270 @@
+#include "frontend/smtp/session.h"
+
+#include "frontend/smtp/command.h"
+
+static const char *const kind_names[SMTP_KINDS_] = {"mx", "submission", "lmtp"};
+static const char *const close_names[SMTP_CLOSES_] = {
+    [SMTP_OPEN] = "open",
+#define CLOSE(id, text) [SMTP_CLOSE_##id] = text,
+#include "frontend/smtp/close.def"
+#undef CLOSE
+};
+
+/* --- replies --- */
+
+void smtp_lost(struct smtp_session *s, const struct err *err)
+{
+    if (s->close)
+        return;
+    s->close = err->kind == ERR_TIMEOUT     ? SMTP_CLOSE_TIMEOUT
+               : err->kind == ERR_CANCELLED ? SMTP_CLOSE_DRAIN
+                                            : SMTP_CLOSE_PEER;
+}
+
+void smtp_say_text(struct smtp_session *s, str text)
+{
+    struct err err = ERR_INIT;
+    if (!stream_write(s->stream, text, &err))
+        smtp_lost(s, &err);
+}
+
+void smtp_say(struct smtp_session *s, enum smtp_reply r)
+{
+    smtp_say_text(s, smtp_reply_line(r));
+}
+
+void smtp_sayf(struct smtp_session *s, const char *fmt, ...)
+{
+    char text[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(text, sizeof(text) - 2, fmt, ap);
+    va_end(ap);
+    assert(n >= 0 && (size_t)n < sizeof(text) - 2); /* names and addresses are bounded where they were parsed */
+    memcpy(text + n, "\r\n", 2);
+    smtp_say_text(s, str_n(text, (size_t)n + 2));
+}
+
+void smtp_say_last(struct smtp_session *s, enum smtp_reply r, enum smtp_close why)
+{
+    smtp_say(s, r);
+    if (!s->close)
+        s->close = why;
+}
+
+void smtp_mistake(struct smtp_session *s, enum smtp_reply r)
+{
+    const struct smtp_limits *l = smtp_limits(s);
+    struct err err = ERR_INIT;
+    if (++s->bad > l->bad_hard) {
+        metric_inc_label(M_SMTP_REFUSED, "mistakes");
+        smtp_say_last(s, SMTP_MISTAKES, SMTP_CLOSE_MISTAKES);
+        return;
+    }
+    if (s->bad > l->bad_soft) {
+        metric_inc_label(M_SMTP_REFUSED, "tarpit");
+        if (!fiber_sleep_ms(l->tarpit_ms, &err)) {
+            smtp_lost(s, &err);
+            return;
+        }
+    }
+    smtp_say(s, r);
+}
+
+/* --- lines --- */
+
+/* A line that is too long is in the input: drop bytes up to its end. */
+static bool skip_line(struct smtp_session *s, struct err *err)
+{
+    for (;;) {
+        str in = stream_input(s->stream);
+        ptrdiff_t lf = str_find(in, '\n');
+        stream_consume(s->stream, lf >= 0 ? (size_t)lf + 1 : in.n);
+        if (lf >= 0)
+            return true;
+        if (!stream_fill(s->stream, err))
+            return false;
+    }
+}
+
+bool smtp_read_line(struct smtp_session *s, size_t max, str *line)
+{
+    struct err err = ERR_INIT;
+    if (stream_read_line(s->stream, max, true, line, &err))
+        return true;
+    if (err.kind == ERR_INVALID) {
+        metric_inc_label(M_SMTP_REFUSED, "bare_newline");
+        smtp_mistake(s, SMTP_BARE_NEWLINE);
+        return false;
+    }
+    if (err.kind == ERR_LIMIT) {
+        err_clear(&err);
+        metric_inc_label(M_SMTP_REFUSED, "line");
+        if (skip_line(s, &err)) {
+            smtp_mistake(s, SMTP_LINE_TOO_LONG);
+            return false;
+        }
+    }
+    smtp_lost(s, &err);
+    return false;
+}
+
+/* RFC 4954 4: an AUTH line with its initial response may be longer than other commands. */
+static size_t line_max(const struct smtp_session *s, str input)
+{
+    return str_starts_nocase(input, S("AUTH ")) ? SASL_LINE_MAX : smtp_limits(s)->line_max;
+}
+
+/* Whether there is something to do: a whole line, or one that is too long already. */
+static bool has_line(const struct smtp_session *s)
+{
+    str in = stream_input(s->stream);
+    return str_find(in, '\n') >= 0 || in.n > line_max(s, in) + 2;
+}
+
+/* --- life --- */
+
+static void close_session(struct smtp_session *s)
+{
+    struct smtp_server *server = s->server;
+    char peer[NET_ADDR_TEXT_MAX];
+    fiber_timer_stop(&s->timer);
+    fiber_context()->session_id = s->id;
+    log_info("smtp.session", KV_Z("kind", kind_names[s->kind]),
+             KV_STR("peer", net_ip_format(stream_peer(s->stream), peer)), KV_Z("helo", s->helo ? s->helo : ""),
+             KV_Z("account", s->login.address ? s->login.address : ""), KV_STR("tls", stream_tls_version(s->stream)),
+             KV_Z("reason", close_names[s->close]), KV_I64("ms", clock_mono_ms() - s->started_ms),
+             KV_I64("commands", s->commands), KV_I64("mistakes", s->bad), KV_I64("messages", s->messages),
+             KV_I64("in", stream_bytes_in(s->stream)), KV_I64("out", stream_bytes_out(s->stream)));
+    fiber_context()->session_id = 0;
+    metric_inc_label(M_SMTP_SESSIONS_ENDED, close_names[s->close]);
+    metric_add_label(M_SMTP_SESSIONS, kind_names[s->kind], -1);
+    smtp_txn_free(s->txn);
+    stream_idle_stop(s->stream);
+    stream_close(s->stream);
+    list_remove(&s->node);
+    server->n_sessions--;
+    free(s->helo);
+    free(s->login.address);
+    s->magic = 0;
+    free(s);
+    if (server->drainer)
+        fiber_wake(server->drainer);
+}
+
+void smtp_session_end(struct smtp_session *s, enum smtp_close why, enum smtp_reply goodbye)
+{
+    CHECK(s, SMTP_SESSION_MAGIC);
+    assert(!s->is_busy);
+    s->close = why;
+    if (goodbye)
+        (void)stream_try_write(s->stream, smtp_reply_line(goodbye)); /* a peer that reads nothing gets no goodbye */
+    close_session(s);
+}
+
+static void on_silence(void *arg)
+{
+    metric_inc_label(M_SMTP_REFUSED, "timeout");
+    smtp_session_end(arg, SMTP_CLOSE_TIMEOUT, SMTP_TIMEOUT);
+}
+
+static void on_ready(void *arg);
+
+static void wait_for_line(struct smtp_session *s)
+{
+    fiber_timer_start(&s->timer, smtp_limits(s)->command_timeout_ms, on_silence, s);
+    stream_idle(s->stream, on_ready, s);
+}
+
+static void one_command(struct smtp_session *s)
+{
+    str line;
+    if (smtp_read_line(s, line_max(s, stream_input(s->stream)), &line))
+        smtp_command_run(s, line);
+}
+
+static void run(void *arg)
+{
+    struct smtp_session *s = arg;
+    struct err err = ERR_INIT;
+    struct fiber_context *context = fiber_context();
+    s->fiber = fiber_self();
+    context->session_id = s->id;
+    context->account = str_c(s->login.address);
+    while (!s->close && s->server->phase != SMTP_BREAKING && has_line(s))
+        one_command(s);
+    if (!s->close && (s->server->phase == SMTP_BREAKING || (s->server->phase == SMTP_DRAINING && !s->txn)))
+        smtp_say_last(s, SMTP_SHUTDOWN, SMTP_CLOSE_DRAIN);
+    FIBER_DEADLINE(smtp_limits(s)->command_timeout_ms);
+    if (s->close != SMTP_CLOSE_PEER && !stream_flush(s->stream, &err))
+        smtp_lost(s, &err);
+    context->account = STR_NONE;
+    s->fiber = NULL;
+    s->is_busy = false;
+    if (s->close)
+        close_session(s);
+    else
+        wait_for_line(s);
+}
+
+static void on_ready(void *arg)
+{
+    struct smtp_session *s = arg;
+    struct err err = ERR_INIT;
+    CHECK(s, SMTP_SESSION_MAGIC);
+    if (has_line(s)) {
+        fiber_timer_stop(&s->timer);
+        s->is_busy = fiber_spawn("smtp", run, s, FIBER_NO_DEADLINE, &err);
+        if (!s->is_busy) {
+            metric_inc_label(M_SMTP_REFUSED, "fibers");
+            smtp_session_end(s, SMTP_CLOSE_FULL, SMTP_BUSY);
+        }
+    } else if (stream_at_end(s->stream)) {
+        smtp_session_end(s, SMTP_CLOSE_PEER, SMTP_REPLY_NONE);
+    } else {
+        stream_idle(s->stream, on_ready, s); /* the timer goes on: half a line buys no time */
+    }
+}
+
+static void greet(struct smtp_session *s)
+{
+    const struct smtp_opts *o = &s->server->opts;
+    BUF(b, 512);
+    buf_printf(&b, "220 %.*s %s Thurn\r\n", STR_ARG(o->hostname), s->kind == SMTP_KIND_LMTP ? "LMTP" : "ESMTP");
+    (void)stream_try_write(s->stream, buf_str(&b)); /* nothing was written before: there is room */
+}
+
+void smtp_session_start(struct smtp_server *server, enum smtp_kind kind, struct stream *stream)
+{
+    CHECK(server, SMTP_SERVER_MAGIC);
+    bool is_draining = server->phase != SMTP_SERVING;
+    if (is_draining || server->n_sessions >= server->opts.limits.sessions_max) {
+        metric_inc_label(M_SMTP_REFUSED, is_draining ? "draining" : "sessions");
+        (void)stream_try_write(stream, smtp_reply_line(is_draining ? SMTP_SHUTDOWN : SMTP_BUSY));
+        stream_close(stream);
+        return;
+    }
+    struct smtp_session *s = xnew(struct smtp_session);
+    s->magic = SMTP_SESSION_MAGIC;
+    s->kind = kind;
+    s->server = server;
+    s->stream = stream;
+    s->id = random_u64() >> 1; /* as a signed number in logs */
+    s->started_ms = clock_mono_ms();
+    list_push(&server->sessions, &s->node);
+    server->n_sessions++;
+    metric_add_label(M_SMTP_SESSIONS, kind_names[kind], 1);
+    greet(s);
+    wait_for_line(s);
+}
+
+void smtp_call_init(struct smtp_session *s, struct rpc_call *call, struct arena *a)
+{
+    rpc_call_init(call, a);
+    call->principal = (struct rpc_principal){s->login.account_id, s->login.tenant_id, RPC_RIGHT_SYSTEM};
+}
+
+bool smtp_login_allowed(const struct smtp_session *s)
+{
+    return s->kind == SMTP_KIND_SUBMISSION && plain_login_allowed((enum plain_login)s->server->opts.plain_login, s->stream);
+}

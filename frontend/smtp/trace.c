@@ -1,0 +1,148 @@
+#include "frontend/smtp/trace.h"
+
+#include "frontend/smtp/session.h"
+#include "mail/date.h"
+#include "mail/header.h"
+#include "mail/message.h"
+
+/* --- the header as it came --- */
+
+struct header_facts {
+    unsigned received;
+    bool has_date, has_message_id, has_fields;
+};
+
+/* Up to the blank line; all of it when there is none. */
+static str header_of(str content)
+{
+    if (str_starts(content, S("\r\n")))
+        return S("");
+    const char *end = memmem(content.p, content.n, "\r\n\r\n", 4);
+    return end ? str_n(content.p, (size_t)(end - content.p) + 2) : content;
+}
+
+static void learn(str header, struct header_facts *f)
+{
+    struct header_iter it = header_iter_of(header);
+    struct header_field field;
+    ptrdiff_t lf = str_find(header, '\n');
+    f->has_fields = lf >= 0 && header_is_field_line(str_trim(str_slice(header, 0, (size_t)lf)));
+    while (header_next(&it, &field)) {
+        if (field.name.n == 8 && str_eq_nocase(field.name, S("Received")))
+            f->received++;
+        else if (field.name.n == 4 && str_eq_nocase(field.name, S("Date")))
+            f->has_date = true;
+        else if (field.name.n == 10 && str_eq_nocase(field.name, S("Message-ID")))
+            f->has_message_id = true;
+    }
+}
+
+/* --- our fields --- */
+
+static void add_literal(struct buf *b, const struct net_addr *a)
+{
+    char text[NET_ADDR_TEXT_MAX];
+    str ip = net_ip_format(a, text);
+    if (net_addr_is_unix(a) || !ip.n) {
+        buf_add(b, S("localhost"));
+        return;
+    }
+    buf_addc(b, '[');
+    if (str_find(ip, ':') >= 0)
+        buf_add(b, S("IPv6:"));
+    buf_add(b, ip);
+    buf_addc(b, ']');
+}
+
+/* RFC 3848, RFC 6531 4.3. */
+static void add_protocol(struct buf *b, const struct smtp_session *s)
+{
+    bool is_utf8 = s->txn->mail.is_smtputf8;
+    if (s->kind == SMTP_KIND_LMTP)
+        buf_add(b, is_utf8 ? S("UTF8LMTP") : S("LMTP"));
+    else
+        buf_add(b, is_utf8 ? S("UTF8SMTP") : s->is_esmtp ? S("ESMTP") : S("SMTP"));
+    if (!s->is_esmtp)
+        return;
+    if (stream_has_tls(s->stream))
+        buf_addc(b, 'S');
+    if (s->login.address)
+        buf_addc(b, 'A');
+}
+
+static void add_received(struct buf *b, const struct smtp_session *s)
+{
+    const struct smtp_txn *t = s->txn;
+    const struct net_addr *peer = stream_peer(s->stream);
+    buf_add(b, S("Received: from "));
+    if (s->is_helo_domain) { /* anything else that a client may say stays out of the field */
+        buf_add(b, str_c(s->helo));
+        buf_add(b, S(" ("));
+        add_literal(b, peer);
+        buf_addc(b, ')');
+    } else {
+        add_literal(b, peer);
+    }
+    if (stream_has_tls(s->stream))
+        buf_printf(b, "\r\n\t(using %.*s with cipher %.*s)", STR_ARG(stream_tls_version(s->stream)),
+                   STR_ARG(stream_tls_cipher(s->stream)));
+    buf_printf(b, "\r\n\tby %.*s (Thurn) with ", STR_ARG(s->server->opts.hostname));
+    add_protocol(b, s);
+    buf_printf(b, " id %s", t->id);
+    if (t->n_rcpts == 1) /* RFC 5321 7.6: with more, blind copies would be betrayed */
+        buf_printf(b, "\r\n\tfor <%.*s>", STR_ARG(t->rcpts[0].address));
+    buf_add(b, S(";\r\n\t"));
+    date_add_rfc5322(b, clock_unix(), 0);
+    buf_add(b, S("\r\n"));
+}
+
+static void add_missing(struct buf *b, const struct smtp_session *s, const struct header_facts *f)
+{
+    if (!f->has_date) {
+        buf_add(b, S("Date: "));
+        date_add_rfc5322(b, clock_unix(), 0);
+        buf_add(b, S("\r\n"));
+    }
+    if (!f->has_message_id)
+        buf_printf(b, "Message-ID: <%s@%.*s>\r\n", s->txn->id, STR_ARG(s->server->opts.hostname));
+}
+
+void smtp_trace(struct smtp_body *b, struct smtp_session *s)
+{
+    struct header_facts facts = {.received = 0};
+    if (b->is_traced || b->failure)
+        return;
+    str header = header_of(smtp_body_content(b));
+    if (header.n > smtp_limits(s)->header_max) {
+        metric_inc_label(M_SMTP_REFUSED, "header");
+        b->failure = SMTP_HEADER_TOO_BIG;
+        return;
+    }
+    learn(header, &facts);
+    if (facts.received > smtp_limits(s)->received_max) {
+        metric_inc_label(M_SMTP_REFUSED, "loop");
+        b->failure = SMTP_MAIL_LOOP;
+        return;
+    }
+    BUF(fields, SMTP_BODY_ROOM);
+    add_received(&fields, s);
+    if (s->kind == SMTP_KIND_SUBMISSION)
+        add_missing(&fields, s, &facts);
+    if (header.n && !facts.has_fields) /* text without any header: ours must not swallow it */
+        buf_add(&fields, S("\r\n"));
+    assert(buf_ok(&fields)); /* every part of it has its own limit, and their sum fits */
+    b->trace_at = SMTP_BODY_ROOM - fields.n;
+    memcpy(b->memory.p + b->trace_at, fields.p, fields.n);
+    b->is_traced = true;
+}
+
+void smtp_add_return_path(struct buf *out, const struct smtp_txn *t)
+{
+    buf_printf(out, "Return-Path: <%.*s>\r\n", STR_ARG(t->sender));
+}
+
+void smtp_add_client(struct buf *out, const struct smtp_session *s)
+{
+    char text[NET_ADDR_TEXT_MAX];
+    buf_printf(out, "%s [%.*s]", s->helo, STR_ARG(net_ip_format(stream_peer(s->stream), text)));
+}
