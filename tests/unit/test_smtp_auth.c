@@ -1,0 +1,169 @@
+/* AUTH: who may log in, how, and what happens when he cannot. */
+#include "unit/smtp_rig.h"
+
+#include "base/metrics.h"
+#include "frontend/common/sasl.h"
+
+#define ALICE_PLAIN "AGFsaWNlQGV4YW1wbGUub3JnAHNlY3JldC1h"
+#define ALICE_LOGIN "YWxpY2VAZXhhbXBsZS5vcmc="
+#define ALICE_PASSWORD "c2VjcmV0LWE="
+
+static void plain(struct rig *r)
+{
+    rig_hello(r, RIG_SUBMISSION);
+    rig_talk(r, "C: AUTH PLAIN " ALICE_PLAIN "\nS: 235\nC: AUTH PLAIN " ALICE_PLAIN "\nS: 503\nC: EHLO x\nS: 250-");
+    (void)rig_reply(r);
+    rig_talk(r, "C: MAIL FROM:<alice@example.org>\nS: 250"); /* a hello does not log out */
+    rig_hello(r, RIG_SUBMISSION);
+    rig_talk(r, "C: auth plain\nS: 334 \nC: " ALICE_PLAIN "\nS: 235");
+    rig_hello(r, RIG_SUBMISSION);
+    rig_talk(r, "C: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\nC: " ALICE_LOGIN "\nS: 334 UGFzc3dvcmQ6\nC: " ALICE_PASSWORD "\nS: 235");
+    rig_hello(r, RIG_SUBMISSION);
+    rig_talk(r, "C: AUTH LOGIN " ALICE_LOGIN "\nS: 334 UGFzc3dvcmQ6\nC: " ALICE_PASSWORD "\nS: 235");
+}
+
+static void wrong(struct rig *r)
+{
+    rig_hello(r, RIG_SUBMISSION);
+    rig_talk(r, "C: AUTH\n"
+                "S: 504\n"
+                "C: AUTH CRAM-MD5\n"
+                "S: 504\n"
+                "C: AUTH PLAIN !!!!\n"
+                "S: 501 5.5.2\n"
+                "C: AUTH PLAIN =\n"
+                "S: 501\n"
+                "C: AUTH PLAIN YWxpY2U=\n"
+                "S: 501\n"
+                "C: AUTH PLAIN\n"
+                "S: 334\n"
+                "C: *\n"
+                "S: 501 5.7.0\n"
+                "C: AUTH LOGIN\n"
+                "S: 334\n"
+                "C: *\n"
+                "S: 501 5.7.0\n"
+                "C: AUTH LOGIN =\n"
+                "S: 334\n"
+                "C: " ALICE_PASSWORD "\n"
+                "S: 535 5.7.8\n"
+                "C: MAIL FROM:<alice@example.org>\n"
+                "S: 530");
+    r->fake.authenticate.kind = ERR_UNAVAILABLE;
+    rig_talk(r, "C: AUTH PLAIN " ALICE_PLAIN "\nS: 454 4.7.0");
+    r->fake.authenticate.kind = ERR_LIMIT;
+    rig_talk(r, "C: AUTH PLAIN " ALICE_PLAIN "\nS: 454 4.7.0");
+    r->fake.authenticate.kind = ERR_NONE;
+    rig_talk(r, "C: AUTH PLAIN " ALICE_PLAIN "\nS: 235");
+    assert_int_equal(r->fake.authenticate.calls, 3);
+}
+
+static void guessing(struct rig *r)
+{
+    rig_hello(r, RIG_SUBMISSION);
+    for (int i = 0; i < 4; i++)
+        rig_talk(r, "C: AUTH PLAIN AGFsaWNlQGV4YW1wbGUub3JnAHNlY3JldC14\nS: 535 5.7.8");
+    rig_talk(r, "C: AUTH PLAIN AGFsaWNlQGV4YW1wbGUub3JnAHNlY3JldC14\nS! 421 4.7.0");
+}
+
+static void only_tls(struct rig *r)
+{
+    r->opts.plain_login = 0;
+}
+static void loopback_too(struct rig *r)
+{
+    r->opts.plain_login = 1;
+}
+static void in_the_clear(struct rig *r)
+{
+    bool is_refused = r->opts.plain_login == 0 || strcmp(r->peer_ip, "192.0.2.1") == 0;
+    rig_connect(r, RIG_SUBMISSION);
+    rig_talk(r, "S: 220\nC: EHLO x\nS: 250-mx\nS: 250-PIPELINING\nS: 250-SIZE");
+    rig_expect(r, is_refused ? "250-ENHANCED" : "250-AUTH PLAIN LOGIN");
+    (void)rig_reply(r);
+    rig_talk(r, is_refused ? "C: AUTH PLAIN " ALICE_PLAIN "\nS: 538" : "C: AUTH PLAIN " ALICE_PLAIN "\nS: 235");
+}
+static void in_the_clear_twice(struct rig *r)
+{
+    in_the_clear(r);
+    r->peer_ip = "127.0.0.1";
+    in_the_clear(r);
+    r->peer_ip = "::1";
+    in_the_clear(r);
+}
+
+static void long_lines(struct rig *r)
+{
+    BUF(b, 1 << 16);
+    for (size_t n = 12288; n <= 12289; n++) {
+        rig_hello(r, RIG_SUBMISSION);
+        buf_clear(&b);
+        buf_add(&b, S("AUTH PLAIN "));
+        while (b.n < n)
+            buf_addc(&b, 'A');
+        buf_add(&b, S("\r\n"));
+        rig_send(r, buf_str(&b));
+        rig_expect(r, n > 12288 ? "500 5.5.6" : "501 5.5.2");
+        rig_talk(r, "C: NOOP\nS: 250\nC: AUTH PLAIN\nS: 334");
+        rig_send(r, str_slice(buf_str(&b), 11, SIZE_MAX));
+        rig_expect(r, "501 5.5.2");
+        rig_talk(r, "C: NOOP\nS: 250");
+    }
+}
+
+static void limited(struct rig *r)
+{
+    rig_hello(r, RIG_SUBMISSION);
+    r->fake.refused_limit = "smtp.recipients.account";
+    rig_talk(r, "C: AUTH PLAIN " ALICE_PLAIN "\nS: 235\nC: MAIL FROM:<alice@example.org>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\n"
+                "C: DATA\nS: 450 4.7.1\nC: MAIL FROM:<alice@example.org>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\n"
+                "C: BDAT 4\nC: ab\nS: 450 4.7.1\nC: BDAT 4 LAST\nC: ab\nS: 450\nC: NOOP\nS: 250");
+    r->fake.refused_limit = NULL;
+    r->fake.take.kind = ERR_UNAVAILABLE; /* no limit that cannot be asked is granted */
+    rig_talk(r, "C: MAIL FROM:<alice@example.org>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 450");
+    r->fake.take.kind = ERR_NONE;
+    rig_talk(r, "C: MAIL FROM:<alice@example.org>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 354\nC: .\nS: 250");
+}
+
+static void test_sasl_plain(void **state)
+{
+    (void)state;
+    struct sasl_plain m;
+    assert_true(sasl_plain_parse(str_n("\0user\0pass", 10), &m));
+    assert_str(m.authcid, S("user"));
+    assert_str(m.password, S("pass"));
+    assert_true(sasl_plain_parse(str_n("user\0user\0pass", 14), &m));
+    assert_false(sasl_plain_parse(str_n("other\0user\0pass", 15), &m));
+    assert_false(sasl_plain_parse(str_n("\0user\0", 6), &m));
+    assert_false(sasl_plain_parse(str_n("\0\0pass", 6), &m));
+    assert_false(sasl_plain_parse(str_n("\0user\0pa\0s", 10), &m));
+    assert_false(sasl_plain_parse(S("user pass"), &m));
+    assert_false(sasl_plain_parse(str_n("\0us\xff\0pass", 9), &m));
+    assert_false(sasl_plain_parse(S(""), &m));
+}
+
+#define TEST(name, prepare)                                                                        \
+    static void test_##name(void **state)                                                          \
+    {                                                                                              \
+        (void)state;                                                                               \
+        metrics_reset();                                                                           \
+        rig_run(prepare, name);                                                                    \
+    }
+TEST(plain, NULL)
+TEST(wrong, NULL)
+TEST(guessing, NULL)
+TEST(in_the_clear, only_tls)
+TEST(in_the_clear_twice, loopback_too)
+TEST(long_lines, NULL)
+TEST(limited, NULL)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_plain),        cmocka_unit_test(test_wrong),
+        cmocka_unit_test(test_guessing),     cmocka_unit_test(test_in_the_clear),
+        cmocka_unit_test(test_in_the_clear_twice), cmocka_unit_test(test_long_lines),
+        cmocka_unit_test(test_limited),      cmocka_unit_test(test_sasl_plain),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

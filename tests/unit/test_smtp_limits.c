@@ -1,0 +1,134 @@
+/* Limits that a peer can run into: recipients, guesses, rates, slowness. */
+#include "unit/smtp_rig.h"
+
+#include "base/clock.h"
+#include "base/metrics.h"
+
+static void few(struct rig *r)
+{
+    r->opts.recipients_max = 3;
+    r->opts.limits.unknown_max = 4;
+}
+
+static void recipients(struct rig *r)
+{
+    rig_hello(r, RIG_MX);
+    rig_talk(r, "C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<alice@example.org>\nC: RCPT TO:<bob@example.org>\nC: RCPT TO:<info@example.org>\n"
+                "C: RCPT TO:<both@example.org>\nS: 250\nS: 250\nS: 250\nS: 452 4.5.3\n"
+                "C: DATA\nS: 354\nC: .\nS: 250\n"); /* those that were accepted get it */
+    rig_talk(r, "C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<alice@example.org>\nC: RCPT TO:<bob@example.org>\nC: RCPT TO:<info@example.org>\n"
+                "S: 250\nS: 250\nS: 250\nC: RCPT TO:<both@example.org>\nC: RCPT TO:<both@example.org>\nC: RCPT TO:<both@example.org>\n"
+                "S: 452\nS: 452\nS! 421"); /* who does not listen is told to go */
+}
+
+static void many_targets(struct rig *r)
+{
+    static char targets[64][24], list[64 * 24];
+    size_t n = 0;
+    for (int i = 0; i < 50; i++) {
+        snprintf(targets[i], sizeof(targets[i]), "u%d@elsewhere.example", i);
+        n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s", i ? " " : "", targets[i]);
+    }
+    fake_alias(&r->fake, "crowd@example.org", list);
+    rig_hello(r, RIG_MX);
+    rig_talk(r, "C: MAIL FROM:<>\nS: 250");
+    for (int i = 0; i < 20; i++)
+        rig_talk(r, "C: RCPT TO:<crowd@example.org>\nS: 250");
+    rig_talk(r, "C: RCPT TO:<alice@example.org>\nS: 452 4.5.3"); /* a thousand is what one Enqueue takes */
+}
+
+static void unknown(struct rig *r)
+{
+    rig_hello(r, RIG_MX);
+    rig_talk(r, "C: MAIL FROM:<>\nS: 250");
+    for (int i = 0; i < 4; i++)
+        rig_talk(r, "C: RCPT TO:<nobody@example.org>\nS: 550");
+    rig_talk(r, "C: RCPT TO:<nobody@example.org>\nS! 421");
+    rig_hello(r, RIG_LMTP); /* a trusted server may have as many as it likes */
+    rig_talk(r, "C: MAIL FROM:<>\nS: 250");
+    for (int i = 0; i < 10; i++)
+        rig_talk(r, "C: RCPT TO:<nobody@example.org>\nS: 550");
+    rig_hello(r, RIG_MX);
+    r->fake.refused_limit = "smtp.unknown.ip"; /* the cluster has heard enough from this address */
+    rig_talk(r, "C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<nobody@example.org>\nS! 421");
+}
+
+static void rate(struct rig *r)
+{
+    r->fake.refused_limit = "smtp.sessions.ip";
+    rig_hello(r, RIG_MX);
+    rig_talk(r, "C: MAIL FROM:<>\nS! 421 4.7.0");
+    r->peer_ip = "127.0.0.1"; /* not this host's own */
+    rig_hello(r, RIG_MX);
+    rig_talk(r, "C: MAIL FROM:<>\nS: 250");
+    r->peer_ip = "192.0.2.1";
+    r->fake.refused_limit = NULL;
+    r->fake.take.kind = ERR_UNAVAILABLE; /* a limit that cannot be asked stops nobody from bringing mail */
+    rig_hello(r, RIG_MX);
+    rig_talk(r, "C: MAIL FROM:<>\nS: 250");
+}
+
+static void hasty(struct rig *r)
+{
+    r->opts.limits.data_timeout_ms = 100;
+}
+
+static void slow_data(struct rig *r)
+{
+    rig_hello(r, RIG_MX);
+    rig_talk(r, "C: MAIL FROM:<>\nC: RCPT TO:<alice@example.org>\nC: DATA\nS: 250\nS: 250\nS: 354\nC: half\nS! 421 4.4.2");
+    rig_hello(r, RIG_MX);
+    rig_talk(r, "C: MAIL FROM:<>\nC: RCPT TO:<alice@example.org>\nC: BDAT 100\nS: 250\nS: 250\nC: half\nS! 421 4.4.2");
+    assert_int_equal(r->fake.n_delivered, 0);
+}
+
+/* Many at once: each gets its own message. */
+struct one {
+    struct rig *r;
+    struct stream *client;
+    bool is_done;
+};
+static void crowd(struct rig *r)
+{
+    struct one all[40] = {{.r = NULL}};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        rig_hello(r, RIG_MX);
+        all[i].client = r->client;
+        r->client = NULL;
+    }
+    assert_int_equal(smtp_server_sessions(r->server), ARRAY_LEN(all));
+    for (size_t round = 0; round < 2; round++)
+        for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+            r->client = all[i].client;
+            rig_talk(r, round ? "C: DATA\nS: 354\nC: Subject: x\nC: \nC: .\nS: 250"
+                              : "C: MAIL FROM:<a@remote.example>\nC: RCPT TO:<alice@example.org>\nS: 250\nS: 250");
+        }
+    assert_int_equal(r->fake.n_delivered, ARRAY_LEN(all));
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        r->client = all[i].client;
+        rig_close(r);
+    }
+}
+
+#define TEST(name, prepare)                                                                        \
+    static void test_##name(void **state)                                                          \
+    {                                                                                              \
+        (void)state;                                                                               \
+        metrics_reset();                                                                           \
+        rig_run(prepare, name);                                                                    \
+    }
+TEST(recipients, few)
+TEST(many_targets, NULL)
+TEST(unknown, few)
+TEST(rate, NULL)
+TEST(slow_data, hasty)
+TEST(crowd, NULL)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_recipients), cmocka_unit_test(test_many_targets), cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_rate),       cmocka_unit_test(test_slow_data),    cmocka_unit_test(test_crowd),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

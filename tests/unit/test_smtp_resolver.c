@@ -1,0 +1,137 @@
+#include "unit/base_test.h"
+
+#include "base/clock.h"
+#include "frontend/common/resolver.h"
+#include "unit/fake_services.h"
+
+static struct fake_services fake;
+
+static Thurn__RecipientKind kind_of(struct resolver *r, const char *address)
+{
+    struct err err = ERR_INIT;
+    struct resolved *a;
+    assert_ok(resolver_get(r, str_c(address), &a, &err), &err);
+    Thurn__RecipientKind kind = a->answer->kind;
+    resolved_unref(a);
+    return kind;
+}
+
+static void lives(struct resolver *r)
+{
+    struct err err = ERR_INIT;
+    struct resolved *held;
+    clock_freeze(1000000000, 1000000);
+    assert_int_equal(kind_of(r, "alice@example.org"), THURN__RECIPIENT_KIND__RECIPIENT_LOCAL);
+    assert_int_equal(kind_of(r, "alice@example.org"), THURN__RECIPIENT_KIND__RECIPIENT_LOCAL);
+    assert_int_equal(fake.resolve.calls, 1);
+    clock_advance_ms(4999);
+    (void)kind_of(r, "alice@example.org");
+    assert_int_equal(fake.resolve.calls, 1);
+    clock_advance_ms(1);
+    (void)kind_of(r, "alice@example.org");
+    assert_int_equal(fake.resolve.calls, 2);
+    /* An account that is added is found soon. */
+    assert_int_equal(kind_of(r, "new@example.org"), THURN__RECIPIENT_KIND__RECIPIENT_UNKNOWN);
+    fake_account(&fake, "new@example.org", "x", 99);
+    assert_int_equal(kind_of(r, "new@example.org"), THURN__RECIPIENT_KIND__RECIPIENT_UNKNOWN);
+    clock_advance_ms(1000);
+    assert_int_equal(kind_of(r, "new@example.org"), THURN__RECIPIENT_KIND__RECIPIENT_LOCAL);
+    /* Auth away: what was local still is, for a while; nothing else is made up. */
+    assert_ok(resolver_get(r, S("alice@example.org"), &held, &err), &err);
+    fake.resolve.kind = ERR_UNAVAILABLE;
+    clock_advance_ms(500000);
+    assert_int_equal(kind_of(r, "alice@example.org"), THURN__RECIPIENT_KIND__RECIPIENT_LOCAL);
+    struct resolved *a;
+    assert_fails(resolver_get(r, S("nobody@example.org"), &a, &err), &err, ERR_UNAVAILABLE);
+    clock_advance_ms(200000);
+    assert_fails(resolver_get(r, S("alice@example.org"), &a, &err), &err, ERR_UNAVAILABLE);
+    fake.resolve.kind = ERR_NONE;
+    assert_int_equal(held->answer->targets[0]->account->account_id, 11); /* what is held lives on */
+    resolver_forget(r, S("alice@example.org"));
+    assert_int_equal(held->answer->n_targets, 1);
+    resolved_unref(held);
+    clock_real();
+}
+
+static void full(struct resolver *r)
+{
+    struct err err = ERR_INIT;
+    struct resolved *a;
+    clock_freeze(1000000000, 1000000);
+    (void)kind_of(r, "alice@example.org");
+    (void)kind_of(r, "both@example.org");
+    resolver_mark_full(r, S("alice@example.org"));
+    resolver_mark_full(r, S("both@example.org")); /* more than one mailbox: says nothing about either */
+    assert_ok(resolver_get(r, S("alice@example.org"), &a, &err), &err);
+    assert_true(a->is_full);
+    resolved_unref(a);
+    assert_ok(resolver_get(r, S("both@example.org"), &a, &err), &err);
+    assert_false(a->is_full);
+    resolved_unref(a);
+    clock_advance_ms(6000); /* asked again, and still full */
+    (void)kind_of(r, "alice@example.org");
+    assert_ok(resolver_get(r, S("alice@example.org"), &a, &err), &err);
+    assert_true(a->is_full);
+    resolved_unref(a);
+    clock_advance_ms(30000);
+    (void)kind_of(r, "alice@example.org");
+    assert_ok(resolver_get(r, S("alice@example.org"), &a, &err), &err);
+    assert_false(a->is_full);
+    resolved_unref(a);
+    clock_real();
+}
+
+static void bounded(struct resolver *r)
+{
+    for (int i = 0; i < 100; i++) {
+        char address[64];
+        snprintf(address, sizeof(address), "n%d@example.org", i);
+        (void)kind_of(r, address);
+        (void)kind_of(r, "alice@example.org"); /* in use: stays */
+    }
+    assert_int_equal(resolver_count(r), 10);
+    assert_int_equal(fake.resolve.calls, 101);
+}
+
+struct job {
+    void (*fn)(struct resolver *r);
+    struct resolver_opts opts;
+};
+static void on_fiber(void *arg)
+{
+    struct job *j = arg;
+    struct resolver *r = resolver_new(&fake.auth.base, &j->opts);
+    j->fn(r);
+    resolver_free(r);
+}
+static void run(void (*fn)(struct resolver *r), struct resolver_opts opts)
+{
+    struct job j = {fn, opts};
+    fake_services_init(&fake, "example.org");
+    fake_account(&fake, "alice@example.org", "x", 11);
+    fake_alias(&fake, "both@example.org", "alice@example.org bob@elsewhere.example");
+    assert_true(fiber_main(on_fiber, &j));
+    fake_services_done(&fake);
+}
+
+static void test_lives(void **state)
+{
+    (void)state;
+    run(lives, (struct resolver_opts){.local_ms = 0});
+}
+static void test_full(void **state)
+{
+    (void)state;
+    run(full, (struct resolver_opts){.local_ms = 0});
+}
+static void test_bounded(void **state)
+{
+    (void)state;
+    run(bounded, (struct resolver_opts){.entries_max = 10, .other_ms = 60000, .local_ms = 60000});
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lives), cmocka_unit_test(test_full), cmocka_unit_test(test_bounded)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
