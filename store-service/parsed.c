@@ -27,6 +27,7 @@ static void set_addresses(const struct address_list *l, struct arena *a, Thurn__
         p->local = z(a, m->local);
         p->domain = z(a, m->domain);
         p->raw_name = z(a, m->raw_name);
+        p->route = z(a, m->route);
         p->is_group_end = m->is_group_end;
         /* An empty group name must still be told from "no group starts here". */
         p->group_start = m->group_start.p && str_empty(m->group_start) ? arena_strz(a, S(" ")) : z(a, m->group_start);

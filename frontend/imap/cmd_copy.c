@@ -58,7 +58,7 @@ FIBER static bool copy_or_move(struct imap_session *s, struct imap_command *c, b
     const Thurn__CopyReply *r = NULL;
     if (!parse_copy(c, &set, &name, &is_valid))
         return imap_bad(c, err, "Expected messages and a mailbox.");
-    if (!imap_set_resolve(&set, &s->view->uids, c->is_uid, c->arena, &ranges.v, &ranges.n))
+    if (!imap_set_resolve(&set, &s->view->uids, c->is_uid, true, c->arena, &ranges.v, &ranges.n))
         return imap_bad(c, err, "No such message number.");
     if (is_move && s->view->is_readonly)
         return imap_no(c, err, ERR_DENIED, "NOPERM", "The mailbox is open read-only.");

@@ -37,7 +37,7 @@ FIBER bool cmd_expunge(struct imap_session *s, struct imap_command *c, struct er
     if (!c->is_uid) {
         if (!expunge(s, c, ranges, &modseq, err))
             return false;
-    } else if (!imap_set_resolve(&set, &s->view->uids, true, c->arena, &ranges.v, &ranges.n)) {
+    } else if (!imap_set_resolve(&set, &s->view->uids, true, true, c->arena, &ranges.v, &ranges.n)) {
         return imap_bad(c, err, "Malformed set.");
     }
     while (ranges.n) /* no ranges would mean all */

@@ -17,7 +17,7 @@ struct fetch_run {
     struct imap_session *s;
     struct imap_command *c;
     struct imap_fetch f;
-    bool wants_flags, wants_parsed, sets_seen;
+    bool wants_flags, wants_parsed, sets_seen, enables_condstore;
     struct imap_raw_need raw;
     struct buf *out;
     size_t whole;             /* bytes of out that are whole responses */
@@ -39,8 +39,7 @@ static void look_at_items(struct fetch_run *run)
                              it->kind == FETCH_PREVIEW;
     }
     run->sets_seen = run->sets_seen && !run->s->view->is_readonly;
-    if (has_modseq || f->has_changed_since) /* RFC 7162 3.1.2: these are CONDSTORE enabling */
-        run->s->has_condstore = true;
+    run->enables_condstore = has_modseq || f->has_changed_since; /* RFC 7162 3.1.2 */
     /* A client that knows CONDSTORE gets MODSEQ with flags; CHANGEDSINCE implies it. */
     if (!has_modseq && (f->has_changed_since || (run->wants_flags && run->s->has_condstore)) &&
         f->n_items < IMAP_FETCH_ITEMS_MAX)
@@ -59,7 +58,7 @@ FIBER static bool add_item(struct fetch_run *run, const Thurn__Message *m, const
     switch (it->kind) {
     case FETCH_FLAGS:
         buf_add(out, S("FLAGS "));
-        imap_add_flags(out, m->flags, m->keywords, m->n_keywords, page->keyword_names, page->n_keyword_names);
+        imap_add_flags(out, m, m->uid >= run->s->view->recent_from, page->keyword_names, page->n_keyword_names);
         return true;
     case FETCH_UID:
         buf_printf(out, "UID %u", m->uid);
@@ -134,7 +133,7 @@ FIBER static bool add_message(struct fetch_run *run, const Thurn__Message *m, ui
     }
     if (seen_now && !run->wants_flags) {
         buf_add(out, S(" FLAGS "));
-        imap_add_flags(out, m->flags, m->keywords, m->n_keywords, page->keyword_names, page->n_keyword_names);
+        imap_add_flags(out, m, m->uid >= run->s->view->recent_from, page->keyword_names, page->n_keyword_names);
         if (run->s->has_condstore)
             buf_printf(out, " MODSEQ (%llu)", (unsigned long long)m->modseq);
     }
@@ -212,6 +211,9 @@ FIBER static bool write_page(struct fetch_run *run, const Thurn__FetchReply *pag
     bool *seen_now = arena_array(run->c->arena, bool, page->n_messages + 1);
     if (run->sets_seen && !set_seen(run, page, seen_now, err))
         return false;
+    if ((run->wants_flags || run->sets_seen) &&
+        imap_view_announce(run->s, page->keyword_names, page->n_keyword_names, run->out))
+        run->whole = run->out->n;
     for (size_t i = 0; i < page->n_messages; i++) {
         const Thurn__Message *m = page->messages[i];
         uint32_t seq = uid_map_seq(&run->s->view->uids, m->uid);
@@ -260,9 +262,11 @@ FIBER bool cmd_fetch(struct imap_session *s, struct imap_command *c, struct err 
     struct imap_ranges ranges;
     if (!imap_parse_sp(&c->args) || !imap_parse_fetch(&c->args, c->arena, &run.f))
         return imap_bad(c, err, "Malformed FETCH.");
-    if (!imap_set_resolve(&run.f.set, &s->view->uids, c->is_uid, c->arena, &ranges.v, &ranges.n))
+    if (!imap_set_resolve(&run.f.set, &s->view->uids, c->is_uid, true, c->arena, &ranges.v, &ranges.n))
         return imap_bad(c, err, "No such message number.");
     look_at_items(&run);
+    if (run.enables_condstore && !imap_enable_condstore(s, err))
+        return false;
     BUF(out, OUT_MAX);
     run.out = &out;
     while (ranges.n) {

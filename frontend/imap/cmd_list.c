@@ -126,12 +126,15 @@ static void make_patterns(struct arena *a, struct list_request *q)
     q->n_patterns = n;
 }
 
-/* Mark every ancestor of the mailboxes that `is` holds for. */
-static bool *mark_ancestors(struct arena *a, const struct imap_mailboxes *list, bool (*is)(const struct imap_mailbox *m))
+/*
+ * Mark every ancestor of a subscribed mailbox. With unlisted: only of one that the request itself does not return, as
+ * RFC 5258 3.5 wants no CHILDINFO for what the client sees anyway.
+ */
+static bool *mark_ancestors(struct arena *a, const struct imap_mailboxes *list, const struct list_request *unlisted)
 {
     bool *marked = arena_array(a, bool, list->n + 1);
     for (size_t i = 0; i < list->n; i++) {
-        if (!is(&list->v[i]))
+        if (!list->v[i].row->is_subscribed || (unlisted && matches(unlisted, list->v[i].name)))
             continue;
         str name = list->v[i].name;
         for (size_t k = name.n; k-- > 0;) {
@@ -142,11 +145,6 @@ static bool *mark_ancestors(struct arena *a, const struct imap_mailboxes *list, 
         }
     }
     return marked;
-}
-
-static bool is_subscribed(const struct imap_mailbox *m)
-{
-    return m->row->is_subscribed;
 }
 
 /* --- LIST --- */
@@ -175,7 +173,7 @@ static void list_one(const struct imap_session *s, const struct list_request *q,
         buf_add(out, S(" (\"CHILDINFO\" (\"SUBSCRIBED\"))"));
     buf_add(out, S("\r\n"));
     if (q->status_items && is_selected)
-        imap_add_status(s, out, m->name, m->row, q->status_items);
+        imap_add_status(s, out, m->name, m->row, q->status_items, 0); /* RECENT is not worth a call a mailbox */
 }
 
 FIBER bool cmd_list(struct imap_session *s, struct imap_command *c, struct err *err)
@@ -189,7 +187,7 @@ FIBER bool cmd_list(struct imap_session *s, struct imap_command *c, struct err *
     struct imap_mailboxes list;
     if (!imap_mailboxes_load(s, c, &list, err))
         return false;
-    bool *below = mark_ancestors(c->arena, &list, is_subscribed);
+    bool *below = mark_ancestors(c->arena, &list, q);
     BUF(out, OUT_MAX);
     for (size_t i = 0; i < list.n; i++)
         list_one(s, q, &list.v[i], below[i], &out);
@@ -220,7 +218,7 @@ FIBER bool cmd_lsub(struct imap_session *s, struct imap_command *c, struct err *
     struct imap_mailboxes list;
     if (!imap_mailboxes_load(s, c, &list, err))
         return false;
-    bool *below = mark_ancestors(c->arena, &list, is_subscribed);
+    bool *below = mark_ancestors(c->arena, &list, NULL);
     BUF(out, OUT_MAX);
     for (size_t i = 0; i < list.n; i++) {
         const struct imap_mailbox *m = &list.v[i];

@@ -108,19 +108,46 @@ static void add_extended(struct buf *out, const struct imap_command *c, const st
     }
 }
 
+/* RFC 4731 3.2: with MIN and MAX alone the modseq is that of the messages named. 0: the store did not say. */
+FIBER static uint64_t modseq_of_ends(struct imap_session *s, struct imap_command *c, const struct imap_search *q,
+                                     const struct hit *hits, size_t n)
+{
+    Thurn__Range ends[2] = {THURN__RANGE__INIT, THURN__RANGE__INIT}, *ranges[2] = {&ends[0], &ends[1]};
+    Thurn__FetchRequest f = THURN__FETCH_REQUEST__INIT;
+    const Thurn__FetchReply *r;
+    struct rpc_call call;
+    uint64_t modseq = 0;
+    uint32_t first = hits[0].first, last = hits[n - 1].last;
+    if (!q->wants_min)
+        first = last;
+    if (!q->wants_max)
+        last = first;
+    ends[0].first = ends[0].last = c->is_uid ? first : uid_map_uid(&s->view->uids, first);
+    ends[1].first = ends[1].last = c->is_uid ? last : uid_map_uid(&s->view->uids, last);
+    f.account = &s->account;
+    f.mailbox_id = s->view->mailbox_id;
+    f.uids = ranges;
+    f.n_uids = first == last ? 1 : 2;
+    imap_call(s, &call, c->arena);
+    if (!STORE_CALL(s, &call, store_fetch, &f, &r))
+        return 0;
+    for (size_t i = 0; i < r->n_messages; i++)
+        modseq = MAX(modseq, r->messages[i]->modseq);
+    return modseq;
+}
+
 FIBER bool cmd_search(struct imap_session *s, struct imap_command *c, struct err *err)
 {
     struct imap_search q = {0};
     struct found f = {0};
     struct hit *hits;
     uint64_t count;
-    if (!imap_parse_sp(&c->args) || !imap_parse_search(&c->args, c->arena, &s->view->uids, &q)) {
+    if (!imap_parse_sp(&c->args) || !imap_parse_search(&c->args, c->arena, &s->view->uids, s->view->recent_from, &q)) {
         if (q.is_unknown_charset)
             return imap_no(c, err, ERR_INVALID, "BADCHARSET (UTF-8 US-ASCII)", "Unknown charset.");
-        return imap_bad(c, err, q.is_bad_sequence ? "No such message number." : "Malformed SEARCH.");
+        return imap_bad(c, err, "Malformed SEARCH.");
     }
-    s->has_condstore |= q.has_modseq;
-    if (!run_search(s, c, q.key, &f, err))
+    if ((q.has_modseq && !imap_enable_condstore(s, err)) || !run_search(s, c, q.key, &f, err))
         return false;
     size_t n = hits_of(s->view, &f, c->is_uid, c->arena, &hits, &count);
     BUF(out, OUT_MAX);
@@ -128,6 +155,8 @@ FIBER bool cmd_search(struct imap_session *s, struct imap_command *c, struct err
         add_extended(&out, c, &q, hits, n, count);
     else
         add_plain(&out, hits, n);
+    if (q.has_modseq && n && q.has_return && !q.wants_all && !q.wants_count)
+        f.modseq = modseq_of_ends(s, c, &q, hits, n);
     if (q.has_modseq && n)
         buf_printf(&out, q.has_return ? " MODSEQ %llu" : " (MODSEQ %llu)", (unsigned long long)f.modseq);
     buf_add(&out, S("\r\n"));

@@ -6,9 +6,6 @@
 #include "frontend/imap/view.h"
 #include "proto/store_calls.h"
 
-#define SYSTEM_FLAGS "\\Answered \\Flagged \\Deleted \\Seen \\Draft"
-#define USUAL_KEYWORDS "$Forwarded $MDNSent $Junk $NotJunk $Phishing"
-
 /* Sequence number of the first unseen message; 0 = none, or the store did not say. */
 FIBER static uint32_t first_unseen(struct imap_session *s, struct imap_command *c)
 {
@@ -45,12 +42,9 @@ FIBER static bool describe(struct imap_session *s, struct imap_command *c, const
 {
     const struct imap_view *v = s->view;
     BUF(out, 4096);
-    buf_add(&out, S("* FLAGS (" SYSTEM_FLAGS " " USUAL_KEYWORDS ")\r\n"));
-    if (v->is_readonly)
-        buf_add(&out, S("* OK [PERMANENTFLAGS ()] Read-only.\r\n"));
-    else
-        buf_add(&out, S("* OK [PERMANENTFLAGS (" SYSTEM_FLAGS " " USUAL_KEYWORDS " \\*)] Limited.\r\n"));
-    buf_printf(&out, "* %u EXISTS\r\n* 0 RECENT\r\n", uid_map_count(&v->uids));
+    imap_view_add_flags(v, &out);
+    buf_printf(&out, "* %u EXISTS\r\n* %u RECENT\r\n", uid_map_count(&v->uids),
+               uid_map_at_least(&v->uids, v->recent_from));
     uint32_t unseen = row->unseen ? first_unseen(s, c) : 0;
     if (unseen)
         buf_printf(&out, "* OK [UNSEEN %u] First unseen.\r\n", unseen);

@@ -42,6 +42,8 @@ static void tell(struct imap_session *s, const struct imap_command *c, const str
 {
     if (run->is_silent && !s->has_condstore)
         return;
+    if (!run->is_silent)
+        (void)imap_view_announce(s, r->keyword_names, r->n_keyword_names, out); /* it goes out with them */
     for (size_t i = 0; i < r->n_messages; i++) {
         uint32_t seq = uid_map_seq(&s->view->uids, r->messages[i]->uid);
         if (seq)
@@ -71,6 +73,7 @@ FIBER static bool tell_all(struct imap_session *s, struct imap_command *c, struc
         imap_call(s, &call, &a);
         if (!STORE_CALL(s, &call, store_fetch, &q, &r))
             return imap_failed(c, &call, err);
+        (void)imap_view_announce(s, r->keyword_names, r->n_keyword_names, out);
         for (size_t i = 0; i < r->n_messages; i++) {
             uint32_t seq = uid_map_seq(&s->view->uids, r->messages[i]->uid);
             if (seq)
@@ -127,11 +130,12 @@ FIBER bool cmd_store(struct imap_session *s, struct imap_command *c, struct err 
     run.modified = &modified;
     if (!parse_store(&c->args, c->arena, &run))
         return imap_bad(c, err, "Malformed STORE.");
-    if (!imap_set_resolve(&run.set, &s->view->uids, c->is_uid, c->arena, &ranges.v, &ranges.n))
+    if (!imap_set_resolve(&run.set, &s->view->uids, c->is_uid, true, c->arena, &ranges.v, &ranges.n))
         return imap_bad(c, err, "No such message number.");
     if (s->view->is_readonly)
         return imap_no(c, err, ERR_DENIED, "NOPERM", "The mailbox is open read-only.");
-    s->has_condstore |= run.has_unchanged_since;
+    if (run.has_unchanged_since && !imap_enable_condstore(s, err))
+        return false;
     while (ranges.n)
         if (!store_slice(s, c, &run, imap_ranges_take(&ranges, SLICE_UIDS, c->arena), err))
             return false;

@@ -67,8 +67,7 @@ void imap_add_mailbox(struct buf *out, str name)
     imap_add_astring(out, buf_str(&utf7));
 }
 
-void imap_add_flags(struct buf *out, uint32_t flags, const uint32_t *keywords, size_t n, Thurn__Keyword *const *names,
-                    size_t n_names)
+void imap_add_flags(struct buf *out, const Thurn__Message *m, bool is_recent, Thurn__Keyword *const *names, size_t n_names)
 {
     static const struct {
         uint32_t bit;
@@ -81,21 +80,25 @@ void imap_add_flags(struct buf *out, uint32_t flags, const uint32_t *keywords, s
     const char *gap = "";
     buf_addc(out, '(');
     for (size_t i = 0; i < ARRAY_LEN(system_flags); i++) {
-        if (!(flags & system_flags[i].bit))
+        if (!(m->flags & system_flags[i].bit))
             continue;
         buf_add(out, str_c(gap));
         buf_add(out, system_flags[i].name);
         gap = " ";
     }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < m->n_keywords; i++) {
         for (size_t k = 0; k < n_names; k++) {
-            if (names[k]->id != keywords[i])
+            if (names[k]->id != m->keywords[i])
                 continue;
             buf_add(out, str_c(gap));
             buf_add(out, str_c(names[k]->name));
             gap = " ";
             break;
         }
+    }
+    if (is_recent) {
+        buf_add(out, str_c(gap));
+        buf_add(out, S("\\Recent"));
     }
     buf_addc(out, ')');
 }
@@ -108,7 +111,7 @@ static void add_address(struct buf *out, const Thurn__Address *a)
         buf_add(out, S("(NIL NIL NIL NIL)"));
         return;
     }
-    str group = str_c(a->group_start);
+    str group = str_c(a->group_start); /* " " for one without a name */
     if (group.n) {
         buf_add(out, S("(NIL NIL "));
         imap_add_string(out, group);
@@ -118,7 +121,9 @@ static void add_address(struct buf *out, const Thurn__Address *a)
     str name = str_c(a->raw_name);
     buf_addc(out, '(');
     imap_add_nstring(out, name.n ? name : str_c(a->name));
-    buf_add(out, S(" NIL "));
+    buf_addc(out, ' ');
+    imap_add_nstring(out, str_c(a->route));
+    buf_addc(out, ' ');
     imap_add_string(out, str_c(a->local)); /* NIL would mean a group */
     buf_addc(out, ' ');
     imap_add_string(out, str_c(a->domain));

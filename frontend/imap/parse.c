@@ -250,7 +250,8 @@ static int compare_ranges(const void *a, const void *b)
 }
 
 /* One element of a set as a range of UIDs; empty ranges get first > last. */
-static bool resolve_one(struct imap_range r, const struct uid_map *uids, bool is_uid, struct imap_range *out)
+static bool resolve_one(struct imap_range r, const struct uid_map *uids, bool is_uid, bool must_exist,
+                        struct imap_range *out)
 {
     uint32_t max = is_uid ? uid_map_max(uids) : uid_map_count(uids);
     bool has_star = r.first == 0 || r.last == 0;
@@ -262,26 +263,28 @@ static bool resolve_one(struct imap_range r, const struct uid_map *uids, bool is
     }
     *out = (struct imap_range){1, 0};
     if (max == 0) /* nothing is there: "*" names nothing, a number names what does not exist */
-        return is_uid || has_star;
+        return is_uid || !must_exist || has_star;
     if (is_uid) {
         out->first = first;
         out->last = MIN(last, max);
         return true;
     }
-    if (last > max)
+    if (last > max && must_exist)
         return false;
+    if (first > max)
+        return true;
     out->first = uid_map_uid(uids, first);
-    out->last = uid_map_uid(uids, last);
+    out->last = uid_map_uid(uids, MIN(last, max));
     return true;
 }
 
-bool imap_set_resolve(const struct imap_set *set, const struct uid_map *uids, bool is_uid, struct arena *a,
+bool imap_set_resolve(const struct imap_set *set, const struct uid_map *uids, bool is_uid, bool must_exist, struct arena *a,
                       Thurn__Range ***out, size_t *n)
 {
     struct imap_range *v = arena_alloc(a, (set->n + 1) * sizeof(*v));
     size_t count = 0;
     for (size_t i = 0; i < set->n; i++) {
-        if (!resolve_one(set->v[i], uids, is_uid, &v[count]))
+        if (!resolve_one(set->v[i], uids, is_uid, must_exist, &v[count]))
             return false;
         count += v[count].first <= v[count].last;
     }

@@ -47,10 +47,10 @@ struct imap_set {
 #define IMAP_SET_MAX 10000u /* elements of one set */
 bool imap_parse_set(struct cursor *c, struct arena *a, struct imap_set *out);
 /*
- * The UIDs that a set names in a view: ascending ranges that neither overlap nor touch. Of a set of UIDs, those above
- * the view's highest are left out. False: a sequence number that does not exist.
+ * The UIDs that a set names in a view: ascending ranges that neither overlap nor touch. What is above the view's highest
+ * is left out; but with sequence numbers (not is_uid) and must_exist it is refused: false.
  */
-bool imap_set_resolve(const struct imap_set *set, const struct uid_map *uids, bool is_uid, struct arena *a,
+bool imap_set_resolve(const struct imap_set *set, const struct uid_map *uids, bool is_uid, bool must_exist, struct arena *a,
                       Thurn__Range ***out, size_t *n);
 /* "1:3,5" from UIDs, as ranges; in sequence numbers of the view when it is given (UIDs that it lacks are left out). */
 void imap_add_set(struct buf *out, Thurn__Range *const *v, size_t n, const struct uid_map *as_seq);

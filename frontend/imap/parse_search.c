@@ -9,6 +9,7 @@ struct parser {
     struct cursor *c;
     struct arena *a;
     const struct uid_map *uids;
+    uint32_t recent_from;
     struct imap_search *out;
     str charset;
     unsigned nodes;
@@ -124,10 +125,8 @@ static bool set_key(struct parser *p, bool is_uid, Thurn__SearchKey **out)
     if (!imap_parse_set(p->c, p->a, &set))
         return false;
     *out = node(p, THURN__SEARCH_OP__SEARCH_UIDS);
-    if (!imap_set_resolve(&set, p->uids, is_uid, p->a, &(*out)->uids, &(*out)->n_uids)) {
-        p->out->is_bad_sequence = true;
+    if (!imap_set_resolve(&set, p->uids, is_uid, false, p->a, &(*out)->uids, &(*out)->n_uids))
         return false;
-    }
     if ((*out)->n_uids == 0) /* no range could also mean all */
         *out = nothing(p);
     return true;
@@ -145,6 +144,21 @@ static const struct {
     {S_INIT("SEEN"), THURN__FLAG__FLAG_SEEN, false},         {S_INIT("UNSEEN"), THURN__FLAG__FLAG_SEEN, true},
 };
 
+static Thurn__SearchKey *recent(struct parser *p)
+{
+    uint32_t max = uid_map_max(p->uids);
+    if (p->recent_from > max)
+        return nothing(p);
+    Thurn__SearchKey *k = node(p, THURN__SEARCH_OP__SEARCH_UIDS);
+    k->uids = arena_array(p->a, Thurn__Range *, 1);
+    k->uids[0] = arena_new(p->a, Thurn__Range);
+    thurn__range__init(k->uids[0]);
+    k->uids[0]->first = p->recent_from;
+    k->uids[0]->last = max;
+    k->n_uids = 1;
+    return k;
+}
+
 /* Keys that are one word. */
 static bool word_key(struct parser *p, str name, Thurn__SearchKey **out)
 {
@@ -156,10 +170,15 @@ static bool word_key(struct parser *p, str name, Thurn__SearchKey **out)
             *out = negate(p, *out);
         return true;
     }
-    if (str_eq_nocase(name, S("ALL")) || str_eq_nocase(name, S("OLD")))
+    if (str_eq_nocase(name, S("ALL")))
         *out = node(p, THURN__SEARCH_OP__SEARCH_ALL);
-    else if (str_eq_nocase(name, S("NEW")) || str_eq_nocase(name, S("RECENT")))
-        *out = nothing(p); /* no message is ever \Recent here */
+    else if (str_eq_nocase(name, S("RECENT")))
+        *out = recent(p);
+    else if (str_eq_nocase(name, S("OLD")))
+        *out = negate(p, recent(p));
+    else if (str_eq_nocase(name, S("NEW")))
+        *out = with_keys(p, THURN__SEARCH_OP__SEARCH_AND, recent(p),
+                         negate(p, number(p, THURN__SEARCH_OP__SEARCH_FLAGS_SET, THURN__FLAG__FLAG_SEEN)));
     else
         return false;
     return true;
@@ -314,10 +333,11 @@ static bool return_options(struct parser *p)
     return imap_parse_sp(p->c);
 }
 
-bool imap_parse_search(struct cursor *c, struct arena *a, const struct uid_map *uids, struct imap_search *out)
+bool imap_parse_search(struct cursor *c, struct arena *a, const struct uid_map *uids, uint32_t recent_from,
+                       struct imap_search *out)
 {
     *out = (struct imap_search){0};
-    struct parser p = {.c = c, .a = a, .uids = uids, .out = out, .charset = S("utf-8")};
+    struct parser p = {.c = c, .a = a, .uids = uids, .recent_from = recent_from, .out = out, .charset = S("utf-8")};
     if (!return_options(&p))
         return false;
     if (imap_parse_word(c, S("CHARSET"))) {

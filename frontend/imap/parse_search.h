@@ -13,14 +13,15 @@ struct imap_search {
     Thurn__SearchKey *key;
     bool has_modseq;      /* MODSEQ was among the keys: the answer says the highest */
     bool is_unknown_charset;
-    bool is_bad_sequence; /* a message sequence number that does not exist */
     /* RETURN (…) of RFC 4731; none of them given means ALL. */
     bool has_return, wants_min, wants_max, wants_all, wants_count;
 };
 /*
- * The arguments of SEARCH. Sets are resolved in the view. Text is converted to UTF-8 from the charset that was given.
+ * The arguments of SEARCH. Sets are resolved in the view, numbers that do not exist match nothing; \Recent are the UIDs
+ * from recent_from on. Text is converted to UTF-8 from the charset that was given.
  * False: malformed, or one of out's is_… says why.
  */
-bool imap_parse_search(struct cursor *c, struct arena *a, const struct uid_map *uids, struct imap_search *out);
+bool imap_parse_search(struct cursor *c, struct arena *a, const struct uid_map *uids, uint32_t recent_from,
+                       struct imap_search *out);
 
 #endif

@@ -13,6 +13,7 @@
 #include "base/map.h"
 #include "base/metrics.h"
 #include "frontend/imap/commands.h"
+#include "frontend/imap/recent.h"
 #include "frontend/imap/view.h"
 
 #define SERVER_MAGIC 0x696d7376u
@@ -71,6 +72,7 @@ struct imap_server *imap_server_new(const struct imap_opts *opts)
     snprintf(server->holder, sizeof(server->holder), "imap-%016llx", (unsigned long long)random_u64());
     server->watch = watch_new(opts->store, str_c(server->holder));
     imap_leases_init(server);
+    server->recents = imap_recents_new();
     return server;
 }
 
@@ -87,6 +89,7 @@ FIBER void imap_server_free(struct imap_server *server)
     assert(server->n_sessions == 0);
     imap_leases_done(server);
     watch_free(server->watch);
+    imap_recents_free(server->recents);
     xfree(server->hostname);
     xfree(server);
 }
@@ -136,6 +139,15 @@ void imap_add_capabilities(const struct imap_session *s, struct buf *out)
     buf_add(out, S(" IDLE NAMESPACE CHILDREN UNSELECT UIDPLUS MOVE CONDSTORE ESEARCH SPECIAL-USE CREATE-SPECIAL-USE"
                    " LIST-EXTENDED LIST-STATUS STATUS=SIZE PREVIEW"));
     buf_printf(out, " APPENDLIMIT=%llu", (unsigned long long)s->server->opts.limits.message_bytes);
+}
+
+FIBER bool imap_enable_condstore(struct imap_session *s, struct err *err)
+{
+    if (s->has_condstore)
+        return true;
+    s->has_condstore = true;
+    return !s->view || imap_printf(s, err, "* OK [HIGHESTMODSEQ %llu] CONDSTORE is on.\r\n",
+                                   (unsigned long long)MAX(s->view->modseq, (uint64_t)1));
 }
 
 /* --- the end --- */

@@ -52,6 +52,9 @@ struct imap_view {
     bool is_readonly;
     struct uid_map uids;
     uint64_t modseq;      /* everything up to here was told */
+    uint32_t recent_from; /* this UID and all above are \Recent */
+    char **keywords;      /* that were announced beside the usual ones */
+    unsigned n_keywords;
     /* Modseqs of this session's own changes, told already by the command that made them. */
     struct {
         uint64_t first, last;
@@ -132,6 +135,7 @@ struct imap_server {
     struct fiber *drainer;      /* waits for the last ones */
     char holder[40];            /* of leases: this process */
     struct imap_leases *leases;
+    struct imap_recents *recents;
 };
 
 /* --- session.c --- */
@@ -170,6 +174,9 @@ FIBER bool imap_relocated(struct imap_session *s, struct rpc_call *call);
 #define STORE_CALL(s, call, method, request, reply)                                                \
     (method((call), (s)->server->opts.store, (request), (reply)) ||                                \
      (imap_relocated((s), (call)) && method((call), (s)->server->opts.store, (request), (reply))))
+
+/* RFC 7162 3.1: from now on this client gets MODSEQ. With a mailbox open it is told where that stands. */
+FIBER bool imap_enable_condstore(struct imap_session *s, struct err *err) WARN_UNUSED;
 
 /* --- leases.c: sessions of an account over all front-ends --- */
 /* False with LIMIT when the account has too many. Any other trouble is no reason to refuse. */

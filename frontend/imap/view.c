@@ -1,8 +1,11 @@
 #include "frontend/imap/view.h"
 
+#include <strings.h>
+
 #include "base/metrics.h"
 #include "frontend/imap/format.h"
 #include "frontend/imap/parse.h"
+#include "frontend/imap/recent.h"
 #include "proto/store_calls.h"
 
 #define PIECE_MAX (64u * 1024)
@@ -74,6 +77,7 @@ FIBER bool imap_view_open(struct imap_session *s, struct imap_command *c, const 
                           struct err *err)
 {
     struct uid_map uids = {0};
+    uint32_t recent_from = imap_recent_from(s, c, box);
     if (!load_uids(s, c, box->mailbox_id, &uids, err)) {
         uid_map_done(&uids);
         return false;
@@ -85,8 +89,11 @@ FIBER bool imap_view_open(struct imap_session *s, struct imap_command *c, const 
         .uidvalidity = box->uidvalidity,
         .is_readonly = is_readonly,
         .uids = uids,
+        .recent_from = recent_from,
         .modseq = box->highestmodseq, /* read before the UIDs: what came in between is told once more */
     };
+    if (!is_readonly)
+        imap_recent_told(s, box->mailbox_id, MAX(box->uidnext, uid_map_max(&uids) + 1));
     s->state = IMAP_SELECTED;
     s->is_dirty = false;
     s->synced_modseq = s->beacon_modseq = s->listed_modseq;
@@ -103,11 +110,62 @@ void imap_view_close(struct imap_session *s)
         return;
     watch_remove(s->server->watch, &s->watch);
     uid_map_done(&s->view->uids);
+    for (unsigned i = 0; i < s->view->n_keywords; i++)
+        xfree(s->view->keywords[i]);
+    xfree(s->view->keywords);
     xfree(s->view);
     s->view = NULL;
     s->is_dirty = false;
     s->state = IMAP_AUTH;
     metric_add(M_IMAP_SELECTED, -1);
+}
+
+/* --- keywords --- */
+
+#define SYSTEM_FLAGS "\\Answered \\Flagged \\Deleted \\Seen \\Draft"
+#define KEYWORDS_ANNOUNCED_MAX 200u
+static const char *const usual_keywords[] = {"$Forwarded", "$MDNSent", "$Junk", "$NotJunk", "$Phishing"};
+
+void imap_view_add_flags(const struct imap_view *v, struct buf *out)
+{
+    BUF(names, 64 * 1024);
+    buf_add(&names, S(SYSTEM_FLAGS));
+    for (size_t i = 0; i < ARRAY_LEN(usual_keywords); i++)
+        buf_printf(&names, " %s", usual_keywords[i]);
+    for (unsigned i = 0; i < v->n_keywords; i++)
+        buf_printf(&names, " %s", v->keywords[i]);
+    buf_printf(out, "* FLAGS (%s)\r\n", buf_z(&names));
+    if (v->is_readonly)
+        buf_add(out, S("* OK [PERMANENTFLAGS ()] Read-only.\r\n"));
+    else
+        buf_printf(out, "* OK [PERMANENTFLAGS (%s \\*)] Limited.\r\n", buf_z(&names));
+}
+
+static bool is_announced(const struct imap_view *v, const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(usual_keywords); i++)
+        if (strcasecmp(name, usual_keywords[i]) == 0)
+            return true;
+    for (unsigned i = 0; i < v->n_keywords; i++)
+        if (strcasecmp(name, v->keywords[i]) == 0)
+            return true;
+    return false;
+}
+
+bool imap_view_announce(struct imap_session *s, Thurn__Keyword *const *names, size_t n, struct buf *out)
+{
+    struct imap_view *v = s->view;
+    unsigned before = v->n_keywords;
+    for (size_t i = 0; i < n && v->n_keywords < KEYWORDS_ANNOUNCED_MAX; i++) {
+        if (is_announced(v, names[i]->name))
+            continue;
+        v->keywords = xrealloc(v->keywords, (v->n_keywords + 1) * sizeof(*v->keywords));
+        v->keywords[v->n_keywords++] = xstrdup(names[i]->name);
+    }
+    if (v->n_keywords == before)
+        return false;
+    imap_view_add_flags(v, out);
+    return true;
 }
 
 /* --- telling --- */
@@ -123,7 +181,7 @@ void imap_add_flag_update(const struct imap_session *s, struct buf *out, const T
     }
     if (with_flags) {
         buf_printf(out, "%sFLAGS ", gap);
-        imap_add_flags(out, m->flags, m->keywords, m->n_keywords, names, n_names);
+        imap_add_flags(out, m, m->uid >= s->view->recent_from, names, n_names);
         gap = " ";
     }
     if (s->has_condstore)
@@ -174,6 +232,7 @@ static bool any_in_view(const struct imap_view *v, Thurn__Range *const *ranges, 
 static void take_messages(struct imap_session *s, Thurn__Message *const *v, size_t n, Thurn__Keyword *const *names,
                           size_t n_names, struct buf *updates)
 {
+    (void)imap_view_announce(s, names, n_names, updates); /* it goes out with them */
     for (size_t i = 0; i < n; i++) {
         uint32_t seq = uid_map_seq(&s->view->uids, v[i]->uid);
         if (!seq)
@@ -239,8 +298,11 @@ FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expu
     take_messages(s, r->messages, r->n_messages, r->keyword_names, r->n_keyword_names, &updates);
     bool is_whole = sync_rest(s, a, r->next_uid, q.since_modseq, &updates, &call);
     uint32_t now = uid_map_count(&v->uids);
-    if (now != before && !imap_printf(s, err, "* %u EXISTS\r\n* 0 RECENT\r\n", now))
+    if (now != before && !imap_printf(s, err, "* %u EXISTS\r\n* %u RECENT\r\n", now,
+                                      uid_map_at_least(&v->uids, v->recent_from)))
         return false;
+    if (now != before && !v->is_readonly)
+        imap_recent_told(s, v->mailbox_id, uid_map_max(&v->uids) + 1);
     if (updates.n && !imap_write(s, buf_str(&updates), err))
         return false;
     if (!is_whole)

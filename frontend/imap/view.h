@@ -23,6 +23,10 @@ void imap_view_own(struct imap_view *v, Thurn__Message *const *changed, size_t n
 uint64_t imap_view_count(const struct imap_view *v, Thurn__Range *const *ranges, size_t n);
 /* EXPUNGE responses for those of the ranges that are in the view, and out of the view with them. */
 FIBER bool imap_view_expunge(struct imap_session *s, Thurn__Range *const *ranges, size_t n, struct err *err) WARN_UNUSED;
+/* Keywords that the client has not heard of: a new FLAGS response (RFC 3501 7.2.6). False: there were none. */
+bool imap_view_announce(struct imap_session *s, Thurn__Keyword *const *names, size_t n, struct buf *out);
+/* FLAGS and PERMANENTFLAGS as they are now. */
+void imap_view_add_flags(const struct imap_view *v, struct buf *out);
 /* "* 3 FETCH (FLAGS (…))", with UID when asked for and MODSEQ when the client knows CONDSTORE. */
 void imap_add_flag_update(const struct imap_session *s, struct buf *out, const Thurn__Message *m, uint32_t seq,
                           bool with_uid, bool with_flags, Thurn__Keyword *const *names, size_t n_names);

@@ -25,6 +25,7 @@ struct list_parser {
     bool has_angle;
     size_t angle_from;      /* tokens from here on are of the <…>, up to angle_to */
     size_t angle_to;
+    str route;              /* of the <…> */
 };
 
 /* --- lexing --- */
@@ -178,7 +179,7 @@ static void set_bare(struct list_parser *p, struct mail_address *row, size_t at)
 
 static void flush(struct list_parser *p)
 {
-    struct mail_address row = {.name = S(""), .raw_name = S(""), .local = S(""), .domain = S("")};
+    struct mail_address row = {.name = S(""), .raw_name = S(""), .local = S(""), .domain = S(""), .route = S("")};
     size_t at = SIZE_MAX;
     for (size_t i = 0; i < p->n_tokens; i++)
         if (p->tokens[i].kind == TOKEN_AT)
@@ -186,6 +187,7 @@ static void flush(struct list_parser *p)
     bool is_something = true;
     if (p->has_angle) {
         set_address(p, &row, p->angle_from, p->angle_to);
+        row.route = p->route;
         str name = join(p, 0, p->angle_from, true);
         if (str_empty(name))
             name = join(p, p->angle_to, p->n_tokens, true);
@@ -199,13 +201,12 @@ static void flush(struct list_parser *p)
     } else if (p->n_tokens) {
         set_name(p, &row, join(p, 0, p->n_tokens, true));
     } else {
-        set_name(p, &row, p->comment);
-        is_something = p->comment.n > 0;
+        is_something = false; /* a comment alone is nobody */
     }
     if (is_something)
         emit(p, row);
     p->n_tokens = 0;
-    p->comment = S("");
+    p->comment = p->route = S("");
     p->has_angle = p->has_space = false;
 }
 
@@ -229,6 +230,7 @@ static void take_angle(struct list_parser *p)
             push(p, TOKEN_AT, S("@"));
         } else if (ch == ':' && p->n_tokens > from && p->tokens[from].kind == TOKEN_AT) {
             p->c.p++; /* end of a source route (RFC 5322 4.4) */
+            p->route = make_utf8(p->a, join(p, from, p->n_tokens, false));
             p->n_tokens = from;
         } else if (ch == '<') { /* "<<a@b>>" */
             p->c.p++;
@@ -256,7 +258,7 @@ static void begin_group(struct list_parser *p)
     str name = decode(p, join(p, 0, p->n_tokens, true));
     p->n_tokens = 0;
     p->has_space = false;
-    emit(p, (struct mail_address){.name = S(""), .raw_name = S(""), .local = S(""), .domain = S(""),
+    emit(p, (struct mail_address){.name = S(""), .raw_name = S(""), .local = S(""), .domain = S(""), .route = S(""),
                                   .group_start = str_empty(name) ? S("") : name});
     p->in_group = true;
 }
@@ -264,7 +266,7 @@ static void begin_group(struct list_parser *p)
 static void end_group(struct list_parser *p)
 {
     if (p->in_group)
-        emit(p, (struct mail_address){.name = S(""), .raw_name = S(""), .local = S(""), .domain = S(""),
+        emit(p, (struct mail_address){.name = S(""), .raw_name = S(""), .local = S(""), .domain = S(""), .route = S(""),
                                       .is_group_end = true});
     p->in_group = false;
 }
@@ -342,7 +344,8 @@ void address_list_parse(struct arena *a, str value, size_t max, struct address_l
     *out = (struct address_list){0};
     if (max == 0)
         return;
-    struct list_parser p = {.a = a, .c = cur_of(arena_str(a, value)), .out = out, .max = max, .comment = S("")};
+    struct list_parser p = {.a = a, .c = cur_of(arena_str(a, value)), .out = out, .max = max, .comment = S(""),
+                            .route = S("")};
     struct token tokens[TOKENS_MAX];
     p.tokens = tokens;
     while (p.c.p < p.c.end && !out->is_cut)

@@ -21,6 +21,7 @@ struct mail_address {
     str raw_name;    /* the same before decoding, unquoted: encoded words are kept (IMAP ENVELOPE) */
     str local;       /* without quotes */
     str domain;      /* as written, comments and white space removed; empty when there was none */
+    str route;       /* obsolete source route, "@a,@b"; empty when there was none */
     str group_start; /* name of the group, decoded; p is not NULL in such a row even when the name is empty */
     bool is_group_end;
 };

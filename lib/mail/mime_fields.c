@@ -141,7 +141,7 @@ static void read_addresses(struct mime_keeper *k, str value, struct address_list
     for (; kept < more.n; kept++) {
         const struct mime_keeper before = *k;
         const struct mail_address *m = &more.v[kept];
-        if (!charge(k, m->name.n + m->raw_name.n + m->local.n + m->domain.n + m->group_start.n)) {
+        if (!charge(k, m->name.n + m->raw_name.n + m->local.n + m->domain.n + m->route.n + m->group_start.n)) {
             k->left = before.left;
             break;
         }

@@ -92,7 +92,7 @@ static void test_sets(void **state)
         Thurn__Range **ranges;
         size_t n;
         assert_true(imap_parse_set(&c, &a, &set) && imap_parse_end(&c));
-        bool ok = imap_set_resolve(&set, &m, cases[i].is_uid, &a, &ranges, &n);
+        bool ok = imap_set_resolve(&set, &m, cases[i].is_uid, true, &a, &ranges, &n);
         assert_int_equal(ok, cases[i].out != NULL);
         if (!ok)
             continue;
@@ -106,7 +106,7 @@ static void test_sets(void **state)
     size_t n;
     struct cursor c = cur_of(S("1:*"));
     assert_true(imap_parse_set(&c, &a, &set));
-    assert_true(imap_set_resolve(&set, &empty, false, &a, &ranges, &n));
+    assert_true(imap_set_resolve(&set, &empty, false, true, &a, &ranges, &n));
     assert_int_equal(n, 0);
     static const char *const bad[] = {"", "0", "1:", ":1", "1,,2", "a", "99999999999", "1:0"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
@@ -206,15 +206,15 @@ static void test_search_limits(void **state)
     for (int i = 0; i < 40; i++)
         buf_add(&text, S(")"));
     struct cursor c = cur_of(buf_str(&text));
-    assert_false(imap_parse_search(&c, &a, &m, &q));
+    assert_false(imap_parse_search(&c, &a, &m, 5, &q));
     buf_clear(&text);
     for (int i = 0; i < 2000; i++)
         buf_add(&text, S("SEEN "));
     buf_add(&text, S("SEEN"));
     c = cur_of(buf_str(&text));
-    assert_false(imap_parse_search(&c, &a, &m, &q));
+    assert_false(imap_parse_search(&c, &a, &m, 5, &q));
     c = cur_of(S("NOT NOT (OR SEEN OR DRAFT FLAGGED) UID 1:*"));
-    assert_true(imap_parse_search(&c, &a, &m, &q));
+    assert_true(imap_parse_search(&c, &a, &m, 5, &q));
 }
 
 static void test_strings_out(void **state)

@@ -198,7 +198,7 @@ static void test_addresses(void **state)
         {"Joe Doe joe@x.org", "[Joe Doe|joe|x.org]"},
         {"G: a@b, c@d;, e@f", "{G}[|a|b][|c|d]}[|e|f]"},
         {"undisclosed-recipients:;", "{undisclosed-recipients}}"},
-        {"<@r1,@r2:a@b>", "[|a|b]"},
+        {"<@r1,@r2:a@b>", "[|a|b|@r1,@r2]"},
         {"=?utf-8?Q?J=C3=B6rg?= <a@b>", "[J\xc3\xb6rg|a|b]"},
         {"\"a b\"@c", "[|a b|c]"},
         {"a . b @ c . d", "[a .|b|c.d]"},
@@ -222,7 +222,8 @@ static void test_addresses(void **state)
             else if (l.v[k].is_group_end)
                 buf_addc(&out, '}');
             else
-                buf_printf(&out, "[%.*s|%.*s|%.*s]", STR_ARG(l.v[k].name), STR_ARG(l.v[k].local), STR_ARG(l.v[k].domain));
+                buf_printf(&out, "[%.*s|%.*s|%.*s%s%.*s]", STR_ARG(l.v[k].name), STR_ARG(l.v[k].local),
+                           STR_ARG(l.v[k].domain), l.v[k].route.n ? "|" : "", STR_ARG(l.v[k].route));
         }
         assert_string_equal(buf_z(&out), cases[i].out);
     }

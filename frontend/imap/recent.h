@@ -1,0 +1,22 @@
+/*
+ * recent.h: which messages are \Recent (RFC 3501 2.3.2).
+ *
+ * They are always the newest ones, so one UID a mailbox says it: those at or above it no read-write session has been told
+ * of. A front-end process remembers that UID for the mailboxes that were opened through it. For any other mailbox the
+ * messages after the last one that was ever read are recent: the RFC prefers too many to too few, and RFC 9051 dropped
+ * the flag. BUGS: sessions on another front-end process see them as recent once more.
+ */
+#ifndef FRONTEND_IMAP_RECENT_H
+#define FRONTEND_IMAP_RECENT_H
+
+#include "frontend/imap/session.h"
+
+struct imap_recents;
+struct imap_recents *imap_recents_new(void);
+void imap_recents_free(struct imap_recents *r);
+/* The first recent UID of a mailbox. At most one store call, and only when this process does not know it. */
+FIBER uint32_t imap_recent_from(struct imap_session *s, struct imap_command *c, const Thurn__Mailbox *row);
+/* A read-write session was told of everything below next_uid. */
+void imap_recent_told(struct imap_session *s, int64_t mailbox_id, uint32_t next_uid);
+
+#endif

@@ -1,0 +1,3 @@
+if(TARGET thurn_imap)
+  thurn_fuzz(imap USES thurn_imap)
+endif()
