@@ -1,5 +1,8 @@
 # Warnings and hardening for every target. STYLE: gcc and clang clean under -Wall -Wextra -Werror.
 add_library(thurn_flags INTERFACE)
+# Assertions stay on in production: no NDEBUG.
+set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2 -g")
+set(CMAKE_C_FLAGS_RELEASE "-O2")
 target_compile_options(thurn_flags INTERFACE
   -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith -Wwrite-strings
   -Wundef -Wformat=2 -Wno-format-nonliteral
