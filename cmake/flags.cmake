@@ -1,4 +1,8 @@
 # Warnings and hardening for every target. STYLE: gcc and clang clean under -Wall -Wextra -Werror.
+# Assertions stay on in production: no NDEBUG.
+set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2 -g")
+set(CMAKE_C_FLAGS_RELEASE "-O2")
+
 add_library(thurn_flags INTERFACE)
 # Assertions stay on in production: no NDEBUG.
 set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2 -g")
