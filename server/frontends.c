@@ -35,7 +35,7 @@ static bool self_signed(const struct config *c, const char *data, struct tls_cer
 struct tls_server *frontends_tls(const struct config *c, const char *data, struct err *err)
 {
     ARENA(a, 1 << 20);
-    struct tls_cert_files files[CERTIFICATES_MAX];
+    struct tls_cert_files *files = arena_array(&a, struct tls_cert_files, CERTIFICATES_MAX);
     size_t n;
     const str *pairs = config_list(c, CFG_TLS_CERTIFICATES, &n);
     if (n > CERTIFICATES_MAX) {

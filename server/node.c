@@ -33,9 +33,9 @@ static bool parse_roles(struct node *n, struct err *err)
 
 bool node_make_folder(const char *path, struct err *err)
 {
-    char part[4096];
-    if (strlen(path) >= sizeof(part))
-        return err_set(err, ERR_INVALID, "folder name is too long");
+    char part[NODE_PATH_MAX];
+    if (strlen(path) >= sizeof(part) - 64)
+        return err_set(err, ERR_INVALID, "folder name is longer than %zu bytes", sizeof(part) - 64);
     for (size_t i = 1; path[i]; i++) {
         if (path[i] != '/')
             continue;
@@ -55,7 +55,7 @@ bool node_make_folder(const char *path, struct err *err)
 
 static struct sql_db *open_db(struct node *n, const char *name, str dsn, const char *file, struct err *err)
 {
-    char local[4200];
+    char local[NODE_PATH_MAX];
     struct sql_opts opts = {
         .name = name,
         .dsn = dsn,
@@ -78,6 +78,7 @@ static bool open_shards(struct node *n, struct err *err)
     const str *dsns = config_list(n->config, CFG_SHARDS, &count);
     if (count > NODE_SHARDS_MAX)
         return config_complain(n->config, CFG_SHARDS, err, "names more than %d shards", NODE_SHARDS_MAX);
+    n->shards = xcalloc(MAX(count, (size_t)1), sizeof(struct sql_db *));
     for (size_t i = 0; i < MAX(count, (size_t)1); i++) {
         char name[24];
         snprintf(name, sizeof(name), "shard-%zu", i + 1);
@@ -183,7 +184,7 @@ static bool open_auth(struct node *n, struct err *err)
 static bool open_store(struct node *n, struct err *err)
 {
     bool is_s3 = str_eq(config_str(n->config, CFG_BLOBS_KIND), S("s3"));
-    char folder[4200], spool[4200];
+    char folder[NODE_PATH_MAX], spool[NODE_PATH_MAX];
     snprintf(folder, sizeof(folder), "%s/blobs", n->data);
     snprintf(spool, sizeof(spool), "%s/spool", n->data);
     if (!open_shards(n, err) || !node_make_folder(spool, err))
@@ -237,7 +238,7 @@ static bool open_queue(struct node *n, struct err *err)
     if (!n->queue_db)
         return false;
     uint32_t retry[32];
-    size_t n_retry;
+    size_t n_retry = 0;
     if (!parse_retry(n, retry, ARRAY_LEN(retry), &n_retry, err))
         return false;
     struct tls_client_opts tls = {0};
@@ -373,7 +374,7 @@ bool node_start(struct node *n, const char *socket_path, struct err *err)
             return false;
     if (!socket_path)
         return true;
-    char text[4200];
+    char text[NODE_PATH_MAX];
     snprintf(text, sizeof(text), "unix:%s", socket_path);
     return net_addr_parse(str_c(text), &addr, err) && listen_at(n, &addr, err);
 }
@@ -409,6 +410,7 @@ void node_close(struct node *n)
         sql_close(n->queue_db);
     for (size_t i = 0; i < n->n_shards; i++)
         sql_close(n->shards[i]);
+    free(n->shards);
     if (n->redis)
         redis_free(n->redis);
     if (n->redis_beacons)

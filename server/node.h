@@ -21,6 +21,7 @@
 
 enum role { ROLE_FRONTEND_BIT = 1, ROLE_QUEUE_BIT = 2, ROLE_STORE_BIT = 4, ROLE_AUTH_BIT = 8 };
 #define NODE_SHARDS_MAX 1024
+#define NODE_PATH_MAX 1200   /* of a file in the data folder */
 
 struct node {
     const struct config *config;
@@ -31,7 +32,8 @@ struct node {
     struct http_client *http;
     struct dns *dns;
     struct redis *redis, *redis_beacons; /* the store's subscriptions have a client of their own */
-    struct sql_db *directory_db, *queue_db, *shards[NODE_SHARDS_MAX];
+    struct sql_db *directory_db, *queue_db;
+    struct sql_db **shards;      /* n_shards of them */
     size_t n_shards;
     struct tls_client *rpc_tls, *out_tls;
     struct tls_server *rpc_tls_server;

@@ -116,7 +116,7 @@ bool options_finish(const struct options *o, int min, int max, const char *usage
 
 const char *options_default_data(const struct options *o)
 {
-    static char path[4096];
+    static char path[1024];
     if (o->data)
         return o->data;
     if (geteuid() == 0)
@@ -131,7 +131,7 @@ const char *options_default_data(const struct options *o)
 
 static bool load_file(const struct options *o, struct config *c, struct err *err)
 {
-    char path[4200];
+    char path[1100];
     snprintf(path, sizeof(path), "%s/thurn.yaml", options_default_data(o));
     if (o->config_file)
         return config_load(c, o->config_file, err);

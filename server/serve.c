@@ -41,7 +41,7 @@ static void raise_descriptor_limit(void)
 
 static bool listen_control(struct serve *s, struct err *err)
 {
-    char path[4300];
+    char path[NODE_PATH_MAX];
     struct listener_opts opts = {
         .name = "control",
         .inherited_fd = -1,
@@ -74,7 +74,7 @@ static bool start(struct serve *s, struct err *err)
 {
     unsigned count = (unsigned)config_int(&s->config, CFG_WORKERS);
     bool has_workers = count && !s->is_worker;
-    char socket[4300];
+    char socket[NODE_PATH_MAX];
     if (!node_open(&s->node, &s->config, err))
         return false;
     if (has_workers && s->node.roles != (ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT | ROLE_STORE_BIT | ROLE_AUTH_BIT))
@@ -188,7 +188,7 @@ static bool configure(struct serve *s, struct err *err)
         return false;
     if (s->is_worker) {
         const char *socket = getenv(WORKER_SOCKET);
-        char text[4300];
+        char text[NODE_PATH_MAX];
         snprintf(text, sizeof(text), "unix:%s", socket ? socket : "");
         if (!socket || !config_override(&s->config, CFG_LISTEN_HTTP, str_c(text), err))
             return socket ? false : err_set(err, ERR_INVALID, "a worker was started without its parent");

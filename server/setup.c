@@ -64,7 +64,7 @@ static bool may_bind_low_ports(void)
 /* DATA/thurn.yaml, once. Options given now are remembered there. */
 static bool write_config(struct setup *s, const char *data, struct err *err)
 {
-    char path[4300];
+    char path[NODE_PATH_MAX];
     snprintf(path, sizeof(path), "%s/thurn.yaml", data);
     if (s->o->config_file || access(path, F_OK) == 0)
         return true;

@@ -83,7 +83,7 @@ int verb_test(struct options *o)
         return verb_fail(&err);
     }
     BUF(message, MESSAGE_MAX_BYTES);
-    char piece[65536];
+    static char piece[65536];
     ssize_t n;
     while ((n = read(STDIN_FILENO, piece, sizeof(piece))) > 0)
         buf_add_n(&message, piece, (size_t)n);

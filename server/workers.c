@@ -54,7 +54,7 @@ static bool write_config(struct workers *w, struct err *err)
     static const char *const services[] = {"store", "queue", "auth"};
     for (size_t i = 0; i < ARRAY_LEN(services); i++) {
         buf_printf(&yaml, "rpc.%s: ", services[i]);
-        BUF(address, 4300);
+        BUF(address, NODE_PATH_MAX);
         buf_printf(&address, "unix:%s", w->socket_path);
         buf_add_json(&yaml, buf_str(&address));
         buf_addc(&yaml, '\n');
@@ -122,7 +122,7 @@ static void spawn(struct worker *worker)
 {
     struct workers *w = worker->all;
     BUF(inherited, 4096);
-    BUF(socket, 4300);
+    BUF(socket, NODE_PATH_MAX);
     BUF(variable, 8192);
     uv_stdio_container_t stdio[FIRST_SOCKET_FD + FRONTENDS_LISTENERS_MAX];
     for (int i = 0; i < 3; i++)
@@ -176,7 +176,7 @@ size_t workers_metrics(struct workers *w, struct arena *a, str *pages)
 {
     size_t n = 0;
     for (unsigned i = 0; w && i < w->n; i++) {
-        BUF(path, 4300);
+        BUF(path, NODE_PATH_MAX);
         struct err err = ERR_INIT;
         struct http_response rep;
         struct http_request req = {
