@@ -1,6 +1,7 @@
 thurn_test(dsn SOURCES unit/test_dsn.c USES thurn_mail)
 if(TARGET thurn_remote)
   thurn_test(smtp_reply SOURCES unit/test_smtp_reply.c USES thurn_remote thurn_base)
+  thurn_test(remote SOURCES unit/test_remote.c unit/smtp_peer.c USES thurn_remote thurn_net thurn_fiber thurn_base)
   thurn_test(smtp_content SOURCES unit/test_smtp_content.c USES thurn_remote thurn_base)
 endif()
 if(TARGET thurn_queue)
