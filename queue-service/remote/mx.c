@@ -25,11 +25,12 @@ static const char *const private_networks[] = {
     "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
     "::/127", "64:ff9b:1::/48", "100::/64", "fc00::/7", "fe80::/9", "ff00::/8",
 };
-/* IPv6 networks whose addresses carry an IPv4 address, and where: NAT64, IPv4-compatible and -mapped, 6to4. */
+/* IPv6 networks whose addresses carry an IPv4 address, and where: NAT64, IPv4-compatible, 6to4. (Mapped
+ * ones are IPv4 addresses by the time they come here.) */
 static const struct {
     const char *network;
     unsigned at;
-} embedding_networks[] = {{"64:ff9b::/96", 12}, {"::/96", 12}, {"::ffff:0:0/96", 12}, {"2002::/16", 2}};
+} embedding_networks[] = {{"64:ff9b::/96", 12}, {"::/96", 12}, {"2002::/16", 2}};
 
 static bool is_in(const char *network, const struct net_addr *addr)
 {
