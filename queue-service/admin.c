@@ -36,13 +36,6 @@ static bool is_finished(const struct rcpt *r)
 
 static bool message_fits(const struct message *m, const Thurn__QueueFilter *f)
 {
-    if (f->n_queue_ids) {
-        bool is_listed = false;
-        for (size_t i = 0; i < f->n_queue_ids; i++)
-            is_listed |= f->queue_ids[i] == m->id;
-        if (!is_listed)
-            return false;
-    }
     if (!address_fits(m->sender, f->sender) || (f->tenant_id && f->tenant_id != m->tenant_id))
         return false;
     if (!f->recipient[0])
@@ -126,7 +119,9 @@ static void show(const struct message *m, bool is_list, struct arena *a, Thurn__
 
 struct walk {
     struct queue *q;
-    uint64_t after;
+    const Thurn__QueueFilter *filter;
+    uint64_t after, next; /* next: the id behind `after` when that was handed out, 0 = none known */
+    size_t n_listed;      /* of the filter's ids, done */
     unsigned seen;
 };
 
@@ -147,16 +142,24 @@ static struct message *next_in_shard(const struct shard *s, uint64_t after)
 FIBER static struct message *walk_next(struct walk *w)
 {
     struct err err = ERR_INIT; /* overdue callers still get their answer's start */
+    struct message *m = NULL;
     if (++w->seen % SLICE == 0)
         IGNORE(fiber_yield(&err));
-    for (uint64_t s = w->after >> ID_SHARD_SHIFT; s < w->q->opts.n_shards; s++) {
-        struct message *m = next_in_shard(&w->q->shards[s], w->after);
-        if (m) {
-            w->after = m->id;
-            return m;
-        }
+    if (w->filter->n_queue_ids) {
+        while (!m && w->n_listed < w->filter->n_queue_ids)
+            m = map64_get(&w->q->messages, w->filter->queue_ids[w->n_listed++]);
+        return m;
     }
-    return NULL;
+    if (w->next) /* `after` may be gone by now, and finding its place again would cost a walk from the start */
+        m = map64_get(&w->q->messages, w->next);
+    for (uint64_t s = w->after >> ID_SHARD_SHIFT; !m && s < w->q->opts.n_shards; s++)
+        m = next_in_shard(&w->q->shards[s], w->after);
+    if (!m)
+        return NULL;
+    struct list_node *n = m->node.next;
+    w->after = m->id;
+    w->next = n == &m->shard->messages.head ? 0 : LIST_ITEM(n, struct message, node)->id;
+    return m;
 }
 
 bool admin_list(struct queue *q, const Thurn__QueueListRequest *req, struct arena *a, Thurn__QueueListReply *out, struct err *err)
@@ -164,7 +167,7 @@ bool admin_list(struct queue *q, const Thurn__QueueListRequest *req, struct aren
     static const Thurn__QueueFilter everything = THURN__QUEUE_FILTER__INIT;
     const Thurn__QueueFilter *f = req->filter ? req->filter : &everything;
     size_t limit = req->limit ? MIN(req->limit, LIST_MAX) : 100, bytes = 0;
-    struct walk w = {.q = q};
+    struct walk w = {.q = q, .filter = f};
     if (!filter_ok(f, err))
         return false;
     out->messages = arena_array(a, Thurn__QueuedMessage *, limit);
@@ -287,7 +290,7 @@ FIBER static void actor(void *arg)
 
 bool admin_act(struct queue *q, const Thurn__QueueActRequest *req, struct arena *a UNUSED, Thurn__QueueActReply *out, struct err *err)
 {
-    struct act act = {.q = q, .req = req, .walk = {.q = q}};
+    struct act act = {.q = q, .req = req, .walk = {.q = q, .filter = req->filter}};
     if (!filter_ok(req->filter, err))
         return false;
     if (filter_is_empty(req->filter) && !req->filter->is_all)

@@ -317,29 +317,45 @@ FIBER static bool recover(struct txn *t, unsigned try, struct err *err)
     return err_is_temporary(err) && try < TRIES_MAX && fiber_sleep_ms(20 << (2 * try), &ignored);
 }
 
-FIBER static void commit_batch(void *ctx, struct batch_item **items, size_t n)
+/* Commit and apply. False: err says why, and nothing was done (or, TIMEOUT, perhaps all of it). */
+FIBER static bool commit_together(struct txn *t, struct err *err)
 {
-    struct queue *q = ctx;
-    struct op *ops[BATCH_ITEMS_MAX];
-    struct txn t = {.q = q, .ops = ops, .n = n};
-    for (size_t i = 0; i < n; i++)
-        ops[i] = op_of(items[i]);
     for (unsigned try = 0;; try++) {
-        struct err err = ERR_INIT;
-        sort_out(&t);
-        if (t.n == 0)
-            return;
-        if (sql_write(q->opts.db, txn_body, &t, &err))
+        err_clear(err);
+        sort_out(t);
+        if (t->n == 0)
+            return true;
+        if (sql_write(t->q->opts.db, txn_body, t, err))
             break;
-        if (!recover(&t, try, &err)) {
-            fail_all(&t, &err);
-            return;
-        }
+        if (!recover(t, try, err))
+            return false;
     }
     metric_inc(M_QUEUE_COMMITS);
-    metric_add(M_QUEUE_COMMITTED, (int64_t)t.n);
-    for (size_t i = 0; i < t.n; i++)
-        apply(q, t.ops[i]);
+    metric_add(M_QUEUE_COMMITTED, (int64_t)t->n);
+    for (size_t i = 0; i < t->n; i++)
+        apply(t->q, t->ops[i]);
+    return true;
+}
+
+FIBER static void commit_batch(void *ctx, struct batch_item **items, size_t n)
+{
+    struct op *ops[BATCH_ITEMS_MAX];
+    struct txn all = {.q = ctx, .ops = ops, .n = n};
+    struct err err = ERR_INIT;
+    for (size_t i = 0; i < n; i++)
+        ops[i] = op_of(items[i]);
+    if (commit_together(&all, &err))
+        return;
+    if (err_is_temporary(&err) || all.n == 1) {
+        fail_all(&all, &err);
+        return;
+    }
+    /* One of them cannot be written: it must not take the others with it. */
+    for (size_t i = 0; i < all.n; i++) {
+        struct txn one = {.q = ctx, .ops = &ops[i], .n = 1};
+        if (!commit_together(&one, &err))
+            fail_all(&one, &err);
+    }
 }
 
 void commit_init(struct queue *q)

@@ -84,6 +84,7 @@ FIBER static void finish(struct job *job, const struct remote_rcpt *r, struct up
         site_failed(s, failure);
     else if (was_heard)
         site_succeeded(s);
+    job->is_committing = true;
     if (n)
         (void)results_commit(q, job->msg, u, n, NULL, 0); /* false: somebody else's now */
 }

@@ -168,6 +168,7 @@ struct job {
     struct rcpt *rcpts[QUEUE_JOB_RCPTS];
     size_t n;
     int64_t started_ms;
+    bool is_committing;        /* its result is known: it must not be lost by a cancellation any more */
 };
 
 /* What is to become of one recipient. */
@@ -203,6 +204,7 @@ struct queue {
     struct shard *shards;
     struct map domains, sites;
     struct list waiting_sites;
+    struct list sessions;      /* schedule.c: the running ones */
     uint64_t doubtful[1024];   /* ids whose Enqueue failed with an unknown outcome: to be deleted */
     size_t n_doubtful;
     size_t n_messages, n_rcpts, n_held, n_active, cached_bytes;
@@ -211,6 +213,7 @@ struct queue {
     int64_t lease_until_ms;    /* monotonic; past it nothing is begun */
     int64_t swept_ms;          /* when idle sites and domains were last thrown out */
     bool is_started, is_draining, is_stopping, is_registered, is_woken, is_ticking;
+    struct fiber *stopper;     /* waits in queue_free for the last fiber's end */
     struct fiber_cond wake;    /* the coordinator waits here for its next round */
     struct fiber_cond ended;   /* an attempt or an enqueue ended */
     unsigned n_fibers;         /* all that this queue has spawned and that have not ended */
@@ -281,6 +284,8 @@ void job_end(struct job *job);
 void site_put_back(struct site *s, struct rcpt *r); /* R_ACTIVE, at the head of its flow, as it was */
 void site_kick(struct site *s);
 void site_resume(struct site *s);     /* end a suspension */
+/* Break off the attempts (of this shard, or of all when NULL) that have no result yet. */
+void schedule_cancel_sessions(struct queue *q, const struct shard *s);
 int64_t schedule_oldest_unix(const struct queue *q); /* when the oldest message came; 0 = none */
 void site_succeeded(struct site *s);
 void site_failed(struct site *s, const char *text);

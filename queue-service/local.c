@@ -231,6 +231,7 @@ void local_job(struct job *job)
     } else if (w.n_to) {
         site_succeeded(job->site);
     }
+    job->is_committing = true;
     if (w.n_updates)
         (void)results_commit(w.q, job->msg, w.u, w.n_updates, w.add, w.n_add); /* false: somebody else's now */
 }

@@ -50,6 +50,7 @@ struct queue_opts {
     bool allow_private_hosts;     /* tests: connect to loopback and private addresses too */
     str relay;                    /* "host:port" for all remote mail; empty = by MX */
     unsigned lease_ms;            /* default 15000; tests make it short */
+    unsigned drain_ms;            /* how long attempts may go on when their shard is given up; default 10000 */
     unsigned takeover_hold_ms;    /* how long what was due waits after its owner died; default 10000 */
 };
 
@@ -61,7 +62,7 @@ bool queue_start(struct queue *q, struct err *err) WARN_UNUSED;
 ProtobufCService *queue_service(struct queue *q);
 /* Whether this node owns a shard and its lease holds: it can take mail (readiness). */
 bool queue_is_ready(const struct queue *q);
-/* No new attempts; those under way have 10 s to end; shards are released. */
+/* No new attempts; those under way have drain_ms to end; shards are released. */
 FIBER void queue_drain(struct queue *q);
 /* Drains, then frees. No call may be under way. */
 FIBER void queue_free(struct queue *q);

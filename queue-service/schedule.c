@@ -274,18 +274,37 @@ static unsigned site_limit(const struct site *s)
     return MIN((unsigned)MAX(s->window, 1), share);
 }
 
+struct session {
+    struct list_node node; /* of queue->sessions */
+    struct fiber *fiber;
+    struct job job;        /* job.msg is NULL between jobs */
+};
+
+void schedule_cancel_sessions(struct queue *q, const struct shard *s)
+{
+    LIST_EACH(&q->sessions, n) {
+        struct session *run = LIST_ITEM(n, struct session, node);
+        if (run->job.msg && !run->job.is_committing && (!s || run->job.msg->shard == s))
+            fiber_cancel(run->fiber);
+    }
+}
+
 FIBER static void session(void *arg)
 {
     struct site *s = arg;
     struct queue *q = s->queue;
-    struct job job;
-    while (!q->is_draining && !is_suspended(s) && s->n_sessions <= site_limit(s) && site_take(s, &job)) {
+    struct session run = {.fiber = fiber_self()};
+    list_push(&q->sessions, &run.node);
+    while (!q->is_draining && !is_suspended(s) && s->n_sessions <= site_limit(s) && !fiber_is_cancelled(run.fiber) &&
+           site_take(s, &run.job)) {
         if (s->kind == SITE_LOCAL)
-            local_job(&job);
+            local_job(&run.job);
         else
-            deliver_job(&job);
-        job_end(&job);
+            deliver_job(&run.job);
+        job_end(&run.job);
+        run.job.msg = NULL;
     }
+    list_remove(&run.node);
     s->n_sessions--;
     s->used_ms = clock_mono_ms();
     if (s->kind == SITE_REMOTE)

@@ -9,7 +9,7 @@
 #define TEXT_MAX 1024u
 #define PREFIX_MAX (8u * 1024)
 #define HOLD_MORE_S 86400 /* a blob is held a day longer than its message may live */
-#define DRAIN_MS 20000
+#define DRAIN_MORE_MS 10000 /* for the release itself, besides the attempts */
 
 /* --- helpers of all files --- */
 
@@ -25,6 +25,8 @@ void queue_fiber_ended(struct queue *q)
 {
     q->n_fibers--;
     fiber_cond_broadcast(&q->ended);
+    if (q->stopper)
+        fiber_wake(q->stopper);
 }
 
 void queue_call_init(struct rpc_call *c, struct arena *a, int64_t timeout_ms)
@@ -50,7 +52,7 @@ static bool text_ok(const char *name, str s, size_t max, struct err *err)
     for (size_t i = 0; i < s.n; i++)
         if (ascii_is_ctl((unsigned char)s.p[i]))
             return err_set(err, ERR_INVALID, "control character in %s", name);
-    return true;
+    return utf8_valid(s.p, s.n) || err_set(err, ERR_INVALID, "%s is not UTF-8", name);
 }
 
 static bool address_ok(const char *name, str s, struct err *err)
@@ -277,6 +279,7 @@ static void set_defaults(struct queue *q)
     DEFAULT_TO(o->max_local_jobs, 64);
     DEFAULT_TO(o->outbound_port, 25);
     DEFAULT_TO(o->lease_ms, 15000);
+    DEFAULT_TO(o->drain_ms, 10000);
     DEFAULT_TO(o->takeover_hold_ms, 10000);
 }
 
@@ -330,6 +333,7 @@ struct queue *queue_new(const struct queue_opts *opts, struct err *err)
         map_init(maps[i]);
     q->recent_ring = xcalloc(QUEUE_RECENT_MAX, sizeof(*q->recent_ring));
     list_init(&q->waiting_sites);
+    list_init(&q->sessions);
     fiber_cond_init(&q->wake);
     fiber_cond_init(&q->ended);
     q->n_live_nodes = 1;
@@ -375,7 +379,7 @@ void queue_drain(struct queue *q)
     CHECK(q, QUEUE_MAGIC);
     q->is_draining = true;
     shard_wake(q);
-    FIBER_DEADLINE(DRAIN_MS);
+    FIBER_DEADLINE(q->opts.drain_ms + DRAIN_MORE_MS);
     struct err err = ERR_INIT; /* what was not released is taken over when the lease ends */
     while (q->is_started && q->n_owned > 0 && fiber_cond_wait(&q->ended, &err))
         continue;
@@ -391,10 +395,10 @@ void queue_free(struct queue *q)
     schedule_stop(q);
     if (q->opts.redis)
         redis_on_message(q->opts.redis, NULL, NULL, q);
-    while (q->n_fibers > 0) {
-        struct err err = ERR_INIT; /* they hold pointers to us: there is no way but to wait */
-        if (!fiber_cond_wait(&q->ended, &err))
-            fiber_wait_uninterrupted();
+    while (q->n_fibers > 0) { /* they hold pointers to us: there is no way but to wait */
+        schedule_cancel_sessions(q, NULL);
+        q->stopper = fiber_self();
+        fiber_wait_uninterrupted();
     }
     for (unsigned i = 0; i < q->opts.n_shards; i++)
         shard_lose(&q->shards[i]);

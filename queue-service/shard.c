@@ -15,7 +15,7 @@
 #define NODES_MAX 1000u
 #define FOREVER_MS ((int64_t)100 * 365 * 86400 * 1000)
 #define STICK_MS 1000      /* new mail stays on one shard so long, so that batches touch few */
-#define LEAVE_WAIT_MS 10000
+#define BREAK_WAIT_MS 2000
 #define AWAY_RETRY_MS 1000
 
 /* --- using shards --- */
@@ -300,17 +300,30 @@ FIBER static bool acquire(struct queue *q, struct view *v, struct err *err)
     return true;
 }
 
-FIBER static void wait_idle(struct queue *q)
+static bool is_leaving_busy(const struct queue *q)
 {
-    FIBER_DEADLINE(LEAVE_WAIT_MS);
+    for (unsigned i = 0; i < q->opts.n_shards; i++)
+        if (q->shards[i].state == SHARD_LEAVING && q->shards[i].n_active > 0)
+            return true;
+    return false;
+}
+
+FIBER static void wait_idle(struct queue *q, int64_t ms)
+{
+    FIBER_DEADLINE(ms);
     struct err err = ERR_INIT; /* what is not done by then is done by the next owner, perhaps again */
-    for (;;) {
-        bool is_busy = false;
-        for (unsigned i = 0; i < q->opts.n_shards; i++)
-            is_busy |= q->shards[i].state == SHARD_LEAVING && q->shards[i].n_active > 0;
-        if (!is_busy || !fiber_cond_wait(&q->ended, &err))
-            return;
-    }
+    while (is_leaving_busy(q) && fiber_cond_wait(&q->ended, &err))
+        continue;
+}
+
+/* Attempts under way may end; those that take too long are broken off where that does no harm. */
+FIBER static void finish_attempts(struct queue *q)
+{
+    wait_idle(q, q->opts.drain_ms);
+    for (unsigned i = 0; i < q->opts.n_shards; i++)
+        if (q->shards[i].state == SHARD_LEAVING)
+            schedule_cancel_sessions(q, &q->shards[i]);
+    wait_idle(q, BREAK_WAIT_MS);
 }
 
 /* Give up what belongs elsewhere, without haste. */
@@ -329,7 +342,7 @@ FIBER static bool leave(struct queue *q, struct view *v, struct err *err)
     }
     if (c.n == 0)
         return true;
-    wait_idle(q);
+    finish_attempts(q);
     if (!sql_write(q->opts.db, release_body, &c, err))
         return false;
     for (size_t i = 0; i < c.n; i++)

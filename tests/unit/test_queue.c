@@ -307,9 +307,12 @@ void remote_deliver(struct remote *r, const struct remote_site *site, const stru
     struct err err = ERR_INIT;
     world.running++;
     world.most_running = MAX(world.most_running, world.running);
-    if (world.remote_delay_ms)
-        IGNORE(fiber_sleep_ms(world.remote_delay_ms, &err));
+    bool was_broken_off = world.remote_delay_ms && !fiber_sleep_ms(world.remote_delay_ms, &err);
     world.running--;
+    for (size_t i = 0; i < n && was_broken_off; i++)
+        rcpts[i].outcome = REMOTE_DEFERRED;
+    if (was_broken_off)
+        return;
     if (world.remote_away) {
         world.remote_away--;
         for (size_t i = 0; i < n; i++) {
@@ -363,6 +366,11 @@ static bool wait_for(bool (*is_so)(void *), void *arg)
             return false;
     }
     return false;
+}
+static bool remote_runs(void *arg)
+{
+    (void)arg;
+    return world.running > 0;
 }
 static bool is_ready(void *q)
 {
@@ -528,6 +536,7 @@ static bool was_tried(void *arg)
 {
     struct one_message *o = arg;
     const Thurn__QueuedMessage *m = show(o->w, o->id);
+    assert_non_null(m);
     for (size_t i = 0; i < m->n_recipients; i++)
         if (m->recipients[i]->state == THURN__RECIPIENT_STATE__RCPT_ACTIVE || !m->recipients[i]->text[0])
             return false;
@@ -833,10 +842,35 @@ static void restart(struct world_run *w)
     assert_int_equal(count_remote("y@other.example"), 1);
 }
 
+/* A stop while a peer hangs: the attempt is broken off, and made by whoever comes next. */
+static void stop_in_attempt(struct world_run *w)
+{
+    struct err err = ERR_INIT;
+    queue_free(w->q);
+    struct queue_opts opts = options(w, "one");
+    opts.drain_ms = 50;
+    w->q = queue_new(&opts, &err);
+    assert_true(queue_start(w->q, &err));
+    assert_true(wait_for(is_ready, w->q));
+    world.remote_delay_ms = 600000;
+    assert_true(enqueue(w, w->q, (struct mail){.to = "x@remote.example"}));
+    assert_true(wait_for(remote_runs, NULL));
+    int64_t start_ms = clock_mono_ms();
+    queue_free(w->q);
+    assert_true(clock_mono_ms() - start_ms < 5000);
+    assert_int_equal(world.n_remote, 0);
+    world.remote_delay_ms = 0;
+    w->q = start(w, "one");
+    assert_true(wait_for(is_ready, w->q));
+    settle(w, 0);
+    assert_int_equal(count_remote("x@remote.example"), 1);
+}
+
 static void expiry(struct world_run *w)
 {
-    uint64_t id = enqueue(w, w->q, (struct mail){.to = "later@remote.example", .expires_in = 1});
+    uint64_t id = enqueue(w, w->q, (struct mail){.to = "later@remote.example", .expires_in = 2});
     assert_true(wait_for(was_tried, &(struct one_message){w, id}));
+    settle(w, 0);
     world.remote_away = 1000000;
     assert_true(enqueue(w, w->q, (struct mail){.from = "bob@example.org", .to = "x@remote.example y@remote.example", .expires_in = 2}));
     settle(w, 0);
@@ -953,11 +987,6 @@ static void two_nodes(struct world_run *w)
     queue_free(other);
 }
 
-static bool remote_runs(void *arg)
-{
-    (void)arg;
-    return world.running > 0;
-}
 /* I2: the node loses its lease while an attempt is under way. It cannot write any more; what the peer accepted is noted for
  * the new owner, who does not send it again. */
 static bool took_over(void *arg)
@@ -1020,6 +1049,7 @@ CASE(deferrals)
 CASE(outages)
 CASE(administration)
 CASE(restart)
+CASE(stop_in_attempt)
 CASE(expiry)
 CASE(delay_notice)
 CASE(fairness)
@@ -1037,7 +1067,7 @@ int main(void)
         cmocka_unit_test(test_outages),      cmocka_unit_test(test_administration), cmocka_unit_test(test_restart),
         cmocka_unit_test(test_expiry),       cmocka_unit_test(test_delay_notice),   cmocka_unit_test(test_fairness),
         cmocka_unit_test(test_failures),     cmocka_unit_test(test_two_nodes), cmocka_unit_test(test_zombie),
-        cmocka_unit_test(test_takeover),
+        cmocka_unit_test(test_takeover),     cmocka_unit_test(test_stop_in_attempt),
     };
     int failed = 0;
     log_configure(getenv("THURN_TEST_LOG") ? LOG_DEBUG : LOG_ERROR, LOG_LOGFMT);
