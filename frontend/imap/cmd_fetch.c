@@ -58,7 +58,7 @@ FIBER static bool add_item(struct fetch_run *run, const Thurn__Message *m, const
     switch (it->kind) {
     case FETCH_FLAGS:
         buf_add(out, S("FLAGS "));
-        imap_add_flags(out, m, m->uid >= run->s->view->recent_from, page->keyword_names, page->n_keyword_names);
+        imap_add_flags(out, m, imap_view_is_recent(run->s->view, m->uid), page->keyword_names, page->n_keyword_names);
         return true;
     case FETCH_UID:
         buf_printf(out, "UID %u", m->uid);
@@ -133,7 +133,7 @@ FIBER static bool add_message(struct fetch_run *run, const Thurn__Message *m, ui
     }
     if (seen_now && !run->wants_flags) {
         buf_add(out, S(" FLAGS "));
-        imap_add_flags(out, m, m->uid >= run->s->view->recent_from, page->keyword_names, page->n_keyword_names);
+        imap_add_flags(out, m, imap_view_is_recent(run->s->view, m->uid), page->keyword_names, page->n_keyword_names);
         if (run->s->has_condstore)
             buf_printf(out, " MODSEQ (%llu)", (unsigned long long)m->modseq);
     }

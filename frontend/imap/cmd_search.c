@@ -142,7 +142,7 @@ FIBER bool cmd_search(struct imap_session *s, struct imap_command *c, struct err
     struct found f = {0};
     struct hit *hits;
     uint64_t count;
-    if (!imap_parse_sp(&c->args) || !imap_parse_search(&c->args, c->arena, &s->view->uids, s->view->recent_from, &q)) {
+    if (!imap_parse_sp(&c->args) || !imap_parse_search(&c->args, c->arena, &s->view->uids, &s->view->recents, &q)) {
         if (q.is_unknown_charset)
             return imap_no(c, err, ERR_INVALID, "BADCHARSET (UTF-8 US-ASCII)", "Unknown charset.");
         return imap_bad(c, err, "Malformed SEARCH.");

@@ -44,7 +44,7 @@ FIBER static bool describe(struct imap_session *s, struct imap_command *c, const
     BUF(out, 4096);
     imap_view_add_flags(v, &out);
     buf_printf(&out, "* %u EXISTS\r\n* %u RECENT\r\n", uid_map_count(&v->uids),
-               uid_map_at_least(&v->uids, v->recent_from));
+               uid_map_count(&v->recents));
     uint32_t unseen = row->unseen ? first_unseen(s, c) : 0;
     if (unseen)
         buf_printf(&out, "* OK [UNSEEN %u] First unseen.\r\n", unseen);

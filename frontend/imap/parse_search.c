@@ -9,7 +9,7 @@ struct parser {
     struct cursor *c;
     struct arena *a;
     const struct uid_map *uids;
-    uint32_t recent_from;
+    const struct uid_map *recents;
     struct imap_search *out;
     str charset;
     unsigned nodes;
@@ -146,16 +146,17 @@ static const struct {
 
 static Thurn__SearchKey *recent(struct parser *p)
 {
-    uint32_t max = uid_map_max(p->uids);
-    if (p->recent_from > max)
+    if (p->recents->n == 0)
         return nothing(p);
     Thurn__SearchKey *k = node(p, THURN__SEARCH_OP__SEARCH_UIDS);
-    k->uids = arena_array(p->a, Thurn__Range *, 1);
-    k->uids[0] = arena_new(p->a, Thurn__Range);
-    thurn__range__init(k->uids[0]);
-    k->uids[0]->first = p->recent_from;
-    k->uids[0]->last = max;
-    k->n_uids = 1;
+    k->uids = arena_array(p->a, Thurn__Range *, p->recents->n);
+    for (uint32_t i = 0; i < p->recents->n; i++) {
+        Thurn__Range *r = arena_new(p->a, Thurn__Range);
+        thurn__range__init(r);
+        r->first = p->recents->v[i].first;
+        r->last = p->recents->v[i].last;
+        k->uids[k->n_uids++] = r;
+    }
     return k;
 }
 
@@ -333,11 +334,11 @@ static bool return_options(struct parser *p)
     return imap_parse_sp(p->c);
 }
 
-bool imap_parse_search(struct cursor *c, struct arena *a, const struct uid_map *uids, uint32_t recent_from,
+bool imap_parse_search(struct cursor *c, struct arena *a, const struct uid_map *uids, const struct uid_map *recents,
                        struct imap_search *out)
 {
     *out = (struct imap_search){0};
-    struct parser p = {.c = c, .a = a, .uids = uids, .recent_from = recent_from, .out = out, .charset = S("utf-8")};
+    struct parser p = {.c = c, .a = a, .uids = uids, .recents = recents, .out = out, .charset = S("utf-8")};
     if (!return_options(&p))
         return false;
     if (imap_parse_word(c, S("CHARSET"))) {

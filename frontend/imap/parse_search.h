@@ -17,11 +17,11 @@ struct imap_search {
     bool has_return, wants_min, wants_max, wants_all, wants_count;
 };
 /*
- * The arguments of SEARCH. Sets are resolved in the view, numbers that do not exist match nothing; \Recent are the UIDs
- * from recent_from on. Text is converted to UTF-8 from the charset that was given.
+ * The arguments of SEARCH. Sets are resolved in the view, numbers that do not exist match nothing; \Recent are those
+ * of recents. Text is converted to UTF-8 from the charset that was given.
  * False: malformed, or one of out's is_… says why.
  */
-bool imap_parse_search(struct cursor *c, struct arena *a, const struct uid_map *uids, uint32_t recent_from,
+bool imap_parse_search(struct cursor *c, struct arena *a, const struct uid_map *uids, const struct uid_map *recents,
                        struct imap_search *out);
 
 #endif

@@ -24,20 +24,25 @@ void imap_recents_free(struct imap_recents *r)
     xfree(r);
 }
 
-struct key {
+struct mailbox_key {
     int64_t account_id, mailbox_id;
 };
 
 static uint32_t known(const struct imap_recents *r, int64_t account_id, int64_t mailbox_id)
 {
-    const struct key key = {account_id, mailbox_id};
+    const struct mailbox_key key = {account_id, mailbox_id};
     return (uint32_t)(uintptr_t)map_get(&r->first_uid, str_n(&key, sizeof(key)));
+}
+
+uint32_t imap_recent_known(const struct imap_session *s, int64_t mailbox_id)
+{
+    return known(s->server->recents, s->account.account_id, mailbox_id);
 }
 
 void imap_recent_told(struct imap_session *s, int64_t mailbox_id, uint32_t next_uid)
 {
     struct imap_recents *r = s->server->recents;
-    const struct key key = {s->account.account_id, mailbox_id};
+    const struct mailbox_key key = {s->account.account_id, mailbox_id};
     if (next_uid <= known(r, key.account_id, mailbox_id))
         return;
     if (r->first_uid.n >= MAILBOXES_MAX) {

@@ -16,7 +16,9 @@ struct imap_recents *imap_recents_new(void);
 void imap_recents_free(struct imap_recents *r);
 /* The first recent UID of a mailbox. At most one store call, and only when this process does not know it. */
 FIBER uint32_t imap_recent_from(struct imap_session *s, struct imap_command *c, const Thurn__Mailbox *row);
-/* A read-write session was told of everything below next_uid. */
+/* The same, when this process knows it; 0 when not. */
+uint32_t imap_recent_known(const struct imap_session *s, int64_t mailbox_id);
+/* A read-write session is told of everything below next_uid. */
 void imap_recent_told(struct imap_session *s, int64_t mailbox_id, uint32_t next_uid);
 
 #endif

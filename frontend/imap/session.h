@@ -52,7 +52,7 @@ struct imap_view {
     bool is_readonly;
     struct uid_map uids;
     uint64_t modseq;      /* everything up to here was told */
-    uint32_t recent_from; /* this UID and all above are \Recent */
+    struct uid_map recents; /* those of uids that are \Recent for this session */
     char **keywords;      /* that were announced beside the usual ones */
     unsigned n_keywords;
     /* Modseqs of this session's own changes, told already by the command that made them. */

@@ -68,13 +68,6 @@ uint32_t uid_map_seq(const struct uid_map *m, uint32_t uid)
     return i >= 0 && uid <= m->v[i].last ? m->v[i].seq + (uid - m->v[i].first) : 0;
 }
 
-uint32_t uid_map_at_least(const struct uid_map *m, uint32_t uid)
-{
-    ptrdiff_t i = run_at_or_before(m, uid);
-    uint32_t below = i < 0 ? 0 : m->v[i].seq - 1 + MIN(run_length(&m->v[i]), uid - m->v[i].first);
-    return uid_map_count(m) - below;
-}
-
 uint32_t uid_map_uid(const struct uid_map *m, uint32_t seq)
 {
     if (seq == 0 || seq > uid_map_count(m))

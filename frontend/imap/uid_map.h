@@ -19,8 +19,6 @@ uint32_t uid_map_count(const struct uid_map *m);
 uint32_t uid_map_max(const struct uid_map *m); /* 0 when empty */
 /* Add UIDs above all that are there; lower ones are ignored. False when first > last. */
 bool uid_map_append(struct uid_map *m, uint32_t first, uint32_t last);
-/* How many of the UIDs are at or above uid. */
-uint32_t uid_map_at_least(const struct uid_map *m, uint32_t uid);
 /* Sequence number of a UID, or 0. */
 uint32_t uid_map_seq(const struct uid_map *m, uint32_t uid);
 /* UID of a sequence number, or 0. */

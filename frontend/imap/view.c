@@ -73,6 +73,35 @@ FIBER static bool load_uids(struct imap_session *s, struct imap_command *c, int6
     return true;
 }
 
+bool imap_view_is_recent(const struct imap_view *v, uint32_t uid)
+{
+    return uid_map_seq(&v->recents, uid) != 0;
+}
+
+/* The UIDs from recent_from on are \Recent here; in a read-write session then nowhere else. */
+static void claim_recents(struct imap_session *s, uint32_t recent_from)
+{
+    struct imap_view *v = s->view;
+    for (uint32_t i = 0; i < v->uids.n; i++)
+        if (v->uids.v[i].last >= recent_from)
+            (void)uid_map_append(&v->recents, MAX(v->uids.v[i].first, recent_from), v->uids.v[i].last); /* ascending */
+    if (!v->is_readonly)
+        imap_recent_told(s, v->mailbox_id, uid_map_max(&v->uids) + 1);
+}
+
+/* A message came while the mailbox is open: \Recent for the first session that tells of it. */
+static void add_new(struct imap_session *s, uint32_t uid)
+{
+    struct imap_view *v = s->view;
+    if (uid <= uid_map_max(&v->uids))
+        return;
+    (void)uid_map_append(&v->uids, uid, uid); /* first == last */
+    if (uid >= imap_recent_known(s, v->mailbox_id))
+        (void)uid_map_append(&v->recents, uid, uid);
+    if (!v->is_readonly)
+        imap_recent_told(s, v->mailbox_id, uid + 1);
+}
+
 FIBER bool imap_view_open(struct imap_session *s, struct imap_command *c, const Thurn__Mailbox *box, bool is_readonly,
                           struct err *err)
 {
@@ -89,11 +118,9 @@ FIBER bool imap_view_open(struct imap_session *s, struct imap_command *c, const 
         .uidvalidity = box->uidvalidity,
         .is_readonly = is_readonly,
         .uids = uids,
-        .recent_from = recent_from,
         .modseq = box->highestmodseq, /* read before the UIDs: what came in between is told once more */
     };
-    if (!is_readonly)
-        imap_recent_told(s, box->mailbox_id, MAX(box->uidnext, uid_map_max(&uids) + 1));
+    claim_recents(s, MAX(recent_from, imap_recent_known(s, box->mailbox_id)));
     s->state = IMAP_SELECTED;
     s->is_dirty = false;
     s->synced_modseq = s->beacon_modseq = s->listed_modseq;
@@ -110,6 +137,7 @@ void imap_view_close(struct imap_session *s)
         return;
     watch_remove(s->server->watch, &s->watch);
     uid_map_done(&s->view->uids);
+    uid_map_done(&s->view->recents);
     for (unsigned i = 0; i < s->view->n_keywords; i++)
         xfree(s->view->keywords[i]);
     xfree(s->view->keywords);
@@ -181,7 +209,7 @@ void imap_add_flag_update(const struct imap_session *s, struct buf *out, const T
     }
     if (with_flags) {
         buf_printf(out, "%sFLAGS ", gap);
-        imap_add_flags(out, m, m->uid >= s->view->recent_from, names, n_names);
+        imap_add_flags(out, m, imap_view_is_recent(s->view, m->uid), names, n_names);
         gap = " ";
     }
     if (s->has_condstore)
@@ -208,6 +236,7 @@ FIBER bool imap_view_expunge(struct imap_session *s, Thurn__Range *const *ranges
                  last = (uint32_t)MIN(ranges[i]->last, (uint64_t)UINT32_MAX);
         while (uid_map_last_within(&s->view->uids, first, last, &run)) {
             uid_map_remove(&s->view->uids, run.first, run.last);
+            uid_map_remove(&s->view->recents, run.first, run.last);
             for (uint32_t seq = run.seq + (run.last - run.first); seq >= run.seq; seq--) {
                 buf_printf(&out, "* %u EXPUNGE\r\n", seq);
                 if (!write_piece(s, &out, false, err))
@@ -236,7 +265,7 @@ static void take_messages(struct imap_session *s, Thurn__Message *const *v, size
     for (size_t i = 0; i < n; i++) {
         uint32_t seq = uid_map_seq(&s->view->uids, v[i]->uid);
         if (!seq)
-            (void)uid_map_append(&s->view->uids, v[i]->uid, v[i]->uid); /* first == last */
+            add_new(s, v[i]->uid);
         else if (!is_own(s->view, v[i]->modseq))
             imap_add_flag_update(s, updates, v[i], seq, s->has_condstore, true, names, n_names);
     }
@@ -299,10 +328,8 @@ FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expu
     bool is_whole = sync_rest(s, a, r->next_uid, q.since_modseq, &updates, &call);
     uint32_t now = uid_map_count(&v->uids);
     if (now != before && !imap_printf(s, err, "* %u EXISTS\r\n* %u RECENT\r\n", now,
-                                      uid_map_at_least(&v->uids, v->recent_from)))
+                                      uid_map_count(&v->recents)))
         return false;
-    if (now != before && !v->is_readonly)
-        imap_recent_told(s, v->mailbox_id, uid_map_max(&v->uids) + 1);
     if (updates.n && !imap_write(s, buf_str(&updates), err))
         return false;
     if (!is_whole)

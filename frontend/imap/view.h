@@ -23,6 +23,7 @@ void imap_view_own(struct imap_view *v, Thurn__Message *const *changed, size_t n
 uint64_t imap_view_count(const struct imap_view *v, Thurn__Range *const *ranges, size_t n);
 /* EXPUNGE responses for those of the ranges that are in the view, and out of the view with them. */
 FIBER bool imap_view_expunge(struct imap_session *s, Thurn__Range *const *ranges, size_t n, struct err *err) WARN_UNUSED;
+bool imap_view_is_recent(const struct imap_view *v, uint32_t uid);
 /* Keywords that the client has not heard of: a new FLAGS response (RFC 3501 7.2.6). False: there were none. */
 bool imap_view_announce(struct imap_session *s, Thurn__Keyword *const *names, size_t n, struct buf *out);
 /* FLAGS and PERMANENTFLAGS as they are now. */

@@ -53,7 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     c = cur_of(in);
     struct imap_search search;
-    imap_parse_search(&c, &a, &uids, 20, &search);
+    imap_parse_search(&c, &a, &uids, &uids, &search);
     c = cur_of(in);
     struct imap_flags flags;
     imap_parse_flags(&c, &a, false, &flags);

@@ -206,15 +206,15 @@ static void test_search_limits(void **state)
     for (int i = 0; i < 40; i++)
         buf_add(&text, S(")"));
     struct cursor c = cur_of(buf_str(&text));
-    assert_false(imap_parse_search(&c, &a, &m, 5, &q));
+    assert_false(imap_parse_search(&c, &a, &m, &m, &q));
     buf_clear(&text);
     for (int i = 0; i < 2000; i++)
         buf_add(&text, S("SEEN "));
     buf_add(&text, S("SEEN"));
     c = cur_of(buf_str(&text));
-    assert_false(imap_parse_search(&c, &a, &m, 5, &q));
+    assert_false(imap_parse_search(&c, &a, &m, &m, &q));
     c = cur_of(S("NOT NOT (OR SEEN OR DRAFT FLAGGED) UID 1:*"));
-    assert_true(imap_parse_search(&c, &a, &m, 5, &q));
+    assert_true(imap_parse_search(&c, &a, &m, &m, &q));
 }
 
 static void test_strings_out(void **state)
