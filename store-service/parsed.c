@@ -15,6 +15,12 @@ static char *z(struct arena *a, str s)
     return str_empty(s) ? (char *)(uintptr_t)protobuf_c_empty_string : arena_strz(a, s);
 }
 
+/* A field that is there but empty (its view has a pointer) is one space: store.proto, Envelope. */
+static char *or_space(struct arena *a, str s)
+{
+    return s.p && s.n == 0 ? arena_strz(a, S(" ")) : z(a, s);
+}
+
 static void set_addresses(const struct address_list *l, struct arena *a, Thurn__Address ***out, size_t *n)
 {
     *n = l->n;
@@ -38,10 +44,10 @@ static Thurn__Envelope *envelope(const struct mime_envelope *e, struct arena *a)
 {
     Thurn__Envelope *p = arena_new(a, Thurn__Envelope);
     thurn__envelope__init(p);
-    p->date = z(a, e->date);
-    p->subject = z(a, e->subject);
-    p->in_reply_to = z(a, e->in_reply_to);
-    p->message_id = z(a, e->message_id);
+    p->date = or_space(a, e->date);
+    p->subject = or_space(a, e->subject);
+    p->in_reply_to = or_space(a, e->in_reply_to);
+    p->message_id = or_space(a, e->message_id);
     set_addresses(&e->from, a, &p->from, &p->n_from);
     set_addresses(&e->sender, a, &p->sender, &p->n_sender);
     set_addresses(&e->reply_to, a, &p->reply_to, &p->n_reply_to);

@@ -143,6 +143,16 @@ static void add_addresses(struct buf *out, Thurn__Address *const *v, size_t n)
     buf_addc(out, ')');
 }
 
+/* Absent is NIL, there but empty is "" (RFC 3501 7.4.2), which the store says as one space. */
+static void add_text(struct buf *out, const char *text)
+{
+    str s = str_c(text);
+    if (str_eq(s, S(" ")))
+        buf_add(out, S("\"\""));
+    else
+        imap_add_nstring(out, s);
+}
+
 void imap_add_envelope(struct buf *out, const Thurn__Envelope *e)
 {
     if (!e) {
@@ -150,9 +160,9 @@ void imap_add_envelope(struct buf *out, const Thurn__Envelope *e)
         return;
     }
     buf_addc(out, '(');
-    imap_add_nstring(out, str_c(e->date));
+    add_text(out, e->date);
     buf_addc(out, ' ');
-    imap_add_nstring(out, str_c(e->subject));
+    add_text(out, e->subject);
     add_addresses(out, e->from, e->n_from);
     /* RFC 3501 7.4.2: absent Sender and Reply-To are From. */
     add_addresses(out, e->n_sender ? e->sender : e->from, e->n_sender ? e->n_sender : e->n_from);
@@ -161,9 +171,9 @@ void imap_add_envelope(struct buf *out, const Thurn__Envelope *e)
     add_addresses(out, e->cc, e->n_cc);
     add_addresses(out, e->bcc, e->n_bcc);
     buf_addc(out, ' ');
-    imap_add_nstring(out, str_c(e->in_reply_to));
+    add_text(out, e->in_reply_to);
     buf_addc(out, ' ');
-    imap_add_nstring(out, str_c(e->message_id));
+    add_text(out, e->message_id);
     buf_addc(out, ')');
 }
 
@@ -255,7 +265,11 @@ static void add_extension(struct buf *out, const Thurn__Part *p)
     imap_add_nstring(out, str_c(p->location));
 }
 
-#define EMPTY_TEXT S("(\"TEXT\" \"PLAIN\" (\"charset\" \"us-ascii\") NIL NIL \"7BIT\" 0 0)")
+/* Where the grammar wants a part and there is none. */
+static void add_empty_text(struct buf *out, bool extended)
+{
+    imap_add_body(out, NULL, 0, extended);
+}
 
 bool imap_part_is_message(const Thurn__Part *p)
 {
@@ -276,7 +290,7 @@ static void add_multipart(struct buf *out, const Thurn__Part *p, bool extended)
     for (size_t i = 0; i < p->n_parts; i++)
         add_part(out, p->parts[i], extended);
     if (p->n_parts == 0) /* the grammar wants one */
-        buf_add(out, EMPTY_TEXT);
+        add_empty_text(out, extended);
     buf_addc(out, ' ');
     imap_add_string(out, str_c(p->subtype));
     if (extended) {
@@ -315,7 +329,7 @@ static void add_part(struct buf *out, const Thurn__Part *p, bool extended)
         if (p->n_parts)
             add_part(out, p->parts[0], extended);
         else
-            buf_add(out, EMPTY_TEXT); /* an encoded message, or a limit: a leaf, which the grammar does not know */
+            add_empty_text(out, extended); /* an encoded message, or a limit: a leaf, which the grammar does not know */
     }
     if (is_text || imap_part_is_message(p)) {
         buf_addc(out, ' ');

@@ -43,7 +43,7 @@ str mime_param(const struct mime_params *params, const char *name);
 
 /* What IMAP's ENVELOPE is made of (RFC 9051 7.5.2). sender and reply_to are as in the header: empty when absent. */
 struct mime_envelope {
-    str date, subject, in_reply_to, message_id; /* unfolded, otherwise as in the header */
+    str date, subject, in_reply_to, message_id; /* unfolded, otherwise as in the header; p is NULL when absent */
     struct address_list from, sender, reply_to, to, cc, bcc;
 };
 

@@ -1,4 +1,5 @@
 if(TARGET thurn_imap)
+  thurn_test(imap_session SOURCES unit/test_imap_session.c USES thurn_imap)
   thurn_test(imap_parse SOURCES unit/test_imap_parse.c USES thurn_imap)
   if(TARGET thurn_store AND TARGET thurn_auth)
     thurn_test_pg(imap SOURCES protocol/imap.c protocol/script.c USES thurn_imap thurn_store thurn_auth)
