@@ -5,6 +5,7 @@
 #include "proto/store_calls.h"
 
 #define BLOB_ARENA_MAX ((size_t)64 * 1024)
+#define GATHER_MIN ((size_t)16 * 1024)
 
 void smtp_body_init(struct smtp_body *b, size_t inline_max)
 {
@@ -181,13 +182,13 @@ struct blob_source {
     struct rpc_source source;
     struct smtp_body *body;
     struct smtp_body_reader *reader;
-    str waiting[2]; /* what is in memory, and the piece that did not fit */
-    bool is_closed; /* a line end was added */
+    str waiting[2];      /* what is in memory, and the piece that did not fit; later: what was gathered */
+    struct buf gathered;
+    bool is_closed;      /* a line end was added */
 };
 
-static bool blob_read(struct rpc_source *source, str *piece, struct err *err)
+static bool take_waiting(struct blob_source *from, str *piece)
 {
-    struct blob_source *from = CONTAINER_OF(source, struct blob_source, source);
     for (size_t i = 0; i < ARRAY_LEN(from->waiting); i++) {
         if (!from->waiting[i].n)
             continue;
@@ -195,6 +196,11 @@ static bool blob_read(struct rpc_source *source, str *piece, struct err *err)
         from->waiting[i] = str_slice(from->waiting[i], piece->n, SIZE_MAX);
         return true;
     }
+    return false;
+}
+
+static bool judged_piece(struct blob_source *from, str *piece, struct err *err)
+{
     if (!next_piece(from->reader, piece, err))
         return false;
     if (!judge(from->body, from->reader, *piece))
@@ -204,6 +210,27 @@ static bool blob_read(struct rpc_source *source, str *piece, struct err *err)
         *piece = S("\r\n");
     }
     return true;
+}
+
+/* A message of dots at line starts comes in tiny pieces: gather them, or each would cost the store as much as a large one. */
+static bool blob_read(struct rpc_source *source, str *piece, struct err *err)
+{
+    struct blob_source *from = CONTAINER_OF(source, struct blob_source, source);
+    if (take_waiting(from, piece))
+        return true;
+    str one;
+    buf_clear(&from->gathered);
+    do {
+        if (!judged_piece(from, &one, err))
+            return false;
+        if (!from->gathered.n && (!one.n || one.n >= GATHER_MIN)) {
+            *piece = one;
+            return true;
+        }
+        buf_add(&from->gathered, one);
+    } while (one.n && from->gathered.n < GATHER_MIN);
+    from->waiting[0] = buf_str(&from->gathered);
+    return take_waiting(from, piece);
 }
 
 /* Whose shard takes it: that of the first recipient with a mailbox here. */
@@ -233,34 +260,46 @@ static enum smtp_reply blob_failure(const struct err *err)
     return err->kind == ERR_LIMIT ? SMTP_TOO_BIG : err->kind == ERR_INVALID ? SMTP_MESSAGE_REFUSED : SMTP_TRY_LATER;
 }
 
-/* The message outgrew memory with this piece: stream all of it to the store. */
-static bool to_blob(struct smtp_body *b, struct smtp_body_reader *r, str piece)
+static bool put_blob(struct smtp_body *b, struct blob_source *from, struct err *err)
 {
-    struct smtp_session *s = r->session;
-    smtp_trace(b, s);
-    if (b->failure)
-        return skip_rest(r);
+    struct smtp_session *s = from->reader->session;
     ARENA(a, BLOB_ARENA_MAX);
     struct rpc_call call;
-    struct blob_source from = {.source = {blob_read}, .body = b, .reader = r, .waiting = {smtp_body_content(b), piece}};
     Thurn__PutBlobRequest q = THURN__PUT_BLOB_REQUEST__INIT;
     const Thurn__PutBlobReply *reply;
-    b->is_8bit = !ascii_only(from.waiting[0].p, from.waiting[0].n);
-    r->is_pulling = r->is_chunked;
     smtp_call_init(s, &call, &a);
-    call.body = &from.source;
+    call.body = &from->source;
     call.is_idempotent = false; /* the source can be read once */
     place_blob(s, &q);
     q.size_max = s->server->opts.message_max + SMTP_BODY_ROOM + 2;
-    if (store_put_blob(&call, s->server->opts.store, &q, &reply) && reply->blob && reply->blob->hash.len) {
-        keep_blob(b, reply->blob);
-        return true;
-    }
-    if (r->is_broken || r->is_interrupted)
+    if (!store_put_blob(&call, s->server->opts.store, &q, &reply)) {
+        *err = call.err;
         return false;
+    }
+    if (!reply->blob || !reply->blob->hash.len)
+        return err_set(err, ERR_INTERNAL, "the store gave no reference to a body");
+    keep_blob(b, reply->blob);
+    return true;
+}
+
+/* The message outgrew memory with this piece: stream all of it to the store. */
+static bool to_blob(struct smtp_body *b, struct smtp_body_reader *r, str piece)
+{
+    struct err err = ERR_INIT;
+    smtp_trace(b, r->session);
+    if (b->failure)
+        return skip_rest(r);
+    struct blob_source from = {.source = {blob_read}, .body = b, .reader = r, .waiting = {smtp_body_content(b), piece}};
+    buf_init(&from.gathered, GATHER_MIN + RPC_CHUNK_MAX);
+    b->is_8bit = !ascii_only(from.waiting[0].p, from.waiting[0].n);
+    r->is_pulling = r->is_chunked;
+    bool ok = put_blob(b, &from, &err);
+    buf_done(&from.gathered);
+    if (ok || r->is_broken || r->is_interrupted)
+        return ok;
     if (!b->failure) {
-        b->why = call.err;
-        fail(b, blob_failure(&call.err));
+        b->why = err;
+        fail(b, blob_failure(&err));
     }
     r->is_pulling = false; /* the chunks to come are refused one by one */
     return skip_rest(r);

@@ -213,6 +213,24 @@ static void large(struct rig *r)
     }
 }
 
+/* Nothing but stuffed dots, in and out of memory. */
+static void large_dots(struct rig *r)
+{
+    BUF(wire, 1 << 20);
+    BUF(body, 1 << 20);
+    buf_add(&wire, S("Subject: dots\r\n\r\n"));
+    buf_add(&body, buf_str(&wire));
+    for (int i = 0; i < 30000; i++) {
+        buf_add(&wire, S("..\r\n"));
+        buf_add(&body, S(".\r\n"));
+    }
+    begin_data(r);
+    rig_send(r, buf_str(&wire));
+    rig_talk(r, "C: .\nS: 250 2.0.0 Ok: delivered");
+    assert_str(last_body(r), buf_str(&body));
+    assert_true(r->fake.delivered[0].was_blob);
+}
+
 static void large_fails(struct rig *r)
 {
     BUF(b, 2 << 20);
@@ -316,6 +334,7 @@ TEST(sizes, tiny)
 TEST(loops, tiny)
 TEST(bdat, tiny)
 TEST(large, small_memory)
+TEST(large_dots, small_memory)
 TEST(large_fails, small_memory)
 TEST(large_interrupted, small_memory)
 TEST(trace, NULL)
@@ -326,7 +345,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data),  cmocka_unit_test(test_smuggling),   cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_loops), cmocka_unit_test(test_bdat),        cmocka_unit_test(test_large),
-        cmocka_unit_test(test_large_fails), cmocka_unit_test(test_large_interrupted), cmocka_unit_test(test_trace),
+        cmocka_unit_test(test_large_dots), cmocka_unit_test(test_large_fails), cmocka_unit_test(test_large_interrupted), cmocka_unit_test(test_trace),
         cmocka_unit_test(test_submitted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
