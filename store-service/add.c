@@ -127,7 +127,7 @@ struct work {
     struct sql_tx *tx;
     struct add_tx *t;
     struct arena *a;
-    int64_t now_unix, now_ms;
+    int64_t now_unix;
     struct acct *accts; /* ascending */
     size_t n_accts;
     struct slot *slots;
@@ -500,7 +500,7 @@ static void apply(struct work *w, struct add *ad, struct mailbox_row *m, str kw)
     struct slot *s = slot_of(w, ad);
     struct box *b = box_of(w, ac, m);
     int64_t size = (int64_t)add_size(ad);
-    ac->row.email_seq = MAX(ac->row.email_seq + 1, w->now_ms << 16);
+    ac->row.email_seq = MAX(ac->row.email_seq + 1, blob_new_id());
     ad->email_id = ac->row.email_seq;
     ad->in_mailbox_id = m->mailbox_id;
     ad->uidvalidity = m->uidvalidity;
@@ -743,8 +743,7 @@ static bool add_body(struct sql_tx *tx, void *arg, struct err *err)
     w->tx = tx;
     w->t = t;
     w->a = sql_arena(tx);
-    w->now_ms = clock_unix_ms();
-    w->now_unix = w->now_ms / 1000;
+    w->now_unix = clock_unix();
     t->needs_prepare = false;
     reset_results(t);
     map_init(&w->slot_map);

@@ -6,7 +6,8 @@
 #include "base/clock.h"
 #include "store-service/blob.h"
 
-#define LEVEL 3
+/* On 3 KB messages, with the dictionary: level 1 takes 16 us and packs to 1/2.30, level 3 takes 22 us for 1/2.33. */
+#define LEVEL 1
 
 /*
  * What most messages have in common, the commonest last (nearest to the data, so cheapest to refer to). Bodies are stored

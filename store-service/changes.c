@@ -15,9 +15,9 @@ static const struct sql_stmt read_log = {
     NULL, false};
 static const struct sql_stmt live_threads = {
     "s_live_threads", "ii", "i",
-    "SELECT ?2 WHERE EXISTS (SELECT 1 FROM s_email WHERE account_id = ?1 AND thread_id = ?2)",
-    "SELECT v.t FROM unnest($1, $2) AS v (a, t) WHERE EXISTS (SELECT 1 FROM s_email e WHERE e.account_id = v.a AND"
-    " e.thread_id = v.t)",
+    "SELECT ?2 WHERE EXISTS (SELECT 1 FROM s_msg WHERE account_id = ?1 AND thread_id = ?2)",
+    "SELECT v.t FROM unnest($1, $2) AS v (a, t) WHERE EXISTS (SELECT 1 FROM s_msg m WHERE m.account_id = v.a AND"
+    " m.thread_id = v.t)",
     true};
 
 /* What happened to one id, folded over its changes: bits. */

@@ -157,12 +157,12 @@ static const struct sql_stmt delete_msgs = {
     " WHERE m.account_id = v.a AND m.mailbox_id = v.b AND m.uid = v.uid",
     true};
 static const struct sql_stmt delete_orphans = {
-    "s_delete_orphans", "ii", "ii",
-    "DELETE FROM s_email WHERE account_id = ?1 AND email_id = ?2 AND NOT EXISTS (SELECT 1 FROM s_msg WHERE"
-    " account_id = ?1 AND email_id = ?2) RETURNING email_id, blob_id",
-    "DELETE FROM s_email e USING unnest($1, $2) AS v (a, email_id) WHERE e.account_id = v.a AND e.email_id = v.email_id"
-    " AND NOT EXISTS (SELECT 1 FROM s_msg m WHERE m.account_id = v.a AND m.email_id = v.email_id)"
-    " RETURNING e.email_id, e.blob_id",
+    "s_delete_orphans", "iii", "ii",
+    "DELETE FROM s_email WHERE account_id = ?1 AND email_id = ?3 AND NOT EXISTS (SELECT 1 FROM s_msg WHERE"
+    " account_id = ?1 AND thread_id = ?2 AND email_id = ?3) RETURNING email_id, blob_id",
+    "DELETE FROM s_email e USING unnest($1, $2, $3) AS v (a, t, email_id) WHERE e.account_id = v.a AND"
+    " e.email_id = v.email_id AND NOT EXISTS (SELECT 1 FROM s_msg m WHERE m.account_id = v.a AND m.thread_id = v.t AND"
+    " m.email_id = v.email_id) RETURNING e.email_id, e.blob_id",
     true};
 
 void messages_queue_insert(struct sql_tx *tx, const struct msg_insert *v, size_t n)
@@ -189,10 +189,11 @@ static int compare_ids(const void *a, const void *b)
 static bool remove_orphans(struct sql_tx *tx, struct op *op, const struct msg_row *v, size_t n, int64_t **ids,
                            size_t *n_ids, struct err *err)
 {
-    struct sql_value *keys = arena_array(sql_arena(tx), struct sql_value, size_mul(n, 2));
+    struct sql_value *keys = arena_array(sql_arena(tx), struct sql_value, size_mul(n, 3));
     for (size_t i = 0; i < n; i++) {
-        keys[i * 2] = sql_i(op->account.account_id);
-        keys[i * 2 + 1] = sql_i(v[i].email_id);
+        keys[i * 3] = sql_i(op->account.account_id);
+        keys[i * 3 + 1] = sql_i(v[i].thread_id);
+        keys[i * 3 + 2] = sql_i(v[i].email_id);
     }
     struct sql_result r;
     if (!sql_exec(tx, &delete_orphans, keys, n, &r, err))

@@ -4,15 +4,18 @@
 
 #define PAGE 5000
 
+static const struct sql_stmt read_msgs = {
+    "s_purge_read", "ii", "iii", "SELECT mailbox_id, uid, email_id FROM s_msg WHERE account_id = ?1 LIMIT ?2", NULL, false};
 static const struct sql_stmt purge_emails = {
-    "s_purge_emails", "ii", "i",
-    "DELETE FROM s_email WHERE account_id = ?1 AND email_id IN (SELECT email_id FROM s_email WHERE account_id = ?1 LIMIT ?2)"
-    " RETURNING blob_id",
-    NULL, false};
+    "s_purge_emails", "ii", "i", "DELETE FROM s_email WHERE account_id = ?1 AND email_id = ?2 RETURNING blob_id",
+    "DELETE FROM s_email e USING unnest($1, $2) AS v (a, id) WHERE e.account_id = v.a AND e.email_id = v.id"
+    " RETURNING e.blob_id",
+    true};
 static const struct sql_stmt purge_msgs = {
-    "s_purge_msgs", "ii", "",
-    "DELETE FROM s_msg WHERE account_id = ?1 AND email_id IN (SELECT email_id FROM s_msg WHERE account_id = ?1 LIMIT ?2)",
-    NULL, false};
+    "s_purge_msgs", "iii", "", "DELETE FROM s_msg WHERE account_id = ?1 AND mailbox_id = ?2 AND uid = ?3",
+    "DELETE FROM s_msg m USING unnest($1, $2, $3) AS v (a, b, uid) WHERE m.account_id = v.a AND m.mailbox_id = v.b AND"
+    " m.uid = v.uid",
+    true};
 static const struct sql_stmt purge_rest[] = {
     {"s_purge_mailboxes", "i", "", "DELETE FROM s_mailbox WHERE account_id = ?1", NULL, false},
     {"s_purge_keywords", "i", "", "DELETE FROM s_keyword WHERE account_id = ?1", NULL, false},
@@ -24,34 +27,33 @@ static const struct sql_stmt purge_rest[] = {
 
 struct purge {
     int64_t account_id, now_unix;
-    int64_t n; /* rows of this page */
+    size_t n; /* rows of this page */
 };
 
-static bool emails_body(struct sql_tx *tx, void *arg, struct err *err)
+static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct purge *p = arg;
-    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, 2);
-    v[0] = sql_i(p->account_id);
-    v[1] = sql_i(PAGE);
-    struct sql_result r;
-    if (!sql_exec(tx, &purge_emails, v, 1, &r, err))
-        return false;
-    int64_t *blobs = arena_array(sql_arena(tx), int64_t, r.n_rows);
-    for (size_t i = 0; i < r.n_rows; i++)
-        blobs[i] = sql_at(&r, i, 0)->i;
-    blob_queue_unref(tx, blobs, r.n_rows, p->now_unix);
-    p->n = (int64_t)r.n_rows;
-    return true;
-}
-
-static bool msgs_body(struct sql_tx *tx, void *arg, struct err *err)
-{
-    struct purge *p = arg;
+    struct arena *a = sql_arena(tx);
     const struct sql_value v[] = {sql_i(p->account_id), sql_i(PAGE)};
-    struct sql_result r;
-    if (!sql_exec(tx, &purge_msgs, v, 1, &r, err))
+    struct sql_result rows, gone;
+    if (!sql_exec(tx, &read_msgs, v, 1, &rows, err))
         return false;
-    p->n = r.n_affected;
+    struct sql_value *msgs = arena_array(a, struct sql_value, rows.n_rows * 3);
+    struct sql_value *emails = arena_array(a, struct sql_value, rows.n_rows * 2);
+    for (size_t i = 0; i < rows.n_rows; i++) {
+        msgs[i * 3] = emails[i * 2] = sql_i(p->account_id);
+        msgs[i * 3 + 1] = *sql_at(&rows, i, 0);
+        msgs[i * 3 + 2] = *sql_at(&rows, i, 1);
+        emails[i * 2 + 1] = *sql_at(&rows, i, 2);
+    }
+    sql_queue(tx, &purge_msgs, msgs, rows.n_rows, NULL);
+    if (!sql_exec(tx, &purge_emails, emails, rows.n_rows, &gone, err))
+        return false;
+    int64_t *blobs = arena_array(a, int64_t, gone.n_rows);
+    for (size_t i = 0; i < gone.n_rows; i++)
+        blobs[i] = sql_at(&gone, i, 0)->i;
+    blob_queue_unref(tx, blobs, gone.n_rows, p->now_unix);
+    p->n = rows.n_rows;
     return true;
 }
 
@@ -74,12 +76,9 @@ bool store_do_purge_account(struct store *s, struct rpc_call *c, const Thurn__Ac
     if (!op_init(&op, s, q->account, err))
         return false;
     struct purge p = {.account_id = q->account->account_id, .now_unix = clock_unix()};
-    const sql_body paged[] = {msgs_body, emails_body};
-    for (size_t i = 0; i < ARRAY_LEN(paged); i++) {
-        do {
-            if (!sql_write(op.shard->db, paged[i], &p, err))
-                return false;
-        } while (p.n > 0);
-    }
+    do {
+        if (!sql_write(op.shard->db, page_body, &p, err))
+            return false;
+    } while (p.n > 0);
     return sql_write(op.shard->db, rest_body, &p, err);
 }

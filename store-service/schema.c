@@ -4,7 +4,8 @@
  *   s_account    one row an account: the modseq that orders all its changes, quota used, counters of ids. Its row lock
  *                comes first in every mutation.
  *   s_mailbox    counters, uidnext and highestmodseq, changed in the transaction that changes the messages
- *   s_email      immutable content: what was parsed of it, and which body
+ *   s_email      immutable content: what was parsed of it, and which body. Its ids grow with time and are unique in the
+ *                shard, so rows and their only index are written at the end; an account finds its emails by s_msg
  *   s_msg        an email's membership in a mailbox; no index on anything that changes, so updates stay heap-only
  *   s_changes    append-only log; one row a change and mailbox, with all the messages that it touched
  *   s_blob       where each body lies and how many emails refer to it; s_blob_inline holds the small ones
@@ -28,15 +29,14 @@
     INT " NOT NULL, deleted " INT " NOT NULL, bytes " INT " NOT NULL, is_subscribed " SMALL " NOT NULL,"               \
     " PRIMARY KEY (account_id, mailbox_id))" FILL50 ";"                                                                \
     "CREATE UNIQUE INDEX s_mailbox_name ON s_mailbox (account_id, parent_id, name);"                                   \
-    "CREATE TABLE s_email (account_id " INT " NOT NULL, email_id " INT " NOT NULL, thread_id " INT " NOT NULL,"        \
+    "CREATE TABLE s_email (email_id " INT " PRIMARY KEY, account_id " INT " NOT NULL, thread_id " INT " NOT NULL,"     \
     " blob_id " INT " NOT NULL, size " INT " NOT NULL, sent_unix " INT " NOT NULL, prefix " BYTES ", parsed " BYTES    \
-    " NOT NULL, PRIMARY KEY (account_id, email_id));"                                                                  \
-    "CREATE INDEX s_email_thread ON s_email (account_id, thread_id);"                                                  \
+    " NOT NULL);"                                                                                                      \
     "CREATE TABLE s_msg (account_id " INT " NOT NULL, mailbox_id " INT " NOT NULL, uid " INT " NOT NULL, email_id "    \
     INT " NOT NULL, thread_id " INT " NOT NULL, modseq " INT " NOT NULL, internal_unix " INT " NOT NULL, saved_unix "  \
     INT " NOT NULL, size " INT " NOT NULL, flags " SMALL " NOT NULL, internal_zone " SMALL " NOT NULL, kw " BYTES      \
     " NOT NULL, PRIMARY KEY (account_id, mailbox_id, uid))" FILL80 WITHOUT_ROWID ";"                                   \
-    "CREATE INDEX s_msg_email ON s_msg (account_id, email_id);"                                                        \
+    "CREATE INDEX s_msg_thread ON s_msg (account_id, thread_id, email_id);"                                            \
     "CREATE TABLE s_keyword (account_id " INT " NOT NULL, kw_id " INT " NOT NULL, name text NOT NULL, fold text"       \
     " NOT NULL, PRIMARY KEY (account_id, kw_id), UNIQUE (account_id, fold));"                                          \
     "CREATE TABLE s_thread_key (account_id " INT " NOT NULL, key " INT " NOT NULL, thread_id " INT " NOT NULL,"        \

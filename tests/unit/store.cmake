@@ -6,3 +6,8 @@ if(TARGET thurn_store)
   thurn_test_pg(store_faults SOURCES unit/test_store_faults.c ${world} USES thurn_store)
   thurn_test_pg(store_search SOURCES unit/test_store_search.c ${world} USES thurn_store)
 endif()
+
+if(TARGET thurn_store)
+  add_executable(bench_store bench/bench_store.c)
+  target_link_libraries(bench_store PRIVATE thurn_flags thurn_store thurn_testdb)
+endif()
