@@ -6,18 +6,14 @@
  * answer was lost finds its own object, which is a success. A server that does not know conditional puts (501) gets
  * plain ones from then on, as the content is the same in any case.
  *
- * Large bodies go as multipart uploads, so that memory is bounded; one that is not completed is aborted.
+ * A body goes in one request, whatever its size (S3 takes 5 GiB), from memory or piece by piece from its spool.
  */
-#include "base/log.h"
 #include "base/num.h"
 #include "store-service/spool.h"
 
-#define PART_BYTES ((size_t)8 << 20)
-#define SINGLE_BYTES ((size_t)16 << 20) /* in one request up to here */
-#define PUTS_MAX 8u                     /* at once; each holds up to SINGLE_BYTES of memory */
+#define PUTS_MAX 32u /* at once */
 #define TRIES 3
 #define RETRY_MS 100
-#define PARTS_MAX 10000u
 
 struct s3 {
     struct blob_backend base;
@@ -44,36 +40,82 @@ static str object_name(struct blob_backend *b, const struct blob_object *o, stru
 
 struct exchange {
     const char *method;
-    str name, query;
+    str name;
     struct http_header headers[4];
     size_t n_headers;
-    str body;
-    bool (*on_data)(void *arg, str piece, struct err *err);
-    void *arg;
+    struct putting *put;      /* PUT: its body */
+    struct getting *get;      /* GET: where the answer goes */
     struct arena *a;
     struct http_response r;
 };
+struct putting {
+    const struct spool *body;
+    uint64_t sent;
+    struct buf hash_hex;
+    struct arena *piece;      /* of the piece under way */
+};
+struct getting {
+    struct rpc_sink *out;
+    uint64_t left;
+    bool is_begun;
+};
+
+static bool next_piece(void *arg, str *piece, struct err *err)
+{
+    struct putting *p = ((struct exchange *)arg)->put;
+    size_t n = MIN(p->body->size - p->sent, SPOOL_CHUNK);
+    arena_done(p->piece);
+    arena_init(p->piece, SPOOL_CHUNK * 2);
+    *piece = STR_NONE;
+    if (n == 0)
+        return true;
+    p->sent += n;
+    return spool_view(p->body, p->sent - n, n, p->piece, piece, err);
+}
+
+static bool on_data(void *arg, str piece, struct err *err)
+{
+    struct getting *g = ((struct exchange *)arg)->get;
+    g->is_begun = true;
+    if (piece.n > g->left)
+        return err_set(err, ERR_INTERNAL, "s3: more bytes than asked for");
+    g->left -= piece.n;
+    while (piece.n) {
+        str part = str_slice(piece, 0, RPC_CHUNK_MAX);
+        piece = str_slice(piece, part.n, SIZE_MAX);
+        if (!g->out->write(g->out, part, err))
+            return false;
+    }
+    return true;
+}
 
 /* One request, tried again when the server is away or busy, as long as nothing of the answer was handed on. */
-static bool exchange(struct s3 *s, struct exchange *x, const bool *is_begun, struct err *err)
+static bool exchange(struct s3 *s, struct exchange *x, struct err *err)
 {
     struct http_request req = {
         .method = x->method,
-        .url = arena_printf(x->a, "%s/%s/%.*s%s%.*s", s->endpoint, s->bucket, STR_ARG(x->name), x->query.n ? "?" : "",
-                            STR_ARG(x->query)),
+        .url = arena_printf(x->a, "%s/%s/%.*s", s->endpoint, s->bucket, STR_ARG(x->name)),
         .headers = x->headers,
         .n_headers = x->n_headers,
-        .body = x->body,
         .sign = {str_c(s->access_key), str_c(s->secret_key), str_c(s->region), S("s3")},
         .response_max = 64 * 1024,
         .ca_file = str_c(s->ca_file),
-        .on_data = x->on_data,
-        .arg = x->arg,
+        .on_data = x->get ? on_data : NULL,
+        .arg = x,
     };
+    if (x->put && x->put->body->memory.p) {
+        req.body = x->put->body->memory;
+    } else if (x->put) {
+        req.next_body = next_piece;
+        req.body_size = x->put->body->size;
+        req.body_sha256_hex = buf_str(&x->put->hash_hex);
+    }
     for (int i = 1;; i++) {
         err_clear(err);
+        if (x->put)
+            x->put->sent = 0;
         bool ok = http_request(s->http, &req, x->a, &x->r, err);
-        bool may_retry = i < TRIES && !(is_begun && *is_begun);
+        bool may_retry = i < TRIES && !(x->get && x->get->is_begun);
         if (ok && (x->r.status < 500 || x->r.status == 501 || !may_retry))
             return true;
         if (!ok && (err->kind != ERR_UNAVAILABLE || !may_retry))
@@ -99,136 +141,40 @@ static bool is_2xx(const struct exchange *x)
     return x->r.status >= 200 && x->r.status < 300;
 }
 
-/* --- put --- */
+/* --- put, get, remove --- */
 
-static bool put_single(struct s3 *s, str name, str content, struct arena *a, struct err *err)
+static bool put(struct s3 *s, str name, struct putting *p, struct arena *a, struct err *err)
 {
-    struct exchange x = {.method = "PUT", .name = name, .body = content, .a = a};
+    struct exchange x = {.method = "PUT", .name = name, .put = p, .a = a};
     x.headers[x.n_headers++] = (struct http_header){S("content-type"), S("application/octet-stream")};
     if (!s->has_no_conditional_put)
         x.headers[x.n_headers++] = (struct http_header){S("if-none-match"), S("*")};
-    if (!exchange(s, &x, NULL, err))
+    if (!exchange(s, &x, err))
         return false;
     if (x.r.status == 501 && !s->has_no_conditional_put) {
         s->has_no_conditional_put = true;
-        return put_single(s, name, content, a, err);
+        return put(s, name, p, a, err);
     }
-    /* 409: another put of the same object is under way at this moment; the object is there or will be tried again. */
     return is_2xx(&x) || x.r.status == 412 || set_status_error(&x, err);
-}
-
-static bool upload_begin(struct s3 *s, str name, struct arena *a, str *id, struct err *err)
-{
-    struct exchange x = {.method = "POST", .name = name, .query = S("uploads="), .a = a};
-    if (!exchange(s, &x, NULL, err))
-        return false;
-    ptrdiff_t at = str_find_str(x.r.body, S("<UploadId>")), end = str_find_str(x.r.body, S("</UploadId>"));
-    if (!is_2xx(&x) || at < 0 || end < at)
-        return set_status_error(&x, err);
-    *id = str_slice(x.r.body, (size_t)at + 10, (size_t)end);
-    return true;
-}
-
-/* An upload id may hold characters that a query must not. */
-static str query_escape(str s, struct arena *a)
-{
-    BUF(b, 4096);
-    for (size_t i = 0; i < s.n; i++) {
-        unsigned char ch = (unsigned char)s.p[i];
-        if (ascii_is_alnum(ch) || strchr("-._~", ch))
-            buf_addc(&b, (char)ch);
-        else
-            buf_printf(&b, "%%%02X", ch);
-    }
-    return arena_str(a, buf_str(&b));
-}
-
-static bool upload_parts(struct s3 *s, str name, str id, const struct spool *body, struct arena *a, struct err *err)
-{
-    BUF(list, 2 << 20);
-    buf_add(&list, S("<CompleteMultipartUpload>"));
-    unsigned number = 1;
-    for (uint64_t at = 0; at < body->size; number++) {
-        size_t n = MIN(body->size - at, PART_BYTES);
-        ARENA(part, PART_BYTES + (1 << 20));
-        str content;
-        if (number > PARTS_MAX)
-            return err_set(err, ERR_LIMIT, "s3: too many parts");
-        if (!spool_view(body, at, n, &part, &content, err))
-            return false;
-        struct exchange x = {.method = "PUT", .name = name, .body = content, .a = &part,
-                             .query = arena_printf(&part, "partNumber=%u&uploadId=%.*s", number, STR_ARG(id))};
-        if (!exchange(s, &x, NULL, err))
-            return false;
-        if (!is_2xx(&x))
-            return set_status_error(&x, err);
-        str etag = http_header_get(x.r.headers, x.r.n_headers, S("etag"));
-        buf_printf(&list, "<Part><PartNumber>%u</PartNumber><ETag>%.*s</ETag></Part>", number, STR_ARG(etag));
-        at += n;
-    }
-    buf_add(&list, S("</CompleteMultipartUpload>"));
-    struct exchange x = {.method = "POST", .name = name, .body = buf_str(&list), .a = a,
-                         .query = arena_printf(a, "uploadId=%.*s", STR_ARG(id))};
-    x.headers[x.n_headers++] = (struct http_header){S("content-type"), S("application/xml")};
-    if (!exchange(s, &x, NULL, err))
-        return false;
-    /* A completion may fail in the body of a 200 answer. */
-    return (is_2xx(&x) && str_find_str(x.r.body, S("<Error>")) < 0) || set_status_error(&x, err);
-}
-
-static bool put_multipart(struct s3 *s, str name, const struct spool *body, struct arena *a, struct err *err)
-{
-    str id;
-    if (!upload_begin(s, name, a, &id, err))
-        return false;
-    id = query_escape(id, a);
-    if (upload_parts(s, name, id, body, a, err))
-        return true;
-    struct exchange x = {.method = "DELETE", .name = name, .a = a, .query = arena_printf(a, "uploadId=%.*s", STR_ARG(id))};
-    struct err ignored = ERR_INIT; /* the bucket's lifecycle rule removes what cannot be aborted */
-    if (!exchange(s, &x, NULL, &ignored))
-        log_warn("store.s3_abort", KV_ERR(&ignored));
-    return false;
 }
 
 static bool s3_put(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg, int64_t *off,
                    struct err *err)
 {
     struct s3 *s = of(b);
-    ARENA(a, SINGLE_BYTES + (4 << 20));
-    str name = object_name(b, o, &a), content;
+    ARENA(a, 1 << 20);
+    ARENA(piece, SPOOL_CHUNK * 2);
+    struct putting p = {.body = body, .piece = &piece};
+    buf_init(&p.hash_hex, BLOB_HASH_SIZE * 2);
+    buf_add_hex(&p.hash_hex, str_n(body->hash, BLOB_HASH_SIZE));
     *seg = *off = 0;
-    if (!fiber_sem_acquire(&s->puts, err))
-        return false;
-    bool ok = body->size > SINGLE_BYTES
-                  ? put_multipart(s, name, body, &a, err)
-                  : spool_view(body, 0, body->size, &a, &content, err) && put_single(s, name, content, &a, err);
-    fiber_sem_release(&s->puts);
-    return ok;
-}
-
-/* --- get --- */
-
-struct getting {
-    struct rpc_sink *out;
-    uint64_t left;
-    bool is_begun;
-};
-
-static bool on_data(void *arg, str piece, struct err *err)
-{
-    struct getting *g = arg;
-    g->is_begun = true;
-    if (piece.n > g->left)
-        return err_set(err, ERR_INTERNAL, "s3: more bytes than asked for");
-    g->left -= piece.n;
-    while (piece.n) {
-        str part = str_slice(piece, 0, RPC_CHUNK_MAX);
-        piece = str_slice(piece, part.n, SIZE_MAX);
-        if (!g->out->write(g->out, part, err))
-            return false;
+    bool ok = fiber_sem_acquire(&s->puts, err);
+    if (ok) {
+        ok = put(s, object_name(b, o, &a), &p, &a, err);
+        fiber_sem_release(&s->puts);
     }
-    return true;
+    buf_done(&p.hash_hex);
+    return ok;
 }
 
 static bool s3_get(struct blob_backend *b, const struct blob_object *o, uint64_t offset, uint64_t length,
@@ -237,13 +183,13 @@ static bool s3_get(struct blob_backend *b, const struct blob_object *o, uint64_t
     struct s3 *s = of(b);
     ARENA(a, 1 << 20);
     struct getting g = {.out = out, .left = length};
-    struct exchange x = {.method = "GET", .name = object_name(b, o, &a), .a = &a, .on_data = on_data, .arg = &g};
+    struct exchange x = {.method = "GET", .name = object_name(b, o, &a), .get = &g, .a = &a};
     bool is_whole = offset == 0 && length == (uint64_t)o->place->size;
     if (!is_whole)
         x.headers[x.n_headers++] =
             (struct http_header){S("range"), arena_printf(&a, "bytes=%llu-%llu", (unsigned long long)offset,
                                                           (unsigned long long)(offset + length - 1))};
-    if (!exchange(s, &x, &g.is_begun, err))
+    if (!exchange(s, &x, err))
         return false;
     if (x.r.status != (is_whole ? 200 : 206))
         return set_status_error(&x, err);
@@ -254,7 +200,7 @@ static bool s3_remove(struct blob_backend *b, str name, struct err *err)
 {
     ARENA(a, 256 * 1024);
     struct exchange x = {.method = "DELETE", .name = name, .a = &a};
-    if (!exchange(of(b), &x, NULL, err))
+    if (!exchange(of(b), &x, err))
         return false;
     return is_2xx(&x) || x.r.status == 404 || set_status_error(&x, err);
 }

@@ -1,0 +1,365 @@
+/* Bodies as S3 objects, against a real server; and a server that lacks conditional puts, stumbles, or lies. */
+#include "unit/store_world.h"
+
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/num.h"
+
+static str s3[4]; /* endpoint, bucket, access key, secret key */
+
+static void with_s3(struct world *w)
+{
+    struct err err = ERR_INIT;
+    w->http = http_client_new(&(struct http_client_opts){0}, &err);
+    assert_non_null(w->http);
+    w->opts.blobs = (struct store_blob_opts){.kind = STORE_BLOBS_S3, .http = w->http, .endpoint = s3[0], .bucket = s3[1],
+                                             .access_key = s3[2], .secret_key = s3[3]};
+}
+
+static uint32_t append_blob(struct world *w, int64_t mailbox, const Thurn__BlobRef *ref)
+{
+    Thurn__AppendRequest q = THURN__APPEND_REQUEST__INIT;
+    Thurn__AppendItem it = THURN__APPEND_ITEM__INIT, *items[] = {&it};
+    Thurn__Body body = THURN__BODY__INIT;
+    const Thurn__AppendReply *r = NULL;
+    body.blob = (Thurn__BlobRef *)(uintptr_t)ref;
+    it.body = &body;
+    q.account = &w->ref;
+    q.mailbox_id = mailbox;
+    q.items = items;
+    q.n_items = 1;
+    return CALL(w, append, &q, &r) ? r->uids[0] : 0;
+}
+
+/* Different in each run, as the server outlives one program. */
+static str unique_message(struct world *w, unsigned seed, size_t bytes)
+{
+    str m = world_message(w, seed, bytes);
+    int n = snprintf((char *)(uintptr_t)m.p + 30, 40, "%d-%lld", (int)getpid(), (long long)clock_mono_us());
+    ((char *)(uintptr_t)m.p)[30 + n] = '.';
+    return m;
+}
+
+static bool object_exists(struct world *w, str name)
+{
+    struct err err = ERR_INIT;
+    struct http_response r;
+    struct http_request q = {.method = "HEAD", .url = arena_printf(&w->a, "%.*s/%.*s/%.*s", STR_ARG(s3[0]), STR_ARG(s3[1]),
+                                                                   STR_ARG(name)),
+                             .sign = {s3[2], s3[3], S("us-east-1"), S("s3")}, .response_max = 4096};
+    if (!http_request(w->http, &q, &w->a, &r, &err))
+        fail_msg("%s", err.msg);
+    return r.status == 200;
+}
+
+static void sizes_case(struct world *w)
+{
+    static const size_t sizes[] = {1000, 70000, 400000, 600000, 20000000};
+    int64_t inbox = world_mailbox(w, "INBOX");
+    for (unsigned i = 0; i < ARRAY_LEN(sizes); i++) {
+        str m = unique_message(w, i, sizes[i]);
+        const Thurn__BlobRef *ref = world_put(w, m);
+        if (!ref)
+            fail_msg("%s", w->err.msg);
+        uint32_t uid = append_blob(w, inbox, ref);
+        assert_int_equal(uid, i + 1);
+        assert_true(str_eq(world_read(w, inbox, uid, 0, 0), m));
+        assert_true(str_eq(world_read(w, inbox, uid, 123, 456), str_slice(m, 123, 579)));
+        assert_true(str_eq(world_read(w, inbox, uid, m.n - 5, 100), str_slice(m, m.n - 5, m.n)));
+    }
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_blob WHERE tier = 2"), 4);
+    /* Several at once, in one FETCH. */
+    str big[12];
+    for (unsigned i = 0; i < ARRAY_LEN(big); i++) {
+        big[i] = unique_message(w, 100 + i, 70000);
+        assert_true(append_blob(w, inbox, world_put(w, big[i])) == 6 + i);
+    }
+    Thurn__FetchRequest q = THURN__FETCH_REQUEST__INIT;
+    const Thurn__FetchReply *r = NULL;
+    q.account = &w->ref;
+    q.mailbox_id = inbox;
+    q.with_raw = true;
+    q.uids = world_range(w, 6, 100);
+    q.n_uids = 1;
+    MUST(w, fetch, &q, &r);
+    assert_int_equal(r->n_messages, 12);
+    for (unsigned i = 0; i < ARRAY_LEN(big); i++)
+        assert_true(str_eq(rpc_str(r->messages[i]->raw), big[i]));
+}
+
+static const char *object_name(struct world *w)
+{
+    static const struct sql_stmt st = {"t_blob", "", "itb", "SELECT blob_id, '', hash FROM s_blob WHERE tier = 2",
+                                       "SELECT blob_id, ''::text, hash FROM s_blob WHERE tier = 2", false};
+    struct err err = ERR_INIT;
+    struct sql_result r;
+    BUF(hex, 64);
+    assert_true(sql_query(w->db, &st, NULL, &w->a, &r, &err));
+    buf_add_hex(&hex, sql_at(&r, 0, 2)->s);
+    return arena_printf(&w->a, "%.2s/1/7/%s.%llx", buf_z(&hex), buf_z(&hex), (unsigned long long)sql_at(&r, 0, 0)->i).p;
+}
+
+static uint64_t sweep(struct world *w)
+{
+    Thurn__SweepRequest q = THURN__SWEEP_REQUEST__INIT;
+    const Thurn__SweepReply *r = NULL;
+    MUST(w, sweep, &q, &r);
+    return r->removed;
+}
+
+/* The server checks the time of signatures, so it is the rows that get old, not the clock. */
+static bool age_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    static const struct sql_stmt age = {"t_age", "", "", "UPDATE s_blob SET zero_since = 1, hold_until = 1 WHERE refs = 0", NULL,
+                                        false};
+    (void)arg;
+    return sql_exec(tx, &age, NULL, 1, NULL, err);
+}
+
+/* The object goes with its row, and a body that comes back is another object. */
+static void sweep_case(struct world *w)
+{
+    int64_t inbox = world_mailbox(w, "INBOX");
+    struct err err = ERR_INIT;
+    str m = unique_message(w, 1, 80000);
+    assert_true(append_blob(w, inbox, world_put(w, m)) == 1);
+    str name = str_c(object_name(w));
+    assert_true(object_exists(w, name));
+    world_expunge(w, inbox, 1, 1);
+    assert_true(sql_write(w->db, age_body, NULL, &err));
+    assert_int_equal(sweep(w), 1);
+    assert_false(object_exists(w, name));
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_garbage"), 0);
+    assert_true(append_blob(w, inbox, world_put(w, m)) == 2);
+    assert_false(object_exists(w, name));
+    assert_true(object_exists(w, str_c(object_name(w))));
+    assert_true(str_eq(world_read(w, inbox, 2, 0, 0), m));
+}
+
+/* A crash between the object and its row's "ready": the put finds its own object and goes on. */
+static void crash_case(struct world *w)
+{
+    str m = unique_message(w, 1, 80000);
+    sql_fail_nth(w->db, 3, false);
+    assert_null(world_put(w, m));
+    sql_fail_nth(w->db, 0, false);
+    assert_true(object_exists(w, str_c(object_name(w))));
+    const Thurn__BlobRef *ref = world_put(w, m);
+    assert_non_null(ref);
+    int64_t inbox = world_mailbox(w, "INBOX");
+    assert_true(append_blob(w, inbox, ref) == 1);
+    assert_true(str_eq(world_read(w, inbox, 1, 0, 0), m));
+}
+
+/* --- a server that is played --- */
+
+static struct {
+    int listener, port;
+    pthread_t thread;
+    _Atomic bool is_ending;
+    _Atomic int n_501, n_500, n_puts, n_conditional; /* n_500: so many answers in a row are 500 */
+    char *object;
+    size_t object_bytes;
+} fake;
+
+static bool read_request(int fd, char *head, size_t room, char **body, size_t *n_body)
+{
+    size_t n = 0;
+    char *end = NULL;
+    while (!end) {
+        ssize_t got = read(fd, head + n, room - 1 - n);
+        if (got <= 0 || n + (size_t)got + 1 >= room)
+            return false;
+        n += (size_t)got;
+        head[n] = '\0';
+        end = strstr(head, "\r\n\r\n");
+    }
+    size_t have = n - (size_t)(end + 4 - head);
+    char *length = strcasestr(head, "\r\nContent-Length:");
+    uint64_t size = 0;
+    if (length && length < end) {
+        str v = str_trim(str_n(length + 17, strcspn(length + 17, "\r")));
+        assert(num_u64(v, 1 << 30, &size));
+    }
+    if (strcasestr(head, "Expect: 100-continue"))
+        assert(write(fd, "HTTP/1.1 100 Continue\r\n\r\n", 25) == 25);
+    *body = xmalloc(size + 1);
+    memcpy(*body, end + 4, have);
+    while (have < size) {
+        ssize_t got = read(fd, *body + have, size - have);
+        if (got <= 0)
+            return false;
+        have += (size_t)got;
+    }
+    *n_body = size;
+    end[2] = '\0';
+    return true;
+}
+
+static void answer(int fd, int status, const char *body, size_t n)
+{
+    char head[200];
+    int len = snprintf(head, sizeof head, "HTTP/1.1 %d X\r\nContent-Length: %zu\r\n\r\n", status, n);
+    assert(write(fd, head, (size_t)len) == len);
+    for (size_t done = 0; done < n;) {
+        ssize_t w = write(fd, body + done, n - done);
+        if (w <= 0)
+            return;
+        done += (size_t)w;
+    }
+}
+
+static void serve(int fd)
+{
+    static char head[16384];
+    char *body;
+    size_t n;
+    while (read_request(fd, head, sizeof head, &body, &n)) {
+        bool is_put = !strncmp(head, "PUT ", 4), is_conditional = strcasestr(head, "if-none-match") != NULL;
+        fake.n_puts += is_put;
+        fake.n_conditional += is_conditional;
+        if (fake.n_500 > 0) {
+            fake.n_500--;
+            answer(fd, 500, "<Code>InternalError</Code>", 26);
+        } else if (is_put && is_conditional && fake.n_501 > 0) {
+            fake.n_501--;
+            answer(fd, 501, "<Code>NotImplemented</Code>", 27);
+        } else if (is_put) {
+            xfree(fake.object);
+            fake.object = body;
+            fake.object_bytes = n;
+            body = NULL;
+            answer(fd, 200, "", 0);
+        } else {
+            answer(fd, fake.object ? 200 : 404, fake.object ? fake.object : "", fake.object_bytes);
+        }
+        xfree(body);
+    }
+}
+
+static void *fake_main(void *arg)
+{
+    while (!fake.is_ending) {
+        int fd = accept(fake.listener, NULL, NULL);
+        if (fd < 0)
+            break;
+        serve(fd);
+        close(fd);
+    }
+    return arg;
+}
+
+static void fake_start(void)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof in;
+    fake.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fake.listener, (struct sockaddr *)&in, len), 0);
+    assert_int_equal(listen(fake.listener, 16), 0);
+    assert_int_equal(getsockname(fake.listener, (struct sockaddr *)&in, &len), 0);
+    fake.port = ntohs(in.sin_port);
+    pthread_create(&fake.thread, NULL, fake_main, NULL);
+}
+
+static void fake_end(void)
+{
+    fake.is_ending = true;
+    shutdown(fake.listener, SHUT_RDWR);
+    pthread_join(fake.thread, NULL);
+    close(fake.listener);
+    xfree(fake.object);
+}
+
+static char fake_endpoint[64];
+
+static void with_fake(struct world *w)
+{
+    struct err err = ERR_INIT;
+    w->http = http_client_new(&(struct http_client_opts){.max_connections = 1, .max_per_host = 1}, &err);
+    snprintf(fake_endpoint, sizeof fake_endpoint, "http://127.0.0.1:%d/", fake.port);
+    w->opts.blobs = (struct store_blob_opts){.kind = STORE_BLOBS_S3, .http = w->http, .endpoint = str_c(fake_endpoint),
+                                             .bucket = S("b"), .access_key = S("a"), .secret_key = S("s")};
+}
+
+static void no_conditions_case(struct world *w)
+{
+    fake.n_501 = 1;
+    fake.n_puts = fake.n_conditional = 0;
+    for (unsigned i = 0; i < 3; i++) {
+        str m = world_message(w, i, i == 1 ? 700000 : 100000);
+        assert_non_null(world_put(w, m));
+        assert_int_equal(fake.object_bytes, m.n);
+        assert_memory_equal(fake.object, m.p, m.n);
+    }
+    assert_int_equal(fake.n_puts, 4);        /* one was refused and came again without its condition, */
+    assert_int_equal(fake.n_conditional, 1); /* and no other had one */
+}
+
+static void stumbling_case(struct world *w)
+{
+    str m = world_message(w, 9, 700000);
+    fake.n_500 = 2;
+    const Thurn__BlobRef *ref = world_put(w, m); /* the third try */
+    assert_non_null(ref);
+    assert_memory_equal(fake.object, m.p, m.n);
+    fake.n_500 = 100;
+    assert_null(world_put(w, world_message(w, 10, 100000)));
+    assert_int_equal(w->err.kind, ERR_UNAVAILABLE);
+    fake.n_500 = 2;
+    int64_t inbox = world_mailbox(w, "INBOX");
+    assert_true(append_blob(w, inbox, ref) == 1);
+    assert_true(str_eq(world_read(w, inbox, 1, 0, 0), m));
+    /* An object that vanished is an error, not an empty message. */
+    size_t n = fake.object_bytes;
+    char *object = fake.object;
+    fake.object = NULL;
+    fake.object_bytes = 0;
+    Thurn__ReadBodyRequest q = THURN__READ_BODY_REQUEST__INIT;
+    struct memory_sink sink;
+    memory_sink_init(&sink);
+    q.account = &w->ref;
+    q.mailbox_id = inbox;
+    q.uid = 1;
+    w->out = &sink.sink;
+    MUST_FAIL(w, read_body, &q, NULL, ERR_INTERNAL);
+    fake.object = object;
+    fake.object_bytes = n - 1; /* and neither is one that is too short */
+    w->out = &sink.sink;
+    MUST_FAIL(w, read_body, &q, NULL, ERR_UNAVAILABLE);
+    buf_done(&sink.buf);
+}
+
+static bool read_settings(void)
+{
+    const char *path = getenv("THURN_TEST_S3");
+    static char line[512];
+    FILE *f = path ? fopen(path, "r") : NULL;
+    if (!f || !fgets(line, sizeof line, f)) {
+        fprintf(stderr, "skipped: no S3 server (THURN_TEST_S3; tests/integration/s3.sh starts one)\n");
+        return false;
+    }
+    fclose(f);
+    str rest = str_trim(str_c(line));
+    for (size_t i = 0; i < 4; i++)
+        assert(str_split(&rest, ',', &s3[i]));
+    return true;
+}
+
+int main(void)
+{
+    static const struct world_case real[] = {{"sizes", sizes_case}, {"sweep", sweep_case}, {"crash", crash_case}};
+    static const struct world_case played[] = {{"no_conditions", no_conditions_case}, {"stumbling", stumbling_case}};
+    int failed = 0;
+    fake_start();
+    failed += world_main(played, ARRAY_LEN(played), 1, with_fake);
+    fake_end();
+    if (read_settings())
+        failed += world_main(real, ARRAY_LEN(real), 1, with_s3);
+    return failed;
+}
