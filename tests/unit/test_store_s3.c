@@ -174,7 +174,7 @@ static bool read_request(int fd, char *head, size_t room, char **body, size_t *n
     char *end = NULL;
     while (!end) {
         ssize_t got = read(fd, head + n, room - 1 - n);
-        if (got <= 0 || n + (size_t)got + 1 >= room)
+        if (got <= 0) /* also when the head does not fit */
             return false;
         n += (size_t)got;
         head[n] = '\0';
