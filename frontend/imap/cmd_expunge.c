@@ -20,6 +20,7 @@ FIBER static bool expunge(struct imap_session *s, struct imap_command *c, struct
         return imap_failed(c, &call, err);
     if (r->n_uids)
         *modseq = r->modseq;
+    imap_view_heard(s, r->modseq, r->n_uids ? 1 : 0);
     return imap_view_expunge(s, r->uids, r->n_uids, err);
 }
 

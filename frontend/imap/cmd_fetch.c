@@ -192,7 +192,7 @@ FIBER static bool set_seen(struct fetch_run *run, const Thurn__FetchReply *page,
     imap_call(run->s, &call, a);
     if (!STORE_CALL(run->s, &call, store_store_flags, &q, &r))
         return imap_failed(run->c, &call, err);
-    imap_view_own(run->s->view, r->messages, r->n_messages);
+    imap_view_own(run->s, r->messages, r->n_messages);
     for (size_t i = 0; i < page->n_messages; i++) {
         const Thurn__Message *now = find_message(r, page->messages[i]->uid);
         if (!now)

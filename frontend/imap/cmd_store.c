@@ -104,7 +104,7 @@ FIBER static bool store_slice(struct imap_session *s, struct imap_command *c, st
     imap_call(s, &call, &a);
     if (!STORE_CALL(s, &call, store_store_flags, &q, &r))
         return imap_failed(c, &call, err);
-    imap_view_own(s->view, r->messages, r->n_messages);
+    imap_view_own(s, r->messages, r->n_messages);
     if (r->n_modified) {
         if (run->modified->n)
             buf_addc(run->modified, ',');

@@ -103,7 +103,7 @@ static void renumber(struct uid_map *m, uint32_t from)
 
 void uid_map_remove(struct uid_map *m, uint32_t first, uint32_t last)
 {
-    if (first > last)
+    if (first > last || m->n == 0)
         return;
     ptrdiff_t at = run_at_or_before(m, first);
     uint32_t i = at < 0 ? 0 : (uint32_t)at;

@@ -21,8 +21,19 @@ static bool is_own(const struct imap_view *v, uint64_t modseq)
     return false;
 }
 
-void imap_view_own(struct imap_view *v, Thurn__Message *const *changed, size_t n)
+void imap_view_heard(struct imap_session *s, uint64_t modseq, uint64_t n)
 {
+    if (modseq <= s->synced_modseq)
+        return;
+    if (modseq - n <= s->synced_modseq)
+        s->synced_modseq = modseq; /* nothing between what was told and our own */
+    else
+        s->is_dirty = true;
+}
+
+void imap_view_own(struct imap_session *s, Thurn__Message *const *changed, size_t n)
+{
+    struct imap_view *v = s->view;
     if (n == 0)
         return;
     uint64_t first = changed[0]->modseq, last = first;
@@ -32,6 +43,8 @@ void imap_view_own(struct imap_view *v, Thurn__Message *const *changed, size_t n
     }
     v->own[v->n_own % IMAP_OWN_CHANGES].first = first;
     v->own[v->n_own++ % IMAP_OWN_CHANGES].last = last;
+    if (first <= s->synced_modseq + 1)
+        s->synced_modseq = MAX(s->synced_modseq, last);
 }
 
 static void on_change(void *arg, uint64_t modseq)

@@ -18,7 +18,10 @@ void imap_view_close(struct imap_session *s);
  */
 FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expunge, struct err *err) WARN_UNUSED;
 /* Changes that this session made in one transaction, and has told: not to be told again. */
-void imap_view_own(struct imap_view *v, Thurn__Message *const *changed, size_t n);
+void imap_view_own(struct imap_session *s, Thurn__Message *const *changed, size_t n);
+/* The account's modseq after this session's own change, n modseqs long: is there anything of others before it? Then the
+ * session is dirty, though no beacon has come yet. */
+void imap_view_heard(struct imap_session *s, uint64_t modseq, uint64_t n);
 /* How many UIDs of the ranges are in the view. */
 uint64_t imap_view_count(const struct imap_view *v, Thurn__Range *const *ranges, size_t n);
 /* EXPUNGE responses for those of the ranges that are in the view, and out of the view with them. */

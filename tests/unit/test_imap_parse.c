@@ -40,6 +40,10 @@ static void test_uid_map(void **state)
 {
     (void)state;
     static const uint32_t uids[] = {1, 2, 3, 7, 8, 20, 21, 22, 23, 50};
+    struct uid_map none = {0};
+    uid_map_remove(&none, 1, 5);
+    assert_int_equal(uid_map_count(&none), 0);
+    assert_int_equal(uid_map_seq(&none, 1), 0);
     for (uint32_t first = 0; first <= 55; first++) {
         for (uint32_t last = first; last <= 55; last++) {
             struct uid_map m = {0};
