@@ -25,6 +25,7 @@
 
 struct attempt {
     struct auth *auth;
+    const Thurn__AuthenticateRequest *q;
     struct arena *arena;
     str login, password, ip_key;
     str account_key;            /* of the failure bucket and of the mistakes: the login as it is compared */
@@ -98,11 +99,18 @@ static int64_t penalty_ms(const struct attempt *t)
     return MIN(ms, t->auth->opts.penalty_max_ms);
 }
 
+static void log_failure(const struct attempt *t, const char *result)
+{
+    metric_inc_label(M_AUTH_LOGINS, result);
+    log_info("auth.failed", KV_Z("login", t->q->login), KV_STR("peer", rpc_str(t->q->peer_ip)), KV_Z("service", t->q->service),
+             KV_Z("result", result), KV_Z("session", t->q->session));
+}
+
 /* The one answer for all that is wrong, after its delay. */
 FIBER static bool deny(struct attempt *t, const char *result, struct err *err)
 {
     struct auth *auth = t->auth;
-    metric_inc_label(M_AUTH_LOGINS, result);
+    log_failure(t, result);
     if (!remembered(&auth->mistakes, t->mac)) {
         remember_mac(&auth->mistakes, t->mac, MISTAKE_TTL_MS);
         penalty_charge(t);
@@ -122,7 +130,7 @@ FIBER static bool deny(struct attempt *t, const char *result, struct err *err)
 
 static bool limited(struct attempt *t, struct err *err)
 {
-    metric_inc_label(M_AUTH_LOGINS, "limited");
+    log_failure(t, "limited");
     return err_set(err, ERR_LIMIT, "too many failed log-ins; again in %llu s",
                    (unsigned long long)(t->verdict.retry_after_ms + 999) / 1000);
 }
@@ -287,7 +295,7 @@ static str login_key(struct attempt *t)
 
 bool login(struct auth *auth, const Thurn__AuthenticateRequest *q, struct arena *a, Thurn__AuthenticateReply *out, struct err *err)
 {
-    struct attempt t = {.auth = auth, .arena = a, .login = str_c(q->login), .password = rpc_str(q->password),
+    struct attempt t = {.auth = auth, .q = q, .arena = a, .login = str_c(q->login), .password = rpc_str(q->password),
                         .ip_key = ip_limit_key(q->peer_ip, a)};
     if (t.login.n > NAME_KEY_MAX || t.password.n > SECRET_PASSWORD_MAX)
         return err_set(err, ERR_INVALID, "login or password is too long");
