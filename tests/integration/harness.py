@@ -262,10 +262,16 @@ def smtp_sink(port, options=()):
                                  f"127.0.0.1:{port}", "200"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             wait_until(lambda: _connects(port), "smtp-sink", 10)
-            yield lambda: [p.read_bytes() for p in sorted(pathlib.Path(folder).iterdir())]
+            yield lambda: _mails(folder)
         finally:
             sink.kill()
             sink.wait()
+
+
+def _mails(folder):
+    """What the sink wrote, oldest first. Its names have no order, and a file is empty until its message is complete."""
+    files = sorted(pathlib.Path(folder).iterdir(), key=lambda p: p.stat().st_mtime_ns)
+    return [text for text in (p.read_bytes() for p in files) if text]
 
 
 def _connects(port):
