@@ -129,7 +129,7 @@ static struct resolved *remember(struct resolver *r, str address, const Thurn__R
     return a;
 }
 
-static bool ask(struct resolver *r, str address, struct resolved **out, struct err *err)
+FIBER static bool ask(struct resolver *r, str address, struct resolved **out, struct err *err)
 {
     ARENA(a, CALL_ARENA_MAX);
     struct rpc_call call;

@@ -33,7 +33,7 @@ static void fail(struct smtp_body *b, enum smtp_reply why)
 
 /* --- bytes from the wire --- */
 
-static bool broken(struct smtp_body_reader *r, const struct err *err)
+FIBER static bool broken(struct smtp_body_reader *r, const struct err *err)
 {
     struct smtp_session *s = r->session;
     r->is_broken = true;
@@ -48,7 +48,7 @@ static bool broken(struct smtp_body_reader *r, const struct err *err)
     return false;
 }
 
-static bool fill(struct smtp_body_reader *r, struct err *err)
+FIBER static bool fill(struct smtp_body_reader *r, struct err *err)
 {
     struct smtp_session *s = r->session;
     /* Who ends lines by LF alone waits for our answer now, and will never send what we take for the end. */
@@ -56,7 +56,7 @@ static bool fill(struct smtp_body_reader *r, struct err *err)
     return stream_fill(s->stream, err) || broken(r, err);
 }
 
-static bool data_piece(struct smtp_body_reader *r, str *piece, struct err *err)
+FIBER static bool data_piece(struct smtp_body_reader *r, str *piece, struct err *err)
 {
     struct stream *stream = r->session->stream;
     stream_consume(stream, 0); /* the last piece goes back */
@@ -80,7 +80,7 @@ static bool data_piece(struct smtp_body_reader *r, str *piece, struct err *err)
 }
 
 /* The command after a chunk, while a blob is being written: BDAT goes on, anything else is left for later. */
-static bool next_chunk(struct smtp_body_reader *r, struct err *err)
+FIBER static bool next_chunk(struct smtp_body_reader *r, struct err *err)
 {
     struct smtp_session *s = r->session;
     str line;
@@ -105,7 +105,7 @@ static bool next_chunk(struct smtp_body_reader *r, struct err *err)
     return true;
 }
 
-static bool chunk_piece(struct smtp_body_reader *r, str *piece, struct err *err)
+FIBER static bool chunk_piece(struct smtp_body_reader *r, str *piece, struct err *err)
 {
     struct stream *stream = r->session->stream;
     stream_consume(stream, 0);
@@ -126,7 +126,7 @@ static bool chunk_piece(struct smtp_body_reader *r, str *piece, struct err *err)
 }
 
 /* The next bytes of content; empty at the end. */
-static bool next_piece(struct smtp_body_reader *r, str *piece, struct err *err)
+FIBER static bool next_piece(struct smtp_body_reader *r, str *piece, struct err *err)
 {
     if (!r->is_chunked)
         return data_piece(r, piece, err);
@@ -137,7 +137,7 @@ static bool next_piece(struct smtp_body_reader *r, str *piece, struct err *err)
     return true;
 }
 
-static bool skip_rest(struct smtp_body_reader *r)
+FIBER static bool skip_rest(struct smtp_body_reader *r)
 {
     struct err err = ERR_INIT;
     str piece;
@@ -199,7 +199,7 @@ static bool take_waiting(struct blob_source *from, str *piece)
     return false;
 }
 
-static bool judged_piece(struct blob_source *from, str *piece, struct err *err)
+FIBER static bool judged_piece(struct blob_source *from, str *piece, struct err *err)
 {
     if (!next_piece(from->reader, piece, err))
         return false;
@@ -213,7 +213,7 @@ static bool judged_piece(struct blob_source *from, str *piece, struct err *err)
 }
 
 /* A message of dots at line starts comes in tiny pieces: gather them, or each would cost the store as much as a large one. */
-static bool blob_read(struct rpc_source *source, str *piece, struct err *err)
+FIBER static bool blob_read(struct rpc_source *source, str *piece, struct err *err)
 {
     struct blob_source *from = CONTAINER_OF(source, struct blob_source, source);
     if (take_waiting(from, piece))
@@ -260,7 +260,7 @@ static enum smtp_reply blob_failure(const struct err *err)
     return err->kind == ERR_LIMIT ? SMTP_TOO_BIG : err->kind == ERR_INVALID ? SMTP_MESSAGE_REFUSED : SMTP_TRY_LATER;
 }
 
-static bool put_blob(struct smtp_body *b, struct blob_source *from, struct err *err)
+FIBER static bool put_blob(struct smtp_body *b, struct blob_source *from, struct err *err)
 {
     struct smtp_session *s = from->reader->session;
     ARENA(a, BLOB_ARENA_MAX);
@@ -283,7 +283,7 @@ static bool put_blob(struct smtp_body *b, struct blob_source *from, struct err *
 }
 
 /* The message outgrew memory with this piece: stream all of it to the store. */
-static bool to_blob(struct smtp_body *b, struct smtp_body_reader *r, str piece)
+FIBER static bool to_blob(struct smtp_body *b, struct smtp_body_reader *r, str piece)
 {
     struct err err = ERR_INIT;
     smtp_trace(b, r->session);
@@ -307,7 +307,7 @@ static bool to_blob(struct smtp_body *b, struct smtp_body_reader *r, str piece)
 
 /* --- all of it --- */
 
-static bool add(struct smtp_body *b, struct smtp_body_reader *r, str piece)
+FIBER static bool add(struct smtp_body *b, struct smtp_body_reader *r, str piece)
 {
     const struct smtp_limits *l = smtp_limits(r->session);
     if (!b->memory.n && buf_reserve(&b->memory, SMTP_BODY_ROOM + MIN(piece.n, l->inline_max)))
@@ -318,7 +318,7 @@ static bool add(struct smtp_body *b, struct smtp_body_reader *r, str piece)
     return piece.n <= left || to_blob(b, r, str_slice(piece, left, SIZE_MAX));
 }
 
-static bool read_all(struct smtp_body *b, struct smtp_body_reader *r)
+FIBER static bool read_all(struct smtp_body *b, struct smtp_body_reader *r)
 {
     struct err err = ERR_INIT;
     str piece;

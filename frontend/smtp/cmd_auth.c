@@ -21,7 +21,7 @@ static void secret_done(struct secret *x)
     buf_init(&name.b, SASL_LINE_MAX)
 
 /* Base64 from the wire; "=" stands for nothing (RFC 4954 4). False: answered. */
-static bool decode(struct smtp_session *s, str base64, struct secret *out)
+FIBER static bool decode(struct smtp_session *s, str base64, struct secret *out)
 {
     if (str_eq(base64, S("*"))) {
         smtp_mistake(s, SMTP_AUTH_CANCELLED);
@@ -36,7 +36,7 @@ static bool decode(struct smtp_session *s, str base64, struct secret *out)
     return false;
 }
 
-static bool ask(struct smtp_session *s, enum smtp_reply prompt, struct secret *out)
+FIBER static bool ask(struct smtp_session *s, enum smtp_reply prompt, struct secret *out)
 {
     str line;
     struct err err = ERR_INIT;
@@ -50,7 +50,7 @@ static bool ask(struct smtp_session *s, enum smtp_reply prompt, struct secret *o
     return smtp_read_line(s, SASL_LINE_MAX, &line) && decode(s, line, out);
 }
 
-static void succeeded(struct smtp_session *s, const Thurn__AuthenticateReply *r)
+FIBER static void succeeded(struct smtp_session *s, const Thurn__AuthenticateReply *r)
 {
     s->login = (struct smtp_login){.account_id = r->account ? r->account->account_id : 0,
                                    .tenant_id = r->account ? r->account->tenant_id : 0,
@@ -61,7 +61,7 @@ static void succeeded(struct smtp_session *s, const Thurn__AuthenticateReply *r)
     smtp_say(s, SMTP_AUTH_OK);
 }
 
-static void failed(struct smtp_session *s, const struct err *err)
+FIBER static void failed(struct smtp_session *s, const struct err *err)
 {
     bool is_wrong = err->kind == ERR_DENIED || err->kind == ERR_NOT_FOUND || err->kind == ERR_INVALID;
     metric_inc_label(M_SMTP_AUTH, is_wrong ? "denied" : "failed");
@@ -76,7 +76,7 @@ static void failed(struct smtp_session *s, const struct err *err)
     }
 }
 
-static void log_in(struct smtp_session *s, str login, str password)
+FIBER static void log_in(struct smtp_session *s, str login, str password)
 {
     ARENA(a, 256 * 1024);
     struct rpc_call call;
@@ -101,7 +101,7 @@ static void log_in(struct smtp_session *s, str login, str password)
         failed(s, &call.err);
 }
 
-static void plain(struct smtp_session *s, str initial)
+FIBER static void plain(struct smtp_session *s, str initial)
 {
     SECRET(message);
     struct sasl_plain m;
@@ -113,7 +113,7 @@ static void plain(struct smtp_session *s, str initial)
         smtp_mistake(s, SMTP_BASE64);
 }
 
-static void login(struct smtp_session *s, str initial)
+FIBER static void login(struct smtp_session *s, str initial)
 {
     SECRET(user);
     SECRET(password);

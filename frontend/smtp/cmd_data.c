@@ -23,13 +23,13 @@ static void log_message(struct smtp_session *s, const struct smtp_outcome *out)
     metric_inc_label(M_SMTP_MESSAGES, out->result);
 }
 
-static void say_accepted(struct smtp_session *s, const struct smtp_outcome *out)
+FIBER static void say_accepted(struct smtp_session *s, const struct smtp_outcome *out)
 {
     smtp_sayf(s, "250 2.0.0 Ok: %s as %s", out->result, s->txn->id);
 }
 
 /* RFC 2033 4.2: one reply for each recipient that was accepted, in that order. */
-static void say_outcome(struct smtp_session *s, const struct smtp_outcome *out)
+FIBER static void say_outcome(struct smtp_session *s, const struct smtp_outcome *out)
 {
     if (s->kind != SMTP_KIND_LMTP) {
         if (out->reply)
@@ -47,7 +47,7 @@ static void say_outcome(struct smtp_session *s, const struct smtp_outcome *out)
     }
 }
 
-static void finish(struct smtp_session *s)
+FIBER static void finish(struct smtp_session *s)
 {
     struct smtp_txn *t = s->txn;
     struct smtp_outcome out;
@@ -71,7 +71,7 @@ static void finish(struct smtp_session *s)
 }
 
 /* Sending limits are asked once a message, before its bytes are taken. */
-static bool is_granted(struct smtp_session *s)
+FIBER static bool is_granted(struct smtp_session *s)
 {
     struct smtp_txn *t = s->txn;
     char key[24];
@@ -124,7 +124,7 @@ void smtp_cmd_data(struct smtp_session *s, enum smtp_verb verb, str args)
 /* --- BDAT --- */
 
 /* A chunk that is not wanted: its bytes come all the same, and are no commands. */
-static void refuse_chunk(struct smtp_session *s, struct smtp_body_reader *r, enum smtp_reply why)
+FIBER static void refuse_chunk(struct smtp_session *s, struct smtp_body_reader *r, enum smtp_reply why)
 {
     if (r->left > 2 * s->server->opts.message_max) { /* too much even to throw away */
         smtp_say_last(s, why, SMTP_CLOSE_CHUNK);
@@ -145,7 +145,7 @@ static enum smtp_reply chunk_objection(const struct smtp_session *s)
     return s->txn->n_rcpts ? SMTP_REPLY_NONE : SMTP_NO_VALID_RECIPIENTS;
 }
 
-static void take_chunk(struct smtp_session *s, struct smtp_body_reader *r)
+FIBER static void take_chunk(struct smtp_session *s, struct smtp_body_reader *r)
 {
     struct smtp_txn *t = s->txn;
     t->has_chunks = true;

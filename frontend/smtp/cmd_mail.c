@@ -6,7 +6,7 @@
 
 /* --- MAIL --- */
 
-static bool may_send_as(struct smtp_session *s, str sender, struct err *err, bool *is_allowed)
+FIBER static bool may_send_as(struct smtp_session *s, str sender, struct err *err, bool *is_allowed)
 {
     ARENA(a, 64 * 1024);
     struct rpc_call call;
@@ -24,7 +24,7 @@ static bool may_send_as(struct smtp_session *s, str sender, struct err *err, boo
 }
 
 /* RFC 6409 6.1: who has logged in sends as himself, or as nobody (delivery reports of mail programs). */
-static enum smtp_reply sender_of_login(struct smtp_session *s, str sender)
+FIBER static enum smtp_reply sender_of_login(struct smtp_session *s, str sender)
 {
     struct err err = ERR_INIT;
     bool is_allowed = false;
@@ -40,7 +40,7 @@ static enum smtp_reply sender_of_login(struct smtp_session *s, str sender)
     return SMTP_TRY_LATER;
 }
 
-static enum smtp_reply open_txn(struct smtp_session *s, struct smtp_txn *t, str args)
+FIBER static enum smtp_reply open_txn(struct smtp_session *s, struct smtp_txn *t, str args)
 {
     struct err err = ERR_INIT;
     enum smtp_reply why;
@@ -57,14 +57,14 @@ static enum smtp_reply open_txn(struct smtp_session *s, struct smtp_txn *t, str 
 }
 
 /* The first MAIL of a stranger's session. */
-static bool is_admitted(struct smtp_session *s)
+FIBER static bool is_admitted(struct smtp_session *s)
 {
     if (!s->is_admitted && s->kind == SMTP_KIND_MX)
         s->is_admitted = smtp_take_peer(s, SMTP_LIMIT_SESSIONS_IP);
     return s->is_admitted || s->kind != SMTP_KIND_MX;
 }
 
-static void refuse_sender(struct smtp_session *s, enum smtp_reply why)
+FIBER static void refuse_sender(struct smtp_session *s, enum smtp_reply why)
 {
     if (smtp_reply_class(why) == 4 || why == SMTP_TOO_BIG) /* no mistake of the client's */
         smtp_say(s, why);
@@ -97,7 +97,7 @@ void smtp_cmd_mail(struct smtp_session *s, enum smtp_verb verb, str args)
     }
     smtp_body_init(&t->body, smtp_limits(s)->inline_max);
     s->txn = t;
-    memcpy(&fiber_context()->trace_id, t->enqueue_id, sizeof(uint64_t));
+    fiber_context()->trace_id = t->trace;
     smtp_say(s, SMTP_SENDER_OK);
 }
 
@@ -131,13 +131,13 @@ static enum smtp_reply verdict(const struct smtp_session *s, const struct resolv
 static bool is_routed(str local)
 {
     for (size_t i = 0; i < local.n; i++)
-        if (strchr("%!@:", local.p[i]) || local.p[i] == '\0')
+        if (memchr("%!@:", local.p[i], 4))
             return true;
     return false;
 }
 
 /* Parse, look up and add the recipient; NONE: it was added. */
-static enum smtp_reply add_rcpt(struct smtp_session *s, str args)
+FIBER static enum smtp_reply add_rcpt(struct smtp_session *s, str args)
 {
     struct smtp_txn *t = s->txn;
     struct smtp_rcpt_args r;
@@ -174,7 +174,7 @@ static enum smtp_reply add_rcpt(struct smtp_session *s, str args)
 }
 
 /* Somebody guesses addresses, or tries to relay: count it here and with the whole cluster. */
-static void refuse_stranger(struct smtp_session *s, enum smtp_reply why)
+FIBER static void refuse_stranger(struct smtp_session *s, enum smtp_reply why)
 {
     metric_inc_label(M_SMTP_RECIPIENTS, why == SMTP_NO_RELAY ? "relay" : "unknown");
     if (s->kind == SMTP_KIND_MX &&
@@ -186,7 +186,7 @@ static void refuse_stranger(struct smtp_session *s, enum smtp_reply why)
     smtp_say(s, why);
 }
 
-static void too_many(struct smtp_session *s)
+FIBER static void too_many(struct smtp_session *s)
 {
     metric_inc_label(M_SMTP_REFUSED, "recipients");
     if (++s->overshoot > s->server->opts.recipients_max)

@@ -34,7 +34,7 @@ static enum smtp_reply objection(const struct smtp_session *s, const struct smtp
     return smtp_login_allowed(s) || !s->server->opts.tls ? SMTP_LOGIN_FIRST : SMTP_TLS_FIRST;
 }
 
-static void run_checked(struct smtp_session *s, const struct smtp_command *c, enum smtp_verb verb, str args)
+FIBER static void run_checked(struct smtp_session *s, const struct smtp_command *c, enum smtp_verb verb, str args)
 {
     /* Whoever does not wait for the answer has written his text without knowing us: a bot, or a smuggled message. */
     if ((c->flags & LAST) && stream_input(s->stream).n) {

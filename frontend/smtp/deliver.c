@@ -119,7 +119,7 @@ static void log_failures(struct smtp_session *s, const struct plan *p, const Thu
     }
 }
 
-static void deliver_directly(struct smtp_session *s, struct plan *p)
+FIBER static void deliver_directly(struct smtp_session *s, struct plan *p)
 {
     struct smtp_txn *t = s->txn;
     ARENA(a, CALL_ARENA_MAX);
@@ -188,7 +188,7 @@ static void fill_enqueue(const struct smtp_session *s, struct plan *p, struct ar
     q->day = p->day;
 }
 
-static bool enqueue(struct smtp_session *s, struct plan *p, uint64_t *queue_id, struct err *err)
+FIBER static bool enqueue(struct smtp_session *s, struct plan *p, uint64_t *queue_id, struct err *err)
 {
     struct smtp_txn *t = s->txn;
     ARENA(a, CALL_ARENA_MAX);
@@ -262,7 +262,7 @@ static void answer_each(struct smtp_session *s, const struct plan *p, struct smt
     }
 }
 
-static void give_to_queue(struct smtp_session *s, struct plan *p, struct smtp_outcome *out)
+FIBER static void give_to_queue(struct smtp_session *s, struct plan *p, struct smtp_outcome *out)
 {
     struct err err = ERR_INIT;
     if (enqueue(s, p, &out->queue_id, &err)) {
@@ -277,7 +277,7 @@ static void give_to_queue(struct smtp_session *s, struct plan *p, struct smtp_ou
 }
 
 /* Direct delivery is over: what does the sender hear, or does the queue go on with it? */
-static void conclude(struct smtp_session *s, struct plan *p, struct smtp_outcome *out)
+FIBER static void conclude(struct smtp_session *s, struct plan *p, struct smtp_outcome *out)
 {
     size_t n_ok = 0, n_passing = 0;
     enum smtp_reply softest = SMTP_REPLY_NONE;

@@ -74,7 +74,7 @@ void smtp_mistake(struct smtp_session *s, enum smtp_reply r)
 /* --- lines --- */
 
 /* A line that is too long is in the input: drop bytes up to its end. */
-static bool skip_line(struct smtp_session *s, struct err *err)
+FIBER static bool skip_line(struct smtp_session *s, struct err *err)
 {
     for (;;) {
         str in = stream_input(s->stream);
@@ -176,14 +176,14 @@ static void wait_for_line(struct smtp_session *s)
     stream_idle(s->stream, on_ready, s);
 }
 
-static void one_command(struct smtp_session *s)
+FIBER static void one_command(struct smtp_session *s)
 {
     str line;
     if (smtp_read_line(s, line_max(s, stream_input(s->stream)), &line))
         smtp_command_run(s, line);
 }
 
-static void run(void *arg)
+FIBER static void run(void *arg)
 {
     struct smtp_session *s = arg;
     struct err err = ERR_INIT;
@@ -191,6 +191,7 @@ static void run(void *arg)
     s->fiber = fiber_self();
     context->session_id = s->id;
     context->account = str_c(s->login.address);
+    context->trace_id = s->txn ? s->txn->trace : 0;
     while (!s->close && s->server->phase != SMTP_BREAKING && has_line(s))
         one_command(s);
     if (!s->close && (s->server->phase == SMTP_BREAKING || (s->server->phase == SMTP_DRAINING && !s->txn)))

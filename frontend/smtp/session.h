@@ -62,6 +62,7 @@ struct smtp_txn {
     int64_t started_ms;
     unsigned char enqueue_id[ENQUEUE_ID_SIZE];
     char id[17];                /* the first half of it, what logs and replies call the message */
+    uint64_t trace;             /* the same as a number */
     bool is_granted;            /* the sending limit was asked */
     bool has_chunks;            /* BDAT began */
     unsigned n_chunks;

@@ -7,6 +7,8 @@ struct smtp_txn *smtp_txn_new(void)
     arena_init(&t->arena, SMTP_TXN_ARENA_MAX);
     t->started_ms = clock_mono_ms();
     random_bytes(t->enqueue_id, sizeof(t->enqueue_id));
+    for (size_t i = 0; i < sizeof(t->trace); i++)
+        t->trace = t->trace << 8 | t->enqueue_id[i];
     for (size_t i = 0; i < sizeof(t->id) - 1; i++)
         t->id[i] = digits[(t->enqueue_id[i / 2] >> (i % 2 ? 0 : 4)) & 15];
     return t;
