@@ -60,8 +60,10 @@ FIBER static bool log_in(struct imap_session *s, struct imap_command *c, str log
     if (!r->account)
         return err_set(err, ERR_INTERNAL, "login without an account");
     take_account(s, r);
-    if (!imap_lease_take(s, err))
-        return imap_no(c, (err_clear(err), err), ERR_LIMIT, "LIMIT", "Too many connections of this account.");
+    if (!imap_lease_take(s, err)) {
+        c->text = S("Too many connections of this account.");
+        return false;
+    }
     s->state = IMAP_AUTH;
     BUF(code, 2048);
     buf_add(&code, S("CAPABILITY "));

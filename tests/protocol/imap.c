@@ -106,6 +106,30 @@ FIBER static void append(struct script *s, str args)
     }
 }
 
+/*
+ * "walk STORE 1 +FLAGS (\Seen)": the command with the first call to the store failing, then with the second, and so on, until
+ * it does without failing; before and after each call took effect. Every failure is a proper NO, and the session goes on.
+ * "|" stands for a line end.
+ */
+FIBER static void walk(struct world *w, struct script *s, str text)
+{
+    ARENA(a, 1u << 20);
+    char *line = arena_strz(&a, text);
+    for (char *p = line; *p; p++)
+        if (*p == '|')
+            *p = '\n';
+    for (int after = 0; after < 2; after++) {
+        bool ok = false;
+        for (unsigned n = 1; !ok; n++) {
+            assert_true(n < 50);
+            rpc_faulty_set(w->faulty, n, after);
+            script_send(s, 1, arena_printf(&a, "w%d.%u %s", after, n, line));
+            ok = script_tagged(s, 1, arena_printf(&a, "w%d.%u", after, n));
+        }
+        rpc_faulty_set(w->faulty, 0, false);
+    }
+}
+
 FIBER static bool command(void *arg, struct script *s, str line)
 {
     struct world *w = arg;
@@ -119,6 +143,10 @@ FIBER static bool command(void *arg, struct script *s, str line)
     }
     if (str_starts(line, S("append "))) {
         append(s, str_slice(line, 7, SIZE_MAX));
+        return true;
+    }
+    if (str_starts(line, S("walk "))) {
+        walk(w, s, str_slice(line, 5, SIZE_MAX));
         return true;
     }
     if (str_starts(line, S("fail"))) { /* the next call of the store fails */

@@ -91,6 +91,26 @@ FIBER void script_expect(struct script *s, unsigned client, str pattern, bool sk
         fail(s, "expected '%.*s', got '%.*s'", STR_ARG(pattern), STR_ARG(line));
 }
 
+FIBER bool script_tagged(struct script *s, unsigned client, str tag)
+{
+    struct err err = ERR_INIT;
+    str line;
+    for (;;) {
+        if (!read_line(s, client, &line, &err))
+            fail(s, "no tagged reply: %s", err.msg);
+        if (getenv("THURN_VERBOSE"))
+            printf("# S%u %.*s\n", client, STR_ARG(line));
+        if (!str_starts(line, tag) || line.n < tag.n + 4 || line.p[tag.n] != ' ')
+            continue;
+        str rest = str_slice(line, tag.n + 1, SIZE_MAX);
+        if (str_starts(rest, S("OK")))
+            return true;
+        if (!str_starts(rest, S("NO [UNAVAILABLE]")))
+            fail(s, "'%.*s'", STR_ARG(line));
+        return false;
+    }
+}
+
 FIBER static void expect_end(struct script *s, unsigned client)
 {
     struct err err = ERR_INIT;

@@ -29,5 +29,7 @@ FIBER void script_run(const char *path, const struct script_hooks *hooks);
 /* For hooks: say and expect on a client, numbered from 1. */
 FIBER void script_send(struct script *s, unsigned client, str line);
 FIBER void script_expect(struct script *s, unsigned client, str pattern, bool skip);
+/* Read up to the tagged reply; true when it is OK, false when it is "NO [UNAVAILABLE]". Anything else fails. */
+FIBER bool script_tagged(struct script *s, unsigned client, str tag);
 
 #endif
