@@ -106,8 +106,10 @@ ptrdiff_t str_find_nocase(str s, str needle)
 
 bool str_split(str *s, char sep, str *head)
 {
-    if (s->n == 0 && s->p == NULL)
+    if (s->n == 0 && s->p == NULL) {
+        *head = STR_NONE;
         return false;
+    }
     ptrdiff_t at = str_find(*s, sep);
     if (at < 0) {
         *head = *s;

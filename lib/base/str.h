@@ -50,7 +50,7 @@ ptrdiff_t str_find_str(str s, str needle);
 ptrdiff_t str_find_nocase(str s, str needle);
 
 /* Cut s at the first `sep`: *head gets what is before it and *s what is after it (all and nothing when absent).
- * Returns false once s is empty and was so before the call. */
+ * False, with an empty *head, once nothing is left. */
 bool str_split(str *s, char sep, str *head);
 
 /* Heap copy, NUL-terminated. The caller frees it. */
