@@ -69,7 +69,7 @@ static void add_users(struct world *w)
     accounts.n_accounts = 2;
     rpc_call_init(&c, &w->a);
     c.principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;
-    const Thurn__AddAccountsReply *r;
+    const Thurn__AddAccountsReply *r = NULL;
     if (!auth_add_accounts(&c, auth_service(w->auth), &accounts, &r))
         fail_msg("%s", c.err.msg);
     for (size_t i = 0; i < r->n_results; i++)
