@@ -275,7 +275,10 @@ FIBER static void poll_loop(struct watch *w, struct err *err)
             retry_ms = RETRY_MS_MIN;
         } else if (!is_stale) {
             metric_inc(M_WATCH_FAILURES);
-            if (!fiber_sleep_ms(backed_off(&retry_ms), err))
+            /* The first time that the store forgot us (it restarted, Redis was away), the update alone is waited for. */
+            bool is_forgotten = call_err.kind == ERR_CONFLICT && retry_ms == RETRY_MS_MIN;
+            int64_t pause_ms = backed_off(&retry_ms);
+            if (!is_forgotten && !fiber_sleep_ms(pause_ms, err))
                 return;
         }
     }
