@@ -156,6 +156,8 @@ FIBER static struct message *make_dsn(struct queue *q, struct message *m, const 
         has_failure |= rcpts[i].action == BOUNCE_FAILED;
     if (n == 0)
         return NULL;
+    if (m->sender.n == 0 && !has_failure) /* RFC 3461 4: nobody asked */
+        return NULL;
     if (m->sender.n == 0) { /* never a bounce for a bounce */
         metric_inc(M_QUEUE_DOUBLE_BOUNCES);
         log_warn("queue.double_bounce", KV_I64("id", (int64_t)m->id), KV_STR("recipient", rcpts[0].final_recipient));
