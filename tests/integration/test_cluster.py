@@ -38,8 +38,9 @@ def subjects(cluster, user, front=1):
     try:
         if int(c.select("INBOX", readonly=True)[1][0]) == 0:
             return []
-        return [re.search(rb"Subject: (.*)\r", d[1])[1].decode() for d in c.fetch("1:*", "(BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[1]
-                if isinstance(d, tuple)]
+        kind, data = c.fetch("1:*", "(ENVELOPE)")
+        assert kind == "OK", data
+        return [re.search(rb'ENVELOPE \((?:NIL|"[^"]*") "([^"]*)"', d)[1].decode() for d in data]
     finally:
         c.logout()
 

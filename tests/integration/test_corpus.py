@@ -2,12 +2,16 @@
 """Every sample message goes in over SMTP and over APPEND and comes back byte for byte by FETCH BODY[].
 
 Samples are read from THURN_SHARED_DATA (or ../shared/data); without them a set made here is used: bad charsets, lone
-headers, NULs, very long lines, deep nesting. usage: test_corpus.py COMBO [EVERY]  (EVERY: take each n-th sample)
+headers, NULs, very long lines, deep nesting. usage: test_corpus.py COMBO|cluster|cluster:DIR [EVERY]
+EVERY: take each n-th sample. cluster: in a cluster of its own, in through the first front-end and read through the second;
+cluster:DIR: in the one that dev-cluster started in DIR.
 """
+import contextlib
 import imaplib
 import smtplib
 import sys
 
+import cluster
 import harness
 from harness import PASSWORD
 
@@ -33,11 +37,26 @@ def sendable(raw):
     return b"\0" not in raw and max(map(len, raw.split(b"\r\n"))) <= 2000 and raw.count(b"\nReceived:") < 40
 
 
+@contextlib.contextmanager
+def addresses_of(combo):
+    """(SMTP to send to, IMAP to append to, IMAP to read from) of a server where ann@example.test has nothing yet."""
+    if not combo.startswith("cluster"):
+        with harness.Server(combo) as server:
+            yield server.address("smtp"), server.address("imap"), server.address("imap")
+        return
+    folder = combo.partition(":")[2]
+    with contextlib.nullcontext(cluster.Running(folder)) if folder else cluster.Cluster() as c:
+        c.thurn("domain", "add", "example.test", check=False)
+        c.thurn("account", "remove", "ann@example.test", check=False)
+        c.thurn("account", "add", "ann@example.test", "--password", PASSWORD)
+        yield c.address("SMTP_1"), c.address("IMAP_1"), c.address("IMAP_2")
+
+
 def main():
     combo, every = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1
     samples = list(made()) + [(str(p), raw) for p, raw in harness.corpus()][::every]
-    with harness.Server(combo) as server:
-        smtp = smtplib.SMTP("127.0.0.1", server.ports["smtp"])
+    with addresses_of(combo) as (smtp_address, append_address, read_address):
+        smtp = smtplib.SMTP(*smtp_address)
         smtp.ehlo("client.test")
         sent = []
         for name, raw in samples:
@@ -54,7 +73,7 @@ def main():
             assert reply[0] == 250, (name, reply)
             sent.append((name, raw))
         smtp.quit()
-        c = imaplib.IMAP4("127.0.0.1", server.ports["imap"])
+        c = imaplib.IMAP4(*read_address)
         c.login("ann@example.test", PASSWORD)
         assert int(c.select("INBOX")[1][0]) == len(sent)
         for i, (name, raw) in enumerate(sent, 1):
@@ -64,9 +83,12 @@ def main():
             assert head.startswith(b"Return-Path: <s@elsewhere.test>\r\nReceived: from client.test"), (name, head)
         print(f"{len(sent)} messages by SMTP, byte for byte")
         c.create("Appended")
+        writer = imaplib.IMAP4(*append_address)
+        writer.login("ann@example.test", PASSWORD)
         for name, raw in samples:
-            kind, answer = c.append("Appended", None, None, raw)
+            kind, answer = writer.append("Appended", None, None, raw)
             assert kind == "OK", (name, answer)
+        writer.logout()
         assert int(c.select("Appended")[1][0]) == len(samples)
         for i, (name, raw) in enumerate(samples, 1):
             kind, data = c.fetch(str(i), "(RFC822.SIZE BODYSTRUCTURE ENVELOPE BODY.PEEK[])")

@@ -671,6 +671,9 @@ static void bounce_rules(struct world_run *w)
     settle(w, 0);
     assert_int_equal(count_local("sender"), 2);
     assert_true(strstr(local_content("sender"), "Action: delivered") || strstr(local_content("sender"), "Action: relayed"));
+    assert_true(enqueue(w, w->q, (struct mail){.from = "", .to = "alice@example.org", .notify = 1})); /* nobody to be told */
+    settle(w, 0);
+    assert_int_equal(metric_get(M_QUEUE_DOUBLE_BOUNCES, NULL), 2);
     assert_true(enqueue(w, w->q, (struct mail){.from = "bob@example.org", .to = "bad@remote.example", .ret_full = true}));
     settle(w, 0);
     assert_non_null(strstr(local_content("bob"), "\r\nbody\r\n"));

@@ -17,6 +17,12 @@ if(TARGET thurn)
   # Every tenth sample here; the whole corpus by hand: tests/integration/test_corpus.py COMBO
   thurn_whole_test(corpus-sqlite-local LABEL integration TIMEOUT 600 COMMAND ${tests}/integration/test_corpus.py sqlite-local 10)
   thurn_whole_test(corpus-pg-remote LABEL integration TIMEOUT 600 COMMAND ${tests}/integration/test_corpus.py pg-remote 20)
+  # Whole clusters, with PostgreSQL, Redis and an S3 server: one at a time.
+  thurn_whole_test(cluster LABEL integration TIMEOUT 300 COMMAND ${tests}/integration/test_cluster.py)
+  thurn_whole_test(corpus-cluster LABEL integration TIMEOUT 600 COMMAND ${tests}/integration/test_corpus.py cluster 20)
+  thurn_whole_test(cluster_loss LABEL fault TIMEOUT 300 COMMAND ${tests}/fault/cluster_loss.py
+    --senders 10 --seconds 3 --victims store-1,queue-1,frontend-1,pg-shard-1)
+  set_tests_properties(integration.cluster integration.corpus-cluster fault.cluster_loss PROPERTIES RESOURCE_LOCK cluster)
   foreach(t bad_config bad_input operations)
     thurn_whole_test(${t} LABEL integration TIMEOUT 300 COMMAND ${tests}/integration/test_${t}.py)
   endforeach()
