@@ -41,7 +41,7 @@ static const struct global *find_global(const char *word, const char **value)
 
 bool options_parse(struct options *o, int argc, char **argv, struct err *err)
 {
-    *o = (struct options){.args = argv};
+    *o = (struct options){.program = argc > 0 ? argv[0] : "thurn", .args = argv};
     int kept = 0;
     for (int i = 1; i < argc; i++) {
         const char *value = NULL;

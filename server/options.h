@@ -7,6 +7,7 @@
 #include "base/config.h"
 
 struct options {
+    const char *program;     /* as it was called, for commands that are shown */
     const char *config_file; /* --config, or NULL */
     const char *data;        /* --data, or NULL */
     const char *roles;       /* --roles, comma separated, or NULL */

@@ -146,6 +146,8 @@ static void print_result(const struct setup *s, const struct config *c)
     const char *domain = strchr(s->address, '@') + 1;
     unsigned smtp = port_of(c, FRONTEND_SMTP);
     const char *shown = s->o->is_dev ? "127.0.0.1" : s->host;
+    char command[NODE_PATH_MAX]; /* how this very program is called for this very server */
+    snprintf(command, sizeof(command), "%s%s%s", s->o->program, s->o->data ? " --data " : "", s->o->data ? s->o->data : "");
     printf("\nThurn is set up.\n\n");
     printf("  Your mail program\n");
     printf("    incoming   IMAP  %s  port %u  TLS        (or port %u with STARTTLS)\n", shown, port_of(c, FRONTEND_IMAPS),
@@ -154,17 +156,17 @@ static void print_result(const struct setup *s, const struct config *c)
            port_of(c, FRONTEND_SUBMISSION));
     printf("    login      %s\n", s->address);
     if (s->password[0])
-        printf("    password   %s        (shown only now; change it: thurn account passwd %s)\n", s->password, s->address);
+        printf("    password   %s        (shown only now)\n", s->password);
     else
-        printf("    password   as before        (change it: thurn account passwd %s)\n", s->address);
+        printf("    password   as before\n");
     printf("\n  Mail for %s is taken on port %u. Data: %.*s\n", domain, smtp, STR_ARG(config_str(c, CFG_DATA)));
     printf("\n  To be reached from the internet, publish:\n");
     printf("    %s.  MX   10 %s.\n    %s.  A    <address of this machine>\n    %s.  TXT  \"v=spf1 mx ~all\"\n", domain, s->host,
            s->host, domain);
     if (smtp != 25)
         printf("  and let port 25 lead to port %u here.\n", smtp);
-    printf("\n  More people: thurn account add ann@%s     State: curl http://127.0.0.1:%u/readyz\n\n", domain,
-           port_of(c, FRONTEND_HTTP));
+    printf("\n  Next\n    %s account passwd %s\n    %s account add ann@%s\n    %s queue list\n    curl http://127.0.0.1:%u/readyz\n\n",
+           command, s->address, command, domain, command, port_of(c, FRONTEND_HTTP));
     fflush(stdout);
 }
 
