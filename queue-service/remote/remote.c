@@ -267,10 +267,12 @@ FIBER static void try_address(struct attempt *at, str host, const struct net_add
         smtp_client_quit(c);
         opened = SMTP_REFUSED;
     }
-    if (opened == SMTP_OPENED)
+    if (opened == SMTP_OPENED) {
         (void)session(at, c);
-    else
-        note(at, &why, host);
+        return;
+    }
+    at->was_talking |= opened == SMTP_TLS_FAILED; /* of use to other messages, that may go in clear */
+    note(at, &why, host);
 }
 
 static bool can_go_on(const struct attempt *at)

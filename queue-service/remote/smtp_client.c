@@ -135,7 +135,7 @@ FIBER static enum smtp_opened start_tls(struct smtp_client *c, bool is_must, str
             return SMTP_OPENED;
         smtp_trouble_set(why, c->settings->tls != NULL, c->settings->tls ? "5.7.10" : "4.7.10",
                          "the message must not travel in clear, and %s offers no TLS", c->peer);
-        return SMTP_REFUSED;
+        return SMTP_TLS_FAILED;
     }
     if (!ask(c, "STARTTLS", STR_NONE, NULL, &r, why))
         return SMTP_TLS_FAILED;
@@ -145,7 +145,7 @@ FIBER static enum smtp_opened start_tls(struct smtp_client *c, bool is_must, str
         smtp_trouble_reply(why, &r);
         why->is_permanent = false;
         why->status[0] = '4';
-        return SMTP_REFUSED;
+        return r.code == 421 ? SMTP_REFUSED : SMTP_TLS_FAILED;
     }
     /* What came in clear behind the go-ahead is not the server's (RFC 3207 6): drop it. */
     stream_consume(c->stream, stream_input(c->stream).n);

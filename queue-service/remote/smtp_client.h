@@ -40,7 +40,7 @@ enum smtp_security {
 enum smtp_opened {
     SMTP_OPENED,
     SMTP_REFUSED,   /* *why says */
-    SMTP_TLS_FAILED /* the handshake failed: in clear it may work; *why says */
+    SMTP_TLS_FAILED /* no TLS to be had: in clear it may work; *why says */
 };
 
 struct smtp_client;

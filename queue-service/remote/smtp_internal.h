@@ -1,4 +1,4 @@
-/* smtp_internal.h: what smtp_client.c (the connection) and smtp_send.c (a transaction) share. */
+/* smtp_internal.h: what smtp_client.c (the connection), smtp_send.c (a transaction) and smtp_body.c (its content) share. */
 #ifndef QUEUE_SERVICE_REMOTE_SMTP_INTERNAL_H
 #define QUEUE_SERVICE_REMOTE_SMTP_INTERNAL_H
 
@@ -31,5 +31,14 @@ FIBER bool smtp_read_reply(struct smtp_client *c, unsigned timeout_ms, struct sm
 void smtp_trouble_reply(struct smtp_trouble *t, const struct smtp_reply *r);
 /* The connection broke while waiting for the answer to `command`. */
 void smtp_trouble_lost(struct smtp_trouble *t, const struct smtp_client *c, const char *command, const struct err *err);
+
+enum smtp_body_end {
+    SMTP_BODY_ANSWERED,
+    SMTP_BODY_BROKEN, /* not sent to its end, so not taken */
+    SMTP_BODY_UNKNOWN /* sent to its end, and no answer came */
+};
+/* Send the content, after 354 (by_data) or by BDAT. *r is the answer, or *why says what happened. Suspends. */
+FIBER enum smtp_body_end smtp_body_send(struct smtp_client *c, const struct remote_message *m, bool by_data, struct smtp_reply *r,
+                                        struct smtp_trouble *why);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * smtp_send.c: one message over an open connection.
+ * smtp_send.c: one message over an open connection: the commands, and what becomes of the recipients.
  *
  * A transaction is a list of commands (RSET when due, MAIL, a RCPT for each recipient, DATA when there is no CHUNKING) and then
  * the content. Commands are numbered; they go out in groups of WINDOW with PIPELINING and one by one without, and
@@ -14,14 +14,9 @@
 #include "base/clock.h"
 #include "fiber/fiber.h"
 #include "mail/dsn.h"
-#include "queue-service/remote/content.h"
 
 #define WINDOW 100u               /* replies that may be under way: both sides' buffers hold them */
-#define CHUNK ((size_t)64 * 1024) /* of BDAT */
-#define CHUNKS_OPEN 3u
-#define CHUNK_BUF_MAX ((size_t)512 * 1024)
 #define VALUE_MAX 500u            /* of ENVID and ORCPT (RFC 3461 5.4) */
-#define MIN_RATE 500u             /* bytes a second of content */
 
 struct transaction {
     struct smtp_client *c;
@@ -32,7 +27,6 @@ struct transaction {
     bool is_mail_ok, is_data_ok;
     bool is_closing;              /* 421 was said */
     bool is_utf8;
-    uint64_t n_read;              /* bytes of the content */
 };
 
 /* --- recipients --- */
@@ -285,195 +279,7 @@ FIBER static bool say_commands(struct transaction *t, struct smtp_trouble *why, 
     return true;
 }
 
-/* --- content --- */
-
-enum content_end {
-    CONTENT_ANSWERED,
-    CONTENT_BROKEN, /* not sent to its end, so not taken */
-    CONTENT_UNKNOWN /* sent to its end, and no answer came */
-};
-
-/* The next piece of the content; empty at the end, where the count must be right. */
-FIBER static bool read_piece(struct transaction *t, struct rpc_source *s, str *piece, struct err *err)
-{
-    if (!s->read(s, piece, err))
-        return false;
-    t->n_read += piece->n;
-    if (piece->n == 0 ? t->n_read == t->m->size : t->n_read <= t->m->size)
-        return true;
-    return err_set(err, ERR_INTERNAL, "content has %llu bytes, not %llu", (unsigned long long)t->n_read,
-                   (unsigned long long)t->m->size);
-}
-
-static void trouble_content(struct smtp_trouble *why, const struct err *err)
-{
-    smtp_trouble_set(why, false, "4.3.0", "the message's content cannot be read: %s", err->msg);
-}
-
-/*
- * A write failed. A peer that has had enough often says why before it closes; nothing but a refusal can be meant, because it has
- * not seen the end.
- */
-FIBER static void trouble_write(struct transaction *t, struct smtp_trouble *why, const struct err *failed)
-{
-    struct smtp_reply r;
-    struct err err = ERR_INIT;
-    str in = stream_input(t->c->stream);
-    if (str_find(in, '\n') >= 0 && smtp_read_reply(t->c, 1000, NULL, &r, &err) && smtp_reply_class(&r) >= 4)
-        smtp_trouble_reply(why, &r);
-    else
-        smtp_trouble_set(why, false, "4.4.2", "connection with %s lost while sending the message: %s", t->c->peer, failed->msg);
-}
-
-FIBER static bool write_content(struct transaction *t, str bytes, struct err *err)
-{
-    FIBER_DEADLINE(t->c->settings->data_ms);
-    return stream_write(t->c->stream, bytes, err);
-}
-
-/* Dots doubled, a dot at the end (RFC 5321 4.1.1.4). */
-FIBER static enum content_end send_data(struct transaction *t, struct rpc_source *s, struct smtp_reply *r,
-                                        struct smtp_trouble *why)
-{
-    struct smtp_content content;
-    struct err err = ERR_INIT;
-    str piece, run;
-    bool is_end;
-    smtp_content_init(&content, true);
-    t->c->is_in_content = true;
-    do {
-        if (!read_piece(t, s, &piece, &err)) {
-            trouble_content(why, &err);
-            return CONTENT_BROKEN;
-        }
-        is_end = piece.n == 0;
-        while (is_end || smtp_content_next(&content, &piece, &run)) {
-            if (!write_content(t, is_end ? smtp_content_end(&content) : run, &err)) {
-                trouble_write(t, why, &err);
-                return CONTENT_BROKEN;
-            }
-            if (is_end)
-                break;
-        }
-    } while (!is_end);
-    t->c->is_in_content = false;
-    if (smtp_read_reply(t->c, t->c->settings->final_ms, NULL, r, &err))
-        return CONTENT_ANSWERED;
-    smtp_trouble_lost(why, t->c, "the end of the message", &err);
-    return CONTENT_UNKNOWN;
-}
-
-/* State of BDAT (RFC 3030 2): how many chunks have no answer yet, and the refusal, if one came. */
-struct chunks {
-    struct buf b;
-    unsigned n_open;
-    bool is_refused;
-};
-
-/* Take answers until at most `open` are to come. The last one read, or the first refusal, is in *r. */
-FIBER static bool take_chunk_replies(struct transaction *t, struct chunks *k, unsigned open, struct smtp_reply *r, struct err *err)
-{
-    while (k->n_open > open) {
-        struct smtp_reply one;
-        if (!smtp_read_reply(t->c, t->c->settings->final_ms, NULL, &one, err))
-            return false;
-        k->n_open--;
-        if (!k->is_refused)
-            *r = one;
-        k->is_refused |= smtp_reply_class(&one) != 2;
-        t->is_closing |= one.code == 421;
-    }
-    return true;
-}
-
-FIBER static bool send_chunk(struct transaction *t, struct chunks *k, bool is_last, struct err *err)
-{
-    FIBER_DEADLINE(t->c->settings->data_ms);
-    t->c->is_in_content = true;
-    k->n_open++;
-    bool ok = stream_printf(t->c->stream, err, "BDAT %zu%s\r\n", k->b.n, is_last ? " LAST" : "") &&
-              stream_write(t->c->stream, buf_str(&k->b), err);
-    if (ok)
-        t->c->is_in_content = false;
-    buf_clear(&k->b);
-    return ok;
-}
-
-/* Gather until a chunk is full or the content ends. */
-FIBER static bool fill_chunk(struct transaction *t, struct rpc_source *s, struct smtp_content *content, str *piece, struct buf *b,
-                             bool *is_end, struct err *err)
-{
-    str run;
-    while (b->n < CHUNK) {
-        if (smtp_content_next(content, piece, &run)) {
-            buf_add(b, run);
-            continue;
-        }
-        if (!read_piece(t, s, piece, err))
-            return false;
-        if (piece->n == 0) {
-            buf_add(b, smtp_content_end(content));
-            *is_end = true;
-            return true;
-        }
-    }
-    return true;
-}
-
-FIBER static enum content_end send_chunks(struct transaction *t, struct rpc_source *s, struct chunks *k, struct smtp_reply *r,
-                                          struct smtp_trouble *why)
-{
-    unsigned open = smtp_can(t->c, SMTP_CAP_PIPELINING) ? CHUNKS_OPEN : 0;
-    struct smtp_content content;
-    struct err err = ERR_INIT;
-    str piece = STR_NONE;
-    bool is_end = false;
-    smtp_content_init(&content, false);
-    while (!is_end && !k->is_refused) {
-        if (!fill_chunk(t, s, &content, &piece, &k->b, &is_end, &err)) {
-            trouble_content(why, &err);
-            t->c->is_in_content = true; /* RSET could undo it; a broken source is no everyday thing */
-            return CONTENT_BROKEN;
-        }
-        if (!send_chunk(t, k, is_end, &err)) {
-            trouble_write(t, why, &err);
-            return CONTENT_BROKEN;
-        }
-        if (!is_end && !take_chunk_replies(t, k, open, r, &err)) {
-            smtp_trouble_lost(why, t->c, "BDAT", &err);
-            return CONTENT_BROKEN;
-        }
-    }
-    if (take_chunk_replies(t, k, 0, r, &err))
-        return CONTENT_ANSWERED;
-    smtp_trouble_lost(why, t->c, "the end of the message", &err);
-    return is_end && !k->is_refused ? CONTENT_UNKNOWN : CONTENT_BROKEN;
-}
-
-FIBER static enum content_end send_content(struct transaction *t, struct smtp_reply *r, struct smtp_trouble *why)
-{
-    struct err err = ERR_INIT;
-    struct rpc_source *s = t->m->open(t->m->arg, &err);
-    if (!s) {
-        trouble_content(why, &err);
-        t->c->is_in_content = t->is_data_ok;
-        return CONTENT_BROKEN;
-    }
-    stream_set_min_rate(t->c->stream, MIN_RATE);
-    enum content_end end;
-    if (t->is_data_ok) {
-        end = send_data(t, s, r, why);
-    } else {
-        struct chunks k = {0};
-        buf_init(&k.b, CHUNK_BUF_MAX);
-        end = send_chunks(t, s, &k, r, why);
-        buf_done(&k.b);
-    }
-    stream_set_min_rate(t->c->stream, 0);
-    if (t->m->close)
-        t->m->close(t->m->arg, s);
-    return end;
-}
+/* --- the whole --- */
 
 static void delivered(struct transaction *t, const struct smtp_reply *r)
 {
@@ -494,9 +300,9 @@ FIBER static enum smtp_end finish(struct transaction *t)
     struct smtp_client *c = t->c;
     struct smtp_reply r;
     struct smtp_trouble why;
-    enum content_end end = send_content(t, &r, &why);
-    if (end != CONTENT_ANSWERED) {
-        trouble_accepted(t, &why, end == CONTENT_UNKNOWN);
+    enum smtp_body_end end = smtp_body_send(c, t->m, t->is_data_ok, &r, &why);
+    if (end != SMTP_BODY_ANSWERED) {
+        trouble_accepted(t, &why, end == SMTP_BODY_UNKNOWN);
         return SMTP_END_LOST;
     }
     c->n_messages++;
@@ -507,7 +313,7 @@ FIBER static enum smtp_end finish(struct transaction *t)
     }
     smtp_trouble_reply(&why, &r);
     trouble_accepted(t, &why, false);
-    return r.code == 421 || t->is_closing ? SMTP_END_LOST : SMTP_END_GOOD;
+    return r.code == 421 ? SMTP_END_LOST : SMTP_END_GOOD;
 }
 
 /* RFC 2920 3.1: DATA was let in although no recipient was. The message that follows is empty, and nobody gets it. */

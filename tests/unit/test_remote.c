@@ -293,6 +293,9 @@ static void refusals_main(void *arg)
         {PLAIN MAIL "C DATA\nS 354 go\nD\nS 451 4.3.0 later\n" QUIT, REMOTE_DEFERRED, 451, "4.3.0", false},
         {PLAIN MAIL "C DATA\nS 354 go\nD\nS 554 5.7.1 virus\n" QUIT, REMOTE_FAILED, 554, "5.7.1", false},
         {PLAIN MAIL "C DATA\nS 354 go\nD\nS 421 4.3.2 stopping\n", REMOTE_DEFERRED, 421, "4.3.2", false},
+        /* Answers before the end of the message are no answers to it. */
+        {PLAIN MAIL "C DATA\nR 354 go\\r\\n250 taken\\r\\n\n", REMOTE_DEFERRED, 0, "4.4.2", false},
+        {PLAIN MAIL "C DATA\nR 354 go\\r\\n552 5.3.4 too big\\r\\n\n", REMOTE_FAILED, 552, "5.3.4", false},
         {CHUNK "C MAIL\nC RCPT\nS 250 ok\nS 250 ok\nB\nS 554 5.7.1 virus\n" QUIT, REMOTE_FAILED, 554, "5.7.1", false},
         {CHUNK "C MAIL\nC RCPT\nS 250 ok\nS 550 5.1.1 no\n" QUIT, REMOTE_FAILED, 550, "5.1.1", false},
     };
@@ -462,7 +465,7 @@ static void tls_main(void *arg)
         deliver();
         if (is_must) {
             expect(0, REMOTE_DEFERRED, 0, "4.7.5");
-            assert_true(w.rcpts[0].is_site_failure);
+            assert_false(w.rcpts[0].is_site_failure); /* the host is of use to other messages */
         } else {
             expect(0, REMOTE_DELIVERED, 250, "2.0.0");
         }

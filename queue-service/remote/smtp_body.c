@@ -1,0 +1,208 @@
+/*
+ * smtp_body.c: the content of a message, by DATA or by BDAT, and the answer to it.
+ */
+#include "base/buf.h"
+#include "base/clock.h"
+#include "fiber/fiber.h"
+#include "queue-service/remote/content.h"
+#include "queue-service/remote/smtp_internal.h"
+
+#define CHUNK ((size_t)64 * 1024) /* of BDAT */
+#define CHUNKS_OPEN 3u            /* with PIPELINING: chunks that may wait for their answers when one more is sent */
+#define CHUNK_BUF_MAX ((size_t)512 * 1024)
+#define MIN_RATE 500u             /* bytes a second */
+
+struct body {
+    struct smtp_client *c;
+    const struct remote_message *m;
+    uint64_t n_read; /* bytes of the content */
+};
+
+/* The next piece of the content; empty at the end, where the count must be right. */
+FIBER static bool read_piece(struct body *b, struct rpc_source *s, str *piece, struct err *err)
+{
+    if (!s->read(s, piece, err))
+        return false;
+    b->n_read += piece->n;
+    if (piece->n == 0 ? b->n_read == b->m->size : b->n_read <= b->m->size)
+        return true;
+    return err_set(err, ERR_INTERNAL, "content has %llu bytes, not %llu", (unsigned long long)b->n_read,
+                   (unsigned long long)b->m->size);
+}
+
+static void trouble_content(struct smtp_trouble *why, const struct err *err)
+{
+    smtp_trouble_set(why, false, "4.3.0", "the message's content cannot be read: %s", err->msg);
+}
+
+/*
+ * A write failed, or the peer spoke too early. One that has had enough often says why before it closes; nothing but a refusal can be
+ * meant, because it has not seen the end.
+ */
+FIBER static void trouble_write(struct body *b, struct smtp_trouble *why, const struct err *failed)
+{
+    struct smtp_reply r;
+    struct err err = ERR_INIT;
+    str in = stream_input(b->c->stream);
+    if (str_find(in, '\n') >= 0 && smtp_read_reply(b->c, 1000, NULL, &r, &err) && smtp_reply_class(&r) >= 4)
+        smtp_trouble_reply(why, &r);
+    else
+        smtp_trouble_set(why, false, "4.4.2", "connection with %s lost while sending the message: %s", b->c->peer, failed->msg);
+}
+
+FIBER static bool write_content(struct body *b, str bytes, struct err *err)
+{
+    FIBER_DEADLINE(b->c->settings->data_ms);
+    return stream_write(b->c->stream, bytes, err);
+}
+
+/* Dots doubled, a dot at the end (RFC 5321 4.1.1.4). */
+FIBER static enum smtp_body_end send_data(struct body *b, struct rpc_source *s, struct smtp_reply *r,
+                                        struct smtp_trouble *why)
+{
+    struct smtp_content content;
+    struct err err = ERR_INIT;
+    str piece, run;
+    smtp_content_init(&content, true);
+    b->c->is_in_content = true;
+    for (;;) {
+        if (!read_piece(b, s, &piece, &err)) {
+            trouble_content(why, &err);
+            return SMTP_BODY_BROKEN;
+        }
+        if (piece.n == 0)
+            break;
+        while (smtp_content_next(&content, &piece, &run)) {
+            if (!write_content(b, run, &err)) {
+                trouble_write(b, why, &err);
+                return SMTP_BODY_BROKEN;
+            }
+        }
+    }
+    /* An answer before the end is none to the end: taken as one, all that follow would be out of step. */
+    bool is_early = stream_input(b->c->stream).n > 0;
+    if (is_early || !write_content(b, smtp_content_end(&content), &err)) {
+        if (is_early)
+            (void)err_set(&err, ERR_INVALID, "answered before the end");
+        trouble_write(b, why, &err);
+        return SMTP_BODY_BROKEN;
+    }
+    b->c->is_in_content = false;
+    if (smtp_read_reply(b->c, b->c->settings->final_ms, NULL, r, &err))
+        return SMTP_BODY_ANSWERED;
+    smtp_trouble_lost(why, b->c, "the end of the message", &err);
+    return SMTP_BODY_UNKNOWN;
+}
+
+/* State of BDAT (RFC 3030 2): how many chunks have no answer yet, and the refusal, if one came. */
+struct chunks {
+    struct buf bytes;
+    unsigned n_open;
+    bool is_refused;
+};
+
+/* Take answers until at most `open` are to come. The last one read, or the first refusal, is in *r. */
+FIBER static bool take_chunk_replies(struct body *b, struct chunks *k, unsigned open, struct smtp_reply *r, struct err *err)
+{
+    while (k->n_open > open) {
+        struct smtp_reply one;
+        if (!smtp_read_reply(b->c, b->c->settings->final_ms, NULL, &one, err))
+            return false;
+        k->n_open--;
+        if (!k->is_refused)
+            *r = one;
+        k->is_refused |= smtp_reply_class(&one) != 2;
+    }
+    return true;
+}
+
+FIBER static bool send_chunk(struct body *b, struct chunks *k, bool is_last, struct err *err)
+{
+    FIBER_DEADLINE(b->c->settings->data_ms);
+    b->c->is_in_content = true;
+    k->n_open++;
+    bool ok = stream_printf(b->c->stream, err, "BDAT %zu%s\r\n", k->bytes.n, is_last ? " LAST" : "") &&
+              stream_write(b->c->stream, buf_str(&k->bytes), err);
+    if (ok)
+        b->c->is_in_content = false;
+    buf_clear(&k->bytes);
+    return ok;
+}
+
+/* Gather until a chunk is full or the content ends. */
+FIBER static bool fill_chunk(struct body *b, struct rpc_source *s, struct smtp_content *content, str *piece, struct buf *out,
+                             bool *is_end, struct err *err)
+{
+    str run;
+    while (out->n < CHUNK) {
+        if (smtp_content_next(content, piece, &run)) {
+            buf_add(out, run);
+            continue;
+        }
+        if (!read_piece(b, s, piece, err))
+            return false;
+        if (piece->n == 0) {
+            buf_add(out, smtp_content_end(content));
+            *is_end = true;
+            return true;
+        }
+    }
+    return true;
+}
+
+FIBER static enum smtp_body_end send_chunks(struct body *b, struct rpc_source *s, struct chunks *k, struct smtp_reply *r,
+                                          struct smtp_trouble *why)
+{
+    unsigned open = smtp_can(b->c, SMTP_CAP_PIPELINING) ? CHUNKS_OPEN : 0;
+    struct smtp_content content;
+    struct err err = ERR_INIT;
+    str piece = STR_NONE;
+    bool is_end = false;
+    smtp_content_init(&content, false);
+    while (!is_end && !k->is_refused) {
+        if (!fill_chunk(b, s, &content, &piece, &k->bytes, &is_end, &err)) {
+            trouble_content(why, &err);
+            b->c->is_in_content = true; /* RSET could undo it; a broken source is no everyday thing */
+            return SMTP_BODY_BROKEN;
+        }
+        if (!send_chunk(b, k, is_end, &err)) {
+            trouble_write(b, why, &err);
+            return SMTP_BODY_BROKEN;
+        }
+        if (!is_end && !take_chunk_replies(b, k, open, r, &err)) {
+            smtp_trouble_lost(why, b->c, "BDAT", &err);
+            return SMTP_BODY_BROKEN;
+        }
+    }
+    if (take_chunk_replies(b, k, 0, r, &err))
+        return SMTP_BODY_ANSWERED;
+    smtp_trouble_lost(why, b->c, "the end of the message", &err);
+    return is_end && !k->is_refused ? SMTP_BODY_UNKNOWN : SMTP_BODY_BROKEN;
+}
+
+enum smtp_body_end smtp_body_send(struct smtp_client *c, const struct remote_message *m, bool by_data, struct smtp_reply *r,
+                                  struct smtp_trouble *why)
+{
+    struct body b = {.c = c, .m = m};
+    struct err err = ERR_INIT;
+    struct rpc_source *s = m->open(m->arg, &err);
+    if (!s) {
+        trouble_content(why, &err);
+        c->is_in_content = by_data;
+        return SMTP_BODY_BROKEN;
+    }
+    stream_set_min_rate(c->stream, MIN_RATE);
+    enum smtp_body_end end;
+    if (by_data) {
+        end = send_data(&b, s, r, why);
+    } else {
+        struct chunks k = {0};
+        buf_init(&k.bytes, CHUNK_BUF_MAX);
+        end = send_chunks(&b, s, &k, r, why);
+        buf_done(&k.bytes);
+    }
+    stream_set_min_rate(c->stream, 0);
+    if (m->close)
+        m->close(m->arg, s);
+    return end;
+}
