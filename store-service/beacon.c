@@ -209,8 +209,9 @@ void beacon_publish(struct store *s, int64_t account_id, int64_t modseq, unsigne
 static void on_message(void *arg, str channel, str payload)
 {
     struct beacons *b = arg;
-    (void)channel;
     uint64_t v[4];
+    if (!str_starts(channel, S("beacon:"))) /* others share the connection */
+        return;
     for (size_t i = 0; i < ARRAY_LEN(v); i++) {
         str word;
         if (!str_split(&payload, ' ', &word) || !num_u64(word, UINT64_MAX, &v[i]))
@@ -252,7 +253,7 @@ void beacons_free(struct beacons *b)
     LIST_EACH (&b->all, n)
         watcher_forget(LIST_ITEM(n, struct watcher, node));
     if (b->redis)
-        redis_on_message(b->redis, NULL, NULL, NULL);
+        redis_on_message(b->redis, NULL, NULL, b);
     map_done(&b->watchers);
     map64_done(&b->watched);
     xfree(b);

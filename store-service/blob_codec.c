@@ -50,38 +50,54 @@ static const char header_dictionary[] =
 static struct {
     ZSTD_CDict *c;
     ZSTD_DDict *d;
-} dict;
+    pthread_key_t key; /* → struct contexts */
+} shared;
 
-static void make_dicts(void)
+/* Contexts are large and costly to set up: one pair a thread, freed when it ends. */
+struct contexts {
+    ZSTD_CCtx *c;
+    ZSTD_DCtx *d;
+};
+
+static void contexts_free(void *arg)
 {
-    dict.c = ZSTD_createCDict(header_dictionary, sizeof header_dictionary - 1, LEVEL);
-    dict.d = ZSTD_createDDict(header_dictionary, sizeof header_dictionary - 1);
-    if (!dict.c || !dict.d)
-        panic("no memory for a dictionary");
+    struct contexts *x = arg;
+    ZSTD_freeCCtx(x->c);
+    ZSTD_freeDCtx(x->d);
+    xfree(x);
 }
 
-static void need_dicts(void)
+static void make_shared(void)
+{
+    shared.c = ZSTD_createCDict(header_dictionary, sizeof header_dictionary - 1, LEVEL);
+    shared.d = ZSTD_createDDict(header_dictionary, sizeof header_dictionary - 1);
+    if (!shared.c || !shared.d || pthread_key_create(&shared.key, contexts_free) != 0)
+        panic("no memory to compress");
+}
+
+static struct contexts *contexts(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, make_dicts);
+    pthread_once(&once, make_shared);
+    struct contexts *x = pthread_getspecific(shared.key);
+    if (x)
+        return x;
+    x = xnew(struct contexts);
+    x->c = ZSTD_createCCtx();
+    x->d = ZSTD_createDCtx();
+    if (!x->c || !x->d || pthread_setspecific(shared.key, x) != 0)
+        panic("no memory to compress");
+    return x;
 }
-
-/* Contexts are large and costly to set up: one a thread, for good. */
-static _Thread_local ZSTD_CCtx *cctx;
-static _Thread_local ZSTD_DCtx *dctx;
 
 bool blob_compress(str content, struct arena *a, str *out, enum blob_codec *codec)
 {
     if (content.n > BLOB_INLINE_TRY)
         return false;
-    need_dicts();
-    if (!cctx)
-        cctx = ZSTD_createCCtx();
-    if (!cctx)
-        panic("no memory to compress");
+    struct contexts *x = contexts();
     size_t room = MIN(ZSTD_compressBound(content.n), BLOB_INLINE_MAX);
     char *p = arena_alloc(a, room);
-    size_t n = ZSTD_compress_usingCDict(cctx, p, room, content.p ? content.p : "", content.n, dict.c);
+    size_t n = ZSTD_compress_usingCDict(x->c, p, room, content.p ? content.p : "", content.n, shared.c);
     if (!ZSTD_isError(n) && n < content.n) {
         *out = str_n(p, n);
         *codec = BLOB_ZSTD_HEADERS;
@@ -102,14 +118,10 @@ bool blob_decompress(str data, enum blob_codec codec, uint64_t size, struct aren
         *out = data;
         return true;
     }
-    need_dicts();
-    if (!dctx)
-        dctx = ZSTD_createDCtx();
-    if (!dctx)
-        panic("no memory to decompress");
+    struct contexts *x = contexts();
     char *p = arena_alloc(a, size ? size : 1);
-    size_t n = codec == BLOB_ZSTD_HEADERS ? ZSTD_decompress_usingDDict(dctx, p, size, data.p, data.n, dict.d)
-                                          : ZSTD_decompressDCtx(dctx, p, size, data.p, data.n);
+    size_t n = codec == BLOB_ZSTD_HEADERS ? ZSTD_decompress_usingDDict(x->d, p, size, data.p, data.n, shared.d)
+                                          : ZSTD_decompressDCtx(x->d, p, size, data.p, data.n);
     if (ZSTD_isError(n) || n != size)
         return err_set(err, ERR_INTERNAL, "a stored body is damaged: %s", ZSTD_isError(n) ? ZSTD_getErrorName(n) : "size");
     *out = str_n(p, n);

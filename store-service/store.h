@@ -43,7 +43,7 @@ struct store_opts {
     unsigned n_shards;
     struct store_blob_opts blobs;
     str spool_folder;        /* for bodies while they arrive; default /tmp */
-    struct redis *redis;     /* carries beacons between processes, for this store alone; NULL = one process only */
+    struct redis *redis;     /* carries beacons between processes; NULL = one process only */
     struct store_limits limits; /* zero = default */
 };
 

@@ -5,6 +5,7 @@ if(TARGET thurn_store)
   thurn_test_pg(store_blob SOURCES unit/test_store_blob.c ${world} USES thurn_store)
   thurn_test_pg(store_faults SOURCES unit/test_store_faults.c ${world} USES thurn_store)
   thurn_test_s3(store_s3 SOURCES unit/test_store_s3.c ${world} USES thurn_store thurn_net LIBS Threads::Threads)
+  thurn_test_pg(store_beacon SOURCES unit/test_store_beacon.c unit/redis_peer.c ${world} USES thurn_store)
   thurn_test_pg(store_search SOURCES unit/test_store_search.c ${world} USES thurn_store)
 endif()
 

@@ -1,0 +1,3 @@
+if(TARGET thurn_store)
+  thurn_fuzz(change_items USES thurn_store)
+endif()
