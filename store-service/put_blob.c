@@ -3,15 +3,7 @@
 #include "store-service/parsed.h"
 #include "store-service/spool.h"
 
-static struct shard *shard_for(struct store *s, const Thurn__PutBlobRequest *q, int64_t *tenant_id, struct err *err)
-{
-    if (q->account) {
-        *tenant_id = q->account->tenant_id;
-        return store_shard(s, q->account->shard, err);
-    }
-    *tenant_id = q->tenant_id;
-    return &s->shards[random_below(s->n_shards)];
-}
+#define SHARDS_TRIED_MAX 3u
 
 static bool receive(struct rpc_source *in, uint64_t max, struct spool *spool, struct mime_parser *mime, struct err *err)
 {
@@ -29,15 +21,33 @@ static bool receive(struct rpc_source *in, uint64_t max, struct spool *spool, st
     }
 }
 
+/* On the shard of the account; with none named on any shard that takes it, for what waits in a queue must not depend on one. */
+static bool keep(struct store *s, const Thurn__PutBlobRequest *q, struct spool *spool, Thurn__BlobRef *blob, struct err *err)
+{
+    uint64_t first = random_below(s->n_shards);
+    unsigned n_tries = q->account ? 1 : MIN(s->n_shards, SHARDS_TRIED_MAX);
+    for (unsigned i = 0; i < n_tries; i++) {
+        err_clear(err);
+        struct shard *sh = q->account ? store_shard(s, q->account->shard, err) : &s->shards[(first + i) % s->n_shards];
+        int64_t tenant_id = q->account ? q->account->tenant_id : q->tenant_id;
+        if (sh && blob_store(sh, tenant_id, spool, q->hold_until_unix, err)) {
+            blob->space = sh->number;
+            blob->tenant_id = tenant_id;
+            return true;
+        }
+        if (!err_is_temporary(err))
+            return false;
+    }
+    return false;
+}
+
 bool store_do_put_blob(struct store *s, struct rpc_call *c, const Thurn__PutBlobRequest *q, Thurn__PutBlobReply *r,
                        struct err *err)
 {
-    int64_t tenant_id;
-    struct shard *sh = shard_for(s, q, &tenant_id, err);
-    if (!sh)
-        return false;
     if (!c->body)
         return err_set(err, ERR_INVALID, "no body given");
+    if (q->account && !store_shard(s, q->account->shard, err))
+        return false;
     ARENA(a, 64 << 20);
     SPOOL_SCOPE struct spool spool;
     spool_init(&spool, s->spool_folder);
@@ -49,13 +59,9 @@ bool store_do_put_blob(struct store *s, struct rpc_call *c, const Thurn__PutBlob
         return err_set(err, ERR_INVALID, "an empty body");
     str hash = str_n(spool.hash, BLOB_HASH_SIZE);
     parsed_cache_put(s->parsed, hash, parsed_pack(parsed_of_mime(mime_finish(mime), &a), &a));
-    if (!blob_store(sh, tenant_id, &spool, q->hold_until_unix, err))
-        return false;
     r->blob = arena_new(c->arena, Thurn__BlobRef);
     thurn__blob_ref__init(r->blob);
-    r->blob->space = sh->number;
-    r->blob->tenant_id = tenant_id;
     r->blob->hash = rpc_bytes(arena_str(c->arena, hash));
     r->blob->size = spool.size;
-    return true;
+    return keep(s, q, &spool, r->blob, err);
 }
