@@ -243,6 +243,15 @@ def kill_and_return(cluster, senders, victim, seconds):
           f"for {one:.2f} s{words}", flush=True)
 
 
+def hurry(cluster, condition):
+    """Whether it is so within five seconds of asking for all deliveries to be tried now."""
+    cluster.thurn("queue", "retry", "--all", check=False)
+    end = time.monotonic() + 5
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.1)
+    return condition()
+
+
 def run(cluster, a):
     cluster.thurn("domain", "add", "example.test")
     cluster.thurn("account", "add", "--from-file", "-", stdin="".join(f"u{i}@example.test,{PASSWORD},\n" for i in range(1, ACCOUNTS + 1)))
@@ -263,10 +272,9 @@ def run(cluster, a):
     for s in senders:
         s.join(90)
         assert not s.is_alive(), "a sender hangs"
-    cluster.thurn("queue", "retry", "--all")
     try:
         start = time.monotonic()
-        wait_until(lambda: not missing(senders, boxes), "every accepted message to be in its mailboxes", 90)
+        wait_until(lambda: hurry(cluster, lambda: not missing(senders, boxes)), "every accepted message to be in its mailboxes", 90)
         print(f"the last was there {time.monotonic() - start:.1f} s after the end; the reader was refused {reader.failures} times")
     finally:
         stop_reading.set()
