@@ -10,7 +10,7 @@
 #include "base/num.h"
 #include "proto/auth.pb-c.h"
 #include "proto/queue.pb-c.h"
-#include "proto/store.pb-c.h"
+#include "proto/store_calls.h"
 
 static bool parse_roles(struct node *n, struct err *err)
 {
@@ -349,6 +349,45 @@ static bool listen_at(struct node *n, const struct net_addr *addr, struct err *e
     return true;
 }
 
+#define HOUSEKEEPING_FIRST_MS 60000
+#define HOUSEKEEPING_EVERY_MS (6 * 3600 * 1000)
+
+/* Partitions for the weeks to come, old changes and keys, bodies that nothing refers to. Every store node does it, at
+ * times of its own: doing it twice costs only time. */
+static void housekeeping(void *arg)
+{
+    struct node *n = arg;
+    struct err err = ERR_INIT;
+    int64_t wait_ms = HOUSEKEEPING_FIRST_MS;
+    while (fiber_sleep_ms(wait_ms + (int64_t)random_below((uint64_t)wait_ms / 2), &err)) {
+        ARENA(a, 1 << 20);
+        struct rpc_call call;
+        Thurn__SweepRequest q = THURN__SWEEP_REQUEST__INIT;
+        const Thurn__SweepReply *swept;
+        rpc_call_init(&call, &a);
+        call.principal.rights = RPC_RIGHT_SYSTEM | RPC_RIGHT_ADMIN;
+        if (store_sweep(&call, n->store_service, &q, &swept))
+            log_info("store.swept", KV_I64("removed", swept->removed), KV_I64("bytes", swept->bytes), KV_I64("kept", swept->kept));
+        else
+            log_warn("store.sweep", KV_ERR(&call.err));
+        wait_ms = HOUSEKEEPING_EVERY_MS;
+    }
+}
+
+static bool start_jobs(struct node *n, struct err *err)
+{
+    fiber_group_init(&n->jobs, 4);
+    n->has_jobs = true;
+    return !n->store || fiber_group_spawn(&n->jobs, "store.housekeeping", housekeeping, n, err);
+}
+
+static void stop_jobs(struct node *n)
+{
+    if (n->has_jobs)
+        fiber_group_done(&n->jobs);
+    n->has_jobs = false;
+}
+
 bool node_start(struct node *n, const char *socket_path, struct err *err)
 {
     size_t count;
@@ -361,7 +400,7 @@ bool node_start(struct node *n, const char *socket_path, struct err *err)
         services[opts.n_services++] = n->store_service;
     if (n->queue)
         services[opts.n_services++] = n->queue_service;
-    if (n->queue && !queue_start(n->queue, err))
+    if (!start_jobs(n, err) || (n->queue && !queue_start(n->queue, err)))
         return false;
     if (!count && !socket_path)
         return true;
@@ -383,6 +422,7 @@ void node_drain(struct node *n)
 {
     for (size_t i = 0; i < n->n_rpc_listeners; i++)
         listener_stop(n->rpc_listeners[i]);
+    stop_jobs(n);
     if (n->queue)
         queue_drain(n->queue);
     if (n->rpc)
@@ -391,6 +431,7 @@ void node_drain(struct node *n)
 
 void node_close(struct node *n)
 {
+    stop_jobs(n);
     for (size_t i = 0; i < n->n_rpc_listeners; i++)
         listener_free(n->rpc_listeners[i]);
     if (n->rpc)

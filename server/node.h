@@ -44,6 +44,8 @@ struct node {
     /* Every service as callers see it; NULL only when no role here calls it. */
     ProtobufCService *auth_service, *store_service, *queue_service;
     bool is_auth_remote, is_store_remote, is_queue_remote;
+    struct fiber_group jobs;     /* what runs by itself: the store's housekeeping */
+    bool has_jobs;
     struct rpc_server *rpc;
     struct listener *rpc_listeners[16];
     size_t n_rpc_listeners;
