@@ -4,6 +4,8 @@
 #include "base/log.h"
 #include "base/metrics.h"
 
+#define WARM_STACKS 16u /* pooled stacks that keep all their memory: the next commands run on them */
+
 struct fiber_runtime fiber_runtime;
 #define rt fiber_runtime
 
@@ -167,7 +169,8 @@ static void bury(struct fiber *f)
         give_up(f);
         return;
     }
-    stack_rest(&f->stack);
+    if (rt.n_pooled >= WARM_STACKS)
+        stack_rest(&f->stack);
     list_push_front(&rt.pooled, &f->all); /* the warmest stack is used next */
     rt.n_pooled++;
 }
