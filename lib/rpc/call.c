@@ -41,8 +41,14 @@ static void on_reply(const ProtobufCMessage *reply, void *closure_data)
 
 void rpc_observe(const ProtobufCService *s, unsigned method, int64_t began_us, const struct err *err)
 {
-    char label[64];
-    (void)snprintf(label, sizeof(label), "%s.%s", s->descriptor->short_name, s->descriptor->methods[method].name);
+    char label[64]; /* cut as metrics cut it; not by printf, as this is done for each call */
+    str service = str_c(s->descriptor->short_name), name = str_c(s->descriptor->methods[method].name);
+    service = str_slice(service, 0, sizeof(label) - 2);
+    name = str_slice(name, 0, sizeof(label) - 2 - service.n);
+    memcpy(label, service.p, service.n);
+    label[service.n] = '.';
+    memcpy(label + service.n + 1, name.p, name.n);
+    label[service.n + 1 + name.n] = '\0';
     metric_observe_us(M_RPC_SERVER_SECONDS, label, clock_mono_us() - began_us);
     if (err_is_set(err))
         metric_inc_label(M_RPC_SERVER_ERRORS, err_kind_name(err->kind));
