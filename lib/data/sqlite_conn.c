@@ -4,6 +4,7 @@
 #include <sys/uio.h>
 
 #include "base/num.h"
+#include "data/sqlite_vfs.h"
 
 static bool set_error(sqlite3 *h, int rc, const char *what, struct err *err)
 {
@@ -111,7 +112,7 @@ static bool is_would_block(int rc)
  * must not map it, as a page fault blocks.
  */
 static const char *const role_pragmas[] = {
-    [SQLITE_WRITER] = ("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=16000;"
+    [SQLITE_WRITER] = ("PRAGMA synchronous=FULL; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=16000;"
                        "PRAGMA journal_size_limit=134217728; PRAGMA cache_size=-65536; PRAGMA temp_store=MEMORY;"
                        "PRAGMA secure_delete=FAST;"),
     [SQLITE_READER] = ("PRAGMA query_only=1; PRAGMA cache_size=-8192; PRAGMA mmap_size=1073741824;"
@@ -124,7 +125,7 @@ bool sqlite_conn_open(struct sqlite_conn *c, const char *path, enum sqlite_role 
 {
     *c = (struct sqlite_conn){0};
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_CREATE;
-    int rc = sqlite3_open_v2(path, &c->h, flags, NULL);
+    int rc = sqlite3_open_v2(path, &c->h, flags, role == SQLITE_WRITER ? sqlite_writer_vfs() : NULL);
     if (rc != SQLITE_OK) {
         bool ok = set_error(c->h, rc, path, err);
         sqlite3_close(c->h);

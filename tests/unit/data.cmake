@@ -1,4 +1,5 @@
 if(TARGET thurn_data)
   thurn_test_pg(sql SOURCES unit/test_sql.c USES thurn_data)
   thurn_test_pg(sql_pg SOURCES unit/test_sql_pg.c USES thurn_data LIBS PkgConfig::UV Threads::Threads)
+  thurn_test_pg(sqlite_vfs SOURCES unit/test_sqlite_vfs.c USES thurn_data LIBS PkgConfig::SQLITE)
 endif()
