@@ -14,9 +14,9 @@ if(TARGET thurn)
     thurn_whole_test(clients-${combo} LABEL integration TIMEOUT 300 COMMAND ${tests}/integration/test_clients.py ${combo})
     thurn_whole_test(relay-${combo} LABEL integration TIMEOUT 300 COMMAND ${tests}/integration/test_relay.py ${combo})
   endforeach()
-  # Every tenth sample here; the whole corpus by hand: tests/integration/test_corpus.py COMBO
-  thurn_whole_test(corpus-sqlite-local LABEL integration TIMEOUT 600 COMMAND ${tests}/integration/test_corpus.py sqlite-local 10)
-  thurn_whole_test(corpus-pg-remote LABEL integration TIMEOUT 600 COMMAND ${tests}/integration/test_corpus.py pg-remote 20)
+  # All samples of ../shared/data where that folder is, and always those made by the test itself.
+  thurn_whole_test(corpus-sqlite-local LABEL integration TIMEOUT 600 COMMAND ${tests}/integration/test_corpus.py sqlite-local)
+  thurn_whole_test(corpus-pg-remote LABEL integration TIMEOUT 600 COMMAND ${tests}/integration/test_corpus.py pg-remote)
   # Whole clusters, with PostgreSQL, Redis and an S3 server: one at a time.
   thurn_whole_test(cluster LABEL integration TIMEOUT 300 COMMAND ${tests}/integration/test_cluster.py)
   thurn_whole_test(corpus-cluster LABEL integration TIMEOUT 600 COMMAND ${tests}/integration/test_corpus.py cluster 20)
