@@ -141,8 +141,9 @@ bool mailbox_take_one(const struct sql_result *r, struct mailbox_row *out, struc
 void mailbox_queue_insert(struct sql_tx *tx, const struct mailbox_row *rows, size_t n);
 void mailbox_queue_update(struct sql_tx *tx, const struct mailbox_row *rows, size_t n); /* everything but the key */
 Thurn__Mailbox *mailbox_to_proto(const struct mailbox_row *m, struct arena *a);
-/* One component of a path: UTF-8, no '/', no control characters, at most MAILBOX_NAME_MAX bytes. Errors: INVALID. */
-bool mailbox_check_name(str name, struct err *err) WARN_UNUSED;
+/* One component of a path: UTF-8, no '/', no control characters, at most MAILBOX_NAME_MAX bytes. Becomes NFC, in a.
+ * Errors: INVALID. */
+bool mailbox_name(str *name, struct arena *a, struct err *err) WARN_UNUSED;
 /* A new row with the account's next mailbox id and uidvalidity. name is borrowed. */
 struct mailbox_row mailbox_make(struct account_row *acct, int64_t parent_id, str name, int role, int64_t now_unix);
 /* What one message counts for. sign is +1 or -1. */

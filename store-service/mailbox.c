@@ -1,3 +1,6 @@
+#include <unicode/unorm2.h>
+#include <unicode/ustring.h>
+
 #include "base/num.h"
 #include "store-service/internal.h"
 
@@ -109,12 +112,29 @@ Thurn__Mailbox *mailbox_to_proto(const struct mailbox_row *m, struct arena *a)
     return p;
 }
 
-bool mailbox_check_name(str name, struct err *err)
+/* Unicode's composed form (RFC 9051 5.1 asks for Net-Unicode): one name, however it was typed. */
+static bool to_nfc(str name, struct arena *a, str *out)
 {
-    bool ok = name.n > 0 && name.n <= MAILBOX_NAME_MAX && utf8_valid(name.p, name.n);
-    for (size_t i = 0; ok && i < name.n; i++)
-        ok = name.p[i] != '/' && !ascii_is_ctl((unsigned char)name.p[i]);
-    return ok || err_set(err, ERR_INVALID, "'%.*s' is no name of a mailbox", (int)MIN(name.n, MAILBOX_NAME_MAX), name.p);
+    UChar wide[MAILBOX_NAME_MAX + 1], composed[4 * MAILBOX_NAME_MAX];
+    int32_t n_wide, n_composed, n_out;
+    UErrorCode rc = U_ZERO_ERROR;
+    *out = name;
+    if (ascii_only(name.p, name.n))
+        return true;
+    char *p = arena_alloc(a, 4 * MAILBOX_NAME_MAX);
+    u_strFromUTF8(wide, ARRAY_LEN(wide), &n_wide, name.p, (int32_t)name.n, &rc);
+    n_composed = unorm2_normalize(unorm2_getNFCInstance(&rc), wide, n_wide, composed, ARRAY_LEN(composed), &rc);
+    u_strToUTF8(p, 4 * MAILBOX_NAME_MAX, &n_out, composed, n_composed, &rc);
+    *out = str_n(p, (size_t)n_out);
+    return U_SUCCESS(rc) && n_out <= (int32_t)MAILBOX_NAME_MAX;
+}
+
+bool mailbox_name(str *name, struct arena *a, struct err *err)
+{
+    bool ok = name->n > 0 && name->n <= MAILBOX_NAME_MAX && utf8_valid(name->p, name->n) && to_nfc(*name, a, name);
+    for (size_t i = 0; ok && i < name->n; i++)
+        ok = name->p[i] != '/' && !ascii_is_ctl((unsigned char)name->p[i]);
+    return ok || err_set(err, ERR_INVALID, "'%.*s' is no name of a mailbox", (int)MIN(name->n, MAILBOX_NAME_MAX), name->p);
 }
 
 struct mailbox_row mailbox_make(struct account_row *acct, int64_t parent_id, str name, int role, int64_t now_unix)
@@ -200,13 +220,14 @@ struct mailbox_row *mailbox_list_walk(struct mailbox_list *l, struct account_row
     }
     for (size_t i = 0; i < n; i++) {
         int64_t parent_id = at ? at->mailbox_id : 0;
-        if (!mailbox_check_name(path[i], err))
+        str name = path[i];
+        if (!mailbox_name(&name, l->arena, err))
             return NULL;
-        at = mailbox_list_child(l, parent_id, path[i]);
+        at = mailbox_list_child(l, parent_id, name);
         if (at)
             continue;
         if (!may_create) {
-            (void)err_set(err, ERR_NOT_FOUND, "no mailbox '%.*s'", STR_ARG(path[i]));
+            (void)err_set(err, ERR_NOT_FOUND, "no mailbox '%.*s'", STR_ARG(name));
             return NULL;
         }
         if (l->n >= limits->mailboxes) {
@@ -214,7 +235,7 @@ struct mailbox_row *mailbox_list_walk(struct mailbox_list *l, struct account_row
             return NULL;
         }
         (void)account_next_modseq(acct, now_unix);
-        at = mailbox_list_add(l, mailbox_make(acct, parent_id, path[i], THURN__MAILBOX_ROLE__ROLE_NONE, now_unix));
+        at = mailbox_list_add(l, mailbox_make(acct, parent_id, name, THURN__MAILBOX_ROLE__ROLE_NONE, now_unix));
     }
     return at;
 }

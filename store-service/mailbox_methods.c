@@ -190,7 +190,7 @@ static bool rename_body(struct sql_tx *tx, void *arg, struct err *err)
     str *path = path_of(rn->q->path, n, sql_arena(tx));
     if (n == 0 || n + (is_inbox ? 0 : height(&l, id, 0) - 1) > MAILBOX_DEPTH_MAX)
         return err_set(err, ERR_INVALID, "a path has 1 to %u names", MAILBOX_DEPTH_MAX);
-    if (!mailbox_check_name(path[n - 1], err))
+    if (!mailbox_name(&path[n - 1], sql_arena(tx), err))
         return false;
     if (n > 1) {
         parent = mailbox_list_walk(&l, &rn->op.account, path, n - 1, true, &rn->op.shard->store->limits, rn->op.now_unix, err);

@@ -437,6 +437,14 @@ static void mailboxes_case(struct world *w)
     q.role = THURN__MAILBOX_ROLE__ROLE_JUNK;
     MUST_FAIL(w, create_mailbox, &q, &r, ERR_EXISTS);
 
+    /* One name in both of Unicode's forms. */
+    path[0] = (char *)"Entw\u00fcrfe";
+    q.role = 0;
+    MUST(w, create_mailbox, &q, &r);
+    path[0] = (char *)"Entwu\u0308rfe";
+    MUST_FAIL(w, create_mailbox, &q, &r, ERR_EXISTS);
+    assert_true(rename_to(w, a, "Entwu\u0308rfe", NULL) == NULL && w->err.kind == ERR_EXISTS);
+
     assert_null(rename_to(w, a, "a", "x"));
     assert_int_equal(w->err.kind, ERR_INVALID); /* into itself */
     assert_null(rename_to(w, b, "Sent", NULL));
