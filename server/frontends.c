@@ -118,8 +118,9 @@ bool frontends_addresses(const struct config *c, enum frontend_kind kind, struct
     if (count > 8)
         return config_complain(c, frontend_listens[kind].setting, err, "has more than 8 addresses");
     for (size_t i = 0; i < count; i++) {
-        if (!net_addr_parse(list[i], &out[i], err))
-            return err_prefix(err, "listen.%s", frontend_listens[kind].name);
+        struct err bad = ERR_INIT;
+        if (!net_addr_parse(list[i], &out[i], &bad))
+            return config_complain(c, frontend_listens[kind].setting, err, "has %s", bad.msg);
         if (net_addr_is_unix(&out[i]))
             continue;
         int64_t port = net_addr_port(&out[i]) + offset;
@@ -235,4 +236,27 @@ void frontends_close(struct frontends *f)
     tls_server_free(f->tls);
     free(f->proxy_from);
     *f = (struct frontends){0};
+}
+
+bool frontends_check(const struct config *c, struct err *err)
+{
+    size_t n;
+    struct net_addr addrs[8];
+    for (enum frontend_kind kind = 0; kind < FRONTENDS_; kind++)
+        if (!frontends_addresses(c, kind, addrs, &n, err))
+            return false;
+    const str *nets = config_list(c, CFG_PROXY_FROM, &n);
+    for (size_t i = 0; i < n; i++) {
+        struct net_cidr cidr;
+        struct err bad = ERR_INIT;
+        if (!net_cidr_parse(nets[i], &cidr, &bad))
+            return config_complain(c, CFG_PROXY_FROM, err, "has %s", bad.msg);
+    }
+    (void)config_list(c, CFG_TLS_CERTIFICATES, &n);
+    if (!n)
+        return true;
+    struct err bad = ERR_INIT;
+    struct tls_server *tls = frontends_tls(c, "", &bad);
+    tls_server_free(tls);
+    return tls || config_complain(c, CFG_TLS_CERTIFICATES, err, "cannot be used: %s", bad.msg);
 }

@@ -50,6 +50,8 @@ FIBER bool frontends_listen(struct frontends *f, enum frontend_kind first, enum 
                             const struct inherited_fd *inherited, size_t n_inherited, struct err *err) WARN_UNUSED;
 /* The addresses of one kind from the settings, port offset added; at most 8. */
 bool frontends_addresses(const struct config *c, enum frontend_kind kind, struct net_addr *out, size_t *n, struct err *err) WARN_UNUSED;
+/* Whether the listeners and certificates of these settings make sense. Binds nothing. */
+bool frontends_check(const struct config *c, struct err *err) WARN_UNUSED;
 /* Read certificates again. */
 bool frontends_reload(struct frontends *f, struct err *err) WARN_UNUSED;
 /* Stop accepting, say goodbye to idle sessions, wait for the rest until the fiber's deadline. */

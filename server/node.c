@@ -12,23 +12,23 @@
 #include "proto/queue.pb-c.h"
 #include "proto/store_calls.h"
 
-static bool parse_roles(struct node *n, struct err *err)
+static bool parse_roles(const struct config *config, unsigned *bits, struct err *err)
 {
     static const struct { const char *name; unsigned bit; } names[] = {
         {"frontend", ROLE_FRONTEND_BIT}, {"queue", ROLE_QUEUE_BIT}, {"store", ROLE_STORE_BIT}, {"auth", ROLE_AUTH_BIT},
     };
     size_t n_roles;
-    const str *roles = config_list(n->config, CFG_ROLES, &n_roles);
+    const str *roles = config_list(config, CFG_ROLES, &n_roles);
     for (size_t i = 0; i < n_roles; i++) {
         size_t k = 0;
         while (k < ARRAY_LEN(names) && !str_eq(roles[i], str_c(names[k].name)))
             k++;
         if (k == ARRAY_LEN(names))
-            return config_complain(n->config, CFG_ROLES, err, "has '%.*s'; there are frontend, queue, store and auth",
+            return config_complain(config, CFG_ROLES, err, "has '%.*s'; there are frontend, queue, store and auth",
                                    (int)MIN(roles[i].n, (size_t)40), roles[i].p);
-        n->roles |= names[k].bit;
+        *bits |= names[k].bit;
     }
-    return n->roles ? true : config_complain(n->config, CFG_ROLES, err, "is empty; name at least one role");
+    return *bits ? true : config_complain(config, CFG_ROLES, err, "is empty; name at least one role");
 }
 
 bool node_make_folder(const char *path, struct err *err)
@@ -116,8 +116,6 @@ static bool open_rpc_tls(struct node *n, struct err *err)
     str ca = config_str(n->config, CFG_RPC_CA);
     if (!ca.n)
         return true;
-    if (!certificate.n || !key.n)
-        return config_complain(n->config, CFG_RPC_CA, err, "needs rpc.tls.certificate and rpc.tls.key beside it");
     struct tls_client_opts client = {.ca_file = ca, .own = {certificate, key}};
     struct tls_cert_files files = {certificate, key};
     struct tls_server_opts server = {.certs = &files, .n_certs = 1, .client_ca = ca};
@@ -134,9 +132,6 @@ static bool connect_service(struct node *n, enum config_id id, const char *name,
 {
     struct rpc_client_opts opts = {.name = name, .service = d, .tls = n->rpc_tls, .dns = n->dns};
     opts.nodes = config_list(n->config, id, &opts.n_nodes);
-    if (!opts.n_nodes)
-        return config_complain(n->config, id, err, "must say where the %s service is, or the role '%s' must be here", name,
-                               name);
     *out = rpc_client_new(&opts, err);
     *is_remote = *out != NULL;
     return *out != NULL;
@@ -189,8 +184,6 @@ static bool open_store(struct node *n, struct err *err)
     snprintf(spool, sizeof(spool), "%s/spool", n->data);
     if (!open_shards(n, err) || !node_make_folder(spool, err))
         return false;
-    if (is_s3 && (!config_str(n->config, CFG_S3_ENDPOINT).n || !config_str(n->config, CFG_S3_BUCKET).n))
-        return config_complain(n->config, CFG_BLOBS_KIND, err, "is s3: blobs.s3.endpoint and blobs.s3.bucket are needed");
     struct store_opts opts = {
         .shards = n->shards,
         .n_shards = (unsigned)n->n_shards,
@@ -270,6 +263,74 @@ static bool open_queue(struct node *n, struct err *err)
     return true;
 }
 
+static bool check_hostname(const struct config *c, struct err *err)
+{
+    str host = config_str(c, CFG_HOSTNAME);
+    for (size_t i = 0; i < host.n; i++)
+        if (!ascii_is_alnum((unsigned char)host.p[i]) && host.p[i] != '-' && host.p[i] != '.')
+            return config_complain(c, CFG_HOSTNAME, err, "is no host name");
+    return host.n <= 253 ? true : config_complain(c, CFG_HOSTNAME, err, "is longer than 253 bytes");
+}
+
+static bool check_databases(const struct config *c, unsigned roles, struct err *err)
+{
+    static const struct { enum config_id id; unsigned role; } settings[] = {
+        {CFG_DIRECTORY_DB, ROLE_AUTH_BIT}, {CFG_QUEUE_DB, ROLE_QUEUE_BIT}, {CFG_SHARDS, ROLE_STORE_BIT},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
+        size_t n = 1;
+        str one = settings[i].id == CFG_SHARDS ? STR_NONE : config_str(c, settings[i].id);
+        const str *dsns = settings[i].id == CFG_SHARDS ? config_list(c, CFG_SHARDS, &n) : &one;
+        for (size_t k = 0; k < n && (roles & settings[i].role); k++) {
+            struct err bad = ERR_INIT;
+            if (dsns[k].n && !sql_check_dsn(dsns[k], &bad))
+                return config_complain(c, settings[i].id, err, "cannot be used: %s", bad.msg);
+        }
+    }
+    return true;
+}
+
+static bool check_rpc_listen(const struct config *c, struct err *err)
+{
+    size_t n;
+    const str *list = config_list(c, CFG_RPC_LISTEN, &n);
+    for (size_t i = 0; i < n; i++) {
+        struct net_addr addr;
+        struct err bad = ERR_INIT;
+        if (!net_addr_parse(list[i], &addr, &bad))
+            return config_complain(c, CFG_RPC_LISTEN, err, "has %s", bad.msg);
+        if (!net_addr_is_unix(&addr) && !net_addr_is_loopback(&addr) && !config_str(c, CFG_RPC_CA).n)
+            return config_complain(c, CFG_RPC_LISTEN, err,
+                                   "is open to the network without rpc.tls; set rpc.tls.ca, certificate and key, or listen on loopback");
+    }
+    return true;
+}
+
+bool node_check(const struct config *c, struct err *err)
+{
+    static const struct { enum config_id id; const char *name; unsigned role, callers; } services[] = {
+        {CFG_RPC_AUTH, "auth", ROLE_AUTH_BIT, ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT},
+        {CFG_RPC_STORE, "store", ROLE_STORE_BIT, ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT},
+        {CFG_RPC_QUEUE, "queue", ROLE_QUEUE_BIT, ROLE_FRONTEND_BIT},
+    };
+    unsigned roles = 0;
+    if (!parse_roles(c, &roles, err) || !check_hostname(c, err) || !check_databases(c, roles, err) || !check_rpc_listen(c, err))
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(services); i++) {
+        size_t n;
+        (void)config_list(c, services[i].id, &n);
+        if (!n && !(roles & services[i].role) && (roles & services[i].callers))
+            return config_complain(c, services[i].id, err, "must say where the %s service is, or the role '%s' must be here",
+                                   services[i].name, services[i].name);
+    }
+    if ((roles & ROLE_STORE_BIT) && str_eq(config_str(c, CFG_BLOBS_KIND), S("s3")) &&
+        (!config_str(c, CFG_S3_ENDPOINT).n || !config_str(c, CFG_S3_BUCKET).n))
+        return config_complain(c, CFG_BLOBS_KIND, err, "is s3: blobs.s3.endpoint and blobs.s3.bucket are needed");
+    if (config_str(c, CFG_RPC_CA).n && (!config_str(c, CFG_RPC_CERTIFICATE).n || !config_str(c, CFG_RPC_KEY).n))
+        return config_complain(c, CFG_RPC_CA, err, "needs rpc.tls.certificate and rpc.tls.key beside it");
+    return true;
+}
+
 bool node_open(struct node *n, const struct config *c, struct err *err)
 {
     *n = (struct node){.config = c};
@@ -277,7 +338,7 @@ bool node_open(struct node *n, const struct config *c, struct err *err)
     (void)gethostname(host, sizeof(host) - 1);
     snprintf(n->name, sizeof(n->name), "%.36s-%d-%llx", host, (int)getpid(), (unsigned long long)clock_unix_ms());
     n->data = str_dup(config_str(c, CFG_DATA));
-    if (!parse_roles(n, err) || !node_make_folder(n->data, err) || !open_rpc_tls(n, err))
+    if (!node_check(c, err) || !parse_roles(c, &n->roles, err) || !node_make_folder(n->data, err) || !open_rpc_tls(n, err))
         return false;
     bool has_service = (n->roles & ~(unsigned)ROLE_FRONTEND_BIT) != 0;
     bool needs_auth = n->roles & (ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT), needs_store = needs_auth;
@@ -328,9 +389,6 @@ bool node_migrate(struct node *n, bool dry_run, unsigned *applied, struct err *e
 static bool listen_at(struct node *n, const struct net_addr *addr, struct err *err)
 {
     char text[NET_ADDR_TEXT_MAX];
-    if (!net_addr_is_unix(addr) && !n->rpc_tls_server && !net_addr_is_loopback(addr))
-        return config_complain(n->config, CFG_RPC_LISTEN, err,
-                               "is open to the network without rpc.tls; set rpc.tls.ca, certificate and key, or listen on loopback");
     if (n->n_rpc_listeners == ARRAY_LEN(n->rpc_listeners))
         return config_complain(n->config, CFG_RPC_LISTEN, err, "has more than %zu addresses", ARRAY_LEN(n->rpc_listeners));
     struct listener_opts opts = {

@@ -51,7 +51,9 @@ struct node {
     size_t n_rpc_listeners;
 };
 
-/* Parse and check roles and addresses, open databases and services. Nothing listens yet. Errors name the setting. */
+/* Whether these settings can start a process: roles, addresses, folders and files that they name. Touches nothing. */
+bool node_check(const struct config *c, struct err *err) WARN_UNUSED;
+/* Open databases and services. Nothing listens yet. Errors name the setting. */
 FIBER bool node_open(struct node *n, const struct config *c, struct err *err) WARN_UNUSED;
 /* Bring every database of this process's roles up to date. *applied counts steps. */
 FIBER bool node_migrate(struct node *n, bool dry_run, unsigned *applied, struct err *err) WARN_UNUSED;

@@ -122,6 +122,9 @@ static void start_fiber(void *arg)
         return;
     }
     s->is_ready = true;
+    struct err missing = ERR_INIT;
+    if (!node_ready(&s->node, &missing)) /* it serves what it can; /readyz says the same until this is mended */
+        log_warn("server.waiting", KV_ERR(&missing));
     log_info("server.ready", KV_Z("version", THURN_VERSION), KV_Z("node", s->node.name), KV_I64("pid", getpid()));
 }
 
@@ -203,7 +206,7 @@ int serve_run(struct options *o)
     struct err err = ERR_INIT;
     *s = (struct serve){.options = o};
     if (!options_finish(o, 0, 0, "serve [--config FILE] [--data DIR] [--roles LIST] [--port-offset N] [--dev]", &err) ||
-        !configure(s, &err)) {
+        !configure(s, &err) || !frontends_check(&s->config, &err)) {
         config_done(&s->config);
         return verb_fail(&err);
     }

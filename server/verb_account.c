@@ -22,7 +22,7 @@ static void print_account(json_t *t)
     printf("%-40s %-12s shard %lld", client_text(t, "address"), client_text(t, "state"),
            (long long)json_integer_value(json_object_get(t, "shard")));
     if (quota)
-        printf("  quota %lld MiB", (long long)quota >> 20);
+        printf("  quota %lld %s", (long long)quota >> (quota % (1 << 20) ? 10 : 20), quota % (1 << 20) ? "KiB" : "MiB");
     json_t *used = json_object_get(t, "used_bytes");
     if (used)
         printf("  used %lld bytes in %lld messages", (long long)json_integer_value(used),

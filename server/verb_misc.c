@@ -6,7 +6,7 @@
 #include "fiber/fiber.h"
 #include "base/buf.h"
 #include "mail/mime_json.h"
-#include "server/node.h"
+#include "server/frontends.h"
 #include "server/verbs.h"
 
 #define MESSAGE_MAX_BYTES (1u << 30)
@@ -66,7 +66,7 @@ int verb_config(struct options *o)
         return verb_fail(&err);
     }
     struct config c;
-    bool ok = options_config(o, &c, &err);
+    bool ok = options_config(o, &c, &err) && node_check(&c, &err) && frontends_check(&c, &err);
     if (ok)
         printf("%s: good\n", c.file ? c.file : "no config file, the defaults");
     config_done(&c);

@@ -289,18 +289,23 @@ static const struct sql_driver pg_driver = {
     .script = pg_script,
 };
 
+bool pg_check_dsn(str dsn, struct err *err)
+{
+    char *z = str_dup(dsn), *text = NULL;
+    PQconninfoOption *o = PQconninfoParse(z, &text);
+    xfree(z);
+    bool ok = o && !str_empty(dsn);
+    if (!ok)
+        (void)err_set(err, ERR_INVALID, "bad data source: %.*s", (int)strcspn(text ? text : "empty", "\n"), text ? text : "empty");
+    PQfreemem(text);
+    PQconninfoFree(o);
+    return ok;
+}
+
 struct sql_db *pg_open(const struct sql_opts *opts, struct err *err)
 {
-    char *dsn = str_dup(opts->dsn), *text = NULL;
-    PQconninfoOption *o = PQconninfoParse(dsn, &text);
-    xfree(dsn);
-    if (!o || str_empty(opts->dsn)) {
-        (void)err_set(err, ERR_INVALID, "bad data source: %s", text ? text : "empty");
-        PQfreemem(text);
-        PQconninfoFree(o);
+    if (!pg_check_dsn(opts->dsn, err))
         return NULL;
-    }
-    PQconninfoFree(o);
     struct pg_db *db = xnew(struct pg_db);
     sql_db_init(&db->base, &pg_driver, opts);
     list_init(&db->idle);

@@ -39,6 +39,11 @@ struct sql_db *sql_open(const struct sql_opts *opts, struct err *err)
     return pg_open(&o, err);
 }
 
+bool sql_check_dsn(str dsn, struct err *err)
+{
+    return str_starts(dsn, S("sqlite:")) || pg_check_dsn(dsn, err);
+}
+
 void sql_close(struct sql_db *db)
 {
     if (!db)

@@ -106,6 +106,8 @@ struct sql_opts {
 };
 /* Opens lazily: a database that is away is no error here. Errors: INVALID (dsn). */
 struct sql_db *sql_open(const struct sql_opts *opts, struct err *err) WARN_UNUSED;
+/* Whether a dsn is well formed; connects to nothing. */
+bool sql_check_dsn(str dsn, struct err *err) WARN_UNUSED;
 FIBER void sql_close(struct sql_db *db);
 const char *sql_name(const struct sql_db *db);
 bool sql_db_is_pg(const struct sql_db *db);

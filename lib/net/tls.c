@@ -38,7 +38,9 @@ struct tls_client {
 const char *tls_error_text(char buf[160])
 {
     unsigned long code = ERR_get_error();
-    const char *reason = code ? ERR_reason_error_string(code) : NULL;
+    const char *reason = !code                    ? NULL
+                         : ERR_SYSTEM_ERROR(code) ? strerror(ERR_GET_REASON(code)) /* a file that cannot be read */
+                                                  : ERR_reason_error_string(code);
     (void)snprintf(buf, 160, "%s", reason ? reason : code ? "unknown error" : "unexpected end");
     ERR_clear_error();
     return buf;

@@ -30,19 +30,22 @@ def main():
 
         def config(text, status, *words):
             conf.write_text(text)
+            fails(["config", "check", "--config", str(conf), "--data", d], status, *words)
             fails(["serve", "--config", str(conf), "--data", d], status, *words)
 
         config("listen:\n  smpt: 1\n", 2, f"{conf}:2", "listen.smpt", "did you mean 'listen.smtp'")
         config("workers: many\n", 2, f"{conf}:1", "whole number from 0 to 64")
         config("\n\nlog: {level: loud}\n", 2, f"{conf}:3", "error warn debug")
-        config("listen.smtp: nonsense\nlisten.http: []\n", 2, "listen.smtp")
+        config("listen.smtp: nonsense\nlisten.http: []\n", 2, f"{conf}:1", "listen.smtp", "nonsense")
+        config("listen.smtp: '*:99999'\n", 2, f"{conf}:1", "listen.smtp")
+        config("hostname: two words\n", 2, f"{conf}:1", "hostname")
         config("roles: [frontend, cook]\n", 2, f"{conf}:1", "cook", "frontend, queue, store and auth")
         config("roles: [frontend]\n", 2, "rpc.auth")
         config("blobs: {kind: s3}\n", 2, f"{conf}:1", "blobs.s3.endpoint")
         config("rpc:\n  listen: 0.0.0.0:7000\nlisten: {smtp: [], submission: [], submissions: [], imap: [], imaps: [], http: []}\n", 2,
                f"{conf}:2", "rpc.tls")
-        config(f"tls:\n  certificates: ['{folder}/none.pem {folder}/none.key']\n", 2, "none.pem")
-        config("store:\n  shards: ['mysql://x']\n", 2, "shard-1", "mysql")
+        config(f"tls:\n  certificates: ['{folder}/none.pem {folder}/none.key']\n", 2, f"{conf}:2", "none.pem", "No such file")
+        config("store:\n  shards: ['mysql://x']\n", 2, f"{conf}:2", "store.shards", "mysql")
         fails(["serve", "--config", "/no/such/file.yaml"], 3, "/no/such/file.yaml")
         fails(["serve", "--config"], 2, "--config needs a value")
         fails(["serve", "--colour"], 2, "--colour", "usage: thurn serve")
@@ -56,8 +59,8 @@ def main():
         with socket.socket() as s:
             s.bind(("127.0.0.1", port))
             s.listen()
-            config(f"listen: {{smtp: '127.0.0.1:{port}', submission: [], submissions: [], imap: [], imaps: [], http: []}}\n", 1,
-                   f"127.0.0.1:{port}", "another program listens there")
+            conf.write_text(f"listen: {{smtp: '127.0.0.1:{port}', submission: [], submissions: [], imap: [], imaps: [], http: []}}\n")
+            fails(["serve", "--config", str(conf), "--data", d], 1, f"127.0.0.1:{port}", "another program listens there")
     code, out, _ = thurn("version")
     assert code == 0 and out.startswith("thurn "), out
     code, out, _ = thurn("config", "reference")
