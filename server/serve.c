@@ -17,6 +17,7 @@
 
 #define WORKER_SOCKET "THURN_WORKER_SOCKET"
 #define START_TIMEOUT_MS 120000
+#define SETTLE_MS 5000
 
 static struct serve serve;
 static uv_signal_t signals[3];
@@ -122,10 +123,10 @@ static void start_fiber(void *arg)
         return;
     }
     s->is_ready = true;
-    struct err missing = ERR_INIT;
-    if (!node_ready(&s->node, &missing)) /* it serves what it can; /readyz says the same until this is mended */
-        log_warn("server.waiting", KV_ERR(&missing));
     log_info("server.ready", KV_Z("version", THURN_VERSION), KV_Z("node", s->node.name), KV_I64("pid", getpid()));
+    /* What is still away after a while is said once; it serves what it can, and /readyz says the same until it is mended. */
+    if (fiber_sleep_ms(SETTLE_MS, &err) && !s->is_draining && !node_ready(&s->node, &err))
+        log_warn("server.waiting", KV_ERR(&err));
 }
 
 static void stop_fiber(void *arg)
