@@ -128,7 +128,8 @@ void uid_map_remove(struct uid_map *m, uint32_t first, uint32_t last)
         gone++;
     if (gone < m->n && m->v[gone].first <= last)
         m->v[gone].first = last + 1;
-    memmove(&m->v[i], &m->v[gone], (m->n - gone) * sizeof(*m->v));
+    if (gone < m->n)
+        memmove(&m->v[i], &m->v[gone], (m->n - gone) * sizeof(*m->v));
     m->n -= gone - i;
     renumber(m, from);
 }
