@@ -76,6 +76,8 @@ static void note_row(struct changes_op *c, struct arena *a, const struct sql_val
             note_emails(c, a, op, v[3].s);
         return;
     }
+    if (mailbox_id == 0) /* a subscription to a name without a mailbox */
+        return;
     /* A mailbox's counters change with its messages. */
     note(c, a, mailbox_id,
          op == CHANGE_MBOX_CREATED     ? FOLD_CREATED

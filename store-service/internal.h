@@ -38,6 +38,9 @@
 #define KEYWORD_NAME_MAX 255u
 #define MAILBOX_NAME_MAX 255u             /* bytes of one component */
 #define MAILBOX_DEPTH_MAX 32u
+#define MAILBOX_PATH_MAX (MAILBOX_DEPTH_MAX * (MAILBOX_NAME_MAX + 1))
+#define SUBSCRIPTIONS_MAX 10000u          /* names without a mailbox, of one account */
+#define SUBSCRIPTION_BYTES_MAX (800u * 1024) /* of these: they fit into one reply */
 #define TIMELINE_MODSEQ_GAP (1 << 20)     /* jumps after a failover that may have lost commits */
 #define TIMELINE_UID_GAP 10000
 
@@ -164,6 +167,36 @@ struct mailbox_row *mailbox_list_walk(struct mailbox_list *l, struct account_row
                                       bool may_create, const struct store_limits *limits, int64_t now_unix,
                                       struct err *err);
 
+/* --- subscriptions (subscription.c): names that are subscribed besides the rows that say so themselves --- */
+struct subscription {
+    int64_t id;
+    str path; /* components joined by '/', INBOX in capitals */
+};
+struct subscriptions {
+    struct subscription *v; /* those that are stored: by path */
+    size_t n, n_stored, cap, bytes;
+    int64_t last_id;
+    struct arena *arena;
+};
+struct mailbox_set {
+    int64_t *ids;
+    size_t n;
+};
+void subscriptions_queue_load(struct sql_tx *tx, int64_t account_id, struct sql_result *out);
+struct subscriptions subscriptions_take(struct arena *a, const struct sql_result *r);
+/* Set is_subscribed of the mailboxes that have one of the stored names. *taken: those whose rows do not say it. */
+void subscriptions_apply(const struct subscriptions *s, struct mailbox_list *l, struct mailbox_set *taken);
+/* Add a name unless it is stored; no name twice before it is written. It is copied. Errors: LIMIT. */
+bool subscriptions_add(struct subscriptions *s, str path, struct err *err) WARN_UNUSED;
+/* Add the names of a mailbox and of all below it, as far as they are subscribed. Errors: LIMIT. */
+bool subscriptions_leave(struct subscriptions *s, struct mailbox_list *l, const struct mailbox_row *m,
+                         struct err *err) WARN_UNUSED;
+/* Queue its removal; false when it is not stored. */
+bool subscriptions_remove(struct sql_tx *tx, const struct subscriptions *s, int64_t account_id, str path);
+void subscriptions_queue_insert(struct sql_tx *tx, const struct subscriptions *s, int64_t account_id); /* the new ones */
+str subscription_path(struct arena *a, const str *path, size_t n);
+str mailbox_path(struct mailbox_list *l, const struct mailbox_row *m);
+
 /* --- keywords (keyword.c): the account's dictionary, and the ids of one message as sorted pairs of bytes --- */
 struct keywords {
     struct {
@@ -208,7 +241,7 @@ struct change {
     str items;
 };
 void change_queue(struct sql_tx *tx, const struct change *rows, size_t n);
-/* One mailbox-type change with the account's next modseq, which is returned. */
+/* One mailbox-type change with the account's next modseq, which is returned. Id 0: a subscription without a mailbox. */
 int64_t change_queue_mailbox(struct sql_tx *tx, struct op *op, int64_t mailbox_id, enum change_op what);
 str change_items(struct arena *a, const struct change_item *v, size_t n);
 /* Log what happened to these messages of m: one row, and so one modseq, for each CHANGE_ITEMS_MAX of them. Returns the

@@ -1,16 +1,31 @@
-/* ListMailboxes, CreateMailbox, RenameMailbox, DeleteMailbox, SetMailbox: the account's rows are read whole under its
+/* ListMailboxes, CreateMailbox, RenameMailbox, DeleteMailbox, SetMailbox, Subscribe: the account's rows are read whole under its
  * lock, looked at, and those that change are written. */
 #include "store-service/message.h"
 
-static bool load(struct sql_tx *tx, struct op *op, struct mailbox_list *l, struct err *err)
+struct loaded {
+    struct mailbox_list boxes;  /* is_subscribed is true of every name that is subscribed */
+    struct subscriptions names;
+    struct mailbox_set taken;   /* of boxes: subscribed by their names, not by their rows */
+};
+
+/* After op_begin or op_begin_read. */
+static bool load(struct sql_tx *tx, struct op *op, struct loaded *l, struct err *err)
 {
-    struct sql_result r;
-    op_begin(tx, op);
-    mailbox_queue_all(tx, &op->ref->account_id, 1, &r);
+    struct sql_result boxes, names;
+    mailbox_queue_all(tx, &op->ref->account_id, 1, &boxes);
+    subscriptions_queue_load(tx, op->ref->account_id, &names);
     if (!sql_run(tx, err) || !op_ready(op, err))
         return false;
-    *l = mailbox_list_of(sql_arena(tx), &r, op->account.account_id);
+    l->boxes = mailbox_list_of(sql_arena(tx), &boxes, op->account.account_id);
+    l->names = subscriptions_take(sql_arena(tx), &names);
+    subscriptions_apply(&l->names, &l->boxes, &l->taken);
     return true;
+}
+
+static bool lock(struct sql_tx *tx, struct op *op, struct loaded *l, struct err *err)
+{
+    op_begin(tx, op);
+    return load(tx, op, l, err);
 }
 
 /* Those that walking a path has made. */
@@ -49,17 +64,14 @@ struct list_op {
 static bool list_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct list_op *l = arg;
-    struct sql_result r;
+    struct loaded now;
     op_begin_read(tx, &l->op);
-    mailbox_queue_all(tx, &l->op.ref->account_id, 1, &r);
-    if (!sql_run(tx, err) || !op_ready(&l->op, err))
+    if (!load(tx, &l->op, &now, err))
         return false;
-    l->r->mailboxes = arena_array(l->arena, Thurn__Mailbox *, r.n_rows);
-    l->r->n_mailboxes = r.n_rows;
-    for (size_t i = 0; i < r.n_rows; i++) {
-        struct mailbox_row m = mailbox_take(&r, i);
-        l->r->mailboxes[i] = mailbox_to_proto(&m, l->arena);
-    }
+    l->r->mailboxes = arena_array(l->arena, Thurn__Mailbox *, now.boxes.n);
+    l->r->n_mailboxes = now.boxes.n;
+    for (size_t i = 0; i < now.boxes.n; i++)
+        l->r->mailboxes[i] = mailbox_to_proto(&now.boxes.v[i], l->arena);
     l->r->modseq = (uint64_t)l->op.account.modseq;
     return true;
 }
@@ -98,22 +110,24 @@ static bool check_role(int64_t role, struct err *err)
 static bool create_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct create_op *cr = arg;
-    struct mailbox_list l;
-    if (!load(tx, &cr->op, &l, err))
+    struct loaded now;
+    if (!lock(tx, &cr->op, &now, err))
         return false;
+    struct mailbox_list *l = &now.boxes;
     str *path = path_of(cr->q->path, cr->q->n_path, sql_arena(tx));
-    if (!role_is_free(&l, cr->q->role, 0, err))
+    if (!role_is_free(l, cr->q->role, 0, err))
         return false;
-    struct mailbox_row *m = mailbox_list_walk(&l, &cr->op.account, path, cr->q->n_path, true, &cr->op.shard->store->limits,
+    struct mailbox_row *m = mailbox_list_walk(l, &cr->op.account, path, cr->q->n_path, true, &cr->op.shard->store->limits,
                                               cr->op.now_unix, err);
     if (!m)
         return false;
-    if (l.n == l.n_stored)
+    if (l->n == l->n_stored)
         return err_set(err, ERR_EXISTS, "mailbox '%.*s' exists", STR_ARG(m->name));
     m->role = cr->q->role;
     m->is_subscribed = cr->q->is_subscribed;
+    subscriptions_apply(&now.names, l, &now.taken);
     cr->out = mailbox_to_proto(m, cr->arena);
-    write_new(tx, &cr->op, &l);
+    write_new(tx, &cr->op, l);
     op_end(tx, &cr->op);
     return true;
 }
@@ -152,16 +166,29 @@ static bool is_within(struct mailbox_list *l, const struct mailbox_row *inner, i
     return false;
 }
 
-/* RFC 9051 6.3.6: INBOX's messages get the new name and an empty INBOX stays. The row is renamed and a new one takes its
- * place, so it costs the same whatever it holds. */
+/* RFC 9051 6.3.6: INBOX's messages get the new name; an empty INBOX stays, and what is below it. The row is renamed and a
+ * new one takes its place, so it costs the same whatever it holds. */
 static void replace_inbox(struct rename_op *rn, struct mailbox_list *l, int64_t old_id)
 {
     (void)account_next_modseq(&rn->op.account, rn->op.now_unix);
     struct mailbox_row inbox = mailbox_make(&rn->op.account, 0, S("INBOX"), THURN__MAILBOX_ROLE__ROLE_INBOX, rn->op.now_unix);
-    inbox.is_subscribed = 1;
+    inbox.is_subscribed = mailbox_list_id(l, old_id)->is_subscribed; /* a subscription stays with the name */
     mailbox_list_add(l, inbox);
     rn->op.account.inbox_id = inbox.mailbox_id;
     mailbox_list_id(l, old_id)->role = THURN__MAILBOX_ROLE__ROLE_NONE;
+    for (size_t i = 0; i < l->n_stored; i++)
+        if (l->v[i].parent_id == old_id)
+            l->v[i].parent_id = inbox.mailbox_id;
+}
+
+static void write_below_inbox(struct sql_tx *tx, struct rename_op *rn, const struct mailbox_list *l)
+{
+    for (size_t i = 0; i < l->n_stored; i++) {
+        if (l->v[i].parent_id != rn->op.account.inbox_id)
+            continue;
+        change_queue_mailbox(tx, &rn->op, l->v[i].mailbox_id, CHANGE_MBOX_UPDATED);
+        mailbox_queue_update(tx, &l->v[i], 1);
+    }
 }
 
 /* How many levels hang below a mailbox, itself included. */
@@ -177,40 +204,63 @@ static unsigned height(struct mailbox_list *l, int64_t id, unsigned depth)
     return most;
 }
 
+/*
+ * The old names have been left in now->names. What moved is still subscribed, and now its rows say so; a new name may be
+ * one that was subscribed before.
+ */
+static void write_subscriptions(struct sql_tx *tx, struct rename_op *rn, struct loaded *now)
+{
+    struct mailbox_set found;
+    subscriptions_apply(&now->names, &now->boxes, &found);
+    for (size_t i = 0; i < found.n; i++)
+        change_queue_mailbox(tx, &rn->op, found.ids[i], CHANGE_MBOX_UPDATED);
+    for (size_t i = 0; i < now->taken.n + found.n; i++) {
+        int64_t id = i < now->taken.n ? now->taken.ids[i] : found.ids[i - now->taken.n];
+        mailbox_queue_update(tx, mailbox_list_id(&now->boxes, id), 1);
+    }
+    subscriptions_queue_insert(tx, &now->names, rn->op.account.account_id);
+}
+
 static bool rename_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct rename_op *rn = arg;
-    struct mailbox_list l;
+    struct loaded now;
     struct mailbox_row *m, *parent = NULL;
     size_t n = rn->q->n_path;
-    if (!load(tx, &rn->op, &l, err) || !find(&l, rn->q->mailbox_id, &m, err))
+    if (!lock(tx, &rn->op, &now, err) || !find(&now.boxes, rn->q->mailbox_id, &m, err))
         return false;
+    struct mailbox_list *l = &now.boxes;
     int64_t id = m->mailbox_id;
     bool is_inbox = id == rn->op.account.inbox_id;
     str *path = path_of(rn->q->path, n, sql_arena(tx));
-    if (n == 0 || n + (is_inbox ? 0 : height(&l, id, 0) - 1) > MAILBOX_DEPTH_MAX)
+    if (n == 0 || n + (is_inbox ? 0 : height(l, id, 0) - 1) > MAILBOX_DEPTH_MAX)
         return err_set(err, ERR_INVALID, "a path has 1 to %u names", MAILBOX_DEPTH_MAX);
     if (!mailbox_name(&path[n - 1], sql_arena(tx), err))
         return false;
     if (n > 1) {
-        parent = mailbox_list_walk(&l, &rn->op.account, path, n - 1, true, &rn->op.shard->store->limits, rn->op.now_unix, err);
+        parent = mailbox_list_walk(l, &rn->op.account, path, n - 1, true, &rn->op.shard->store->limits, rn->op.now_unix, err);
         if (!parent)
             return false;
     }
-    if (parent && is_within(&l, parent, id))
+    if (parent && is_within(l, parent, id))
         return err_set(err, ERR_INVALID, "a mailbox cannot move into itself");
-    struct mailbox_row *there = mailbox_list_child(&l, parent ? parent->mailbox_id : 0, path[n - 1]);
+    struct mailbox_row *there = mailbox_list_child(l, parent ? parent->mailbox_id : 0, path[n - 1]);
     if (there && (there->mailbox_id != id || str_eq(there->name, path[n - 1])))
         return err_set(err, ERR_EXISTS, "mailbox '%.*s' exists", STR_ARG(path[n - 1]));
     int64_t parent_id = parent ? parent->mailbox_id : 0; /* parent may move when the list grows */
+    if (!is_inbox && !subscriptions_leave(&now.names, l, mailbox_list_id(l, id), err))
+        return false;
     if (is_inbox)
-        replace_inbox(rn, &l, id);
-    m = mailbox_list_id(&l, id);
+        replace_inbox(rn, l, id);
+    m = mailbox_list_id(l, id);
     m->parent_id = parent_id;
     m->name = path[n - 1];
     change_queue_mailbox(tx, &rn->op, id, CHANGE_MBOX_UPDATED);
     mailbox_queue_update(tx, m, 1); /* first: the name INBOX becomes free */
-    write_new(tx, &rn->op, &l);
+    write_new(tx, &rn->op, l);
+    if (is_inbox)
+        write_below_inbox(tx, rn, l);
+    write_subscriptions(tx, rn, &now);
     op_end(tx, &rn->op);
     rn->out = mailbox_to_proto(m, rn->arena);
     return true;
@@ -255,10 +305,11 @@ static bool check_delete(struct delete_op *d, struct mailbox_list *l, const stru
 static bool delete_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct delete_op *d = arg;
-    struct mailbox_list l;
+    struct loaded now;
     struct mailbox_row *m;
     d->out = NULL;
-    if (!load(tx, &d->op, &l, err) || !find(&l, d->q->mailbox_id, &m, err) || !check_delete(d, &l, m, err))
+    if (!lock(tx, &d->op, &now, err) || !find(&now.boxes, d->q->mailbox_id, &m, err) ||
+        !check_delete(d, &now.boxes, m, err) || !subscriptions_leave(&now.names, &now.boxes, m, err))
         return false;
     struct uidset all = uidset_of(sql_arena(tx));
     uidset_add_range(&all, 1, UINT32_MAX);
@@ -275,6 +326,7 @@ static bool delete_body(struct sql_tx *tx, void *arg, struct err *err)
         v[0] = sql_i(m->account_id);
         v[1] = sql_i(m->mailbox_id);
         sql_queue(tx, &delete_mailbox, v, 1, NULL);
+        subscriptions_queue_insert(tx, &now.names, m->account_id);
         change_queue_mailbox(tx, &d->op, m->mailbox_id, CHANGE_MBOX_DESTROYED);
         d->out = mailbox_to_proto(m, d->arena);
     }
@@ -300,6 +352,13 @@ bool store_do_delete_mailbox(struct store *s, struct rpc_call *c, const Thurn__D
 
 /* --- set --- */
 
+static void set_subscribed(struct sql_tx *tx, struct loaded *now, struct mailbox_row *m, bool is_subscribed)
+{
+    m->is_subscribed = is_subscribed;
+    if (!is_subscribed)
+        (void)subscriptions_remove(tx, &now->names, m->account_id, mailbox_path(&now->boxes, m));
+}
+
 struct set_op {
     struct op op;
     const Thurn__SetMailboxRequest *q;
@@ -310,17 +369,17 @@ struct set_op {
 static bool set_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct set_op *st = arg;
-    struct mailbox_list l;
+    struct loaded now;
     struct mailbox_row *m;
-    if (!load(tx, &st->op, &l, err) || !find(&l, st->q->mailbox_id, &m, err))
+    if (!lock(tx, &st->op, &now, err) || !find(&now.boxes, st->q->mailbox_id, &m, err))
         return false;
     struct mailbox_row before = *m;
     if (st->q->has_is_subscribed)
-        m->is_subscribed = st->q->is_subscribed;
+        set_subscribed(tx, &now, m, st->q->is_subscribed);
     if (st->q->has_role && (int64_t)st->q->role != m->role) {
         if (m->mailbox_id == st->op.account.inbox_id)
             return err_set(err, ERR_INVALID, "INBOX keeps its role");
-        if (!check_role(st->q->role, err) || !role_is_free(&l, st->q->role, m->mailbox_id, err))
+        if (!check_role(st->q->role, err) || !role_is_free(&now.boxes, st->q->role, m->mailbox_id, err))
             return false;
         m->role = st->q->role;
     }
@@ -344,5 +403,81 @@ bool store_do_set_mailbox(struct store *s, struct rpc_call *c, const Thurn__SetM
         return false;
     r->mailbox = st.out;
     r->modseq = (uint64_t)st.op.account.modseq;
+    return true;
+}
+
+/* --- subscribe --- */
+
+struct subscribe_op {
+    struct op op;
+    const Thurn__SubscribeRequest *q;
+    struct arena *arena;
+    Thurn__Mailbox *out;
+};
+
+/* The mailbox of that path, whose names become NFC; NULL when there is none. */
+static bool look_up(struct subscribe_op *sb, struct loaded *now, str *path, struct mailbox_row **out, struct err *err)
+{
+    for (size_t i = 0; i < sb->q->n_path; i++)
+        if (!mailbox_name(&path[i], now->boxes.arena, err))
+            return false;
+    *out = mailbox_list_walk(&now->boxes, &sb->op.account, path, sb->q->n_path, false, &sb->op.shard->store->limits,
+                             sb->op.now_unix, err);
+    if (!*out && err->kind != ERR_NOT_FOUND)
+        return false;
+    err_clear(err);
+    return true;
+}
+
+static bool subscribe_name(struct sql_tx *tx, struct subscribe_op *sb, struct loaded *now, str name, bool *is_changed,
+                           struct err *err)
+{
+    int64_t account_id = sb->op.account.account_id;
+    if (!sb->q->is_subscribed) {
+        *is_changed = subscriptions_remove(tx, &now->names, account_id, name);
+        return true;
+    }
+    if (!subscriptions_add(&now->names, name, err))
+        return false;
+    *is_changed = now->names.n > now->names.n_stored;
+    subscriptions_queue_insert(tx, &now->names, account_id);
+    return true;
+}
+
+static bool subscribe_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct subscribe_op *sb = arg;
+    struct loaded now;
+    struct mailbox_row *m;
+    bool is_changed;
+    str *path = path_of(sb->q->path, sb->q->n_path, sql_arena(tx));
+    if (!lock(tx, &sb->op, &now, err) || !look_up(sb, &now, path, &m, err))
+        return false;
+    if (m) {
+        is_changed = (m->is_subscribed != 0) != sb->q->is_subscribed;
+        set_subscribed(tx, &now, m, sb->q->is_subscribed);
+        if (is_changed)
+            mailbox_queue_update(tx, m, 1);
+    } else if (!subscribe_name(tx, sb, &now, subscription_path(sql_arena(tx), path, sb->q->n_path), &is_changed, err)) {
+        return false;
+    }
+    if (is_changed)
+        change_queue_mailbox(tx, &sb->op, m ? m->mailbox_id : 0, CHANGE_MBOX_UPDATED);
+    op_end(tx, &sb->op);
+    sb->out = m ? mailbox_to_proto(m, sb->arena) : NULL;
+    return true;
+}
+
+bool store_do_subscribe(struct store *s, struct rpc_call *c, const Thurn__SubscribeRequest *q, Thurn__MailboxReply *r,
+                        struct err *err)
+{
+    struct subscribe_op sb = {.q = q, .arena = c->arena};
+    if (!op_init(&sb.op, s, q->account, err))
+        return false;
+    sb.op.kinds = KIND_MAILBOX;
+    if (!op_write(&sb.op, subscribe_body, &sb, err))
+        return false;
+    r->mailbox = sb.out;
+    r->modseq = (uint64_t)sb.op.account.modseq;
     return true;
 }

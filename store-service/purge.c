@@ -18,6 +18,7 @@ static const struct sql_stmt purge_msgs = {
     true};
 static const struct sql_stmt purge_rest[] = {
     {"s_purge_mailboxes", "i", "", "DELETE FROM s_mailbox WHERE account_id = ?1", NULL, false},
+    {"s_purge_subscriptions", "i", "", "DELETE FROM s_subscription WHERE account_id = ?1", NULL, false},
     {"s_purge_keywords", "i", "", "DELETE FROM s_keyword WHERE account_id = ?1", NULL, false},
     {"s_purge_threads", "i", "", "DELETE FROM s_thread_key WHERE account_id = ?1", NULL, false},
     {"s_purge_changes", "i", "", "DELETE FROM s_changes WHERE account_id = ?1", NULL, false},

@@ -7,6 +7,7 @@
  *   s_email      immutable content: what was parsed of it, and which body. Its ids grow with time and are unique in the
  *                shard, so rows and their only index are written at the end; an account finds its emails by s_msg
  *   s_msg        an email's membership in a mailbox; no index on anything that changes, so updates stay heap-only
+ *   s_subscription   subscribed names without a mailbox; s_mailbox says it of those that exist
  *   s_changes    append-only log; one row a change and mailbox, with all the messages that it touched
  *   s_blob       where each body lies and how many emails refer to it; s_blob_inline holds the small ones
  *   s_garbage    objects whose blob row is gone and that are still to be deleted
@@ -99,6 +100,12 @@
     "  RETURN n;\n"                                                                                                    \
     "END $$;"
 
+/* A path may be longer than what fits into an index of PostgreSQL, so it is no key; names are unique as each change of
+ * them reads them all under the account's lock. */
+#define SUBSCRIPTION_TABLE(INT, WITHOUT_ROWID)                                                                         \
+    "CREATE TABLE s_subscription (account_id " INT " NOT NULL, sub_id " INT " NOT NULL, path text NOT NULL,"           \
+    " PRIMARY KEY (account_id, sub_id))" WITHOUT_ROWID ";"
+
 static const struct sql_migration steps[] = {
     {1, "accounts, mailboxes, messages, change log, bodies",
      COMMON_TABLES("INTEGER", "BLOB", "INTEGER", "", "", " WITHOUT ROWID")
@@ -107,6 +114,8 @@ static const struct sql_migration steps[] = {
      LOG_TABLES("bigint", "bytea", "int", " PARTITION BY RANGE (week)", " PARTITION BY RANGE (day)")
      "ALTER TABLE s_blob_inline ALTER COLUMN data SET STORAGE EXTERNAL;" /* it is compressed already */
      PARTITION_FUNCTIONS},
+    {2, "subscriptions to names without a mailbox", SUBSCRIPTION_TABLE("INTEGER", " WITHOUT ROWID"),
+     SUBSCRIPTION_TABLE("bigint", "")},
 };
 
 #define WEEKS_AHEAD 8

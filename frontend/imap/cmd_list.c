@@ -147,11 +147,26 @@ static bool *mark_ancestors(struct arena *a, const struct imap_mailboxes *list, 
     return marked;
 }
 
+/* What is to be listed. Names without a mailbox come with the subscriptions alone. */
+FIBER static bool load(struct imap_session *s, struct imap_command *c, bool with_missing, struct imap_mailboxes *out,
+                       struct err *err)
+{
+    return imap_mailboxes_load(s, c, out, err) && (!with_missing || imap_mailboxes_add_missing(s, c, out, err));
+}
+
+/* Tens of thousands of names and patterns are not matched in one go. */
+FIBER static bool rest(size_t i, struct err *err)
+{
+    return i % 2000 != 1999 || fiber_yield(err);
+}
+
 /* --- LIST --- */
 
 static void add_entry(struct buf *out, const char *verb, const struct imap_mailbox *m, bool with_subscribed)
 {
     buf_printf(out, "* %s (%s", verb, m->has_children ? "\\HasChildren" : "\\HasNoChildren");
+    if (m->is_missing)
+        buf_add(out, S(" \\NonExistent"));
     const char *role = role_attribute(m->row);
     if (role)
         buf_printf(out, " %s", role);
@@ -172,7 +187,7 @@ static void list_one(const struct imap_session *s, const struct list_request *q,
     if (tells_below)
         buf_add(out, S(" (\"CHILDINFO\" (\"SUBSCRIBED\"))"));
     buf_add(out, S("\r\n"));
-    if (q->status_items && is_selected)
+    if (q->status_items && is_selected && !m->is_missing)
         imap_add_status(s, out, m->name, m->row, q->status_items, 0); /* RECENT is not worth a call a mailbox */
 }
 
@@ -185,26 +200,34 @@ FIBER bool cmd_list(struct imap_session *s, struct imap_command *c, struct err *
         return imap_write(s, S("* LIST (\\Noselect) \"/\" \"\"\r\n"), err);
     make_patterns(c->arena, q);
     struct imap_mailboxes list;
-    if (!imap_mailboxes_load(s, c, &list, err))
+    if (!load(s, c, q->only_subscribed, &list, err))
         return false;
     bool *below = mark_ancestors(c->arena, &list, q);
     BUF(out, OUT_MAX);
-    for (size_t i = 0; i < list.n; i++)
+    for (size_t i = 0; i < list.n; i++) {
         list_one(s, q, &list.v[i], below[i], &out);
+        if (!rest(i, err))
+            return false;
+    }
     return out.n == 0 || imap_write(s, buf_str(&out), err);
 }
 
 /* --- LSUB --- */
 
-/* RFC 3501 6.3.9: "%" shows the unsubscribed parent of what is subscribed, as \Noselect. */
-static void add_parent(const struct list_request *q, const struct imap_mailboxes *list, const bool *below, size_t i,
-                       struct buf *out)
+/*
+ * RFC 3501 6.3.9: "%" shows the unsubscribed parent of what is subscribed, as \Noselect. So is what has no mailbox: LSUB
+ * has no \NonExistent, which implies it.
+ */
+static void lsub_one(const struct list_request *q, const struct imap_mailbox *m, bool is_parent, struct buf *out)
 {
-    const struct imap_mailbox *m = &list->v[i];
-    if (!below[i] || m->row->is_subscribed || !matches(q, m->name))
+    if (!(m->row->is_subscribed || is_parent) || !m->name.n || !matches(q, m->name))
         return;
-    buf_add(out, S("* LSUB (\\Noselect) \"/\" "));
-    imap_add_mailbox(out, m->name);
+    if (m->row->is_subscribed && !m->is_missing) {
+        add_entry(out, "LSUB", m, false);
+    } else {
+        buf_add(out, S("* LSUB (\\Noselect) \"/\" "));
+        imap_add_mailbox(out, m->name);
+    }
     buf_add(out, S("\r\n"));
 }
 
@@ -216,18 +239,14 @@ FIBER bool cmd_lsub(struct imap_session *s, struct imap_command *c, struct err *
     bool has_percent = str_find(q->patterns[0], '%') >= 0;
     make_patterns(c->arena, q);
     struct imap_mailboxes list;
-    if (!imap_mailboxes_load(s, c, &list, err))
+    if (!load(s, c, true, &list, err))
         return false;
     bool *below = mark_ancestors(c->arena, &list, NULL);
     BUF(out, OUT_MAX);
     for (size_t i = 0; i < list.n; i++) {
-        const struct imap_mailbox *m = &list.v[i];
-        if (has_percent)
-            add_parent(q, &list, below, i, &out);
-        if (!m->row->is_subscribed || !m->name.n || !matches(q, m->name))
-            continue;
-        add_entry(&out, "LSUB", m, false);
-        buf_add(&out, S("\r\n"));
+        lsub_one(q, &list.v[i], has_percent && below[i], &out);
+        if (!rest(i, err))
+            return false;
     }
     return out.n == 0 || imap_write(s, buf_str(&out), err);
 }

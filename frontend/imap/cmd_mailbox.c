@@ -113,20 +113,19 @@ FIBER bool cmd_rename(struct imap_session *s, struct imap_command *c, struct err
     return STORE_CALL(s, &call, store_rename_mailbox, &q, NULL) || imap_failed(c, &call, err);
 }
 
+/* RFC 9051 6.3.7: there need be no mailbox of that name. */
 FIBER static bool set_subscribed(struct imap_session *s, struct imap_command *c, bool is_subscribed, struct err *err)
 {
     str name;
-    const Thurn__Mailbox *row;
-    Thurn__SetMailboxRequest q = THURN__SET_MAILBOX_REQUEST__INIT;
+    Thurn__SubscribeRequest q = THURN__SUBSCRIBE_REQUEST__INIT;
     struct rpc_call call;
-    if (!imap_mailbox_arg(c, &name, err) || !imap_mailbox_open(s, c, name, "NONEXISTENT", &row, err))
+    if (!imap_mailbox_arg(c, &name, err))
         return false;
     q.account = &s->account;
-    q.mailbox_id = row->mailbox_id;
+    imap_mailbox_path(c->arena, name, &q.path, &q.n_path);
     q.is_subscribed = is_subscribed;
-    q.has_is_subscribed = true;
     imap_call(s, &call, c->arena);
-    return STORE_CALL(s, &call, store_set_mailbox, &q, NULL) || imap_failed(c, &call, err);
+    return STORE_CALL(s, &call, store_subscribe, &q, NULL) || imap_failed(c, &call, err);
 }
 
 FIBER bool cmd_subscribe(struct imap_session *s, struct imap_command *c, struct err *err)

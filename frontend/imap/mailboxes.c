@@ -72,10 +72,68 @@ FIBER bool imap_mailboxes_load(struct imap_session *s, struct imap_command *c, s
     return true;
 }
 
+/* A name and those above it, as far as they are not in the list. Sorted in later, so a name can come more than once. */
+static void add_missing(struct imap_mailboxes *list, size_t n_known, str name)
+{
+    static const Thurn__Mailbox subscribed = {.name = (char *)"", .is_subscribed = true}, above = {.name = (char *)""};
+    const struct imap_mailboxes known = {list->v, n_known};
+    for (size_t k = name.n; k > 0; k--) {
+        if (k < name.n && name.p[k] != '/')
+            continue;
+        str prefix = str_slice(name, 0, k);
+        if (imap_mailboxes_find(&known, prefix))
+            return; /* and so all above it */
+        list->v[list->n++] =
+            (struct imap_mailbox){.row = k == name.n ? &subscribed : &above, .name = prefix, .is_missing = true};
+    }
+}
+
+/* Keep one of each name: the subscribed one. */
+static void drop_twins(struct imap_mailboxes *list)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < list->n; i++) {
+        if (n == 0 || !list->v[i].is_missing || !str_eq(list->v[n - 1].name, list->v[i].name))
+            list->v[n++] = list->v[i];
+        else if (list->v[i].row->is_subscribed)
+            list->v[n - 1] = list->v[i];
+    }
+    list->n = n;
+}
+
+FIBER bool imap_mailboxes_add_missing(struct imap_session *s, struct imap_command *c, struct imap_mailboxes *list,
+                                      struct err *err)
+{
+    Thurn__AccountRequest q = THURN__ACCOUNT_REQUEST__INIT;
+    const Thurn__ListSubscriptionsReply *r;
+    struct rpc_call call;
+    q.account = &s->account;
+    imap_call(s, &call, c->arena);
+    if (!STORE_CALL(s, &call, store_list_subscriptions, &q, &r))
+        return imap_failed(c, &call, err);
+    if (r->n_names == 0)
+        return true;
+    size_t room = list->n, n_known = list->n;
+    for (size_t i = 0; i < r->n_names; i++) {
+        room++;
+        for (const char *p = r->names[i]; *p; p++)
+            room += *p == '/';
+    }
+    struct imap_mailboxes all = {arena_array(c->arena, struct imap_mailbox, room), list->n};
+    if (list->n)
+        memcpy(all.v, list->v, list->n * sizeof(*all.v));
+    for (size_t i = 0; i < r->n_names; i++)
+        add_missing(&all, n_known, str_c(r->names[i]));
+    qsort(all.v, all.n, sizeof(*all.v), compare_names);
+    drop_twins(&all);
+    *list = all;
+    return true;
+}
+
 const struct imap_mailbox *imap_mailboxes_find(const struct imap_mailboxes *list, str name)
 {
     const struct imap_mailbox key = {.name = name};
-    return name.n ? bsearch(&key, list->v, list->n, sizeof(*list->v), compare_names) : NULL;
+    return name.n && list->n ? bsearch(&key, list->v, list->n, sizeof(*list->v), compare_names) : NULL;
 }
 
 FIBER bool imap_mailbox_open(struct imap_session *s, struct imap_command *c, str name, const char *code,

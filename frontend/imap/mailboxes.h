@@ -10,6 +10,7 @@ struct imap_mailbox {
     const Thurn__Mailbox *row;
     str name;           /* components joined by "/", UTF-8 */
     bool has_children;
+    bool is_missing;    /* there is no such mailbox: its name is subscribed, or above one that is */
 };
 struct imap_mailboxes {
     struct imap_mailbox *v; /* by name, INBOX first */
@@ -18,6 +19,9 @@ struct imap_mailboxes {
 /* One store call. *out lives in the command's arena. */
 FIBER bool imap_mailboxes_load(struct imap_session *s, struct imap_command *c, struct imap_mailboxes *out,
                                struct err *err) WARN_UNUSED;
+/* Add to a loaded list the subscribed names without a mailbox, and what is missing above them. One store call. */
+FIBER bool imap_mailboxes_add_missing(struct imap_session *s, struct imap_command *c, struct imap_mailboxes *list,
+                                      struct err *err) WARN_UNUSED;
 const struct imap_mailbox *imap_mailboxes_find(const struct imap_mailboxes *list, str name);
 /* Load and find. NOT_FOUND when there is none of that name; code is what NO says then: "NONEXISTENT" or "TRYCREATE". */
 FIBER bool imap_mailbox_open(struct imap_session *s, struct imap_command *c, str name, const char *code,

@@ -122,6 +122,22 @@ static int64_t count_boxes(struct world *w)
     return world_sql(w, "SELECT count(*) FROM s_mailbox");
 }
 
+static bool run_subscribe(struct world *w, int64_t arg)
+{
+    Thurn__SubscribeRequest q = THURN__SUBSCRIBE_REQUEST__INIT;
+    char *path[] = {(char *)(uintptr_t)arena_printf(&w->a, "name %lld", (long long)arg).p};
+    q.account = &w->ref;
+    q.path = path;
+    q.n_path = 1;
+    q.is_subscribed = true;
+    return CALL(w, subscribe, &q, NULL);
+}
+
+static int64_t count_subscriptions(struct world *w)
+{
+    return world_sql(w, "SELECT count(*) FROM s_subscription");
+}
+
 static const struct mutation mutations[] = {
     {"append", "SELECT count(*) FROM s_request", run_append, count_msgs},
     {"deliver", "SELECT count(*) FROM s_delivered", run_deliver, count_msgs},
@@ -130,6 +146,7 @@ static const struct mutation mutations[] = {
     {"copy", "SELECT 0", run_copy, count_copies},
     {"expunge", "SELECT max(uid) FROM s_msg WHERE mailbox_id = 1", run_expunge, count_gone},
     {"create", "SELECT count(*) FROM s_mailbox", run_create, count_boxes},
+    {"subscribe", "SELECT count(*) FROM s_subscription", run_subscribe, count_subscriptions},
 };
 
 /* The n-th round trip fails: nothing happened. Then n + 1, until the mutation gets through. */
