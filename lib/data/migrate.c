@@ -86,6 +86,8 @@ bool sql_migrate(struct sql_db *db, const char *component, const struct sql_migr
         if (m.is_applied)
             m.version = steps[i].version;
     }
+    if (count && !dry_run && db->driver->migrated && !db->driver->migrated(db, err))
+        return err_prefix(err, "schema of %s", component);
     *applied = count;
     return true;
 }

@@ -25,6 +25,8 @@ struct sql_driver {
     FIBER bool (*run)(struct sql_tx *tx, struct err *err);
     /* Run a text of several statements inside the transaction; nothing may be queued. */
     FIBER bool (*script)(struct sql_tx *tx, const char *text, struct err *err);
+    /* The schema has changed; NULL: nothing to do. */
+    FIBER bool (*migrated)(struct sql_db *db, struct err *err);
 };
 
 /* The head of each driver's database object. */

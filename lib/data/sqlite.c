@@ -200,14 +200,17 @@ static void read_batch(void *ctx, struct work_item **items, size_t n)
         (void)read_one(r->db, &r->conn, CONTAINER_OF(items[i], struct sqlite_job, item), &would_block);
 }
 
-/* Open the loop thread's connection on a reader's thread: opening reads the file and may recover the log. */
+/* Open the loop thread's connection on a pool thread: opening reads the file and may recover the log. */
 static void open_inline(void *arg)
 {
     struct sqlite_db *db = arg;
     struct err err = ERR_INIT;
-    if (!sqlite_conn_open(&db->inline_conn, db->base.dsn, SQLITE_INLINE, &err))
-        return;
-    if (!sqlite_conn_exec(&db->inline_conn, "SELECT count(*) FROM sqlite_schema", &err)) /* has the schema parsed */
+    sqlite_inline_probe();
+    bool ok = sqlite_conn_open(&db->inline_conn, db->base.dsn, SQLITE_INLINE, &err) &&
+              sqlite_conn_exec(&db->inline_conn, "SELECT count(*) FROM sqlite_schema", &err); /* has the schema parsed */
+    if (!sqlite_inline_probed())
+        ok = db->is_inline_able = false; /* on tmpfs, say */
+    if (!ok)
         sqlite_conn_close(&db->inline_conn);
 }
 
@@ -284,6 +287,24 @@ static bool sqlite_script(struct sql_tx *base, const char *text, struct err *err
     return false;
 }
 
+static void close_inline(void *arg)
+{
+    struct sqlite_db *db = arg;
+    sqlite_conn_close(&db->inline_conn);
+}
+
+/* The loop thread's connection knows the schema of before, and to read the new one it might have to wait. */
+static bool sqlite_migrated(struct sql_db *base, struct err *err)
+{
+    struct sqlite_db *db = of(base);
+    if (db->is_inline_opening || !db->inline_conn.h)
+        return true;
+    db->is_inline_opening = true; /* nobody uses it meanwhile */
+    bool ok = work_run(close_inline, db, err);
+    db->is_inline_opening = false;
+    return ok;
+}
+
 static void sqlite_close(struct sql_db *base)
 {
     struct sqlite_db *db = of(base);
@@ -307,6 +328,7 @@ static const struct sql_driver sqlite_driver = {
     .queue = sqlite_tx_queue,
     .run = sqlite_run,
     .script = sqlite_script,
+    .migrated = sqlite_migrated,
 };
 
 /* Once in a process, before SQLite initialises itself: its memory statistics take a lock at every allocation. */

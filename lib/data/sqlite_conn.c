@@ -52,17 +52,21 @@ bool sqlite_conn_exec(struct sqlite_conn *c, const char *text, struct err *err)
 #define INLINE_OPS_STEP 1000 /* virtual machine operations between looks at the budget */
 #define INLINE_OPS_MAX 20000 /* about half a millisecond */
 
-static _Thread_local bool no_wait;
+static _Thread_local bool no_wait, is_probing, is_refused;
 static ssize_t (*real_pread)(int fd, void *p, size_t n, off64_t offset);
 
 static ssize_t pread_or_fail(int fd, void *p, size_t n, off64_t offset)
 {
-    if (!no_wait)
+    if (!no_wait && !is_probing)
         return real_pread(fd, p, n, offset);
     struct iovec v = {p, n};
     ssize_t got = preadv2(fd, &v, 1, offset, RWF_NOWAIT);
     if (got == (ssize_t)n)
         return got;
+    if (is_probing) {
+        is_refused |= got < 0 && errno != EAGAIN;
+        return real_pread(fd, p, n, offset);
+    }
     errno = EAGAIN;
     return -1;
 }
@@ -92,6 +96,18 @@ void sqlite_inline_leave(void)
     no_wait = false;
 }
 
+void sqlite_inline_probe(void)
+{
+    is_probing = true;
+    is_refused = false;
+}
+
+bool sqlite_inline_probed(void)
+{
+    is_probing = false;
+    return !is_refused;
+}
+
 static int count_ops(void *conn)
 {
     struct sqlite_conn *c = conn;
@@ -99,11 +115,15 @@ static int count_ops(void *conn)
     return no_wait && c->n_ops > INLINE_OPS_MAX;
 }
 
-/* Whether a reader thread would fare better: the disk is needed, a lock is held, or it takes too long. */
+/*
+ * Whether a reader thread would fare better: the disk is needed, a lock is held, or it takes too long. Where reading the
+ * schema anew would wait, SQLite goes on with the one it knows and says that there is no such table or column.
+ */
 static bool is_would_block(int rc)
 {
     rc &= 0xff;
-    return no_wait && (rc == SQLITE_IOERR || rc == SQLITE_BUSY || rc == SQLITE_INTERRUPT || rc == SQLITE_PROTOCOL);
+    return no_wait && (rc == SQLITE_IOERR || rc == SQLITE_BUSY || rc == SQLITE_INTERRUPT || rc == SQLITE_PROTOCOL ||
+                       rc == SQLITE_ERROR || rc == SQLITE_SCHEMA);
 }
 
 /*

@@ -42,5 +42,9 @@ bool sqlite_inline_init(void);
 /* Between these the calling thread's reads never wait: they fail with is_would_block instead. */
 void sqlite_inline_enter(struct sqlite_conn *c);
 void sqlite_inline_leave(void);
+/* Between these the calling thread's reads find out whether the file system can read without waiting; they may wait.
+ * False: it cannot. Opening a database reads it. */
+void sqlite_inline_probe(void);
+bool sqlite_inline_probed(void) WARN_UNUSED;
 
 #endif
