@@ -439,7 +439,7 @@ static bool check(struct work *w, struct add *ad, struct mailbox_row **m, str *k
     if (!account_check(&ac->row, ad->ref, err) || !check_quota(ac, add_size(ad), 1, err))
         return false;
     if (!s->is_stored && !s->content->is_inline)
-        return err_set(err, ERR_NOT_FOUND, "the body is not here any more");
+        return content_lost(str_n(s->content->hash, BLOB_HASH_SIZE), err);
     if (!keywords_check(ad->keywords, ad->n_keywords, err) ||
         !keywords_encode(&ac->keywords, ad->keywords, ad->n_keywords, true, kw, err))
         return false;

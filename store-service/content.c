@@ -1,6 +1,7 @@
 #include "store-service/content.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "fiber/work.h"
 #include "store-service/spool.h"
 
@@ -103,6 +104,14 @@ bool content_of_body(struct store *s, const Thurn__Body *body, str prefix, struc
         parsed_shift(parsed, prefix.n);
     out->packed = parsed_pack(parsed, a);
     return true;
+}
+
+bool content_lost(str hash, struct err *err)
+{
+    BUF(hex, 2 * BLOB_HASH_SIZE);
+    buf_add_hex(&hex, hash);
+    log_error("store.body_lost", KV_STR("hash", buf_str(&hex)));
+    return err_set(err, ERR_INTERNAL, "the body is not here any more");
 }
 
 /* --- to the shard --- */

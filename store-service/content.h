@@ -30,6 +30,8 @@ FIBER bool content_of_body(struct store *s, const Thurn__Body *body, str prefix,
 /* Make sure that a shard has the body for a tenant, unless it goes inline with the message. Suspends. */
 FIBER bool content_place(struct store *s, const Thurn__Body *body, struct content *c, struct shard *sh, int64_t tenant_id,
                          struct err *err) WARN_UNUSED;
+/* False: a body that its holder relies on is gone. Logged, and INTERNAL: it is not an account that was not found. */
+bool content_lost(str hash, struct err *err);
 #define CONTENT_MAX (512u * 1024) /* of Body.content */
 #define CONTENT_PREFIX_MAX (8u * 1024)
 

@@ -28,6 +28,15 @@ static void fail_all(struct delivery *d, const struct shard *sh, int64_t tenant_
     }
 }
 
+/* Whoever has mail delivered holds its body: NOT_FOUND speaks of accounts and mailboxes only. */
+static void body_must_be(const Thurn__Body *body, struct err *err)
+{
+    if (err->kind != ERR_NOT_FOUND || !body || !body->blob)
+        return;
+    err_clear(err);
+    (void)content_lost(rpc_str(body->blob->hash), err);
+}
+
 /* The body has to be on the shard for each tenant that gets it, before anything refers to it. */
 static void place(struct delivery *d, struct shard *sh)
 {
@@ -44,8 +53,10 @@ static void place(struct delivery *d, struct shard *sh)
             continue;
         done[n++] = tenant_id;
         struct err err = ERR_INIT;
-        if (!content_place(d->store, d->q->body, d->content, sh, tenant_id, &err))
+        if (!content_place(d->store, d->q->body, d->content, sh, tenant_id, &err)) {
+            body_must_be(d->q->body, &err);
             fail_all(d, sh, tenant_id, &err);
+        }
     }
 }
 
@@ -133,8 +144,10 @@ bool store_do_deliver(struct store *s, struct rpc_call *c, const Thurn__DeliverR
     struct delivery d = {.store = s, .q = q, .content = &content, .arena = c->arena};
     if (q->n_recipients == 0 || q->n_recipients > RECIPIENTS_MAX)
         return err_set(err, q->n_recipients ? ERR_LIMIT : ERR_INVALID, "1 to %u recipients", RECIPIENTS_MAX);
-    if (!content_of_body(s, q->body, rpc_str(q->prefix), c->arena, &content, err))
+    if (!content_of_body(s, q->body, rpc_str(q->prefix), c->arena, &content, err)) {
+        body_must_be(q->body, err);
         return false;
+    }
     d.adds = arena_array(c->arena, struct add, q->n_recipients);
     d.shards = arena_array(c->arena, struct shard *, q->n_recipients);
     for (size_t i = 0; i < q->n_recipients; i++)

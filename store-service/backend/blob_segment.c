@@ -3,9 +3,9 @@
  * bytes and the body. One thread appends; all bodies that wait are written and then made durable by one fdatasync.
  *
  * A record is proven by the SHA-256 of its body, which is in its header, and the header by the first bytes of its own
- * SHA-256. At the start the newest segment is read to its end and cut off at the first record that does not hold: it was
- * never acknowledged, as acknowledgements come after the fdatasync. After a failed write or sync nothing is known about
- * the file, so appending goes on in a new one.
+ * SHA-256. At the start the newest segment is read to its end. A last record that runs past the end of the file was never
+ * finished, and is cut off. Anything else that does not hold may be damage in front of acknowledged bodies: the file is
+ * left as it is, and appending goes on in a new one. So it does after a failed write or sync, when nothing is known.
  */
 #include <dirent.h>
 #include <endian.h>
@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/num.h"
 #include "fiber/work.h"
 #include "store-service/spool.h"
@@ -245,8 +246,8 @@ static bool segment_get(struct blob_backend *b, const struct blob_object *o, uin
         j.n = MIN(length, SPOOL_CHUNK);
         ok = work_run(read_piece, &j, err);
         if (ok && j.error)
-            ok = err_set(err, j.error == ENOENT ? ERR_NOT_FOUND : ERR_UNAVAILABLE, "segment %lld: %s", (long long)j.seg,
-                         strerror(j.error));
+            ok = err_set(err, j.error == ENOENT ? ERR_NOT_FOUND : j.error == EIO ? ERR_INTERNAL : ERR_UNAVAILABLE,
+                         "segment %lld: %s", (long long)j.seg, strerror(j.error));
         for (size_t done = 0; ok && done < j.n; done += RPC_CHUNK_MAX)
             ok = out->write(out, str_n(j.p + done, MIN(j.n - done, RPC_CHUNK_MAX)), err);
         offset += j.n;
@@ -420,33 +421,81 @@ static bool segment_compact(struct blob_backend *b, struct store *store, bool dr
 
 /* --- opening --- */
 
-/* The length up to which a segment's records hold. */
-static uint64_t valid_length(int fd, uint64_t bytes)
+/* What a segment's records are like, read from its start. */
+enum segment_state {
+    SEGMENT_HOLDS,
+    SEGMENT_UNFINISHED, /* but for a last record that runs past the end of the file */
+    SEGMENT_DAMAGED,    /* a record does not hold; what is behind it is not known */
+};
+
+static bool record_holds(int fd, uint64_t at, uint64_t size, const unsigned char *want)
 {
-    uint64_t at = 0, size;
-    unsigned char h[RECORD_HEADER], hash[BLOB_HASH_SIZE];
-    while (at + RECORD_HEADER <= bytes) {
-        if (pread(fd, h, sizeof h, (off_t)at) != (ssize_t)sizeof h || !header_read(h, &size) ||
-            size > bytes - at - RECORD_HEADER)
-            break;
-        char *p = xmalloc(size ? size : 1);
-        struct spool body;
-        spool_of_file(&body, fd, at + RECORD_HEADER, size, h + 32);
-        bool ok = spool_read_blocking(&body, 0, p, size);
-        if (ok)
-            blob_hash(str_n(p, size), hash);
-        xfree(p);
-        if (!ok || memcmp(hash, h + 32, BLOB_HASH_SIZE) != 0)
-            break;
-        at += RECORD_HEADER + size;
+    unsigned char hash[BLOB_HASH_SIZE];
+    char *p = xmalloc(size ? size : 1);
+    struct spool body;
+    spool_of_file(&body, fd, at, size, want);
+    bool ok = spool_read_blocking(&body, 0, p, size);
+    if (ok)
+        blob_hash(str_n(p, size), hash);
+    xfree(p);
+    return ok && memcmp(hash, want, BLOB_HASH_SIZE) == 0;
+}
+
+/* *end: up to where records hold. */
+static enum segment_state check_segment(int fd, uint64_t bytes, uint64_t *end)
+{
+    unsigned char h[RECORD_HEADER];
+    uint64_t size;
+    for (*end = 0; *end < bytes; *end += RECORD_HEADER + size) {
+        if (bytes - *end < RECORD_HEADER)
+            return SEGMENT_UNFINISHED;
+        if (pread(fd, h, sizeof h, (off_t)*end) != (ssize_t)sizeof h || !header_read(h, &size))
+            return SEGMENT_DAMAGED;
+        if (size > bytes - *end - RECORD_HEADER)
+            return SEGMENT_UNFINISHED;
+        if (!record_holds(fd, *end + RECORD_HEADER, size, h + 32))
+            return SEGMENT_DAMAGED;
     }
-    return at;
+    return SEGMENT_HOLDS;
 }
 
 struct open_job {
     struct segments *s;
     int error;
+    bool is_damaged; /* the newest segment, from s->end on; it is not appended to */
+    uint64_t bytes;  /* its length */
 };
+
+/* Go on in the newest segment, or leave it alone when its end does not hold. */
+static bool open_newest(struct open_job *j)
+{
+    struct segments *s = j->s;
+    char name[32];
+    segment_name(name, s->seg);
+    s->fd = openat(s->dir_fd, name, O_RDWR | O_CLOEXEC);
+    if (s->fd < 0)
+        return false;
+    enum segment_state state = check_segment(s->fd, j->bytes, &s->end);
+    if (state == SEGMENT_UNFINISHED && (ftruncate(s->fd, (off_t)s->end) != 0 || fdatasync(s->fd) != 0))
+        return false;
+    j->is_damaged = state == SEGMENT_DAMAGED;
+    if (j->is_damaged)
+        segment_end(s);
+    return true;
+}
+
+/* A new folder's name has to be on the disk before what is in it is acknowledged. One that we may not see is not new. */
+static bool sync_parent(const struct segments *s)
+{
+    int fd = openat(s->dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == EACCES;
+    bool ok = fsync(fd) == 0;
+    int error = errno;
+    close(fd);
+    errno = error;
+    return ok;
+}
 
 static void open_folder(void *arg)
 {
@@ -465,23 +514,14 @@ static void open_folder(void *arg)
         errno = l.error;
         goto failed;
     }
-    uint64_t bytes = 0;
     for (size_t i = 0; i < l.n; i++) {
         if (l.v[i].seg > s->seg) {
             s->seg = l.v[i].seg;
-            bytes = l.v[i].bytes;
+            j->bytes = l.v[i].bytes;
         }
     }
     s->open_seg = s->seg;
-    if (s->seg == 0)
-        return;
-    char name[32];
-    segment_name(name, s->seg);
-    s->fd = openat(s->dir_fd, name, O_RDWR | O_CLOEXEC);
-    if (s->fd < 0)
-        goto failed;
-    s->end = valid_length(s->fd, bytes);
-    if (s->end == bytes || (ftruncate(s->fd, (off_t)s->end) == 0 && fdatasync(s->fd) == 0))
+    if (s->seg == 0 ? sync_parent(s) : open_newest(j))
         return;
 failed:
     j->error = errno;
@@ -518,6 +558,9 @@ struct blob_backend *blob_segment_new(str folder, struct err *err)
         segment_free(&s->base);
         return NULL;
     }
+    if (j.is_damaged)
+        log_error("store.segment_damaged", KV_Z("folder", s->folder), KV_I64("segment", s->seg),
+                  KV_I64("holds_to", (int64_t)s->end), KV_I64("bytes", (int64_t)j.bytes));
     s->lane = work_lane_new("blob-append", put_batch, s, BATCH_MAX, QUEUE_MAX);
     return &s->base;
 }

@@ -243,6 +243,17 @@ static void crash_case(struct world *w)
     ref.hash = rpc_bytes(str_n(hash, 32));
     assert_int_equal(append_blob(w, world_mailbox(w, "INBOX"), &ref), 0);
     assert_int_equal(w->err.kind, ERR_NOT_FOUND);
+    /* Nor delivered; and that is not said of the recipient. */
+    Thurn__DeliverRequest q = THURN__DELIVER_REQUEST__INIT;
+    Thurn__DeliverRecipient to = THURN__DELIVER_RECIPIENT__INIT, *list[] = {&to};
+    Thurn__Body body = THURN__BODY__INIT;
+    const Thurn__DeliverReply *reply = NULL;
+    body.blob = &ref;
+    to.account = &w->ref;
+    q.body = &body;
+    q.recipients = list;
+    q.n_recipients = 1;
+    MUST_FAIL(w, deliver, &q, &reply, ERR_INTERNAL);
     freeze_later(2);
     assert_int_equal(sweep(w, 0, false)->removed, 1);
     clock_real();
@@ -292,6 +303,48 @@ static void torn_case(struct world *w)
     assert_true(str_eq(world_read(w, inbox, 4, 0, 0), world_message(w, 9, 50002)));
     assert_int_equal(truncate(path, 0), 0);
     world_restart(w);
+}
+
+static void flip(const char *path, off_t at)
+{
+    unsigned char c;
+    int fd = open(path, O_RDWR);
+    assert_true(pread(fd, &c, 1, at) == 1);
+    c ^= 1;
+    assert_true(pwrite(fd, &c, 1, at) == 1);
+    close(fd);
+}
+
+/* A flipped bit in a body or a header costs that one body at most, never what is behind it. */
+static void damage_case(struct world *w)
+{
+    int64_t inbox = world_mailbox(w, "INBOX");
+    enum { BYTES = 50000, RECORD = BYTES + 64 };
+    char path[200];
+    struct stat before, after;
+    for (unsigned i = 0; i < 4; i++)
+        world_append(w, inbox, arena_strz(&w->a, world_message(w, i, BYTES)), 0);
+    segment_path(w, 1, path);
+    assert_int_equal(stat(path, &before), 0);
+    assert_int_equal(before.st_size, 4 * RECORD);
+    static const off_t places[] = {RECORD + 30000, 2 * RECORD + 17}; /* in the second's body, in the third's header */
+    for (size_t i = 0; i < ARRAY_LEN(places); i++) {
+        flip(path, places[i]);
+        world_restart(w);
+        assert_int_equal(stat(path, &after), 0);
+        assert_int_equal(after.st_size, before.st_size);
+        assert_true(str_eq(world_read(w, inbox, 1, 0, 0), world_message(w, 0, BYTES)));
+        assert_true(str_eq(world_read(w, inbox, 3, 0, 0), world_message(w, 2, BYTES)));
+        assert_true(str_eq(world_read(w, inbox, 4, 0, 0), world_message(w, 3, BYTES)));
+    }
+    /* New bodies go to a new segment. */
+    world_append(w, inbox, arena_strz(&w->a, world_message(w, 9, BYTES)), 0);
+    assert_true(str_eq(world_read(w, inbox, 5, 0, 0), world_message(w, 9, BYTES)));
+    assert_int_equal(world_sql(w, "SELECT max(seg) FROM s_blob"), 2);
+    assert_int_equal(stat(path, &after), 0);
+    assert_int_equal(after.st_size, before.st_size);
+    world_restart(w);
+    assert_true(str_eq(world_read(w, inbox, 5, 0, 0), world_message(w, 9, BYTES)));
 }
 
 /* Segments that are mostly dead are rewritten; what lives in them stays readable. */
@@ -364,7 +417,8 @@ int main(void)
 {
     static const struct world_case one[] = {
         {"sizes", sizes_case},   {"content", content_case}, {"limits", limits_case}, {"sweep", sweep_case},
-        {"crash", crash_case},   {"torn", torn_case},       {"compact", compact_case}, {"lock", lock_case},
+        {"crash", crash_case},   {"torn", torn_case},       {"damage", damage_case}, {"compact", compact_case},
+        {"lock", lock_case},
         {"retention", retention_case},
     };
     static const struct world_case two[] = {{"shards", shards_case}};
