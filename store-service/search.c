@@ -5,6 +5,7 @@
 #include "store-service/search.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "store-service/parsed.h"
 #include "store-service/uidset.h"
 
@@ -107,6 +108,15 @@ static bool read_raw(struct search_op *s, const struct msg_row *m, struct arena 
     return true;
 }
 
+/* One body that is lost does not make the others unfindable. */
+static bool skip(const struct search_op *s, const struct msg_row *m, struct err *err)
+{
+    log_error("store.search_skipped", KV_I64("account", s->op.ref->account_id), KV_I64("uid", m->uid),
+              KV_I64("blob", m->place.blob_id), KV_ERR(err));
+    err_clear(err);
+    return true;
+}
+
 static bool ask_message(struct search_op *s, const struct msg_row *m, bool *is_match, struct err *err)
 {
     ARENA(a, 3 * SEARCHED_MAX);
@@ -118,9 +128,10 @@ static bool ask_message(struct search_op *s, const struct msg_row *m, bool *is_m
             return false;
         answer = search_ask(&s->tree, &subject, SEARCH_PARSED);
     }
+    *is_match = false;
     if (answer == SEARCH_NEEDS_MORE) {
         if (!read_raw(s, m, &a, &subject.raw, err))
-            return false;
+            return err->kind == ERR_INTERNAL && skip(s, m, err);
         answer = search_ask(&s->tree, &subject, SEARCH_BODY);
     }
     *is_match = answer == SEARCH_YES;

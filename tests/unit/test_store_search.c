@@ -1,6 +1,9 @@
 /* Search, RFC 9051 6.4.4: keys of rows, of what was parsed, and of bodies; trees of them; budgets. */
 #include "unit/store_world.h"
 
+#include <stdio.h>
+#include <unistd.h>
+
 #include "base/clock.h"
 
 static int64_t inbox;
@@ -212,10 +215,23 @@ static void malformed_case(struct world *w)
     MUST_FAIL(w, search, &q, NULL, ERR_NOT_FOUND);
 }
 
+/* A body that is lost is not found in; the others are. */
+static void lost_case(struct world *w)
+{
+    char path[200];
+    fill(w);
+    (void)snprintf(path, sizeof path, "%s/00000001.seg", w->folder);
+    assert_string_equal(find(w, text(w, OP(BODY), "", "find this here")), "5");
+    assert_int_equal(truncate(path, 1000), 0);
+    assert_string_equal(find(w, text(w, OP(BODY), "", "find this here")), "");
+    assert_string_equal(find(w, text(w, OP(TEXT), "", "quick brown")), "1");
+}
+
 int main(void)
 {
     static const struct world_case cases[] = {
-        {"rows", rows_case}, {"fields", fields_case}, {"bodies", bodies_case}, {"malformed", malformed_case}};
+        {"rows", rows_case}, {"fields", fields_case}, {"bodies", bodies_case}, {"malformed", malformed_case},
+        {"lost", lost_case}};
     static const struct world_case slow[] = {{"budget", budget_case}};
     return world_main(cases, ARRAY_LEN(cases), 1, NULL) + world_main(slow, 1, 1, no_time);
 }
