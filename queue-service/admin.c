@@ -274,6 +274,8 @@ FIBER static void act_on(struct act *act, struct message *m)
         return;
     bool ok = act->req->op == THURN__QUEUE_OP__QUEUE_BOUNCE ? results_commit(q, m, u, n, NULL, 0) : commit_results(q, m, u, n, NULL, 0);
     act->affected += ok ? n : 0;
+    if (ok && act->req->op == THURN__QUEUE_OP__QUEUE_HOLD)
+        body_keep(q, m, &a);
 }
 
 FIBER static void actor(void *arg)

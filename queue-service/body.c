@@ -2,9 +2,11 @@
 #include "queue-service/internal.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "proto/store_calls.h"
 
 #define BLOB_CALL_MS 60000
+#define KEEP_S (30 * 86400) /* a body with held recipients, from each look at it */
 #define BLOB_PIECE (256u * 1024) /* read from the store at a time */
 
 bool body_inline(struct queue *q, struct message *m, struct arena *a, str *out, struct err *err)
@@ -180,4 +182,17 @@ bool body_hold(struct queue *q, const Thurn__BlobRef *blob, int64_t hold_until, 
         return true;
     *err = c.err;
     return false;
+}
+
+void body_keep(struct queue *q, struct message *m, struct arena *a)
+{
+    struct err err = ERR_INIT;
+    int64_t now = clock_unix(), until = MAX(now, m->expires_unix) + KEEP_S;
+    if (m->body_kind != BODY_BLOB || m->kept_until_unix > now + KEEP_S / 2)
+        return;
+    FIBER_DEADLINE(BLOB_CALL_MS);
+    if (body_hold(q, body_blob_ref(m, a), until, a, &err))
+        m->kept_until_unix = until;
+    else
+        log_error("queue.hold_failed", KV_I64("id", (int64_t)m->id), KV_ERR(&err));
 }

@@ -74,6 +74,7 @@ struct message {
     uint32_t day, priority, flags, n_rcpts, n_left;
     uint32_t n_ending;         /* scratch of commit.c: finished by the batch in hand */
     unsigned refs;
+    int64_t kept_until_unix;   /* body_keep had the body held; 0 = it did not yet */
     bool is_gone;              /* unlinked; freed with the last reference */
     bool is_linked;            /* counted, in the maps */
     enum body_kind body_kind;
@@ -319,6 +320,9 @@ FIBER bool body_head(struct queue *q, struct message *m, size_t max, struct aren
 /* Put content into the store as a blob that is held until then. */
 FIBER bool body_put(struct queue *q, int64_t tenant_id, str content, int64_t hold_until, struct arena *a,
                     const Thurn__BlobRef **out, struct err *err) WARN_UNUSED;
+/* Have the store keep the body of a message with held recipients, which do not expire; to be called from time to time. A
+ * failure is logged, and the next time will do. */
+FIBER void body_keep(struct queue *q, struct message *m, struct arena *a);
 FIBER bool body_hold(struct queue *q, const Thurn__BlobRef *blob, int64_t hold_until, struct arena *a, struct err *err) WARN_UNUSED;
 Thurn__BlobRef *body_blob_ref(const struct message *m, struct arena *a);
 

@@ -275,10 +275,12 @@ void results_expire(void *arg)
         else
             tell_delay(q, m, &a);
     }
+    bool has_held = false;
+    for (uint32_t i = 0; i < m->n_rcpts; i++)
+        has_held |= m->rcpts[i].state == R_HELD;
+    if (has_held && !m->is_gone)
+        body_keep(q, m, &a);
     if (!m->is_gone) {
-        bool has_held = false;
-        for (uint32_t i = 0; i < m->n_rcpts; i++)
-            has_held |= m->rcpts[i].state == R_HELD;
         if (is_over)
             wheel_add(&q->wheel, &m->timer, q->wheel.now_s + (has_held ? HELD_CHECK_S : ACTIVE_CHECK_S));
         else

@@ -36,6 +36,7 @@ static struct {
     char *blobs[16];
     size_t blob_n[16], n_blobs;
     unsigned holds;
+    int64_t hold_until;
     bool may_full_end;
 } world;
 
@@ -241,6 +242,7 @@ static void fake_hold_blob(Thurn__Store_Service *s, const Thurn__HoldBlobRequest
     Thurn__Empty r = THURN__EMPTY__INIT;
     assert_true(q->hold_until_unix > clock_unix());
     world.holds++;
+    world.hold_until = q->hold_until_unix;
     closure(&r, call);
 }
 
@@ -888,6 +890,32 @@ static void expiry(struct world_run *w)
     assert_int_equal(rows(w), 0);
 }
 
+static bool is_kept_again(void *arg)
+{
+    (void)arg;
+    return world.holds == 2;
+}
+
+/* Held recipients do not expire, and nor may their body with the store. */
+static void held_body(struct world_run *w)
+{
+    BUF(content, 1 << 20);
+    for (size_t i = 0; i < 10000; i++)
+        buf_printf(&content, "line %zu, so that it is a blob\r\n", i);
+    world.remote_away = 1000000;
+    assert_true(enqueue(w, w->q, (struct mail){.to = "held@remote.example", .content = buf_z(&content), .expires_in = 2}));
+    assert_int_equal(act(w, "held@remote.example", THURN__QUEUE_OP__QUEUE_HOLD), 1);
+    assert_int_equal(world.holds, 1);
+    assert_true(world.hold_until > clock_unix() + 29 * 86400);
+    queue_free(w->q);
+    w->q = start(w, "one");
+    assert_true(wait_for(is_kept_again, NULL)); /* when it would have expired */
+    assert_int_equal(stats(w, w->q)->held, 1);
+    world.remote_away = 0;
+    assert_int_equal(act(w, "held@remote.example", THURN__QUEUE_OP__QUEUE_DROP), 1);
+    settle(w, 0);
+}
+
 static bool has_told(void *arg)
 {
     (void)arg;
@@ -1059,6 +1087,7 @@ CASE(administration)
 CASE(restart)
 CASE(stop_in_attempt)
 CASE(expiry)
+CASE(held_body)
 CASE(delay_notice)
 CASE(fairness)
 CASE(failures)
@@ -1073,6 +1102,7 @@ int main(void)
         cmocka_unit_test(test_same_id),      cmocka_unit_test(test_large),     cmocka_unit_test(test_bounces),
         cmocka_unit_test(test_bounce_rules), cmocka_unit_test(test_expansion), cmocka_unit_test(test_deferrals),
         cmocka_unit_test(test_outages),      cmocka_unit_test(test_administration), cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_held_body),
         cmocka_unit_test(test_expiry),       cmocka_unit_test(test_delay_notice),   cmocka_unit_test(test_fairness),
         cmocka_unit_test(test_failures),     cmocka_unit_test(test_two_nodes), cmocka_unit_test(test_zombie),
         cmocka_unit_test(test_takeover),     cmocka_unit_test(test_stop_in_attempt),
