@@ -2,6 +2,8 @@
 
 #include "frontend/smtp/command.h"
 
+#define SKIP_MAX ((size_t)1 << 20) /* of a line that is too long; then the session ends */
+
 static const char *const kind_names[SMTP_KINDS_] = {"mx", "submission", "lmtp"};
 static const char *const close_names[SMTP_CLOSES_] = {
     [SMTP_OPEN] = "open",
@@ -24,6 +26,7 @@ void smtp_lost(struct smtp_session *s, const struct err *err)
 void smtp_say_text(struct smtp_session *s, str text)
 {
     struct err err = ERR_INIT;
+    FIBER_DEADLINE(smtp_limits(s)->command_timeout_ms); /* the peer may read nothing */
     if (!stream_write(s->stream, text, &err))
         smtp_lost(s, &err);
 }
@@ -73,39 +76,27 @@ void smtp_mistake(struct smtp_session *s, enum smtp_reply r)
 
 /* --- lines --- */
 
-/* A line that is too long is in the input: drop bytes up to its end. */
-FIBER static bool skip_line(struct smtp_session *s, struct err *err)
-{
-    for (;;) {
-        str in = stream_input(s->stream);
-        ptrdiff_t lf = str_find(in, '\n');
-        stream_consume(s->stream, lf >= 0 ? (size_t)lf + 1 : in.n);
-        if (lf >= 0)
-            return true;
-        if (!stream_fill(s->stream, err))
-            return false;
-    }
-}
-
 bool smtp_read_line(struct smtp_session *s, size_t max, str *line)
 {
     struct err err = ERR_INIT;
+    FIBER_DEADLINE(smtp_limits(s)->command_timeout_ms);
     if (stream_read_line(s->stream, max, true, line, &err))
         return true;
     if (err.kind == ERR_INVALID) {
         metric_inc_label(M_SMTP_REFUSED, "bare_newline");
         smtp_mistake(s, SMTP_BARE_NEWLINE);
-        return false;
-    }
-    if (err.kind == ERR_LIMIT) {
-        err_clear(&err);
+    } else if (err.kind == ERR_LIMIT) {
+        str in = stream_input(s->stream);
+        ptrdiff_t lf = str_find(in, '\n');
         metric_inc_label(M_SMTP_REFUSED, "line");
-        if (skip_line(s, &err)) {
+        stream_consume(s->stream, lf >= 0 ? (size_t)lf + 1 : in.n);
+        if (lf >= 0)
             smtp_mistake(s, SMTP_LINE_TOO_LONG);
-            return false;
-        }
+        else /* no fiber waits for the end of it */
+            smtp_say_last(s, SMTP_LINE_TOO_LONG, SMTP_CLOSE_LINE);
+    } else {
+        smtp_lost(s, &err);
     }
-    smtp_lost(s, &err);
     return false;
 }
 
@@ -115,11 +106,22 @@ static size_t line_max(const struct smtp_session *s, str input)
     return str_starts_nocase(input, S("AUTH ")) ? SASL_LINE_MAX : smtp_limits(s)->line_max;
 }
 
-/* Whether there is something to do: a whole line, or one that is too long already. */
+/* Whether there is something to do for a fiber: a whole line, or the end of one that was too long. */
 static bool has_line(const struct smtp_session *s)
 {
+    return str_find(stream_input(s->stream), '\n') >= 0;
+}
+
+/* Without a fiber, drop what has come of a line that is too long, but for the LF that ends it. */
+static void skip_long_line(struct smtp_session *s)
+{
     str in = stream_input(s->stream);
-    return str_find(in, '\n') >= 0 || in.n > line_max(s, in) + 2;
+    ptrdiff_t lf = str_find(in, '\n');
+    if (!s->skipped && (lf >= 0 || in.n <= line_max(s, in) + 2))
+        return;
+    size_t n = lf >= 0 ? (size_t)lf : in.n;
+    s->skipped += n;
+    stream_consume(s->stream, n);
 }
 
 /* --- life --- */
@@ -170,15 +172,16 @@ static void on_silence(void *arg)
 
 static void on_ready(void *arg);
 
-static void wait_for_line(struct smtp_session *s)
-{
-    fiber_timer_start(&s->timer, smtp_limits(s)->command_timeout_ms, on_silence, s);
-    stream_idle(s->stream, on_ready, s);
-}
-
 FIBER static void one_command(struct smtp_session *s)
 {
     str line;
+    if (s->skipped) {
+        s->skipped = 0;
+        stream_consume(s->stream, 1); /* its LF */
+        metric_inc_label(M_SMTP_REFUSED, "line");
+        smtp_mistake(s, SMTP_LINE_TOO_LONG);
+        return;
+    }
     if (smtp_read_line(s, line_max(s, stream_input(s->stream)), &line))
         smtp_command_run(s, line);
 }
@@ -202,10 +205,12 @@ FIBER static void run(void *arg)
     context->account = STR_NONE;
     s->fiber = NULL;
     s->is_busy = false;
-    if (s->close)
+    if (s->close) {
         close_session(s);
-    else
-        wait_for_line(s);
+        return;
+    }
+    fiber_timer_start(&s->timer, smtp_limits(s)->command_timeout_ms, on_silence, s);
+    on_ready(s); /* something may have come while the replies went out */
 }
 
 static void on_ready(void *arg)
@@ -213,7 +218,11 @@ static void on_ready(void *arg)
     struct smtp_session *s = arg;
     struct err err = ERR_INIT;
     CHECK(s, SMTP_SESSION_MAGIC);
-    if (has_line(s)) {
+    skip_long_line(s);
+    if (s->skipped > SKIP_MAX) {
+        metric_inc_label(M_SMTP_REFUSED, "line");
+        smtp_session_end(s, SMTP_CLOSE_LINE, SMTP_LINE_TOO_LONG);
+    } else if (has_line(s)) {
         fiber_timer_stop(&s->timer);
         s->is_busy = fiber_spawn("smtp", run, s, FIBER_NO_DEADLINE, &err);
         if (!s->is_busy) {
@@ -256,7 +265,8 @@ void smtp_session_start(struct smtp_server *server, enum smtp_kind kind, struct 
     server->n_sessions++;
     metric_add_label(M_SMTP_SESSIONS, kind_names[kind], 1);
     greet(s);
-    wait_for_line(s);
+    fiber_timer_start(&s->timer, smtp_limits(s)->command_timeout_ms, on_silence, s);
+    stream_idle(s->stream, on_ready, s);
 }
 
 void smtp_call_init(struct smtp_session *s, struct rpc_call *call, struct arena *a)

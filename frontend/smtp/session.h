@@ -3,7 +3,7 @@
  *
  * Life. The accept callback greets and lets the stream idle. When a whole line is there a fiber starts, which runs commands
  * for as long as whole lines are in the input, sends what they answered in one write, and ends. While no fiber runs, the
- * timer says when the peer was silent for too long. Whoever wants the session to end sets `close`; it is closed by its own
+ * timer says when the peer was silent for too long; a line that passes its limit is dropped as it comes. Whoever wants the session to end sets `close`; it is closed by its own
  * fiber, or, when it has none, by whoever noticed.
  */
 #ifndef FRONTEND_SMTP_SESSION_H
@@ -85,6 +85,7 @@ struct smtp_session {
     bool is_busy;               /* a fiber runs commands, or is about to */
     struct fiber *fiber;        /* that one, once it runs */
     struct fiber_timer timer;   /* while idle */
+    size_t skipped;             /* bytes dropped of a line that is too long; 0: no such line is coming in */
     uint64_t id;
     int64_t started_ms;
     enum smtp_close close;

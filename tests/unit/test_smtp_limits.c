@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "fiber/fiber.h"
 
 static void few(struct rig *r)
 {
@@ -82,6 +83,44 @@ static void slow_data(struct rig *r)
     assert_int_equal(r->fake.n_delivered, 0);
 }
 
+static void impatient(struct rig *r)
+{
+    r->opts.limits.command_timeout_ms = 300;
+}
+
+/* A line beyond the limit, then silence: it holds no fiber, and it ends in time. */
+static void endless_line(struct rig *r)
+{
+    BUF(b, 4 << 20);
+    while (b.n < 5000)
+        buf_addc(&b, 'x');
+    rig_hello(r, RIG_MX);
+    rig_settle(r);
+    unsigned fibers = fiber_count();
+    rig_send(r, buf_str(&b));
+    rig_settle(r);
+    assert_int_equal(fiber_count(), fibers);
+    rig_talk(r, "S! 421 4.4.2");
+    rig_hello(r, RIG_MX); /* after a whole command in the same packet */
+    rig_send(r, S("NOOP\r\n"));
+    rig_send(r, buf_str(&b));
+    rig_talk(r, "S: 250\nS! 421 4.4.2");
+    rig_hello(r, RIG_MX); /* its end does come */
+    rig_send(r, buf_str(&b));
+    rig_settle(r);
+    rig_send(r, S("x\r\nNOOP\r\n"));
+    rig_talk(r, "S: 500 5.5.6\nS: 250");
+    while (b.n < 2 << 20)
+        buf_addc(&b, 'x');
+    rig_hello(r, RIG_MX); /* nobody needs that many bytes */
+    rig_send(r, str_slice(buf_str(&b), 0, (1 << 20) + 1));
+    rig_talk(r, "S! 500 5.5.6");
+    rig_hello(r, RIG_SUBMISSION); /* in the middle of AUTH */
+    rig_talk(r, "C: AUTH PLAIN\nS: 334");
+    rig_send(r, str_slice(buf_str(&b), 0, 20000));
+    rig_talk(r, "S! 500 5.5.6");
+}
+
 /* Many at once: each gets its own message. */
 struct one {
     struct rig *r;
@@ -122,6 +161,7 @@ TEST(many_targets, NULL)
 TEST(unknown, few)
 TEST(rate, NULL)
 TEST(slow_data, hasty)
+TEST(endless_line, impatient)
 TEST(crowd, NULL)
 
 int main(void)
@@ -129,6 +169,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_recipients), cmocka_unit_test(test_many_targets), cmocka_unit_test(test_unknown),
         cmocka_unit_test(test_rate),       cmocka_unit_test(test_slow_data),    cmocka_unit_test(test_crowd),
+        cmocka_unit_test(test_endless_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
