@@ -9,24 +9,29 @@
 
 struct header_facts {
     unsigned received;
-    bool has_date, has_message_id, has_fields;
+    bool has_date, has_message_id;
 };
 
-/* Up to the blank line; all of it when there is none. */
+/* Up to the first line that is no field and goes on with none: the blank line, or text. */
 static str header_of(str content)
 {
-    if (str_starts(content, S("\r\n")))
-        return S("");
-    const char *end = memmem(content.p, content.n, "\r\n\r\n", 4);
-    return end ? str_n(content.p, (size_t)(end - content.p) + 2) : content;
+    size_t at = 0;
+    while (at < content.n) {
+        str rest = str_slice(content, at, SIZE_MAX);
+        ptrdiff_t lf = str_find(rest, '\n');
+        size_t n = lf >= 0 ? (size_t)lf + 1 : rest.n;
+        bool goes_on = at && (rest.p[0] == ' ' || rest.p[0] == '\t');
+        if (!goes_on && !header_is_field_line(str_trim(str_slice(rest, 0, n))))
+            break;
+        at += n;
+    }
+    return str_slice(content, 0, at);
 }
 
 static void learn(str header, struct header_facts *f)
 {
     struct header_iter it = header_iter_of(header);
     struct header_field field;
-    ptrdiff_t lf = str_find(header, '\n');
-    f->has_fields = lf >= 0 && header_is_field_line(str_trim(str_slice(header, 0, (size_t)lf)));
     while (header_next(&it, &field)) {
         if (field.name.n == 8 && str_eq_nocase(field.name, S("Received")))
             f->received++;
@@ -112,7 +117,7 @@ void smtp_trace(struct smtp_body *b, struct smtp_session *s)
     struct header_facts facts = {.received = 0};
     if (b->is_traced || b->failure)
         return;
-    str header = header_of(smtp_body_content(b));
+    str content = smtp_body_content(b), header = header_of(content);
     if (header.n > smtp_limits(s)->header_max) {
         metric_inc_label(M_SMTP_REFUSED, "header");
         b->failure = SMTP_HEADER_TOO_BIG;
@@ -128,7 +133,7 @@ void smtp_trace(struct smtp_body *b, struct smtp_session *s)
     add_received(&fields, s);
     if (s->kind == SMTP_KIND_SUBMISSION)
         add_missing(&fields, s, &facts);
-    if (header.n && !facts.has_fields) /* text without any header: ours must not swallow it */
+    if (content.n && !header.n && !str_starts(content, S("\r\n"))) /* text without any header: ours must not swallow it */
         buf_add(&fields, S("\r\n"));
     assert(buf_ok(&fields)); /* every part of it has its own limit, and their sum fits */
     b->trace_at = SMTP_BODY_ROOM - fields.n;

@@ -231,6 +231,24 @@ static void large_dots(struct rig *r)
     assert_true(r->fake.delivered[0].was_blob);
 }
 
+/* The header ends where text begins, with a blank line or without. */
+static void large_text(struct rig *r)
+{
+    begin_data(r); /* text without a header, and without a blank line */
+    for (int i = 0; i < 1000; i++)
+        rig_talk(r, "C: something that is no header: repeated and repeated");
+    rig_talk(r, "C: .\nS: 250 2.0.0");
+    begin_data(r); /* a field, and then text */
+    rig_talk(r, "C: Subject: x\nC:  folded");
+    for (int i = 0; i < 1000; i++)
+        rig_talk(r, "C: something that is repeated and repeated");
+    rig_talk(r, "C: .\nS: 250 2.0.0");
+    str text = buf_str(&r->fake.delivered[0].content); /* our fields do not swallow it */
+    assert_true(str_find_str(text, S("\r\n\r\nsomething that is no header: repeated")) > 0);
+    text = buf_str(&r->fake.delivered[1].content);
+    assert_true(str_find_str(text, S("\r\nSubject: x\r\n folded\r\nsomething")) > 0);
+}
+
 static void large_fails(struct rig *r)
 {
     BUF(b, 2 << 20);
@@ -335,6 +353,7 @@ TEST(loops, tiny)
 TEST(bdat, tiny)
 TEST(large, small_memory)
 TEST(large_dots, small_memory)
+TEST(large_text, small_memory)
 TEST(large_fails, small_memory)
 TEST(large_interrupted, small_memory)
 TEST(trace, NULL)
@@ -345,7 +364,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data),  cmocka_unit_test(test_smuggling),   cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_loops), cmocka_unit_test(test_bdat),        cmocka_unit_test(test_large),
-        cmocka_unit_test(test_large_dots), cmocka_unit_test(test_large_fails), cmocka_unit_test(test_large_interrupted), cmocka_unit_test(test_trace),
+        cmocka_unit_test(test_large_dots), cmocka_unit_test(test_large_text), cmocka_unit_test(test_large_fails), cmocka_unit_test(test_large_interrupted), cmocka_unit_test(test_trace),
         cmocka_unit_test(test_submitted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
