@@ -14,6 +14,7 @@ struct target {
     const Thurn__AccountRef *account; /* NULL: another host's */
     str address;
     const struct smtp_rcpt *rcpt;     /* the first that led here */
+    unsigned notify;                  /* what any of those that led here wants to hear of */
     enum err_kind result;             /* of direct delivery */
 };
 struct plan {
@@ -36,17 +37,29 @@ static str key_of(const struct target *t, char space[9])
     return str_n(space, 9);
 }
 
+/* Two recipients that lead to one mailbox: whatever one of them wants to hear of is told (RFC 3461 4.1). */
+static unsigned join_notify(unsigned a, unsigned b)
+{
+    if (a == b)
+        return a;
+    unsigned wanted = (a ? a : SMTP_NOTIFY_FAILURE | SMTP_NOTIFY_DELAY) | (b ? b : SMTP_NOTIFY_FAILURE | SMTP_NOTIFY_DELAY);
+    return wanted & ~SMTP_NOTIFY_NEVER; /* at most one of them said NEVER */
+}
+
 /* The number of this target; added unless it is there already. */
 static unsigned place(struct plan *p, struct map *seen, const struct target *t)
 {
     char space[9];
     str key = key_of(t, space);
     uintptr_t known = seen ? (uintptr_t)map_get(seen, key) : 0;
-    if (known)
-        return (unsigned)(known - 1);
-    p->v[p->n] = *t;
     if (!t->account || (t->rcpt->notify & SMTP_NOTIFY_SUCCESS))
         p->needs_queue = true;
+    if (known) {
+        p->v[known - 1].notify = join_notify(p->v[known - 1].notify, t->rcpt->notify);
+        return (unsigned)(known - 1);
+    }
+    p->v[p->n] = *t;
+    p->v[p->n].notify = t->rcpt->notify;
     p->n++;
     if (seen)
         (void)map_put(seen, key, (void *)(uintptr_t)p->n);
@@ -173,7 +186,7 @@ static void fill_enqueue(const struct smtp_session *s, struct plan *p, struct ar
         thurn__queue_recipient__init(&rcpts[i]);
         rcpts[i].address = zstr(one->address);
         rcpts[i].original = zstr(one->rcpt->original.n ? one->rcpt->original : one->rcpt->address);
-        rcpts[i].notify = one->rcpt->notify;
+        rcpts[i].notify = one->notify;
         q->recipients[i] = &rcpts[i];
         if (!q->tenant_id && one->account)
             q->tenant_id = one->account->tenant_id;

@@ -213,6 +213,16 @@ static void dsn(struct rig *r)
                 "C: Subject: a\nC: \nC: .\nS: 250 2.0.0 Ok: queued as ");
     assert_int_equal(r->fake.n_delivered, 0);
     assert_string_equal(buf_z(&r->fake.queued[1].text), "alice@example.org>bob@example.org");
+    /* The same mailbox twice: one copy, and both wishes. */
+    rig_talk(r, "C: MAIL FROM:<alice@example.org>\nC: RCPT TO:<bob@example.org> NOTIFY=NEVER\n"
+                "C: RCPT TO:<bob@example.org> NOTIFY=SUCCESS\nC: DATA\nS: 250\nS: 250\nS: 250\nS: 354\n"
+                "C: Subject: a\nC: \nC: .\nS: 250 2.0.0 Ok: queued as ");
+    assert_int_equal(r->fake.last_enqueue->n_recipients, 1);
+    assert_int_equal(r->fake.last_enqueue->recipients[0]->notify, 1);
+    rig_talk(r, "C: MAIL FROM:<alice@example.org>\nC: RCPT TO:<bob@example.org>\n"
+                "C: RCPT TO:<bob@example.org> NOTIFY=SUCCESS\nC: DATA\nS: 250\nS: 250\nS: 250\nS: 354\n"
+                "C: Subject: a\nC: \nC: .\nS: 250 2.0.0 Ok: queued as ");
+    assert_int_equal(r->fake.last_enqueue->recipients[0]->notify, 7); /* failure and delay where nothing was said */
 }
 
 #define TEST(name, prepare)                                                                        \
