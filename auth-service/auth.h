@@ -39,7 +39,7 @@ struct auth_opts {
     size_t n_limits;
     unsigned cache_entries;       /* of the directory cache; default 100000 */
     unsigned cache_ttl_s;         /* default 30 */
-    unsigned cache_negative_ttl_s; /* default 10 */
+    unsigned cache_negative_ttl_s; /* default 10; that there is no such address is asked again before, at a bounded rate */
     unsigned cache_stale_s;       /* how long past its time while the directory is away; default 3600 */
     unsigned verified_ttl_s;      /* how long a verified password needs no second hash; default 600 */
     unsigned lease_ttl_ms;        /* default 60000 */

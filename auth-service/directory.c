@@ -10,6 +10,7 @@
 
 #define CHANNEL "auth:changed"
 #define CACHED_ARENA_MAX (1u << 20)
+#define SECOND_LOOKS_MAX 1000u /* a second */
 
 struct cached {
     struct arena arena;
@@ -108,6 +109,22 @@ static const struct record *recall(struct auth *auth, str key, bool stale_will_d
     struct record *r = arena_new(a, struct record);
     copy_record(&c->record, a, r);
     return r;
+}
+
+/*
+ * Nobody had this address a moment ago. Another process may have added it since, and a refusal is for good: look again, as
+ * long as that does not become a burden to the database.
+ */
+static bool deserves_second_look(struct auth *auth, const struct record *r, bool is_domain)
+{
+    int64_t second = clock_mono_ms() / 1000;
+    if (is_domain || r->kind != RECORD_NONE)
+        return false;
+    if (second != auth->looks_second) {
+        auth->looks_second = second;
+        auth->n_looks = 0;
+    }
+    return auth->n_looks < SECOND_LOOKS_MAX && ++auth->n_looks;
 }
 
 static void drop(struct auth *auth, str key)
@@ -247,6 +264,8 @@ bool directory_get(struct auth *auth, const str *keys, size_t n, bool is_domain,
     size_t *where = arena_array(a, size_t, n), n_missing = 0;
     for (size_t i = 0; i < n; i++) {
         out[i] = recall(auth, keys[i], false, a);
+        if (out[i] && deserves_second_look(auth, out[i], is_domain))
+            out[i] = NULL;
         metric_inc_label(M_AUTH_CACHE, out[i] ? "hit" : "miss");
         if (!out[i]) {
             missing[n_missing] = keys[i];
@@ -261,8 +280,8 @@ bool directory_get(struct auth *auth, const str *keys, size_t n, bool is_domain,
         return false;
     for (size_t i = 0; i < n_missing; i++) {
         out[where[i]] = ok ? loaded[i] : recall(auth, missing[i], true, a);
-        if (!out[where[i]])
-            return false; /* away, and not even an old answer */
+        if (!out[where[i]] || (!ok && !is_domain && out[where[i]]->kind == RECORD_NONE))
+            return false; /* away, and no old answer, or one that may have become wrong and would refuse for good */
     }
     if (!ok) {
         metric_inc_label(M_AUTH_CACHE, "stale");

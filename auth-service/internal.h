@@ -56,6 +56,8 @@ struct auth {
     unsigned n_delayed;    /* log-ins that wait out a penalty */
     char *dummy_secret;    /* what an unknown account's password is compared with; made at the first need */
     uint64_t generation;   /* of the cache: grows with every drop, so that a look-up under way does not bring back old rows */
+    int64_t looks_second;  /* in which n_looks counts: cached "there is nobody" answers that were asked again */
+    unsigned n_looks;
     Thurn__Auth_Service service;
 };
 

@@ -67,8 +67,13 @@ static int plain_login(const struct config *c)
 static bool open_mail(struct frontends *f, struct err *err)
 {
     const struct config *c = f->node->config;
+    str domain = config_str(c, CFG_DEFAULT_DOMAIN);
+    BUF(postmaster, 512);
+    if (domain.n)
+        buf_printf(&postmaster, "postmaster@%.*s", STR_ARG(domain));
     struct smtp_opts smtp = {
         .hostname = config_str(c, CFG_HOSTNAME),
+        .postmaster = buf_str(&postmaster),
         .auth = f->node->auth_service,
         .store = f->node->store_service,
         .queue = f->node->queue_service,

@@ -104,6 +104,20 @@ static Thurn__Resolution *copy(const Thurn__Resolution *m)
     return out;
 }
 
+/* What may turn a sender away for good is asked each time: somebody may have been added just now. */
+static unsigned life_ms(const struct resolver *r, const Thurn__Resolution *answer)
+{
+    switch (answer->kind) {
+    case THURN__RECIPIENT_KIND__RECIPIENT_LOCAL:
+        return r->opts.local_ms;
+    case THURN__RECIPIENT_KIND__RECIPIENT_REMOTE:
+    case THURN__RECIPIENT_KIND__RECIPIENT_SUSPENDED:
+        return r->opts.other_ms;
+    default:
+        return 0;
+    }
+}
+
 static struct resolved *remember(struct resolver *r, str address, const Thurn__Resolution *answer)
 {
     struct resolved *old = map_get(&r->entries, address), *a = xnew(struct resolved);
@@ -113,7 +127,7 @@ static struct resolved *remember(struct resolver *r, str address, const Thurn__R
     a->answer = copy(answer);
     a->address = str_dup(address);
     a->weight = 1 + answer->n_targets;
-    a->fresh_until_ms = now + (is_local ? r->opts.local_ms : r->opts.other_ms);
+    a->fresh_until_ms = now + life_ms(r, answer);
     a->stale_until_ms = is_local ? now + r->opts.stale_ms : a->fresh_until_ms;
     if (old) {
         a->is_full = old->is_full && a->answer->n_targets == 1;

@@ -1,8 +1,8 @@
 /*
  * resolver.h: who is behind an address, asked of the auth service and remembered for a few seconds.
  *
- * Answers that say "local" live a little longer than those that do not, so that an account that was just added gets mail at
- * once. When the directory is away, what was local a while ago still is; what is not known is an error (never "unknown
+ * Answers that say "local" live a little longer than those that do not; "no such user" and other answers that turn mail
+ * away for good are not remembered at all, so that an account that was just added gets mail at once. When the directory is away, what was local a while ago still is; what is not known is an error (never "unknown
  * user"). The cache is bounded in entries and in targets; the least recently used go.
  *
  * A mailbox that was found full is remembered as full, so that the next RCPT for it can be refused without asking.
@@ -17,7 +17,7 @@
 
 struct resolver_opts {
     unsigned local_ms;    /* life of an answer RECIPIENT_LOCAL; default 5000 */
-    unsigned other_ms;    /* of all others; default 1000 */
+    unsigned other_ms;    /* of REMOTE and SUSPENDED; default 1000. All others: none */
     unsigned stale_ms;    /* how long a local answer serves while auth is away; default 600000 */
     unsigned full_ms;     /* how long a full mailbox is taken to be full; default 30000 */
     unsigned entries_max; /* default 20000; the targets of all entries are at most ten times as many */

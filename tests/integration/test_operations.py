@@ -194,6 +194,22 @@ def test_accounts():
         wait_until(lambda: rcpt_full(server), "the quota to be felt", 60)
 
 
+def test_recipients():
+    """Postmaster without a domain is somebody; an account gets mail the moment it is there."""
+    with harness.Server("sqlite-local") as server:
+        server.admin("account", "add", "boss@example.test", "--password-stdin", "--admin", stdin="x\n")
+        with smtplib.SMTP(*server.address("smtp")) as s:
+            s.ehlo()
+            s.mail("x@elsewhere.test")
+            assert s.docmd("RCPT TO:<Postmaster>")[0] == 250
+            for name in ("new", "other"):
+                assert s.rcpt(f"{name}@example.test")[0] == 550
+            server.admin("account", "add", "new@example.test", "--password-stdin", stdin="x\n")
+            assert s.rcpt("new@example.test")[0] == 250
+            server.admin("alias", "set", "other@example.test", "ann@example.test")
+            assert s.rcpt("other@example.test")[0] == 250
+
+
 def rcpt_full(server):
     try:
         with smtplib.SMTP(*server.address("smtp")) as s:

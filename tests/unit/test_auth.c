@@ -577,7 +577,32 @@ static void directory_away(struct world *w)
     assert_int_equal(w->err.kind, ERR_UNAVAILABLE);
     sql_fail_nth(w->db, 0, false);
     assert_string_equal(route(w, "bob@example.org"), "unknown");
+    sql_fail_nth(w->db, 1, false); /* he may have been added meanwhile */
+    (void)route(w, "bob@example.org");
+    assert_int_equal(w->err.kind, ERR_UNAVAILABLE);
+    sql_fail_nth(w->db, 0, false);
     clock_real();
+}
+
+/* What another process adds is there at once, though this one has just said that it is not. */
+static void second_process(struct world *w)
+{
+    struct err err = ERR_INIT;
+    struct auth_opts opts = options(w);
+    struct auth *other = auth_new(&opts, &err);
+    if (!other)
+        fail_msg("%s", err.msg);
+    ProtobufCService *mine = w->s, *others = auth_service(other);
+    assert_true(add_domain(w, "example.org", ""));
+    assert_string_equal(route(w, "new@example.org"), "unknown");
+    assert_string_equal(route(w, "info@example.org"), "unknown");
+    w->s = others;
+    assert_int_equal(add(w, "new@example.org", "x", "", false), ERR_NONE);
+    assert_true(set_alias(w, "info@example.org", "new@example.org"));
+    w->s = mine;
+    assert_string_equal(route(w, "new@example.org"), "local new@example.org");
+    assert_string_equal(route(w, "info@example.org"), "local new@example.org");
+    auth_free(other);
 }
 
 /* Each statement of a bulk failing in turn: nothing half done, and the repetition succeeds. */
@@ -622,6 +647,7 @@ CASE(may_send_as)
 CASE(limits)
 CASE(bulk)
 CASE(directory_away)
+CASE(second_process)
 CASE(failures)
 
 int main(void)
@@ -631,7 +657,7 @@ int main(void)
         cmocka_unit_test(test_schemes),     cmocka_unit_test(test_brute_force),    cmocka_unit_test(test_success_resets),
         cmocka_unit_test(test_routes),      cmocka_unit_test(test_alias_bomb),     cmocka_unit_test(test_may_send_as),
         cmocka_unit_test(test_limits),      cmocka_unit_test(test_bulk),           cmocka_unit_test(test_directory_away),
-        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_failures),    cmocka_unit_test(test_second_process),
     };
     int failed = 0;
     log_configure(LOG_ERROR, LOG_LOGFMT);

@@ -30,11 +30,9 @@ static void lives(struct resolver *r)
     clock_advance_ms(1);
     (void)kind_of(r, "alice@example.org");
     assert_int_equal(fake.resolve.calls, 2);
-    /* An account that is added is found soon. */
+    /* An account that is added is found at once. */
     assert_int_equal(kind_of(r, "new@example.org"), THURN__RECIPIENT_KIND__RECIPIENT_UNKNOWN);
     fake_account(&fake, "new@example.org", "x", 99);
-    assert_int_equal(kind_of(r, "new@example.org"), THURN__RECIPIENT_KIND__RECIPIENT_UNKNOWN);
-    clock_advance_ms(1000);
     assert_int_equal(kind_of(r, "new@example.org"), THURN__RECIPIENT_KIND__RECIPIENT_LOCAL);
     /* Auth away: what was local still is, for a while; nothing else is made up. */
     assert_ok(resolver_get(r, S("alice@example.org"), &held, &err), &err);
@@ -85,7 +83,7 @@ static void bounded(struct resolver *r)
 {
     for (int i = 0; i < 100; i++) {
         char address[64];
-        snprintf(address, sizeof(address), "n%d@example.org", i);
+        snprintf(address, sizeof(address), "n%d@elsewhere.example", i);
         (void)kind_of(r, address);
         (void)kind_of(r, "alice@example.org"); /* in use: stays */
     }
