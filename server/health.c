@@ -69,9 +69,9 @@ static bool each_queue(struct admin *a, unsigned method, const ProtobufCMessage 
 struct http_server *health_server_new(struct serve *s)
 {
     static const struct http_route health[] = {
-        {"GET", "/livez", livez, 0, false},
-        {"GET", "/readyz", readyz, 0, false},
-        {"GET", "/metrics", metrics, 0, false},
+        {"GET", "/livez", livez, 0, false, true},
+        {"GET", "/readyz", readyz, 0, false, true},
+        {"GET", "/metrics", metrics, 0, false, true},
     };
     struct http_route routes[64];
     size_t n = ARRAY_LEN(health);

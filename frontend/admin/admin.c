@@ -6,17 +6,17 @@
 #define ADMIN_BODY_MAX (4u << 20)
 
 const struct http_route admin_routes[] = {
-    {"*", "/v1/domains", admin_domains, ADMIN_BODY_MAX, false},
-    {"*", "/v1/domains/*", admin_domain, ADMIN_BODY_MAX, false},
-    {"*", "/v1/accounts", admin_accounts, ADMIN_BODY_MAX, false},
-    {"*", "/v1/accounts/*", admin_account, ADMIN_BODY_MAX, false},
-    {"*", "/v1/aliases", admin_aliases, ADMIN_BODY_MAX, false},
-    {"*", "/v1/aliases/*", admin_alias, ADMIN_BODY_MAX, false},
-    {"*", "/v1/tenants", admin_tenants, ADMIN_BODY_MAX, false},
-    {"*", "/v1/queue", admin_queue, ADMIN_BODY_MAX, false},
-    {"GET", "/v1/queue/*", admin_queue_message, 0, false},
-    {"GET", "/v1/queue-stats", admin_queue_stats, 0, false},
-    {"POST", "/v1/sweep", admin_sweep, ADMIN_BODY_MAX, false},
+    {"*", "/v1/domains", admin_domains, ADMIN_BODY_MAX, false, false},
+    {"*", "/v1/domains/*", admin_domain, ADMIN_BODY_MAX, false, false},
+    {"*", "/v1/accounts", admin_accounts, ADMIN_BODY_MAX, false, false},
+    {"*", "/v1/accounts/*", admin_account, ADMIN_BODY_MAX, false, false},
+    {"*", "/v1/aliases", admin_aliases, ADMIN_BODY_MAX, false, false},
+    {"*", "/v1/aliases/*", admin_alias, ADMIN_BODY_MAX, false, false},
+    {"*", "/v1/tenants", admin_tenants, ADMIN_BODY_MAX, false, false},
+    {"*", "/v1/queue", admin_queue, ADMIN_BODY_MAX, false, false},
+    {"GET", "/v1/queue/*", admin_queue_message, 0, false, false},
+    {"GET", "/v1/queue-stats", admin_queue_stats, 0, false, false},
+    {"POST", "/v1/sweep", admin_sweep, ADMIN_BODY_MAX, false, false},
 };
 const size_t admin_routes_n = ARRAY_LEN(admin_routes);
 

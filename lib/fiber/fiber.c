@@ -116,12 +116,12 @@ static struct fiber *start(const char *name, fiber_fn fn, void *arg, int64_t dea
     return f;
 }
 
-static bool start_within_cap(const char *name, fiber_fn fn, void *arg, int64_t deadline, struct fiber **out,
-                             struct err *err)
+static bool start_within_cap(const char *name, fiber_fn fn, void *arg, int64_t deadline, unsigned cap,
+                             struct fiber **out, struct err *err)
 {
     struct fiber *f = NULL;
-    if (rt.n_live >= rt.opts.max_fibers)
-        (void)err_set(err, ERR_LIMIT, "all %u fibers are in use", rt.opts.max_fibers);
+    if (rt.n_live >= cap)
+        (void)err_set(err, ERR_LIMIT, "all %u fibers are in use", cap);
     else
         f = start(name, fn, arg, deadline, err);
     if (!f)
@@ -133,7 +133,13 @@ static bool start_within_cap(const char *name, fiber_fn fn, void *arg, int64_t d
 bool fiber_spawn(const char *name, fiber_fn fn, void *arg, int64_t deadline_mono_ms, struct err *err)
 {
     struct fiber *f;
-    return start_within_cap(name, fn, arg, deadline_mono_ms, &f, err);
+    return start_within_cap(name, fn, arg, deadline_mono_ms, rt.opts.max_fibers, &f, err);
+}
+
+bool fiber_spawn_vital(const char *name, fiber_fn fn, void *arg, int64_t deadline_mono_ms, struct err *err)
+{
+    struct fiber *f;
+    return start_within_cap(name, fn, arg, deadline_mono_ms, rt.opts.max_fibers + FIBER_RESERVE, &f, err);
 }
 
 void fiber_spawn_system(const char *name, fiber_fn fn, void *arg)
@@ -148,7 +154,7 @@ bool fiber_group_spawn(struct fiber_group *g, const char *name, fiber_fn fn, voi
     if (g->n >= g->max_children)
         return err_set(err, ERR_LIMIT, "all %u children of this group are running", g->max_children);
     struct fiber *f;
-    if (!start_within_cap(name, fn, arg, fiber_deadline(), &f, err))
+    if (!start_within_cap(name, fn, arg, fiber_deadline(), rt.opts.max_fibers, &f, err))
         return false;
     f->context = *fiber_context();
     f->group = g;

@@ -53,6 +53,9 @@ bool fiber_main(fiber_fn fn, void *arg);
  * deadline_mono_ms is absolute (clock_mono_ms() + n), or FIBER_NO_DEADLINE. Errors: LIMIT.
  */
 bool fiber_spawn(const char *name, fiber_fn fn, void *arg, int64_t deadline_mono_ms, struct err *err) WARN_UNUSED;
+/* The same for short work that must go on when all fibers are used up, as health checks: FIBER_RESERVE above the cap. */
+#define FIBER_RESERVE 32u
+bool fiber_spawn_vital(const char *name, fiber_fn fn, void *arg, int64_t deadline_mono_ms, struct err *err) WARN_UNUSED;
 /* The running fiber, or NULL on the loop. The pointer is good until that fiber's function returns. */
 struct fiber *fiber_self(void);
 const char *fiber_name(const struct fiber *f);

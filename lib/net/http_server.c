@@ -143,6 +143,26 @@ static void on_idle_timeout(void *arg)
     close_idle(arg);
 }
 
+/* Whether a whole head is there, and what it asks for must be answered in any case. */
+static bool is_vital(struct http_conn *c)
+{
+    str input = stream_input(c->stream), method, path;
+    if (!memmem(input.p, input.n, "\r\n\r\n", 4) || !str_split(&input, ' ', &method) || !str_split(&input, ' ', &path))
+        return false;
+    for (size_t i = 0; i < c->server->n_routes; i++) {
+        const struct http_route *r = &c->server->routes[i];
+        if (r->is_vital && str_eq(method, str_c(r->method)) && str_eq(path, str_c(r->path)))
+            return true;
+    }
+    return false;
+}
+
+static bool start_serving(struct http_conn *c, struct err *err)
+{
+    return is_vital(c) ? fiber_spawn_vital("http.vital", serve, c, FIBER_NO_DEADLINE, err)
+                       : fiber_spawn("http.request", serve, c, FIBER_NO_DEADLINE, err);
+}
+
 /* Bytes came, or the peer went away. */
 static void on_ready(void *arg)
 {
@@ -150,7 +170,7 @@ static void on_ready(void *arg)
     CHECK(c, CONN_MAGIC);
     fiber_timer_stop(&c->idle_timer);
     struct err err = ERR_INIT;
-    if (stream_input(c->stream).n && fiber_spawn("http.request", serve, c, FIBER_NO_DEADLINE, &err))
+    if (stream_input(c->stream).n && start_serving(c, &err))
         return;
     if (err_is_set(&err)) {
         metric_inc_label(M_HTTP_REQUESTS, "5xx");

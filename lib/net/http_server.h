@@ -36,6 +36,7 @@ struct http_route {
     http_handler handler;
     size_t body_max;         /* 0 = no body allowed */
     bool is_streaming;       /* the handler reads the body by http_read_body */
+    bool is_vital;           /* answered also when all fibers are in use (the path is exact, the head came at once) */
 };
 struct http_server_opts {
     const struct http_route *routes; /* first match wins; copied */

@@ -180,6 +180,11 @@ static void test_cap(void **state)
     assert_int_equal(err.kind, ERR_LIMIT);
     assert_int_equal(metric_get(M_FIBER_REFUSED, NULL), 1);
     assert_int_equal(metric_get(M_FIBERS, NULL), 3);
+    err_clear(&err);
+    for (unsigned i = 0; i < FIBER_RESERVE; i++) /* health checks go on, also they not without end */
+        assert_true(fiber_spawn_vital("sleeper", sleeper, NULL, soon, &err));
+    assert_false(fiber_spawn_vital("sleeper", sleeper, NULL, soon, &err));
+    assert_int_equal(err.kind, ERR_LIMIT);
     fiber_runtime_run();
     assert_int_equal(fiber_count(), 0);
     fiber_runtime_done();

@@ -81,9 +81,10 @@ static void slow(void *arg, struct http_req *req)
 }
 
 static const struct http_route routes[] = {
-    {"GET", "/hello", hello, 0, false},     {"POST", "/echo/*", echo, 1000, false}, {"PUT", "/echo/*", echo, 1000, false},
-    {"POST", "/count", count, 0, true},     {"POST", "/ignore", ignore_body, 0, true}, {"GET", "/stream", stream_out, 0, false},
-    {"GET", "/fails", fails, 0, false},     {"GET", "/silent", silent, 0, false},   {"GET", "/slow", slow, 0, false},
+    {"GET", "/hello", hello, 0, false, false},     {"POST", "/echo/*", echo, 1000, false, false}, {"PUT", "/echo/*", echo, 1000, false, false},
+    {"POST", "/count", count, 0, true, false},     {"POST", "/ignore", ignore_body, 0, true, false}, {"GET", "/stream", stream_out, 0, false, false},
+    {"GET", "/fails", fails, 0, false, false},     {"GET", "/silent", silent, 0, false, false},   {"GET", "/slow", slow, 0, false, false},
+    {"GET", "/health", fails, 0, false, true},
 };
 
 /* --- a client that says exactly what it is told --- */
@@ -232,6 +233,27 @@ static void stopping(void *arg)
     assert_true(strstr(rest.p, "Connection: close\r\n") && str_ends(rest, S("\r\n\r\n3")));
 }
 
+static void sleeper(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    IGNORE(fiber_sleep_ms(60000, &err));
+}
+
+/* With all fibers in use, health checks are still answered, and nothing else is. */
+static void no_fibers(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    int64_t until = clock_mono_ms() + 10000;
+    while (fiber_spawn("sleeper", sleeper, NULL, until, &err))
+        continue;
+    assert_int_equal(err.kind, ERR_LIMIT);
+    expect("GET /hello HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 503", NULL);
+    expect("GET /health", "HTTP/1.1 503", NULL); /* a head that is not whole gets nothing of the reserve */
+    expect("GET /health HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 404", "no \\\"such\\\" thing");
+}
+
 static void run_case(void *fn)
 {
     struct err err = ERR_INIT;
@@ -260,11 +282,12 @@ CASE(pipelines)
 CASE(expect_continue)
 CASE(times)
 CASE(stopping)
+CASE(no_fibers)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_answers),   cmocka_unit_test(test_refusals),
                                        cmocka_unit_test(test_pipelines), cmocka_unit_test(test_expect_continue),
-                                       cmocka_unit_test(test_times),     cmocka_unit_test(test_stopping)};
+                                       cmocka_unit_test(test_times),     cmocka_unit_test(test_stopping), cmocka_unit_test(test_no_fibers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
