@@ -1,5 +1,7 @@
 /* Fetch and ReadBody: flags, envelopes and sizes from rows; bodies from the database, segments or objects. */
 #include "store-service/message.h"
+
+#include "base/log.h"
 #include "store-service/parsed.h"
 
 #define ROWS_PLAIN 8000u
@@ -165,10 +167,12 @@ static bool read_bodies(struct fetch_op *f, struct err *err)
             ok = ok && fiber_group_wait(&g, err);
         }
         for (size_t i = 0; i < n; i++) {
-            if (ok && err_is_set(&jobs[i].err))
-                ok = err_set(err, jobs[i].err.kind, "%s", jobs[i].err.msg);
             Thurn__Message *m = jobs[i].read->message;
-            if (ok)
+            m->is_raw_omitted = err_is_set(&jobs[i].err); /* one that cannot be read is no reason to hide the others */
+            if (m->is_raw_omitted)
+                log_error("store.body_unread", KV_I64("account_id", f->op.ref->account_id), KV_I64("uid", m->uid),
+                          KV_ERR(&jobs[i].err));
+            else if (ok)
                 m->raw = rpc_bytes(arena_str(f->arena, rpc_str(m->raw)));
             arena_done(&jobs[i].arena);
         }
@@ -240,6 +244,20 @@ static bool find_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
+/* The prefix goes out with the first piece of the body: when there is none, the caller has seen nothing yet. */
+struct headed_sink {
+    struct rpc_sink sink, *out;
+    str head;
+};
+
+static bool write_headed(struct rpc_sink *sink, str piece, struct err *err)
+{
+    struct headed_sink *h = CONTAINER_OF(sink, struct headed_sink, sink);
+    str head = h->head;
+    h->head = S("");
+    return (head.n == 0 || h->out->write(h->out, head, err)) && h->out->write(h->out, piece, err);
+}
+
 bool store_do_read_body(struct store *s, struct rpc_call *c, const Thurn__ReadBodyRequest *q, Thurn__ReadBodyReply *r,
                         struct err *err)
 {
@@ -251,8 +269,9 @@ bool store_do_read_body(struct store *s, struct rpc_call *c, const Thurn__ReadBo
     r->size = f.prefix.n + (uint64_t)f.place.size;
     uint64_t offset = MIN(q->offset, r->size), length = MIN(q->length ? q->length : UINT64_MAX, r->size - offset);
     str head = str_slice(f.prefix, offset, offset + length);
-    if (head.n && !c->out->write(c->out, head, err))
-        return false;
+    if (length == head.n)
+        return head.n == 0 || c->out->write(c->out, head, err);
     uint64_t skip = offset > f.prefix.n ? offset - f.prefix.n : 0;
-    return blob_read(f.op.shard, &f.place, skip, length - head.n, c->out, err);
+    struct headed_sink out = {.sink.write = write_headed, .out = c->out, .head = head};
+    return blob_read(f.op.shard, &f.place, skip, length - head.n, &out.sink, err);
 }
