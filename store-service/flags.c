@@ -20,7 +20,7 @@ struct flags_op {
     Thurn__Keyword **names;
     size_t n_names;
     struct uidset modified;
-    uint64_t next_uid;
+    uint64_t next_uid, modseq_before;
 };
 
 static int64_t new_flags(const Thurn__StoreFlagsRequest *q, int64_t old)
@@ -108,6 +108,7 @@ static bool flags_body(struct sql_tx *tx, void *arg, struct err *err)
     /* The messages are read in the same round trip as the lock. */
     if (!messages_read(tx, &q, &rows, &n, &f->next_uid, err) || !op_ready(&f->op, err) || !mailbox_take_one(&box, &m, err))
         return false;
+    f->modseq_before = (uint64_t)m.highestmodseq;
     struct keywords k = keywords_take(a, &names, m.account_id);
     str kw;
     if (!keywords_encode(&k, f->q->keywords, f->q->n_keywords, f->q->op != THURN__STORE_OP__STORE_REMOVE, &kw, err) ||
@@ -143,6 +144,7 @@ bool store_do_store_flags(struct store *s, struct rpc_call *c, const Thurn__Stor
     r->n_messages = f.n_messages;
     uidset_to_proto(&f.modified, c->arena, &r->modified, &r->n_modified);
     r->modseq = (uint64_t)f.op.account.modseq;
+    r->modseq_before = f.modseq_before;
     r->next_uid = (uint32_t)f.next_uid;
     r->keyword_names = f.names;
     r->n_keyword_names = f.n_names;

@@ -19,7 +19,7 @@ FIBER bool cmd_capability(struct imap_session *s, struct imap_command *c, struct
     buf_add(&line, S("* CAPABILITY "));
     imap_add_capabilities(s, &line);
     buf_add(&line, S("\r\n"));
-    return imap_write(s, buf_str(&line), err);
+    return imap_write_buf(s, &line, err);
 }
 
 /* NOOP and CHECK: the dispatcher asks for changes after it. */

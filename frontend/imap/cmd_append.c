@@ -88,12 +88,10 @@ FIBER static bool skip_rest(struct literal_source *l)
 FIBER static bool take_line_end(struct imap_session *s, bool *is_clean)
 {
     struct err err = ERR_INIT;
-    str line;
-    if (!stream_read_line(s->stream, s->server->opts.limits.line_bytes, false, &line, &err)) {
-        imap_end(s, err.kind == ERR_LIMIT ? IMAP_END_LIMIT : IMAP_END_BROKEN);
+    size_t n = 0;
+    if (!imap_skip_command(s, SKIP_MAX, &n, &err))
         return false;
-    }
-    *is_clean = line.n == 0;
+    *is_clean = n == 0;
     return true;
 }
 

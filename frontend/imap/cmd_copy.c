@@ -6,7 +6,7 @@
 #include "frontend/imap/view.h"
 #include "proto/store_calls.h"
 
-#define SETS_MAX (1u << 20)
+#define SETS_MAX (4u << 20) /* of one set: what a reply of 1 MiB can hold, as text */
 
 static bool parse_copy(struct imap_command *c, struct imap_set *set, str *name, bool *is_valid)
 {
@@ -38,6 +38,7 @@ FIBER static bool copy(struct imap_session *s, struct imap_command *c, struct im
     return imap_failed(c, &call, err);
 }
 
+/* Empty when it does not fit, which the sizes of requests rule out. */
 static str copyuid(struct arena *a, const Thurn__CopyReply *r)
 {
     BUF(code, SETS_MAX * 2);
@@ -45,7 +46,7 @@ static str copyuid(struct arena *a, const Thurn__CopyReply *r)
     imap_add_set(&code, r->from, r->n_from, NULL);
     buf_addc(&code, ' ');
     imap_add_set(&code, r->to, r->n_to, NULL);
-    return arena_str(a, buf_str(&code));
+    return buf_ok(&code) ? arena_str(a, buf_str(&code)) : S("");
 }
 
 FIBER static bool copy_or_move(struct imap_session *s, struct imap_command *c, bool is_move, struct err *err)
@@ -68,6 +69,10 @@ FIBER static bool copy_or_move(struct imap_session *s, struct imap_command *c, b
         return true;
     if (!copy(s, c, ranges, row->mailbox_id, is_move, &r, err))
         return false;
+    if (!c->is_uid && r->n_from == 0) { /* the numbers are still valid, the messages are gone */
+        s->is_dirty = true;
+        return imap_no(c, err, ERR_NOT_FOUND, "EXPUNGEISSUED", "Another session has removed these messages.");
+    }
     if (row->mailbox_id == s->view->mailbox_id)
         s->is_dirty = true; /* the new ones are to be told */
     str code = r->n_from ? copyuid(c->arena, r) : S("");
@@ -79,7 +84,7 @@ FIBER static bool copy_or_move(struct imap_session *s, struct imap_command *c, b
     if (code.n) {
         BUF(line, SETS_MAX * 2 + 64);
         buf_printf(&line, "* OK [%.*s] Moved.\r\n", STR_ARG(code));
-        if (!imap_write(s, buf_str(&line), err))
+        if (!imap_write_buf(s, &line, err))
             return false;
     }
     return imap_view_expunge(s, r->from, r->n_from, err);

@@ -4,6 +4,7 @@
  */
 #include "frontend/imap/commands.h"
 
+#include "base/log.h"
 #include "frontend/imap/fetch_body.h"
 #include "frontend/imap/format.h"
 #include "frontend/imap/view.h"
@@ -12,6 +13,7 @@
 
 #define OUT_MAX (4u << 20)        /* responses gathered before they are written: structures of some messages */
 #define OUT_WRITE (128u * 1024)
+#define UNREAD_MAX 20u            /* messages of one command that are left out; then it gives up */
 
 struct fetch_run {
     struct imap_session *s;
@@ -21,6 +23,7 @@ struct fetch_run {
     struct imap_raw_need raw;
     struct buf *out;
     size_t whole;             /* bytes of out that are whole responses */
+    unsigned n_unread;        /* messages whose body the store could not give */
 };
 
 static void look_at_items(struct fetch_run *run)
@@ -95,7 +98,7 @@ FIBER static bool add_item(struct fetch_run *run, const Thurn__Message *m, const
 
 FIBER static bool write_out(struct fetch_run *run, struct err *err)
 {
-    bool ok = imap_write(run->s, buf_str(run->out), err);
+    bool ok = imap_write_buf(run->s, run->out, err);
     buf_clear(run->out);
     run->whole = 0;
     return ok;
@@ -109,7 +112,7 @@ FIBER static void write_whole(struct fetch_run *run)
     if (imap_is_broken(run->s))
         return;
     buf_truncate(run->out, MIN(run->whole, run->out->n));
-    if (run->out->n)
+    if (run->out->n && buf_ok(run->out))
         (void)write_out(run, &late); /* the end of the session says it */
 }
 
@@ -140,6 +143,24 @@ FIBER static bool add_message(struct fetch_run *run, const Thurn__Message *m, ui
     buf_add(out, S(")\r\n"));
     run->whole = out->n;
     return out->n < OUT_WRITE || write_out(run, err);
+}
+
+/* The store could not give a body, and nothing of the response has been written: the others go on without it. */
+static bool leave_out(struct fetch_run *run, const Thurn__Message *m, uint32_t seq, bool seen_now,
+                      const Thurn__FetchReply *page, const struct err *why)
+{
+    if (run->s->end != IMAP_END_NONE || why->kind == ERR_CANCELLED || why->kind == ERR_TIMEOUT ||
+        run->n_unread == UNREAD_MAX)
+        return false;
+    run->n_unread++;
+    if (why->kind != ERR_NOT_FOUND) /* that is a message which another session has just removed */
+        log_error("imap.unreadable", KV_I64("account_id", run->s->account.account_id),
+                  KV_I64("mailbox_id", run->s->view->mailbox_id), KV_I64("uid", m->uid), KV_ERR(why));
+    buf_truncate(run->out, run->whole);
+    if (seen_now)
+        imap_add_flag_update(run->s, run->out, m, seq, run->c->is_uid, true, page->keyword_names, page->n_keyword_names);
+    run->whole = run->out->n;
+    return true;
 }
 
 /* --- \Seen --- */
@@ -192,12 +213,12 @@ FIBER static bool set_seen(struct fetch_run *run, const Thurn__FetchReply *page,
     imap_call(run->s, &call, a);
     if (!STORE_CALL(run->s, &call, store_store_flags, &q, &r))
         return imap_failed(run->c, &call, err);
-    imap_view_own(run->s, r->messages, r->n_messages);
+    imap_view_own(run->s, r, true);
     for (size_t i = 0; i < page->n_messages; i++) {
         const Thurn__Message *now = find_message(r, page->messages[i]->uid);
         if (!now)
             continue;
-        page->messages[i]->flags |= THURN__FLAG__FLAG_SEEN;
+        page->messages[i]->flags = now->flags;
         page->messages[i]->modseq = now->modseq;
         seen_now[i] = true;
     }
@@ -217,8 +238,10 @@ FIBER static bool write_page(struct fetch_run *run, const Thurn__FetchReply *pag
     for (size_t i = 0; i < page->n_messages; i++) {
         const Thurn__Message *m = page->messages[i];
         uint32_t seq = uid_map_seq(&run->s->view->uids, m->uid);
-        if (seq && !add_message(run, m, seq, seen_now[i], page, err))
-            return false;
+        struct err why = ERR_INIT;
+        if (seq && !add_message(run, m, seq, seen_now[i], page, &why) &&
+            !leave_out(run, m, seq, seen_now[i], page, &why))
+            return err_set(err, why.kind, "%s", why.msg);
     }
     return true;
 }
@@ -276,5 +299,7 @@ FIBER bool cmd_fetch(struct imap_session *s, struct imap_command *c, struct err 
             return false;
         }
     }
-    return out.n == 0 || write_out(&run, err);
+    if (out.n && !write_out(&run, err))
+        return false;
+    return run.n_unread == 0 || imap_no(c, err, ERR_UNAVAILABLE, "UNAVAILABLE", "Some messages could not be read.");
 }

@@ -160,5 +160,5 @@ FIBER bool cmd_search(struct imap_session *s, struct imap_command *c, struct err
     if (q.has_modseq && n)
         buf_printf(&out, q.has_return ? " MODSEQ %llu" : " (MODSEQ %llu)", (unsigned long long)f.modseq);
     buf_add(&out, S("\r\n"));
-    return imap_write(s, buf_str(&out), err);
+    return imap_write_buf(s, &out, err);
 }

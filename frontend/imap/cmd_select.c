@@ -51,7 +51,7 @@ FIBER static bool describe(struct imap_session *s, struct imap_command *c, const
     buf_printf(&out, "* OK [UIDVALIDITY %u] UIDs valid.\r\n", row->uidvalidity);
     buf_printf(&out, "* OK [UIDNEXT %u] Predicted next UID.\r\n", MAX(row->uidnext, uid_map_max(&v->uids) + 1));
     buf_printf(&out, "* OK [HIGHESTMODSEQ %llu] Highest.\r\n", (unsigned long long)MAX(row->highestmodseq, (uint64_t)1));
-    return imap_write(s, buf_str(&out), err);
+    return imap_write_buf(s, &out, err);
 }
 
 FIBER static bool open_mailbox(struct imap_session *s, struct imap_command *c, bool is_readonly, struct err *err)

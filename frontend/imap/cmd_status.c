@@ -107,5 +107,5 @@ FIBER bool cmd_status(struct imap_session *s, struct imap_command *c, struct err
     uint32_t recent = imap_status_wants_recent(items) ? count_recent(s, c, row) : 0;
     BUF(out, 16384);
     imap_add_status(s, &out, name, row, items, recent);
-    return imap_write(s, buf_str(&out), err);
+    return imap_write_buf(s, &out, err);
 }

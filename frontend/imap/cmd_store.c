@@ -5,6 +5,7 @@
 #include "frontend/imap/view.h"
 #include "proto/store_calls.h"
 
+#define MODIFIED_MAX (16u << 20) /* of the sets: more than a million ranges */
 #define SLICE_UIDS 4000u /* messages of one call: one transaction, and a reply that fits into 1 MiB */
 
 struct store_run {
@@ -104,10 +105,9 @@ FIBER static bool store_slice(struct imap_session *s, struct imap_command *c, st
     imap_call(s, &call, &a);
     if (!STORE_CALL(s, &call, store_store_flags, &q, &r))
         return imap_failed(c, &call, err);
-    imap_view_own(s, r->messages, r->n_messages);
+    imap_view_own(s, r, !run->is_silent);
     if (r->n_modified) {
-        if (run->modified->n)
-            buf_addc(run->modified, ',');
+        buf_add(run->modified, run->modified->n ? S(",") : S("MODIFIED "));
         imap_add_set(run->modified, r->modified, r->n_modified, c->is_uid ? NULL : &s->view->uids);
     }
     BUF(out, 64u << 20);
@@ -119,15 +119,14 @@ FIBER static bool store_slice(struct imap_session *s, struct imap_command *c, st
     } else {
         tell(s, c, run, r, &out);
     }
-    return out.n == 0 || imap_write(s, buf_str(&out), err);
+    return (out.n == 0 && buf_ok(&out)) || imap_write_buf(s, &out, err);
 }
 
 FIBER bool cmd_store(struct imap_session *s, struct imap_command *c, struct err *err)
 {
-    struct store_run run = {0};
     struct imap_ranges ranges;
-    BUF(modified, 256u * 1024);
-    run.modified = &modified;
+    BUF(modified, MODIFIED_MAX);
+    struct store_run run = {.modified = &modified};
     if (!parse_store(&c->args, c->arena, &run))
         return imap_bad(c, err, "Malformed STORE.");
     if (!imap_set_resolve(&run.set, &s->view->uids, c->is_uid, true, c->arena, &ranges.v, &ranges.n))
@@ -139,8 +138,10 @@ FIBER bool cmd_store(struct imap_session *s, struct imap_command *c, struct err 
     while (ranges.n)
         if (!store_slice(s, c, &run, imap_ranges_take(&ranges, SLICE_UIDS, c->arena), err))
             return false;
+    if (!buf_ok(&modified)) /* which of them were not changed cannot be said: the client has to look */
+        return imap_no(c, err, ERR_LIMIT, "LIMIT", "Too many messages failed the condition.");
     if (modified.n) {
-        c->code = arena_printf(c->arena, "MODIFIED %s", buf_z(&modified));
+        c->code = arena_str(c->arena, buf_str(&modified));
         c->text = S("Conditional STORE failed for some.");
     }
     return true;

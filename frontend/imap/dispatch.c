@@ -81,6 +81,29 @@ static bool parse_head(struct imap_command *c, str line, size_t *head)
     return true;
 }
 
+FIBER bool imap_skip_command(struct imap_session *s, uint64_t max, size_t *n, struct err *err)
+{
+    str before;
+    uint64_t size;
+    bool is_sync;
+    for (bool is_first = true;; is_first = false) {
+        BUF(line, s->server->opts.limits.line_bytes);
+        if (!read_line(s, &line, err))
+            return false;
+        if (is_first)
+            *n = line.n;
+        if (!imap_line_literal(buf_str(&line), &before, &size, &is_sync) || is_sync)
+            return true;
+        if (size > max) {
+            imap_end(s, IMAP_END_LIMIT);
+            return err_set(err, ERR_LIMIT, "literal too long");
+        }
+        max -= size;
+        if (!read_bytes(s, size, NULL, err))
+            return false;
+    }
+}
+
 /* A literal that is too long. A client that waits has sent nothing; what one that does not wait sends is dropped. */
 FIBER static bool refuse_literal(struct imap_session *s, struct imap_command *c, uint64_t size, bool is_sync,
                                  struct err *err)
@@ -91,8 +114,8 @@ FIBER static bool refuse_literal(struct imap_session *s, struct imap_command *c,
             imap_end(s, IMAP_END_LIMIT);
             return err_set(err, ERR_LIMIT, "literal too long");
         }
-        BUF(rest, s->server->opts.limits.line_bytes);
-        if (!read_bytes(s, size, NULL, err) || !read_line(s, &rest, err))
+        size_t n;
+        if (!read_bytes(s, size, NULL, err) || !imap_skip_command(s, SKIP_MAX - size, &n, err))
             return false;
     }
     return imap_printf(s, err, "%.*s NO [TOOBIG] Literal too long.\r\n", STR_ARG(c->tag));
@@ -143,6 +166,22 @@ static const char *wrong_state(const struct imap_session *s)
     return s->state == IMAP_NEW ? "Log in first." : s->state == IMAP_AUTH ? "Select a mailbox first." : "Not in this state.";
 }
 
+/* What the client sends for the literal without waiting is none of its next commands. */
+FIBER static bool refuse_state(struct imap_session *s, struct imap_command *c, struct err *why)
+{
+    size_t n;
+    if (c->has_literal && !c->is_sync_literal) {
+        FIBER_DEADLINE(s->state == IMAP_NEW ? s->server->opts.limits.auth_ms : s->server->opts.limits.command_ms);
+        if (c->literal > SKIP_MAX) {
+            imap_end(s, IMAP_END_LIMIT);
+            return err_set(why, ERR_LIMIT, "literal too long");
+        }
+        if (!read_bytes(s, c->literal, NULL, why) || !imap_skip_command(s, SKIP_MAX - c->literal, &n, why))
+            return false;
+    }
+    return imap_bad(c, why, wrong_state(s));
+}
+
 FIBER static bool handle(struct imap_session *s, struct imap_command *c, struct err *why)
 {
     if (!c->def) {
@@ -150,7 +189,7 @@ FIBER static bool handle(struct imap_session *s, struct imap_command *c, struct 
         return imap_bad(c, why, "Unknown command.");
     }
     if (!(c->def->states & s->state))
-        return imap_bad(c, why, wrong_state(s));
+        return refuse_state(s, c, why);
     int64_t began_us = clock_mono_us();
     bool ok;
     {
@@ -177,16 +216,15 @@ FIBER static bool tell_changes(struct imap_session *s, struct imap_command *c, s
 
 FIBER static bool reply_ok(struct imap_session *s, struct imap_command *c, struct err *err)
 {
-    BUF(line, 64 * 1024);
-    buf_printf(&line, "%.*s OK ", STR_ARG(c->tag));
-    if (!str_empty(c->code))
-        buf_printf(&line, "[%.*s] ", STR_ARG(c->code));
+    if (!imap_printf(s, err, "%.*s OK ", STR_ARG(c->tag)))
+        return false;
+    /* A code with sets of messages can be long. */
+    if (!str_empty(c->code) &&
+        (!imap_write(s, S("["), err) || !imap_write(s, c->code, err) || !imap_write(s, S("] "), err)))
+        return false;
     if (!str_empty(c->text))
-        buf_add(&line, c->text);
-    else
-        buf_printf(&line, "%s%s completed.", c->is_uid ? "UID " : "", c->def->name);
-    buf_add(&line, S("\r\n"));
-    return imap_write(s, buf_str(&line), err);
+        return imap_printf(s, err, "%.*s\r\n", STR_ARG(c->text));
+    return imap_printf(s, err, "%s%s completed.\r\n", c->is_uid ? "UID " : "", c->def->name);
 }
 
 FIBER static bool run_read_command(struct imap_session *s, struct imap_command *c, struct err *err)

@@ -93,10 +93,11 @@ FIBER static bool write_buf(struct rpc_sink *sink, str piece, struct err *err)
     return true;
 }
 
-/* To the client, no more than was promised. */
+/* To the client, no more than was promised. The promise is made with the first piece. */
 struct client_sink {
     struct rpc_sink sink;
     struct imap_session *s;
+    struct buf *before;   /* what comes in front of it, until the first piece */
     uint64_t left;
 };
 
@@ -104,6 +105,15 @@ FIBER static bool write_client(struct rpc_sink *sink, str piece, struct err *err
 {
     struct client_sink *k = CONTAINER_OF(sink, struct client_sink, sink);
     piece = str_slice(piece, 0, (size_t)MIN((uint64_t)piece.n, k->left));
+    if (piece.n == 0)
+        return true;
+    if (k->before) {
+        bool ok = imap_write_buf(k->s, k->before, err);
+        buf_clear(k->before);
+        k->before = NULL;
+        if (!ok)
+            return false;
+    }
     k->left -= piece.n;
     return imap_write(k->s, piece, err);
 }
@@ -176,14 +186,11 @@ FIBER static bool fetch_fields(struct imap_session *s, struct imap_command *c, c
 FIBER static bool stream_range(struct imap_session *s, struct imap_command *c, const Thurn__Message *m, struct range r,
                                struct buf *out, struct err *err)
 {
-    struct client_sink sink = {.sink.write = write_client, .s = s, .left = r.length};
-    if (!imap_write(s, buf_str(out), err))
-        return false;
-    buf_clear(out);
+    struct client_sink sink = {.sink.write = write_client, .s = s, .before = out, .left = r.length};
     if (read_range(s, c, m, r, &sink.sink, err) && sink.left == 0)
         return true;
-    /* The client counts on so many bytes: what follows would be taken for them. */
-    imap_end(s, IMAP_END_BROKEN);
+    if (!sink.before) /* the client counts on so many bytes: what follows would be taken for them */
+        imap_end(s, IMAP_END_BROKEN);
     return err_is_set(err) ? false : err_set(err, ERR_INTERNAL, "a body is shorter than its size says");
 }
 
@@ -209,7 +216,7 @@ FIBER bool imap_fetch_section(struct imap_session *s, struct imap_command *c, co
         buf_add(out, bytes);
         return true;
     }
-    if (!imap_write(s, buf_str(out), err))
+    if (!imap_write_buf(s, out, err))
         return false;
     buf_clear(out);
     return imap_write(s, bytes, err);

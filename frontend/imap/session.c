@@ -104,6 +104,16 @@ FIBER bool imap_write(struct imap_session *s, str bytes, struct err *err)
     return false;
 }
 
+FIBER bool imap_write_buf(struct imap_session *s, const struct buf *b, struct err *err)
+{
+    if (buf_ok(b))
+        return imap_write(s, buf_str(b), err);
+    log_error("imap.reply_too_long", KV_I64("bytes_max", b->cap));
+    metric_inc_label(M_IMAP_REFUSED, "reply");
+    imap_end(s, IMAP_END_BROKEN);
+    return err_set(err, ERR_LIMIT, "a reply is too long");
+}
+
 FIBER bool imap_printf(struct imap_session *s, struct err *err, const char *fmt, ...)
 {
     BUF(line, 64 * 1024);
@@ -111,7 +121,7 @@ FIBER bool imap_printf(struct imap_session *s, struct err *err, const char *fmt,
     va_start(ap, fmt);
     buf_vprintf(&line, fmt, ap);
     va_end(ap);
-    return imap_write(s, buf_str(&line), err);
+    return imap_write_buf(s, &line, err);
 }
 
 bool imap_may_login(const struct imap_session *s)
@@ -161,7 +171,7 @@ void imap_end(struct imap_session *s, enum imap_end why)
 static void log_end(const struct imap_session *s)
 {
     char text[NET_ADDR_TEXT_MAX];
-    log_info("imap.session", KV_I64("session", s->id), KV_STR("login", str_c(s->login)),
+    log_info("imap.session", KV_STR("login", str_c(s->login)),
              KV_STR("peer", net_ip_format(stream_peer(s->stream), text)),
              KV_STR("tls", stream_tls_version(s->stream)), KV_Z("reason", ends[s->end].name),
              KV_I64("ms", clock_mono_ms() - s->began_mono_ms), KV_I64("commands", s->commands),

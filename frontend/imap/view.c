@@ -31,8 +31,10 @@ void imap_view_heard(struct imap_session *s, uint64_t modseq, uint64_t n)
         s->is_dirty = true;
 }
 
-void imap_view_own(struct imap_session *s, Thurn__Message *const *changed, size_t n)
+void imap_view_own(struct imap_session *s, const Thurn__StoreFlagsReply *r, bool tells_flags)
 {
+    Thurn__Message *const *changed = r->messages;
+    size_t n = r->n_messages;
     struct imap_view *v = s->view;
     if (n == 0)
         return;
@@ -41,9 +43,15 @@ void imap_view_own(struct imap_session *s, Thurn__Message *const *changed, size_
         first = MIN(first, changed[i]->modseq);
         last = MAX(last, changed[i]->modseq);
     }
+    bool is_next = first <= s->synced_modseq + 1 ||
+                   (r->modseq_before && r->modseq_before <= MAX(s->synced_modseq, v->modseq));
+    if (!is_next && !tells_flags) { /* the same messages may have been changed by others before */
+        s->is_dirty = true;
+        return;
+    }
     v->own[v->n_own % IMAP_OWN_CHANGES].first = first;
     v->own[v->n_own++ % IMAP_OWN_CHANGES].last = last;
-    if (first <= s->synced_modseq + 1)
+    if (is_next)
         s->synced_modseq = MAX(s->synced_modseq, last);
 }
 
@@ -234,7 +242,7 @@ FIBER static bool write_piece(struct imap_session *s, struct buf *out, bool is_l
 {
     if (out->n == 0 || (!is_last && out->n < PIECE_MAX / 2))
         return true;
-    bool ok = imap_write(s, buf_str(out), err);
+    bool ok = imap_write_buf(s, out, err);
     buf_clear(out);
     return ok;
 }
@@ -343,7 +351,7 @@ FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expu
     if (now != before && !imap_printf(s, err, "* %u EXISTS\r\n* %u RECENT\r\n", now,
                                       uid_map_count(&v->recents)))
         return false;
-    if (updates.n && !imap_write(s, buf_str(&updates), err))
+    if ((updates.n || !buf_ok(&updates)) && !imap_write_buf(s, &updates, err))
         return false;
     if (!is_whole)
         return sync_failed(s, &call, err);
@@ -351,9 +359,9 @@ FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expu
         s->is_dirty = true;
         return true;
     }
-    s->synced_modseq = MAX(s->synced_modseq, heard);
     if (r->mailbox)
         v->modseq = MAX(v->modseq, r->mailbox->highestmodseq);
+    s->synced_modseq = MAX(s->synced_modseq, MAX(heard, v->modseq));
     return true;
 }
 

@@ -17,8 +17,11 @@ void imap_view_close(struct imap_session *s);
  * mailbox is gone (the session ends).
  */
 FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expunge, struct err *err) WARN_UNUSED;
-/* Changes that this session made in one transaction, and has told: not to be told again. */
-void imap_view_own(struct imap_session *s, Thurn__Message *const *changed, size_t n);
+/*
+ * Changes that this session made in one transaction: not to be told again. Without tells_flags (STORE .SILENT) that holds
+ * only when nothing of others can lie between the last sync and them; else the next sync tells their flags.
+ */
+void imap_view_own(struct imap_session *s, const Thurn__StoreFlagsReply *r, bool tells_flags);
 /* The account's modseq after this session's own change, n modseqs long: is there anything of others before it? Then the
  * session is dirty, though no beacon has come yet. */
 void imap_view_heard(struct imap_session *s, uint64_t modseq, uint64_t n);

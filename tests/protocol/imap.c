@@ -106,6 +106,24 @@ FIBER static void append(struct script *s, str args)
     }
 }
 
+/* "large INBOX 300000": one message of so many bytes, by client 1. */
+FIBER static void append_large(struct script *s, str args)
+{
+    str box;
+    uint32_t n;
+    assert_true(str_split(&args, ' ', &box));
+    assert_true(num_u32(args, 1000000, &n));
+    ARENA(a, 4u << 20);
+    char *text = arena_alloc(&a, n);
+    memset(text, 'x', n);
+    memcpy(text, "Subject: large\r\n\r\n", 18);
+    for (uint32_t i = 98; i + 2 < n; i += 80)
+        memcpy(text + i, "\r\n", 2);
+    script_send(s, 1, arena_printf(&a, "z APPEND %.*s {%u+}", STR_ARG(box), n));
+    script_send(s, 1, str_n(text, n));
+    script_expect(s, 1, S("z OK ..."), true);
+}
+
 /*
  * "walk STORE 1 +FLAGS (\Seen)": the command with the first call to the store failing, then with the second, and so on, until
  * it does without failing; before and after each call took effect. Every failure is a proper NO, and the session goes on.
@@ -147,6 +165,14 @@ FIBER static bool command(void *arg, struct script *s, str line)
     }
     if (str_starts(line, S("walk "))) {
         walk(w, s, str_slice(line, 5, SIZE_MAX));
+        return true;
+    }
+    if (str_starts(line, S("large "))) {
+        append_large(s, str_slice(line, 6, SIZE_MAX));
+        return true;
+    }
+    if (str_eq(line, S("fail second"))) { /* the call after the next */
+        rpc_faulty_set(w->faulty, 2, false);
         return true;
     }
     if (str_starts(line, S("fail"))) { /* the next call of the store fails */
