@@ -8,7 +8,7 @@
 
 #define BATCH_REQUESTS 128u
 #define QUEUE_MAX 5000u
-#define COMMITTERS 2u     /* one computes while the other's commit is flushed */
+#define COMMITTERS 2u     /* the second when a full batch waits, or when a locked account holds the first up */
 #define TRIES 4
 #define UID_MAX 0xfffffffeu
 

@@ -5,6 +5,7 @@
 #include "fiber/internal.h"
 
 #define BATCH_MAGIC 0xba7c4001u
+#define PATIENCE_MS 100 /* a commit that takes longer hangs on something of its own: a locked row, a lost connection */
 
 struct batch {
     uint32_t magic;
@@ -17,6 +18,7 @@ struct batch {
     size_t n_queued;
     unsigned n_committers;
     struct map64 busy_keys;    /* of the batches in flight; only used when there may be several */
+    struct fiber_timer patience; /* runs while something waits and another committer may be started */
     struct fiber_cond at_rest; /* no committer is left */
 };
 
@@ -45,6 +47,7 @@ void batch_free(struct batch *b)
     while (b->n_committers > 0)
         fiber_cond_wait_uninterrupted(&b->at_rest);
     assert(b->n_queued == 0);
+    fiber_timer_stop(&b->patience);
     map64_done(&b->busy_keys);
     b->magic = 0;
     free(b);
@@ -97,7 +100,7 @@ static void committer(void *arg)
     struct batch_item **items = xcalloc(b->max_items, sizeof(struct batch_item *));
     size_t n;
     while ((n = collect(b, items)) > 0) {
-        if (b->n_queued > 0) /* what is left over may go at the same time */
+        if (b->n_queued >= b->max_items) /* a full batch is left over: it may go at the same time */
             start_committer(b);
         b->fn(b->ctx, items, n);
         release(b, items, n);
@@ -115,6 +118,24 @@ static void start_committer(struct batch *b)
     fiber_spawn_system(b->name, committer, b);
 }
 
+static void on_patience(void *arg)
+{
+    struct batch *b = arg;
+    CHECK(b, BATCH_MAGIC);
+    if (b->n_queued > 0)
+        start_committer(b);
+}
+
+/* The fewer batches, the less each request costs: another one starts beside what is in flight only for a full batch, or
+ * when what is in flight takes long. */
+static void see_to_it(struct batch *b)
+{
+    if (b->n_committers == 0 || b->n_queued >= b->max_items)
+        start_committer(b);
+    else if (b->n_committers < b->parallel && !list_in(&b->patience.node))
+        fiber_timer_start(&b->patience, PATIENCE_MS, on_patience, b);
+}
+
 bool batch_run(struct batch *b, struct batch_item *item, struct err *err)
 {
     CHECK(b, BATCH_MAGIC);
@@ -130,7 +151,7 @@ bool batch_run(struct batch *b, struct batch_item *item, struct err *err)
     err_clear(&item->err);
     list_push(&b->queue, &item->node);
     b->n_queued++;
-    start_committer(b);
+    see_to_it(b);
     while (!item->is_done)
         fiber_wait_deaf("batch");
     if (err_is_set(&item->err)) {

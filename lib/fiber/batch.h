@@ -2,8 +2,9 @@
  * batch.h: group commit on fibers. What waits for the same commit goes together.
  *
  * Callers hand in a request and suspend. A committer fiber takes all that wait (at most max_items) and runs the batch
- * function with them; while that runs, the next batch collects. No timer: the previous batch's latency is the window.
- * With `parallel` > 1 that many batches may be in flight at once (requests of one `key` never in two at a time).
+ * function with them; while that runs, the next batch collects: the previous batch's latency is the window.
+ * With `parallel` > 1 that many batches may be in flight at once (requests of one `key` never in two at a time): another
+ * one starts when max_items wait, or when something waits and the ones in flight have taken 100 ms.
  */
 #ifndef FIBER_BATCH_H
 #define FIBER_BATCH_H

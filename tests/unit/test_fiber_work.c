@@ -252,6 +252,35 @@ static void batch_main(void *arg)
     batch_free(NULL);
 }
 
+/* A batch that hangs holds up only its own keys. */
+static bool other_is_done;
+static void hang(void *ctx, struct batch_item **items, size_t n)
+{
+    struct err err = ERR_INIT;
+    (void)ctx;
+    if (n == 1 && items[0]->key == 2)
+        other_is_done = true;
+    for (int i = 0; i < 5000 && !other_is_done; i++)
+        assert_true(fiber_sleep_ms(1, &err));
+}
+static void patience_main(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    static uint64_t keys[] = {1, 1, 2};
+    n_good = 0;
+    batch = batch_new("test", hang, NULL, 16, 100, 2);
+    FIBER_GROUP(g, 3);
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        assert_true(fiber_group_spawn(&g, "submit", submit, &keys[i], &err));
+        assert_true(fiber_yield(&err));
+    }
+    assert_true(fiber_group_wait(&g, &err));
+    batch_free(batch);
+    assert_true(other_is_done);
+    assert_int_equal(n_good, 3);
+}
+
 #define RUN(name)                                                                                  \
     static void test_##name(void **state)                                                          \
     {                                                                                              \
@@ -262,10 +291,12 @@ RUN(work)
 RUN(lane)
 RUN(count)
 RUN(batch)
+RUN(patience)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_work), cmocka_unit_test(test_lane),
-                                       cmocka_unit_test(test_count), cmocka_unit_test(test_batch)};
+                                       cmocka_unit_test(test_count), cmocka_unit_test(test_batch),
+                                       cmocka_unit_test(test_patience)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
