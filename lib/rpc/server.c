@@ -217,7 +217,9 @@ static bool on_request(struct peer *p, const struct rpc_frame *f)
         return false;
     ProtobufCService *service = p->services[f->request.service];
     if (!service || f->request.method >= service->descriptor->n_methods) {
-        refuse(p, f->call, ERR_INVALID, service ? "unknown method" : "service not served here", "unknown");
+        /* a newer caller: a node of its own release may answer, or will once the upgrade is through */
+        refuse(p, f->call, ERR_UNAVAILABLE,
+               service ? "this node's release does not know the method" : "this node does not serve the service", "unknown");
         return true;
     }
     if (s->is_draining || s->n_inflight >= s->max_inflight) {

@@ -732,6 +732,45 @@ static void raw_main(void *arg)
     tear_down(&s);
 }
 
+/* Who asks for a method of a later release is told to try elsewhere. */
+static void newer_main(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    metrics_reset();
+    struct setting s = set_up(TCP);
+    BUF(b, 4096);
+    struct rpc_frame hello = {.type = RPC_HELLO};
+    hello.hello.version_min = hello.hello.version_max = 1;
+    hello.hello.services[0] = str_c(thurn__auth__descriptor.name);
+    hello.hello.n_services = 1;
+    rpc_frame_add(&b, &hello, NULL);
+    struct rpc_frame request = {.type = RPC_REQUEST, .call = 7};
+    request.request.method = (uint16_t)thurn__auth__descriptor.n_methods;
+    request.request.ms_left = 5000;
+    rpc_frame_add(&b, &request, NULL);
+    struct stream *raw = stream_connect(listener_addr(s.node.listener), NULL, NULL, &err);
+    assert_non_null(raw);
+    assert_true(stream_write(raw, buf_str(&b), &err) && stream_flush(raw, &err));
+    FIBER_DEADLINE(5000);
+    struct rpc_frame answer = {.type = RPC_HELLO};
+    while (answer.type == RPC_HELLO) {
+        size_t used = 0;
+        enum rpc_frame_result r;
+        while ((r = rpc_frame_parse(stream_input(raw), &answer, &used)) == RPC_FRAME_MORE)
+            assert_true(stream_fill(raw, &err));
+        assert_int_equal(r, RPC_FRAME_OK);
+        if (answer.type == RPC_HELLO)
+            stream_consume(raw, used);
+    }
+    assert_int_equal(answer.type, RPC_ERROR);
+    assert_int_equal(answer.call, 7);
+    assert_int_equal(answer.kind, ERR_UNAVAILABLE);
+    assert_int_equal(metric_get(M_RPC_REFUSED, "unknown"), 1);
+    stream_close(raw);
+    tear_down(&s);
+}
+
 static void answer_oddly(void *arg, struct stream *raw)
 {
     const str *answer = arg;
@@ -853,6 +892,7 @@ RUN(names)
 RUN(drain)
 RUN(inflight)
 RUN(raw)
+RUN(newer)
 RUN(odd_server)
 RUN(role)
 RUN(faulty)
@@ -882,7 +922,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_ways), cmocka_unit_test(test_routing), cmocka_unit_test(test_each),
         cmocka_unit_test(test_outage),   cmocka_unit_test(test_drain),   cmocka_unit_test(test_inflight),
-        cmocka_unit_test(test_raw),      cmocka_unit_test(test_odd_server), cmocka_unit_test(test_role),
+        cmocka_unit_test(test_raw),      cmocka_unit_test(test_newer), cmocka_unit_test(test_odd_server), cmocka_unit_test(test_role),
         cmocka_unit_test(test_names),    cmocka_unit_test(test_faulty),   cmocka_unit_test(test_keep),
     };
     return cmocka_run_group_tests(tests, set_up_all, tear_down_all);
