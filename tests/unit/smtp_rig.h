@@ -25,6 +25,15 @@ struct rig {
 };
 /* Run test with a fresh rig; prepare (may be NULL) may change opts and fake before the server is made. */
 void rig_run(void (*prepare)(struct rig *r), void (*test)(struct rig *r));
+
+/* A cmocka test, test_<name>, which runs name(rig) on a fresh rig with metrics at zero. */
+#define RIG_TEST(name, prepare)                                                                    \
+    static void test_##name(void **state)                                                          \
+    {                                                                                              \
+        (void)state;                                                                               \
+        metrics_reset();                                                                           \
+        rig_run(prepare, name);                                                                    \
+    }
 FIBER void rig_connect(struct rig *r, enum rig_kind kind);
 FIBER void rig_close(struct rig *r);
 /* Close the client and wait until the server has no session. */

@@ -142,20 +142,13 @@ static void test_sasl_plain(void **state)
     assert_false(sasl_plain_parse(S(""), &m));
 }
 
-#define TEST(name, prepare)                                                                        \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        metrics_reset();                                                                           \
-        rig_run(prepare, name);                                                                    \
-    }
-TEST(plain, NULL)
-TEST(wrong, NULL)
-TEST(guessing, NULL)
-TEST(in_the_clear, only_tls)
-TEST(in_the_clear_twice, loopback_too)
-TEST(long_lines, NULL)
-TEST(limited, NULL)
+RIG_TEST(plain, NULL)
+RIG_TEST(wrong, NULL)
+RIG_TEST(guessing, NULL)
+RIG_TEST(in_the_clear, only_tls)
+RIG_TEST(in_the_clear_twice, loopback_too)
+RIG_TEST(long_lines, NULL)
+RIG_TEST(limited, NULL)
 
 int main(void)
 {

@@ -339,25 +339,18 @@ static void submitted(struct rig *r)
     }
 }
 
-#define TEST(name, prepare)                                                                        \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        metrics_reset();                                                                           \
-        rig_run(prepare, name);                                                                    \
-    }
-TEST(data, NULL)
-TEST(smuggling, short_wait)
-TEST(sizes, tiny)
-TEST(loops, tiny)
-TEST(bdat, tiny)
-TEST(large, small_memory)
-TEST(large_dots, small_memory)
-TEST(large_text, small_memory)
-TEST(large_fails, small_memory)
-TEST(large_interrupted, small_memory)
-TEST(trace, NULL)
-TEST(submitted, NULL)
+RIG_TEST(data, NULL)
+RIG_TEST(smuggling, short_wait)
+RIG_TEST(sizes, tiny)
+RIG_TEST(loops, tiny)
+RIG_TEST(bdat, tiny)
+RIG_TEST(large, small_memory)
+RIG_TEST(large_dots, small_memory)
+RIG_TEST(large_text, small_memory)
+RIG_TEST(large_fails, small_memory)
+RIG_TEST(large_interrupted, small_memory)
+RIG_TEST(trace, NULL)
+RIG_TEST(submitted, NULL)
 
 int main(void)
 {

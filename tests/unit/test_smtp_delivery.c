@@ -197,22 +197,15 @@ static void peer_gone(struct rig *r)
     assert_int_equal(r->fake.n_delivered, 1);
 }
 
-#define TEST(name, prepare)                                                                        \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        metrics_reset();                                                                           \
-        rig_run(prepare, name);                                                                    \
-    }
-TEST(direct, NULL)
-TEST(once, NULL)
-TEST(mixed, NULL)
-TEST(fallback, NULL)
-TEST(late, hasty)
-TEST(all_away, NULL)
-TEST(mailbox_says, NULL)
-TEST(lmtp, NULL)
-TEST(peer_gone, NULL)
+RIG_TEST(direct, NULL)
+RIG_TEST(once, NULL)
+RIG_TEST(mixed, NULL)
+RIG_TEST(fallback, NULL)
+RIG_TEST(late, hasty)
+RIG_TEST(all_away, NULL)
+RIG_TEST(mailbox_says, NULL)
+RIG_TEST(lmtp, NULL)
+RIG_TEST(peer_gone, NULL)
 
 int main(void)
 {

@@ -225,19 +225,12 @@ static void dsn(struct rig *r)
     assert_int_equal(r->fake.last_enqueue->recipients[0]->notify, 7); /* failure and delay where nothing was said */
 }
 
-#define TEST(name, prepare)                                                                        \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        metrics_reset();                                                                           \
-        rig_run(prepare, name);                                                                    \
-    }
-TEST(relay, NULL)
-TEST(catch_all, with_catch_all)
-TEST(recipients, with_states)
-TEST(auth_away, NULL)
-TEST(submission, NULL)
-TEST(dsn, NULL)
+RIG_TEST(relay, NULL)
+RIG_TEST(catch_all, with_catch_all)
+RIG_TEST(recipients, with_states)
+RIG_TEST(auth_away, NULL)
+RIG_TEST(submission, NULL)
+RIG_TEST(dsn, NULL)
 
 int main(void)
 {

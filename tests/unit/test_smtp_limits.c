@@ -149,20 +149,13 @@ static void crowd(struct rig *r)
     }
 }
 
-#define TEST(name, prepare)                                                                        \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        metrics_reset();                                                                           \
-        rig_run(prepare, name);                                                                    \
-    }
-TEST(recipients, few)
-TEST(many_targets, NULL)
-TEST(unknown, few)
-TEST(rate, NULL)
-TEST(slow_data, hasty)
-TEST(endless_line, impatient)
-TEST(crowd, NULL)
+RIG_TEST(recipients, few)
+RIG_TEST(many_targets, NULL)
+RIG_TEST(unknown, few)
+RIG_TEST(rate, NULL)
+RIG_TEST(slow_data, hasty)
+RIG_TEST(endless_line, impatient)
+RIG_TEST(crowd, NULL)
 
 int main(void)
 {

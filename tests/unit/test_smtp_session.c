@@ -384,28 +384,21 @@ static void peer_goes(struct rig *r)
     assert_int_equal(r->fake.n_delivered, 0);
 }
 
-#define TEST(name, prepare)                                                                        \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        metrics_reset();                                                                           \
-        rig_run(prepare, name);                                                                    \
-    }
-TEST(hello, NULL)
-TEST(order, NULL)
-TEST(splits, NULL)
-TEST(out_of_turn, NULL)
-TEST(foreign, NULL)
-TEST(lines, NULL)
-TEST(mistakes, NULL)
-TEST(silence, short_timeouts)
-TEST(sessions, no_room)
-TEST(starttls, with_tls)
-TEST(starttls_resets, with_tls)
-TEST(starttls_fails, with_tls)
-TEST(drain, NULL)
-TEST(drain_in_haste, NULL)
-TEST(peer_goes, NULL)
+RIG_TEST(hello, NULL)
+RIG_TEST(order, NULL)
+RIG_TEST(splits, NULL)
+RIG_TEST(out_of_turn, NULL)
+RIG_TEST(foreign, NULL)
+RIG_TEST(lines, NULL)
+RIG_TEST(mistakes, NULL)
+RIG_TEST(silence, short_timeouts)
+RIG_TEST(sessions, no_room)
+RIG_TEST(starttls, with_tls)
+RIG_TEST(starttls_resets, with_tls)
+RIG_TEST(starttls_fails, with_tls)
+RIG_TEST(drain, NULL)
+RIG_TEST(drain_in_haste, NULL)
+RIG_TEST(peer_goes, NULL)
 
 int main(void)
 {
