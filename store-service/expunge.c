@@ -16,22 +16,25 @@ static bool expunge_body(struct sql_tx *tx, void *arg, struct err *err)
     struct sql_result box;
     struct mailbox_row m;
     struct msg_row *rows;
-    size_t n, n_gone = 0;
+    size_t n;
     e->gone = uidset_of(e->arena);
+    e->next_uid = 0;
     op_begin(tx, &e->op);
     mailbox_queue_get(tx, e->op.ref->account_id, e->q->mailbox_id, &box);
+    if (!sql_run(tx, err) || !op_ready(&e->op, err) || !mailbox_take_one(&box, &m, err))
+        return false;
+    if (!e->q->is_any && m.deleted == 0) /* as mostly at CLOSE: no message is looked at */
+        return true;
     struct msg_query q = {.account_id = e->op.ref->account_id, .mailbox_id = e->q->mailbox_id, .uids = e->uids,
-                          .from_uid = e->from_uid, .limit = MESSAGES_PER_TX};
-    if (!messages_read(tx, &q, &rows, &n, &e->next_uid, err) || !op_ready(&e->op, err) || !mailbox_take_one(&box, &m, err))
+                          .from_uid = e->from_uid, .limit = MESSAGES_PER_TX,
+                          .flags = e->q->is_any ? THURN__FLAG__FLAG_NONE : THURN__FLAG__FLAG_DELETED};
+    if (!messages_read(tx, &q, &rows, &n, &e->next_uid, err))
         return false;
     for (size_t i = 0; i < n; i++)
-        if (e->q->is_any || (rows[i].flags & THURN__FLAG__FLAG_DELETED))
-            rows[n_gone++] = rows[i];
-    for (size_t i = 0; i < n_gone; i++)
         uidset_add(&e->gone, rows[i].uid);
-    if (n_gone == 0)
+    if (n == 0)
         return true;
-    if (!messages_remove(tx, &e->op, &m, rows, n_gone, false, err))
+    if (!messages_remove(tx, &e->op, &m, rows, n, false, err))
         return false;
     mailbox_queue_update(tx, &m, 1);
     op_end(tx, &e->op);
@@ -54,8 +57,9 @@ bool store_do_expunge(struct store *s, struct rpc_call *c, const Thurn__ExpungeR
         for (size_t i = 0; i < e.gone.n; i++)
             uidset_add_range(&gone, e.gone.v[i].first, e.gone.v[i].last);
         e.from_uid = e.next_uid;
-    } while (e.next_uid);
+    } while (e.next_uid && !q->is_paged);
     uidset_to_proto(&gone, c->arena, &r->uids, &r->n_uids);
     r->modseq = (uint64_t)e.op.account.modseq;
+    r->next_uid = (uint32_t)e.next_uid;
     return true;
 }

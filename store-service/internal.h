@@ -217,6 +217,8 @@ bool kw_has(str kw, uint32_t id);
 str kw_union(struct arena *a, str x, str y);
 str kw_minus(struct arena *a, str x, str y);
 void kw_to_proto(str kw, struct arena *a, uint32_t **ids, size_t *n);
+/* Of a keywords_queue_load: the names, in `a`. is_used is by id; NULL: all of them. */
+void keywords_to_proto(const struct sql_result *r, const bool *is_used, struct arena *a, Thurn__Keyword ***out, size_t *n);
 /* The names of all ids that occur in the messages, into `a`. In a body; one statement, when there are any. */
 FIBER bool keywords_name(struct sql_tx *tx, int64_t account_id, Thurn__Message *const *messages, size_t n,
                          struct arena *a, Thurn__Keyword ***out, size_t *n_out, struct err *err) WARN_UNUSED;

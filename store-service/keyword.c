@@ -173,6 +173,22 @@ void kw_to_proto(str kw, struct arena *a, uint32_t **ids, size_t *n)
 
 /* --- names for a reply --- */
 
+void keywords_to_proto(const struct sql_result *r, const bool *is_used, struct arena *a, Thurn__Keyword ***out, size_t *n)
+{
+    *n = 0;
+    *out = r->n_rows ? arena_array(a, Thurn__Keyword *, r->n_rows) : NULL;
+    for (size_t i = 0; i < r->n_rows; i++) {
+        uint32_t id = (uint32_t)sql_at(r, i, 1)->i;
+        if (is_used && !is_used[id & 0xffff])
+            continue;
+        Thurn__Keyword *kw = arena_new(a, Thurn__Keyword);
+        thurn__keyword__init(kw);
+        kw->id = id;
+        kw->name = arena_strz(a, sql_at(r, i, 2)->s);
+        (*out)[(*n)++] = kw;
+    }
+}
+
 bool keywords_name(struct sql_tx *tx, int64_t account_id, Thurn__Message *const *messages, size_t n, struct arena *a,
                    Thurn__Keyword ***out, size_t *n_out, struct err *err)
 {
@@ -192,16 +208,6 @@ bool keywords_name(struct sql_tx *tx, int64_t account_id, Thurn__Message *const 
     keywords_queue_load(tx, &account_id, 1, &r);
     if (!sql_run(tx, err))
         return false;
-    *out = arena_array(a, Thurn__Keyword *, r.n_rows);
-    for (size_t i = 0; i < r.n_rows; i++) {
-        uint32_t id = (uint32_t)sql_at(&r, i, 1)->i;
-        if (!is_used[id & 0xffff])
-            continue;
-        Thurn__Keyword *kw = arena_new(a, Thurn__Keyword);
-        thurn__keyword__init(kw);
-        kw->id = id;
-        kw->name = arena_strz(a, sql_at(&r, i, 2)->s);
-        (*out)[(*n_out)++] = kw;
-    }
+    keywords_to_proto(&r, is_used, a, out, n_out);
     return true;
 }

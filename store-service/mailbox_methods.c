@@ -57,6 +57,7 @@ static bool find(struct mailbox_list *l, int64_t id, struct mailbox_row **out, s
 
 struct list_op {
     struct op op;
+    const Thurn__ListMailboxesRequest *q;
     struct arena *arena;
     Thurn__ListMailboxesReply *r;
 };
@@ -65,9 +66,13 @@ static bool list_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct list_op *l = arg;
     struct loaded now;
+    struct sql_result names = {0};
     op_begin_read(tx, &l->op);
+    if (l->q->with_keywords)
+        keywords_queue_load(tx, &l->op.ref->account_id, 1, &names);
     if (!load(tx, &l->op, &now, err))
         return false;
+    keywords_to_proto(&names, NULL, l->arena, &l->r->keyword_names, &l->r->n_keyword_names);
     l->r->mailboxes = arena_array(l->arena, Thurn__Mailbox *, now.boxes.n);
     l->r->n_mailboxes = now.boxes.n;
     for (size_t i = 0; i < now.boxes.n; i++)
@@ -76,10 +81,10 @@ static bool list_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-bool store_do_list_mailboxes(struct store *s, struct rpc_call *c, const Thurn__AccountRequest *q,
+bool store_do_list_mailboxes(struct store *s, struct rpc_call *c, const Thurn__ListMailboxesRequest *q,
                              Thurn__ListMailboxesReply *r, struct err *err)
 {
-    struct list_op l = {.arena = c->arena, .r = r};
+    struct list_op l = {.q = q, .arena = c->arena, .r = r};
     return op_init(&l.op, s, q->account, err) && op_read(&l.op, list_body, &l, err);
 }
 

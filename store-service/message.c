@@ -15,19 +15,20 @@
 /* One range in order, which can stop early; and many small ranges in one statement. */
 #define SELECT(NAME, COLS, TYPES, JOINS)                                                                               \
     {                                                                                                                  \
-        {NAME, "iiiiii", MSG_TYPES TYPES,                                                                              \
+        {NAME, "iiiiiii", MSG_TYPES TYPES,                                                                             \
          "SELECT " MSG_COLS COLS " FROM s_msg m" JOINS                                                                 \
          " WHERE m.account_id = ?1 AND m.mailbox_id = ?2 AND m.uid >= ?3 AND m.uid <= ?4 AND m.modseq > ?5"            \
-         " ORDER BY m.uid LIMIT ?6",                                                                                   \
+         " AND (m.flags & ?6) = ?6 ORDER BY m.uid LIMIT ?7",                                                           \
          NULL, false},                                                                                                 \
         {                                                                                                              \
-            NAME "_set", "iiiiii", MSG_TYPES TYPES,                                                                    \
+            NAME "_set", "iiiiiii", MSG_TYPES TYPES,                                                                    \
                 "SELECT " MSG_COLS COLS " FROM s_msg m" JOINS                                                          \
                 " WHERE m.account_id = ?1 AND m.mailbox_id = ?2 AND m.uid >= ?3 AND m.uid <= ?4 AND m.modseq > ?5"     \
-                " ORDER BY m.uid LIMIT ?6",                                                                            \
-                "SELECT " MSG_COLS COLS " FROM unnest($1, $2, $3, $4, $5) AS q (account_id, mailbox_id, lo, hi, since)"  \
-                " JOIN s_msg m ON m.account_id = q.account_id AND m.mailbox_id = q.mailbox_id AND m.uid >= q.lo"       \
-                " AND m.uid <= q.hi AND m.modseq > q.since" JOINS " ORDER BY m.uid LIMIT ($6)[1]",                     \
+                " AND (m.flags & ?6) = ?6 ORDER BY m.uid LIMIT ?7",                                                    \
+                "SELECT " MSG_COLS COLS " FROM unnest($1, $2, $3, $4, $5, $6) AS q (account_id, mailbox_id, lo, hi,"     \
+                " since, flags) JOIN s_msg m ON m.account_id = q.account_id AND m.mailbox_id = q.mailbox_id AND"       \
+                " m.uid >= q.lo AND m.uid <= q.hi AND m.modseq > q.since AND (m.flags & q.flags) = q.flags" JOINS      \
+                " ORDER BY m.uid LIMIT ($7)[1]",                                                                       \
                 true                                                                                                   \
         }                                                                                                              \
     }
@@ -78,14 +79,15 @@ static size_t chunk_of(const struct uidset *s, size_t at, uint64_t limit)
 static bool read_chunk(struct sql_tx *tx, const struct msg_query *q, size_t at, size_t n, uint64_t from, size_t limit,
                        struct sql_result *r, struct err *err)
 {
-    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, n * 6);
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, n * 7), *p = v;
     for (size_t i = 0; i < n; i++) {
-        v[i * 6] = sql_i(q->account_id);
-        v[i * 6 + 1] = sql_i(q->mailbox_id);
-        v[i * 6 + 2] = sql_i((int64_t)MAX(q->uids->v[at + i].first, from));
-        v[i * 6 + 3] = sql_i((int64_t)q->uids->v[at + i].last);
-        v[i * 6 + 4] = sql_i(q->since_modseq);
-        v[i * 6 + 5] = sql_i((int64_t)limit);
+        *p++ = sql_i(q->account_id);
+        *p++ = sql_i(q->mailbox_id);
+        *p++ = sql_i((int64_t)MAX(q->uids->v[at + i].first, from));
+        *p++ = sql_i((int64_t)q->uids->v[at + i].last);
+        *p++ = sql_i(q->since_modseq);
+        *p++ = sql_i(q->flags);
+        *p++ = sql_i((int64_t)limit);
     }
     return sql_exec(tx, &selects[q->with][n > 1], v, n, r, err);
 }

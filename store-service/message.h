@@ -26,6 +26,7 @@ struct msg_query {
     const struct uidset *uids;
     uint64_t from_uid;       /* leave out what is below */
     int64_t since_modseq;    /* only those above */
+    uint32_t flags;          /* only those that have all these */
     unsigned with;           /* MSG_WITH_… */
     size_t limit;
 };

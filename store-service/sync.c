@@ -8,6 +8,7 @@
 #define LOG_ROWS_MAX 5000
 #define LOG_UIDS_MAX 100000u
 #define ROWS_MAX 8000u
+#define VANISHED_MAX 30000u /* ranges: half of what a reply may be */
 
 static const struct sql_stmt read_log = {
     "s_mailbox_log", "iiiii", "iib",
@@ -88,6 +89,14 @@ static bool read_messages(struct sql_tx *tx, struct sync_op *s, const struct uid
                          &s->r->n_keyword_names, err);
 }
 
+static bool put_vanished(struct sync_op *s, const struct uidset *gone, struct err *err)
+{
+    if (gone->n > VANISHED_MAX)
+        return err_set(err, ERR_LIMIT, "the messages that have vanished are more than %u ranges", VANISHED_MAX);
+    uidset_to_proto(gone, s->arena, &s->r->vanished, &s->r->n_vanished);
+    return true;
+}
+
 static bool vanished_by_rows(struct sql_tx *tx, struct sync_op *s, const struct mailbox_row *m, struct err *err)
 {
     struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, 2);
@@ -103,8 +112,7 @@ static bool vanished_by_rows(struct sql_tx *tx, struct sync_op *s, const struct 
         uidset_add_range(&below, 1, (uint64_t)m->uidnext - 1);
     struct uidset known = uidset_and(sql_arena(tx), s->known, &below);
     struct uidset gone = uidset_minus(s->arena, &known, &there);
-    uidset_to_proto(&gone, s->arena, &s->r->vanished, &s->r->n_vanished);
-    return true;
+    return put_vanished(s, &gone, err);
 }
 
 static bool sync_body(struct sql_tx *tx, void *arg, struct err *err)
@@ -130,9 +138,8 @@ static bool sync_body(struct sql_tx *tx, void *arg, struct err *err)
             return false;
         if (take_log(&log, sql_arena(tx), &changed, &gone)) {
             struct uidset vanished = uidset_and(s->arena, &gone, s->known);
-            uidset_to_proto(&vanished, s->arena, &s->r->vanished, &s->r->n_vanished);
             struct uidset there = uidset_minus(sql_arena(tx), &changed, &gone); /* a UID never comes back */
-            return read_messages(tx, s, &there, since, err);
+            return put_vanished(s, &vanished, err) && read_messages(tx, s, &there, since, err);
         }
     }
     if (since > s->op.account.modseq)

@@ -1,12 +1,32 @@
-/* COPY (RFC 3501 6.4.7), MOVE (RFC 6851), with COPYUID (RFC 4315). */
+/*
+ * COPY (RFC 3501 6.4.7), MOVE (RFC 6851), with COPYUID (RFC 4315).
+ *
+ * The store copies up to 50,000 messages in one transaction; more go in slices. A COPY whose later slice fails takes the
+ * earlier ones back, so that the destination is as it was. A MOVE tells of each slice when it is done: what was moved stays
+ * moved (RFC 6851 3.3).
+ */
 #include "frontend/imap/commands.h"
 
+#include "base/log.h"
+#include "frontend/imap/expunge.h"
 #include "frontend/imap/mailboxes.h"
 #include "frontend/imap/parse.h"
 #include "frontend/imap/view.h"
 #include "proto/store_calls.h"
 
-#define SETS_MAX (4u << 20) /* of one set: what a reply of 1 MiB can hold, as text */
+#define SLICE_MESSAGES 50000u /* store.proto: of one Copy */
+#define SETS_MAX (16u << 20)  /* of one set as text: more than a million UIDs with gaps */
+
+struct copy_run {
+    struct imap_session *s;
+    struct imap_command *c;
+    struct imap_ranges rest;
+    int64_t to_mailbox_id;
+    bool is_move;
+    uint32_t uidvalidity;     /* of the destination; 0 = nothing was there to be copied */
+    struct uid_map made;      /* UIDs in the destination */
+    struct buf *from, *to;    /* COPYUID's sets */
+};
 
 static bool parse_copy(struct imap_command *c, struct imap_set *set, str *name, bool *is_valid)
 {
@@ -14,80 +34,142 @@ static bool parse_copy(struct imap_command *c, struct imap_set *set, str *name, 
            imap_parse_mailbox(&c->args, c->arena, name, is_valid) && imap_parse_end(&c->args);
 }
 
-/* One transaction: all of them, or none (RFC 3501 6.4.7). */
-FIBER static bool copy(struct imap_session *s, struct imap_command *c, struct imap_ranges ranges, int64_t to_mailbox_id,
-                       bool is_move, const Thurn__CopyReply **r, struct err *err)
+static bool copy_failed(struct imap_command *c, const struct rpc_call *call, struct err *err)
 {
-    Thurn__CopyRequest q = THURN__COPY_REQUEST__INIT;
-    struct rpc_call call;
-    if (ranges.n > IMAP_RANGES_MAX)
-        return imap_no(c, err, ERR_LIMIT, "LIMIT", "Too many ranges in one command.");
-    q.account = &s->account;
-    q.mailbox_id = s->view->mailbox_id;
-    q.uids = ranges.v;
-    q.n_uids = ranges.n;
-    q.to_mailbox_id = to_mailbox_id;
-    q.is_move = is_move;
-    imap_call(s, &call, c->arena);
-    if (STORE_CALL(s, &call, store_copy, &q, r))
-        return true;
-    if (call.err.kind == ERR_LIMIT)
+    if (call->err.kind == ERR_LIMIT)
         c->code = S("OVERQUOTA");
-    else if (call.err.kind == ERR_NOT_FOUND)
+    else if (call->err.kind == ERR_NOT_FOUND)
         c->code = S("TRYCREATE");
-    return imap_failed(c, &call, err);
+    return imap_failed(c, call, err);
 }
 
-/* Empty when it does not fit, which the sizes of requests rule out. */
-static str copyuid(struct arena *a, const Thurn__CopyReply *r)
+static void note_slice(struct copy_run *run, const Thurn__CopyReply *r)
 {
-    BUF(code, SETS_MAX * 2);
-    buf_printf(&code, "COPYUID %u ", r->uidvalidity);
-    imap_add_set(&code, r->from, r->n_from, NULL);
-    buf_addc(&code, ' ');
-    imap_add_set(&code, r->to, r->n_to, NULL);
-    return buf_ok(&code) ? arena_str(a, buf_str(&code)) : S("");
+    run->uidvalidity = r->uidvalidity;
+    for (size_t i = 0; i < r->n_to; i++)
+        (void)uid_map_append(&run->made, (uint32_t)r->to[i]->first, (uint32_t)r->to[i]->last); /* ascending */
+    if (run->from->n) {
+        buf_addc(run->from, ',');
+        buf_addc(run->to, ',');
+    }
+    imap_add_set(run->from, r->from, r->n_from, NULL);
+    imap_add_set(run->to, r->to, r->n_to, NULL);
+}
+
+/* RFC 6851 4.3: COPYUID before the EXPUNGE responses, in an untagged OK. */
+FIBER static bool tell_moved(struct copy_run *run, const Thurn__CopyReply *r, struct err *err)
+{
+    BUF(line, SETS_MAX);
+    buf_printf(&line, "* OK [COPYUID %u ", r->uidvalidity);
+    imap_add_set(&line, r->from, r->n_from, NULL);
+    buf_addc(&line, ' ');
+    imap_add_set(&line, r->to, r->n_to, NULL);
+    buf_add(&line, S("] Moved.\r\n"));
+    run->uidvalidity = r->uidvalidity;
+    return imap_write_buf(run->s, &line, err) && imap_view_expunge(run->s, r->from, r->n_from, err);
+}
+
+FIBER static bool copy_slice(struct copy_run *run, struct err *err)
+{
+    ARENA(a, IMAP_COMMAND_ARENA);
+    struct imap_session *s = run->s;
+    struct imap_ranges some = imap_ranges_take(&run->rest, s->view, SLICE_MESSAGES, &a);
+    Thurn__CopyRequest q = THURN__COPY_REQUEST__INIT;
+    const Thurn__CopyReply *r;
+    struct rpc_call call;
+    q.account = &s->account;
+    q.mailbox_id = s->view->mailbox_id;
+    q.uids = some.v;
+    q.n_uids = some.n;
+    q.to_mailbox_id = run->to_mailbox_id;
+    q.is_move = run->is_move;
+    imap_call(s, &call, &a);
+    if (!STORE_CALL(s, &call, store_copy, &q, &r))
+        return copy_failed(run->c, &call, err);
+    if (r->n_from == 0)
+        return true;
+    if (run->is_move)
+        return tell_moved(run, r, err);
+    note_slice(run, r);
+    return true;
+}
+
+/* RFC 3501 6.4.7: after a failure the destination is as it was before. */
+FIBER static void undo(struct copy_run *run)
+{
+    struct arena *a = run->c->arena;
+    struct imap_expunge e = {run->to_mailbox_id, {arena_array(a, Thurn__Range *, run->made.n + 1), 0}, true};
+    for (; e.ranges.n < run->made.n; e.ranges.n++) {
+        Thurn__Range *range = arena_new(a, Thurn__Range);
+        thurn__range__init(range);
+        range->first = run->made.v[e.ranges.n].first;
+        range->last = run->made.v[e.ranges.n].last;
+        e.ranges.v[e.ranges.n] = range;
+    }
+    while (e.ranges.n) {
+        ARENA(page, IMAP_COMMAND_ARENA);
+        const Thurn__ExpungeReply *r;
+        struct err why = ERR_INIT;
+        if (!imap_expunge_next(run->s, &e, &page, &r, &why)) {
+            log_error("imap.copy_left", KV_I64("account_id", run->s->account.account_id),
+                      KV_I64("mailbox_id", run->to_mailbox_id), KV_I64("messages", uid_map_count(&run->made)),
+                      KV_I64("from_uid", e.ranges.v[0]->first), KV_ERR(&why));
+            return;
+        }
+    }
+}
+
+/* Without COPYUID when it does not fit: RFC 4315 allows that. */
+static void add_copyuid(struct copy_run *run)
+{
+    if (!run->from->n || !buf_ok(run->from) || !buf_ok(run->to))
+        return;
+    run->c->code = arena_printf(run->c->arena, "COPYUID %u %s %s", run->uidvalidity, buf_z(run->from), buf_z(run->to));
+}
+
+FIBER static bool run_slices(struct copy_run *run, struct err *err)
+{
+    struct imap_session *s = run->s;
+    while (run->rest.n) {
+        if (copy_slice(run, err))
+            continue;
+        if (run->made.n)
+            undo(run);
+        return false;
+    }
+    if (!run->c->is_uid && !run->uidvalidity) { /* the numbers are still valid, the messages are gone */
+        s->is_dirty = true;
+        return imap_no(run->c, err, ERR_NOT_FOUND, "EXPUNGEISSUED", "Another session has removed these messages.");
+    }
+    if (run->to_mailbox_id == s->view->mailbox_id)
+        s->is_dirty = true; /* the new ones are to be told */
+    add_copyuid(run);
+    return true;
 }
 
 FIBER static bool copy_or_move(struct imap_session *s, struct imap_command *c, bool is_move, struct err *err)
 {
+    BUF(from, SETS_MAX);
+    BUF(to, SETS_MAX);
+    struct copy_run run = {.s = s, .c = c, .is_move = is_move, .from = &from, .to = &to};
     struct imap_set set;
-    struct imap_ranges ranges;
     str name;
     bool is_valid;
     const Thurn__Mailbox *row;
-    const Thurn__CopyReply *r = NULL;
     if (!parse_copy(c, &set, &name, &is_valid))
         return imap_bad(c, err, "Expected messages and a mailbox.");
-    if (!imap_set_resolve(&set, &s->view->uids, c->is_uid, true, c->arena, &ranges.v, &ranges.n))
+    if (!imap_set_resolve(&set, &s->view->uids, c->is_uid, true, c->arena, &run.rest.v, &run.rest.n))
         return imap_bad(c, err, "No such message number.");
     if (is_move && s->view->is_readonly)
         return imap_no(c, err, ERR_DENIED, "NOPERM", "The mailbox is open read-only.");
     if (!imap_mailbox_open(s, c, name, "TRYCREATE", &row, err))
         return false;
-    if (ranges.n == 0) /* nothing to do, and no ranges would mean all */
+    if (run.rest.n == 0)
         return true;
-    if (!copy(s, c, ranges, row->mailbox_id, is_move, &r, err))
-        return false;
-    if (!c->is_uid && r->n_from == 0) { /* the numbers are still valid, the messages are gone */
-        s->is_dirty = true;
-        return imap_no(c, err, ERR_NOT_FOUND, "EXPUNGEISSUED", "Another session has removed these messages.");
-    }
-    if (row->mailbox_id == s->view->mailbox_id)
-        s->is_dirty = true; /* the new ones are to be told */
-    str code = r->n_from ? copyuid(c->arena, r) : S("");
-    if (!is_move) {
-        c->code = code;
-        return true;
-    }
-    /* RFC 6851 4.3: COPYUID before the EXPUNGE responses, in an untagged OK. */
-    if (code.n) {
-        BUF(line, SETS_MAX * 2 + 64);
-        buf_printf(&line, "* OK [%.*s] Moved.\r\n", STR_ARG(code));
-        if (!imap_write_buf(s, &line, err))
-            return false;
-    }
-    return imap_view_expunge(s, r->from, r->n_from, err);
+    run.to_mailbox_id = row->mailbox_id;
+    bool ok = run_slices(&run, err);
+    uid_map_done(&run.made);
+    return ok;
 }
 
 FIBER bool cmd_copy(struct imap_session *s, struct imap_command *c, struct err *err)

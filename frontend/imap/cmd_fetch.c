@@ -293,7 +293,7 @@ FIBER bool cmd_fetch(struct imap_session *s, struct imap_command *c, struct err 
     BUF(out, OUT_MAX);
     run.out = &out;
     while (ranges.n) {
-        struct imap_ranges some = imap_ranges_take(&ranges, UINT64_MAX, c->arena);
+        struct imap_ranges some = imap_ranges_take(&ranges, s->view, UINT64_MAX, c->arena);
         if (!fetch_ranges(&run, some, err)) {
             write_whole(&run);
             return false;

@@ -151,7 +151,7 @@ static bool *mark_ancestors(struct arena *a, const struct imap_mailboxes *list, 
 FIBER static bool load(struct imap_session *s, struct imap_command *c, bool with_missing, struct imap_mailboxes *out,
                        struct err *err)
 {
-    return imap_mailboxes_load(s, c, out, err) && (!with_missing || imap_mailboxes_add_missing(s, c, out, err));
+    return imap_mailboxes_load(s, c, false, out, err) && (!with_missing || imap_mailboxes_add_missing(s, c, out, err));
 }
 
 /* Tens of thousands of names and patterns are not matched in one go. */
@@ -209,7 +209,7 @@ FIBER bool cmd_list(struct imap_session *s, struct imap_command *c, struct err *
         if (!rest(i, err))
             return false;
     }
-    return out.n == 0 || imap_write(s, buf_str(&out), err);
+    return imap_write_buf(s, &out, err);
 }
 
 /* --- LSUB --- */
@@ -248,5 +248,5 @@ FIBER bool cmd_lsub(struct imap_session *s, struct imap_command *c, struct err *
         if (!rest(i, err))
             return false;
     }
-    return out.n == 0 || imap_write(s, buf_str(&out), err);
+    return imap_write_buf(s, &out, err);
 }

@@ -1,6 +1,7 @@
 /* SELECT, EXAMINE (RFC 3501 6.3.1, RFC 7162 3.1.1), CLOSE, UNSELECT (RFC 3691). */
 #include "frontend/imap/commands.h"
 
+#include "frontend/imap/expunge.h"
 #include "frontend/imap/mailboxes.h"
 #include "frontend/imap/parse.h"
 #include "frontend/imap/view.h"
@@ -41,7 +42,7 @@ static bool parse_select(struct imap_command *c, str *name, bool *is_valid, bool
 FIBER static bool describe(struct imap_session *s, struct imap_command *c, const Thurn__Mailbox *row, struct err *err)
 {
     const struct imap_view *v = s->view;
-    BUF(out, 4096);
+    BUF(out, IMAP_FLAGS_MAX + 4096);
     imap_view_add_flags(v, &out);
     buf_printf(&out, "* %u EXISTS\r\n* %u RECENT\r\n", uid_map_count(&v->uids),
                uid_map_count(&v->recents));
@@ -58,13 +59,19 @@ FIBER static bool open_mailbox(struct imap_session *s, struct imap_command *c, b
 {
     str name;
     bool is_valid, has_condstore = false;
+    struct imap_mailboxes list;
     const Thurn__Mailbox *row;
     if (!parse_select(c, &name, &is_valid, &has_condstore))
         return imap_bad(c, err, "Expected a mailbox name.");
+    if (s->view && !imap_write(s, S("* OK [CLOSED] Previous mailbox closed.\r\n"), err)) /* RFC 7162 3.2.11 */
+        return false;
     imap_view_close(s); /* RFC 3501 6.3.1: even when the new one cannot be opened */
     s->has_condstore |= has_condstore;
-    if (!imap_mailbox_open(s, c, name, "NONEXISTENT", &row, err) || !imap_view_open(s, c, row, is_readonly, err) ||
-        !describe(s, c, row, err))
+    if (!imap_mailboxes_load(s, c, true, &list, err) || !imap_mailboxes_get(&list, c, name, "NONEXISTENT", &row, err) ||
+        !imap_view_open(s, c, row, is_readonly, err))
+        return false;
+    (void)imap_view_announce(s, list.keywords, list.n_keywords, NULL); /* FLAGS names them in any case */
+    if (!describe(s, c, row, err))
         return false;
     c->code = is_readonly ? S("READ-ONLY") : S("READ-WRITE");
     return true;
@@ -83,20 +90,17 @@ FIBER bool cmd_examine(struct imap_session *s, struct imap_command *c, struct er
 /* Removes what is \Deleted, and says nothing of it (RFC 3501 6.4.2). */
 FIBER bool cmd_close(struct imap_session *s, struct imap_command *c, struct err *err)
 {
-    Thurn__ExpungeRequest q = THURN__EXPUNGE_REQUEST__INIT;
-    struct rpc_call call;
     if (!imap_parse_end(&c->args))
         return imap_bad(c, err, "No arguments expected.");
-    bool ok = true;
-    if (!s->view->is_readonly) {
-        q.account = &s->account;
-        q.mailbox_id = s->view->mailbox_id;
-        imap_call(s, &call, c->arena);
-        ok = STORE_CALL(s, &call, store_expunge, &q, NULL) || imap_failed(c, &call, err);
+    struct imap_expunge e = {.mailbox_id = s->view->mailbox_id, .ranges = imap_ranges_all(c->arena)};
+    while (!s->view->is_readonly && e.ranges.n) {
+        ARENA(a, IMAP_COMMAND_ARENA);
+        const Thurn__ExpungeReply *r;
+        if (!imap_expunge_next(s, &e, &a, &r, err))
+            return false;
     }
-    if (ok)
-        imap_view_close(s);
-    return ok;
+    imap_view_close(s);
+    return true;
 }
 
 FIBER bool cmd_unselect(struct imap_session *s, struct imap_command *c, struct err *err)

@@ -6,7 +6,7 @@
 #include "proto/store_calls.h"
 
 #define MODIFIED_MAX (16u << 20) /* of the sets: more than a million ranges */
-#define SLICE_UIDS 4000u /* messages of one call: one transaction, and a reply that fits into 1 MiB */
+#define SLICE_MESSAGES 4000u /* of one call: one transaction, and a reply that fits into 1 MiB */
 
 struct store_run {
     struct imap_set set;
@@ -136,7 +136,7 @@ FIBER bool cmd_store(struct imap_session *s, struct imap_command *c, struct err 
     if (run.has_unchanged_since && !imap_enable_condstore(s, err))
         return false;
     while (ranges.n)
-        if (!store_slice(s, c, &run, imap_ranges_take(&ranges, SLICE_UIDS, c->arena), err))
+        if (!store_slice(s, c, &run, imap_ranges_take(&ranges, s->view, SLICE_MESSAGES, c->arena), err))
             return false;
     if (!buf_ok(&modified)) /* which of them were not changed cannot be said: the client has to look */
         return imap_no(c, err, ERR_LIMIT, "LIMIT", "Too many messages failed the condition.");

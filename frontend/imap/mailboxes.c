@@ -39,18 +39,23 @@ static str full_name(struct arena *a, const struct map64 *by_id, const Thurn__Ma
     return arena_str(a, buf_str(&name));
 }
 
-FIBER bool imap_mailboxes_load(struct imap_session *s, struct imap_command *c, struct imap_mailboxes *out,
-                               struct err *err)
+FIBER bool imap_mailboxes_load(struct imap_session *s, struct imap_command *c, bool with_keywords,
+                               struct imap_mailboxes *out, struct err *err)
 {
-    Thurn__AccountRequest q = THURN__ACCOUNT_REQUEST__INIT;
+    Thurn__ListMailboxesRequest q = THURN__LIST_MAILBOXES_REQUEST__INIT;
     const Thurn__ListMailboxesReply *r;
     struct rpc_call call;
     q.account = &s->account;
+    q.with_keywords = with_keywords;
     imap_call(s, &call, c->arena);
     if (!STORE_CALL(s, &call, store_list_mailboxes, &q, &r))
         return imap_failed(c, &call, err);
     s->listed_modseq = r->modseq;
-    struct imap_mailboxes list = {arena_array(c->arena, struct imap_mailbox, r->n_mailboxes + 1), 0};
+    struct imap_mailboxes list = {
+        .v = arena_array(c->arena, struct imap_mailbox, r->n_mailboxes + 1),
+        .keywords = r->keyword_names,
+        .n_keywords = r->n_keyword_names,
+    };
     struct map64 by_id;
     map64_init(&by_id);
     for (size_t i = 0; i < r->n_mailboxes; i++) {
@@ -76,7 +81,7 @@ FIBER bool imap_mailboxes_load(struct imap_session *s, struct imap_command *c, s
 static void add_missing(struct imap_mailboxes *list, size_t n_known, str name)
 {
     static const Thurn__Mailbox subscribed = {.name = (char *)"", .is_subscribed = true}, above = {.name = (char *)""};
-    const struct imap_mailboxes known = {list->v, n_known};
+    const struct imap_mailboxes known = {.v = list->v, .n = n_known};
     for (size_t k = name.n; k > 0; k--) {
         if (k < name.n && name.p[k] != '/')
             continue;
@@ -119,7 +124,8 @@ FIBER bool imap_mailboxes_add_missing(struct imap_session *s, struct imap_comman
         for (const char *p = r->names[i]; *p; p++)
             room += *p == '/';
     }
-    struct imap_mailboxes all = {arena_array(c->arena, struct imap_mailbox, room), list->n};
+    struct imap_mailboxes all = *list;
+    all.v = arena_array(c->arena, struct imap_mailbox, room);
     if (list->n)
         memcpy(all.v, list->v, list->n * sizeof(*all.v));
     for (size_t i = 0; i < r->n_names; i++)
@@ -136,17 +142,21 @@ const struct imap_mailbox *imap_mailboxes_find(const struct imap_mailboxes *list
     return name.n && list->n ? bsearch(&key, list->v, list->n, sizeof(*list->v), compare_names) : NULL;
 }
 
-FIBER bool imap_mailbox_open(struct imap_session *s, struct imap_command *c, str name, const char *code,
-                             const Thurn__Mailbox **out, struct err *err)
+bool imap_mailboxes_get(const struct imap_mailboxes *list, struct imap_command *c, str name, const char *code,
+                        const Thurn__Mailbox **out, struct err *err)
 {
-    struct imap_mailboxes list;
-    if (!imap_mailboxes_load(s, c, &list, err))
-        return false;
-    const struct imap_mailbox *m = imap_mailboxes_find(&list, name);
+    const struct imap_mailbox *m = imap_mailboxes_find(list, name);
     if (!m)
         return imap_no(c, err, ERR_NOT_FOUND, code, "No such mailbox.");
     *out = m->row;
     return true;
+}
+
+FIBER bool imap_mailbox_open(struct imap_session *s, struct imap_command *c, str name, const char *code,
+                             const Thurn__Mailbox **out, struct err *err)
+{
+    struct imap_mailboxes list;
+    return imap_mailboxes_load(s, c, false, &list, err) && imap_mailboxes_get(&list, c, name, code, out, err);
 }
 
 bool imap_mailbox_arg(struct imap_command *c, str *name, struct err *err)

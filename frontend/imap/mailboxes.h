@@ -15,15 +15,20 @@ struct imap_mailbox {
 struct imap_mailboxes {
     struct imap_mailbox *v; /* by name, INBOX first */
     size_t n;
+    Thurn__Keyword *const *keywords; /* of the account, when they were asked for */
+    size_t n_keywords;
 };
 /* One store call. *out lives in the command's arena. */
-FIBER bool imap_mailboxes_load(struct imap_session *s, struct imap_command *c, struct imap_mailboxes *out,
-                               struct err *err) WARN_UNUSED;
+FIBER bool imap_mailboxes_load(struct imap_session *s, struct imap_command *c, bool with_keywords,
+                               struct imap_mailboxes *out, struct err *err) WARN_UNUSED;
 /* Add to a loaded list the subscribed names without a mailbox, and what is missing above them. One store call. */
 FIBER bool imap_mailboxes_add_missing(struct imap_session *s, struct imap_command *c, struct imap_mailboxes *list,
                                       struct err *err) WARN_UNUSED;
 const struct imap_mailbox *imap_mailboxes_find(const struct imap_mailboxes *list, str name);
-/* Load and find. NOT_FOUND when there is none of that name; code is what NO says then: "NONEXISTENT" or "TRYCREATE". */
+/* Find, or NOT_FOUND when there is none of that name; code is what NO says then: "NONEXISTENT" or "TRYCREATE". */
+bool imap_mailboxes_get(const struct imap_mailboxes *list, struct imap_command *c, str name, const char *code,
+                        const Thurn__Mailbox **out, struct err *err) WARN_UNUSED;
+/* Load and get. */
 FIBER bool imap_mailbox_open(struct imap_session *s, struct imap_command *c, str name, const char *code,
                              const Thurn__Mailbox **out, struct err *err) WARN_UNUSED;
 /* " mailbox" as a command's only remaining argument. */

@@ -111,7 +111,7 @@ enum {
     IMAP_MAY_UID = 1,           /* has a UID form */
     IMAP_NO_EXPUNGE = 2,        /* no EXPUNGE responses while it runs, unless it came as UID (RFC 3501 7.4.1) */
     IMAP_STREAMS = 4,           /* its last literal is read by the handler */
-    IMAP_TRANSFERS = 8,         /* may take transfer_ms */
+    IMAP_TRANSFERS = 8,         /* bodies or whole mailboxes: may take transfer_ms */
     IMAP_ALWAYS_SYNC = 16,      /* asks the store for changes even when no beacon came */
     IMAP_NO_SYNC = 32           /* nothing to tell after it */
 };

@@ -83,53 +83,44 @@ uint32_t uid_map_uid(const struct uid_map *m, uint32_t seq)
     return m->v[low].first + (seq - m->v[low].seq);
 }
 
-bool uid_map_last_within(const struct uid_map *m, uint32_t first, uint32_t last, struct uid_run *out)
+uint32_t uid_map_rank(const struct uid_map *m, uint32_t uid)
 {
-    ptrdiff_t i = run_at_or_before(m, last);
-    if (i < 0 || m->v[i].last < first)
-        return false;
-    const struct uid_run *r = &m->v[i];
-    out->first = MAX(r->first, first);
-    out->last = MIN(r->last, last);
-    out->seq = r->seq + (out->first - r->first);
-    return true;
+    ptrdiff_t i = run_at_or_before(m, uid);
+    return i < 0 ? 0 : m->v[i].seq + (MIN(uid, m->v[i].last) - m->v[i].first);
 }
 
-static void renumber(struct uid_map *m, uint32_t from)
+/* Index of the first run that ends at uid or above. */
+static uint32_t run_at_or_after(const struct uid_map *m, uint32_t uid)
 {
-    for (uint32_t i = from; i < m->n; i++)
-        m->v[i].seq = i ? m->v[i - 1].seq + run_length(&m->v[i - 1]) : 1;
+    ptrdiff_t i = run_at_or_before(m, uid);
+    return i < 0 ? 0 : (uint32_t)i + (m->v[i].last < uid);
 }
 
-void uid_map_remove(struct uid_map *m, uint32_t first, uint32_t last)
+void uid_map_within(const struct uid_map *m, uint32_t first, uint32_t last, struct uid_map *out)
 {
-    if (first > last || m->n == 0)
+    for (uint32_t i = run_at_or_after(m, first); i < m->n && m->v[i].first <= last; i++)
+        (void)uid_map_append(out, MAX(m->v[i].first, first), MIN(m->v[i].last, last)); /* first <= last */
+}
+
+void uid_map_subtract(struct uid_map *m, const struct uid_map *gone)
+{
+    struct uid_map left = {0};
+    uint32_t k = 0;
+    if (m->n == 0 || gone->n == 0)
         return;
-    ptrdiff_t at = run_at_or_before(m, first);
-    uint32_t i = at < 0 ? 0 : (uint32_t)at;
-    if (i < m->n && m->v[i].last < first)
-        i++;
-    uint32_t from = i;
-    if (i < m->n && m->v[i].first < first && m->v[i].last > last) { /* in the middle of one run: split it */
-        make_room(m);
-        memmove(&m->v[i + 1], &m->v[i], (m->n - i) * sizeof(*m->v));
-        m->n++;
-        m->v[i].last = first - 1;
-        m->v[i + 1].first = last + 1;
-        renumber(m, from);
-        return;
+    for (uint32_t i = 0; i < m->n; i++) {
+        uint64_t at = m->v[i].first, end = m->v[i].last;
+        while (k < gone->n && gone->v[k].last < at)
+            k++;
+        for (uint32_t j = k; j < gone->n && gone->v[j].first <= end; j++) {
+            if (gone->v[j].first > at)
+                (void)uid_map_append(&left, (uint32_t)at, gone->v[j].first - 1);
+            at = (uint64_t)gone->v[j].last + 1;
+            k = j; /* it may reach into the next run */
+        }
+        if (at <= end)
+            (void)uid_map_append(&left, (uint32_t)at, (uint32_t)end);
     }
-    if (i < m->n && m->v[i].first < first) {
-        m->v[i].last = first - 1;
-        i++;
-    }
-    uint32_t gone = i;
-    while (gone < m->n && m->v[gone].last <= last)
-        gone++;
-    if (gone < m->n && m->v[gone].first <= last)
-        m->v[gone].first = last + 1;
-    if (gone < m->n)
-        memmove(&m->v[i], &m->v[gone], (m->n - gone) * sizeof(*m->v));
-    m->n -= gone - i;
-    renumber(m, from);
+    uid_map_done(m);
+    *m = left;
 }

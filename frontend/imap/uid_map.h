@@ -23,9 +23,11 @@ bool uid_map_append(struct uid_map *m, uint32_t first, uint32_t last);
 uint32_t uid_map_seq(const struct uid_map *m, uint32_t uid);
 /* UID of a sequence number, or 0. */
 uint32_t uid_map_uid(const struct uid_map *m, uint32_t seq);
-/* The highest run that has a UID in [first, last], cut to it; false when there is none. */
-bool uid_map_last_within(const struct uid_map *m, uint32_t first, uint32_t last, struct uid_run *out);
-/* Remove the UIDs of [first, last] that are there. */
-void uid_map_remove(struct uid_map *m, uint32_t first, uint32_t last);
+/* How many UIDs are at or below uid. */
+uint32_t uid_map_rank(const struct uid_map *m, uint32_t uid);
+/* Append those of [first, last] that are in m to *out, which has only lower ones. */
+void uid_map_within(const struct uid_map *m, uint32_t first, uint32_t last, struct uid_map *out);
+/* Remove what is in gone. One pass over both. */
+void uid_map_subtract(struct uid_map *m, const struct uid_map *gone);
 
 #endif

@@ -49,8 +49,12 @@ void imap_view_own(struct imap_session *s, const Thurn__StoreFlagsReply *r, bool
         s->is_dirty = true;
         return;
     }
-    v->own[v->n_own % IMAP_OWN_CHANGES].first = first;
-    v->own[v->n_own++ % IMAP_OWN_CHANGES].last = last;
+    if (v->n_own && v->own[(v->n_own - 1) % IMAP_OWN_CHANGES].last + 1 == first) { /* as the slices of one STORE are */
+        v->own[(v->n_own - 1) % IMAP_OWN_CHANGES].last = last;
+    } else {
+        v->own[v->n_own % IMAP_OWN_CHANGES].first = first;
+        v->own[v->n_own++ % IMAP_OWN_CHANGES].last = last;
+    }
     if (is_next)
         s->synced_modseq = MAX(s->synced_modseq, last);
 }
@@ -71,21 +75,22 @@ static void on_change(void *arg, uint64_t modseq)
 
 /* --- opening --- */
 
-FIBER static bool load_uids(struct imap_session *s, struct imap_command *c, int64_t mailbox_id, struct uid_map *uids,
-                            struct err *err)
+/* What is in the mailbox now, page by page. Errors: those of Search. */
+FIBER static bool load_uids(struct imap_session *s, int64_t mailbox_id, struct uid_map *uids, struct err *err)
 {
     Thurn__SearchKey all = THURN__SEARCH_KEY__INIT;
     Thurn__SearchRequest q = THURN__SEARCH_REQUEST__INIT;
-    const Thurn__SearchReply *r;
     all.op = THURN__SEARCH_OP__SEARCH_ALL;
     q.account = &s->account;
     q.mailbox_id = mailbox_id;
     q.key = &all;
     do {
+        ARENA(a, IMAP_COMMAND_ARENA);
+        const Thurn__SearchReply *r;
         struct rpc_call call;
-        imap_call(s, &call, c->arena);
+        imap_call(s, &call, &a);
         if (!STORE_CALL(s, &call, store_search, &q, &r))
-            return imap_failed(c, &call, err);
+            return err_set(err, call.err.kind, "%s", call.err.msg);
         for (size_t i = 0; i < r->n_uids; i++)
             if (!uid_map_append(uids, (uint32_t)r->uids[i]->first, (uint32_t)r->uids[i]->last))
                 return err_set(err, ERR_INTERNAL, "a range of UIDs runs backwards");
@@ -128,7 +133,7 @@ FIBER bool imap_view_open(struct imap_session *s, struct imap_command *c, const 
 {
     struct uid_map uids = {0};
     uint32_t recent_from = imap_recent_from(s, c, box);
-    if (!load_uids(s, c, box->mailbox_id, &uids, err)) {
+    if (!load_uids(s, box->mailbox_id, &uids, err)) {
         uid_map_done(&uids);
         return false;
     }
@@ -172,12 +177,12 @@ void imap_view_close(struct imap_session *s)
 /* --- keywords --- */
 
 #define SYSTEM_FLAGS "\\Answered \\Flagged \\Deleted \\Seen \\Draft"
-#define KEYWORDS_ANNOUNCED_MAX 200u
+#define KEYWORDS_ANNOUNCED_MAX 1000u /* of an account: the store has no more, of 255 bytes each */
 static const char *const usual_keywords[] = {"$Forwarded", "$MDNSent", "$Junk", "$NotJunk", "$Phishing"};
 
 void imap_view_add_flags(const struct imap_view *v, struct buf *out)
 {
-    BUF(names, 64 * 1024);
+    BUF(names, IMAP_FLAGS_MAX / 2 - 256);
     buf_add(&names, S(SYSTEM_FLAGS));
     for (size_t i = 0; i < ARRAY_LEN(usual_keywords); i++)
         buf_printf(&names, " %s", usual_keywords[i]);
@@ -213,7 +218,8 @@ bool imap_view_announce(struct imap_session *s, Thurn__Keyword *const *names, si
     }
     if (v->n_keywords == before)
         return false;
-    imap_view_add_flags(v, out);
+    if (out)
+        imap_view_add_flags(v, out);
     return true;
 }
 
@@ -247,35 +253,39 @@ FIBER static bool write_piece(struct imap_session *s, struct buf *out, bool is_l
     return ok;
 }
 
-FIBER bool imap_view_expunge(struct imap_session *s, Thurn__Range *const *ranges, size_t n, struct err *err)
+/* The view's own of these ranges, ascending. */
+static void add_known(const struct imap_view *v, Thurn__Range *const *ranges, size_t n, struct uid_map *out)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ranges[i]->first <= UINT32_MAX)
+            uid_map_within(&v->uids, (uint32_t)ranges[i]->first, (uint32_t)MIN(ranges[i]->last, (uint64_t)UINT32_MAX), out);
+}
+
+/* From the highest down: each number is as it is at that moment, and no lower one has moved. */
+FIBER static bool tell_gone(struct imap_session *s, const struct uid_map *gone, struct err *err)
 {
     BUF(out, PIECE_MAX);
-    struct uid_run run;
-    /* From the highest down: each number is as it is at that moment, and no lower one has moved. */
-    for (size_t i = n; i-- > 0;) {
-        uint32_t first = (uint32_t)MIN(ranges[i]->first, (uint64_t)UINT32_MAX),
-                 last = (uint32_t)MIN(ranges[i]->last, (uint64_t)UINT32_MAX);
-        while (uid_map_last_within(&s->view->uids, first, last, &run)) {
-            uid_map_remove(&s->view->uids, run.first, run.last);
-            uid_map_remove(&s->view->recents, run.first, run.last);
-            for (uint32_t seq = run.seq + (run.last - run.first); seq >= run.seq; seq--) {
-                buf_printf(&out, "* %u EXPUNGE\r\n", seq);
-                if (!write_piece(s, &out, false, err))
-                    return false;
-            }
+    for (uint32_t i = gone->n; i-- > 0;) {
+        const struct uid_run *run = &gone->v[i];
+        uint32_t first = uid_map_seq(&s->view->uids, run->first);
+        for (uint32_t seq = first + (run->last - run->first); seq >= first; seq--) {
+            buf_printf(&out, "* %u EXPUNGE\r\n", seq);
+            if (!write_piece(s, &out, false, err))
+                return false;
         }
     }
+    uid_map_subtract(&s->view->uids, gone);
+    uid_map_subtract(&s->view->recents, gone);
     return write_piece(s, &out, true, err);
 }
 
-static bool any_in_view(const struct imap_view *v, Thurn__Range *const *ranges, size_t n)
+FIBER bool imap_view_expunge(struct imap_session *s, Thurn__Range *const *ranges, size_t n, struct err *err)
 {
-    struct uid_run run;
-    for (size_t i = 0; i < n; i++)
-        if (uid_map_last_within(&v->uids, (uint32_t)MIN(ranges[i]->first, (uint64_t)UINT32_MAX),
-                                (uint32_t)MIN(ranges[i]->last, (uint64_t)UINT32_MAX), &run))
-            return true;
-    return false;
+    struct uid_map gone = {0};
+    add_known(s->view, ranges, n, &gone);
+    bool ok = tell_gone(s, &gone, err);
+    uid_map_done(&gone);
+    return ok;
 }
 
 /* New messages enlarge the view; changed ones are told with their flags (*updates). */
@@ -294,9 +304,10 @@ static void take_messages(struct imap_session *s, Thurn__Message *const *v, size
 
 /* The pages after the first come from Fetch, which knows where to go on. */
 FIBER static bool sync_rest(struct imap_session *s, struct arena *a, uint32_t from_uid, uint64_t since,
-                            struct buf *updates, struct rpc_call *call)
+                            struct buf *updates, struct err *why)
 {
     while (from_uid) {
+        struct rpc_call call;
         Thurn__Range range = THURN__RANGE__INIT, *ranges[] = {&range};
         Thurn__FetchRequest q = THURN__FETCH_REQUEST__INIT;
         const Thurn__FetchReply *r;
@@ -307,9 +318,9 @@ FIBER static bool sync_rest(struct imap_session *s, struct arena *a, uint32_t fr
         q.uids = ranges;
         q.n_uids = 1;
         q.changed_since = since;
-        imap_call(s, call, a);
-        if (!STORE_CALL(s, call, store_fetch, &q, &r))
-            return false;
+        imap_call(s, &call, a);
+        if (!STORE_CALL(s, &call, store_fetch, &q, &r))
+            return err_set(why, call.err.kind, "%s", call.err.msg);
         take_messages(s, r->messages, r->n_messages, r->keyword_names, r->n_keyword_names, updates);
         from_uid = r->next_uid;
     }
@@ -317,36 +328,65 @@ FIBER static bool sync_rest(struct imap_session *s, struct arena *a, uint32_t fr
 }
 
 /* The store did not answer. Whatever is missing is asked for again. */
-static bool sync_failed(struct imap_session *s, const struct rpc_call *call, struct err *err)
+static bool sync_failed(struct imap_session *s, enum err_kind kind, struct err *err)
 {
     s->is_dirty = true;
-    if (call->err.kind != ERR_NOT_FOUND)
+    if (kind != ERR_NOT_FOUND)
         return true;
     imap_end(s, IMAP_END_MAILBOX_GONE);
     return err_set(err, ERR_NOT_FOUND, "the selected mailbox is gone");
 }
 
-FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expunge, struct err *err)
+/*
+ * Ask what has changed, and what of the view is gone. When more has vanished than a reply can hold (LIMIT), the changes are
+ * asked for alone, and then which UIDs there are: what goes in between is told now, and once more later, when it is unknown.
+ */
+FIBER static bool ask_changes(struct imap_session *s, struct arena *a, const Thurn__SyncReply **r, struct uid_map *gone,
+                              struct err *why)
 {
     struct imap_view *v = s->view;
     Thurn__SyncRequest q = THURN__SYNC_REQUEST__INIT;
-    const Thurn__SyncReply *r;
     struct rpc_call call;
     q.account = &s->account;
     q.mailbox_id = v->mailbox_id;
     q.since_modseq = v->modseq;
-    uint64_t heard = s->beacon_modseq;
-    s->is_dirty = false; /* a beacon that comes meanwhile sets it again */
     imap_call(s, &call, a);
-    if (!STORE_CALL(s, &call, store_sync, &q, &r))
-        return sync_failed(s, &call, err);
-    bool holds_back = !may_expunge && any_in_view(v, r->vanished, r->n_vanished);
-    if (!holds_back && !imap_view_expunge(s, r->vanished, r->n_vanished, err))
+    if (STORE_CALL(s, &call, store_sync, &q, r)) {
+        add_known(v, (*r)->vanished, (*r)->n_vanished, gone);
+        return true;
+    }
+    if (call.err.kind != ERR_LIMIT)
+        return err_set(why, call.err.kind, "%s", call.err.msg);
+    Thurn__Range above_all = THURN__RANGE__INIT, *known[] = {&above_all};
+    above_all.first = above_all.last = UINT32_MAX;
+    q.known_uids = known;
+    q.n_known_uids = 1;
+    imap_call(s, &call, a);
+    if (!STORE_CALL(s, &call, store_sync, &q, r))
+        return err_set(why, call.err.kind, "%s", call.err.msg);
+    struct uid_map there = {0};
+    bool ok = load_uids(s, v->mailbox_id, &there, why);
+    if (ok) {
+        uid_map_within(&v->uids, 1, UINT32_MAX, gone);
+        uid_map_subtract(gone, &there);
+    }
+    uid_map_done(&there);
+    return ok;
+}
+
+/* After ask_changes. */
+FIBER static bool tell_news(struct imap_session *s, struct arena *a, const Thurn__SyncReply *r, bool may_expunge,
+                            const struct uid_map *gone, uint64_t heard, struct err *err)
+{
+    struct imap_view *v = s->view;
+    bool holds_back = !may_expunge && gone->n;
+    if (!holds_back && !tell_gone(s, gone, err))
         return false;
     BUF(updates, 64u << 20);
+    struct err why = ERR_INIT;
     uint32_t before = uid_map_count(&v->uids);
     take_messages(s, r->messages, r->n_messages, r->keyword_names, r->n_keyword_names, &updates);
-    bool is_whole = sync_rest(s, a, r->next_uid, q.since_modseq, &updates, &call);
+    bool is_whole = sync_rest(s, a, r->next_uid, v->modseq, &updates, &why);
     uint32_t now = uid_map_count(&v->uids);
     if (now != before && !imap_printf(s, err, "* %u EXISTS\r\n* %u RECENT\r\n", now,
                                       uid_map_count(&v->recents)))
@@ -354,7 +394,7 @@ FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expu
     if ((updates.n || !buf_ok(&updates)) && !imap_write_buf(s, &updates, err))
         return false;
     if (!is_whole)
-        return sync_failed(s, &call, err);
+        return sync_failed(s, why.kind, err);
     if (holds_back) {
         s->is_dirty = true;
         return true;
@@ -365,17 +405,25 @@ FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expu
     return true;
 }
 
+FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expunge, struct err *err)
+{
+    const Thurn__SyncReply *r = NULL;
+    struct uid_map gone = {0};
+    struct err why = ERR_INIT;
+    uint64_t heard = s->beacon_modseq;
+    s->is_dirty = false; /* a beacon that comes meanwhile sets it again */
+    bool ok = ask_changes(s, a, &r, &gone, &why) ? tell_news(s, a, r, may_expunge, &gone, heard, err)
+                                                 : sync_failed(s, why.kind, err);
+    uid_map_done(&gone);
+    return ok;
+}
+
 uint64_t imap_view_count(const struct imap_view *v, Thurn__Range *const *ranges, size_t n)
 {
     uint64_t count = 0;
-    struct uid_run run;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t first = (uint32_t)ranges[i]->first, last = (uint32_t)MIN(ranges[i]->last, (uint64_t)UINT32_MAX);
-        while (first <= last && uid_map_last_within(&v->uids, first, last, &run)) {
-            count += run.last - run.first + 1;
-            last = run.first - 1; /* UIDs begin at 1 */
-        }
-    }
+    for (size_t i = 0; i < n; i++)
+        count += uid_map_rank(&v->uids, (uint32_t)MIN(ranges[i]->last, (uint64_t)UINT32_MAX)) -
+                 uid_map_rank(&v->uids, (uint32_t)ranges[i]->first - 1); /* UIDs begin at 1 */
     return count;
 }
 
@@ -391,23 +439,19 @@ void imap_ranges_skip(struct imap_ranges *ranges, uint32_t from_uid)
         ranges->v[0]->first = MAX(ranges->v[0]->first, (uint64_t)from_uid);
 }
 
-struct imap_ranges imap_ranges_take(struct imap_ranges *rest, uint64_t max_uids, struct arena *a)
+struct imap_ranges imap_ranges_take(struct imap_ranges *rest, const struct imap_view *view, uint64_t max, struct arena *a)
 {
     size_t room = MIN(rest->n, (size_t)IMAP_RANGES_MAX);
     struct imap_ranges out = {arena_array(a, Thurn__Range *, room + 1), 0};
-    uint64_t left = max_uids;
+    uint64_t left = max;
     while (rest->n && out.n < room && left) {
-        Thurn__Range *r = rest->v[0];
-        uint64_t n = r->last - r->first + 1;
-        Thurn__Range *taken = arena_new(a, Thurn__Range);
+        Thurn__Range *r = rest->v[0], *taken = arena_new(a, Thurn__Range);
+        uint64_t n = imap_view_count(view, &r, 1);
         *taken = *r;
         out.v[out.n++] = taken;
         if (n > left) {
-            taken->last = taken->first + left - 1;
-            Thurn__Range *more = arena_new(a, Thurn__Range);
-            *more = *r;
-            more->first = taken->last + 1;
-            rest->v[0] = more;
+            taken->last = uid_map_uid(&view->uids, uid_map_rank(&view->uids, (uint32_t)r->first - 1) + (uint32_t)left);
+            imap_ranges_skip(rest, (uint32_t)taken->last + 1);
             break;
         }
         left -= n;

@@ -30,20 +30,23 @@ uint64_t imap_view_count(const struct imap_view *v, Thurn__Range *const *ranges,
 /* EXPUNGE responses for those of the ranges that are in the view, and out of the view with them. */
 FIBER bool imap_view_expunge(struct imap_session *s, Thurn__Range *const *ranges, size_t n, struct err *err) WARN_UNUSED;
 bool imap_view_is_recent(const struct imap_view *v, uint32_t uid);
-/* Keywords that the client has not heard of: a new FLAGS response (RFC 3501 7.2.6). False: there were none. */
+/* Keywords that the client has not heard of: a new FLAGS response (RFC 3501 7.2.6), unless out is NULL. False: there were
+ * none. */
 bool imap_view_announce(struct imap_session *s, Thurn__Keyword *const *names, size_t n, struct buf *out);
-/* FLAGS and PERMANENTFLAGS as they are now. */
+/* FLAGS and PERMANENTFLAGS as they are now: at most IMAP_FLAGS_MAX bytes. */
+#define IMAP_FLAGS_MAX (600u * 1024)
 void imap_view_add_flags(const struct imap_view *v, struct buf *out);
 /* "* 3 FETCH (FLAGS (…))", with UID when asked for and MODSEQ when the client knows CONDSTORE. */
 void imap_add_flag_update(const struct imap_session *s, struct buf *out, const Thurn__Message *m, uint32_t seq,
                           bool with_uid, bool with_flags, Thurn__Keyword *const *names, size_t n_names);
-/* A copy of the ranges in slices that one request may carry, and of at most max UIDs: *rest is what is left. */
+/* Sets of UIDs in slices. The ranges are this caller's own. */
 struct imap_ranges {
     Thurn__Range **v;
     size_t n;
 };
-/* Drop what is below from_uid (0 = nothing), where a page ended. The ranges are this caller's own. */
+/* Drop what is below from_uid (0 = nothing), where a page ended. */
 void imap_ranges_skip(struct imap_ranges *ranges, uint32_t from_uid);
-struct imap_ranges imap_ranges_take(struct imap_ranges *rest, uint64_t max_uids, struct arena *a);
+/* The beginning of them, as one request may carry it, with at most max messages of the view; *rest is what is left. */
+struct imap_ranges imap_ranges_take(struct imap_ranges *rest, const struct imap_view *view, uint64_t max, struct arena *a);
 
 #endif

@@ -171,8 +171,9 @@ FIBER static bool command(void *arg, struct script *s, str line)
         append_large(s, str_slice(line, 6, SIZE_MAX));
         return true;
     }
-    if (str_eq(line, S("fail second"))) { /* the call after the next */
-        rpc_faulty_set(w->faulty, 2, false);
+    uint32_t n;
+    if (str_starts(line, S("fail ")) && num_u32(str_slice(line, 5, SIZE_MAX), 100, &n)) { /* the n-th call from now */
+        rpc_faulty_set(w->faulty, n, false);
         return true;
     }
     if (str_starts(line, S("fail"))) { /* the next call of the store fails */

@@ -63,6 +63,7 @@ FIBER static void connect_client(struct script *s, unsigned client)
     if (s->clients[client - 1])
         return;
     s->clients[client - 1] = s->hooks->dial(s->hooks->arg);
+    stream_set_input_max(s->clients[client - 1], LINE_MAX_BYTES);
     if (!read_line(s, client, &greeting, &err))
         fail(s, "no greeting: %s", err.msg);
 }

@@ -129,7 +129,7 @@ void world_call_init(struct world *w, struct rpc_call *c)
 
 static const Thurn__ListMailboxesReply *list(struct world *w)
 {
-    Thurn__AccountRequest q = THURN__ACCOUNT_REQUEST__INIT;
+    Thurn__ListMailboxesRequest q = THURN__LIST_MAILBOXES_REQUEST__INIT;
     const Thurn__ListMailboxesReply *r = NULL;
     q.account = &w->ref;
     MUST(w, list_mailboxes, &q, &r);

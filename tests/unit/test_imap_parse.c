@@ -40,8 +40,11 @@ static void test_uid_map(void **state)
 {
     (void)state;
     static const uint32_t uids[] = {1, 2, 3, 7, 8, 20, 21, 22, 23, 50};
-    struct uid_map none = {0};
-    uid_map_remove(&none, 1, 5);
+    struct uid_map none = {0}, some = {0};
+    assert_true(uid_map_append(&some, 1, 5));
+    uid_map_subtract(&none, &some);
+    uid_map_done(&some);
+    assert_int_equal(uid_map_rank(&none, 7), 0);
     assert_int_equal(uid_map_count(&none), 0);
     assert_int_equal(uid_map_seq(&none, 1), 0);
     for (uint32_t first = 0; first <= 55; first++) {
@@ -50,7 +53,17 @@ static void test_uid_map(void **state)
             fill(&m, uids, ARRAY_LEN(uids));
             assert_int_equal(uid_map_count(&m), 10);
             assert_int_equal(m.n, 4);
-            uid_map_remove(&m, first, last);
+            struct uid_map gone = {0}, within = {0};
+            uid_map_within(&m, first, last, &within);
+            uint32_t n_within = uid_map_count(&within);
+            assert_int_equal(n_within, uid_map_rank(&m, last) - (first ? uid_map_rank(&m, first - 1) : 0));
+            assert_true(uid_map_append(&gone, first, last));
+            uid_map_subtract(&within, &gone);
+            assert_int_equal(within.n, 0);
+            uid_map_subtract(&m, &gone);
+            uid_map_done(&gone);
+            uid_map_done(&within);
+            assert_int_equal(uid_map_count(&m), 10 - n_within);
             uint32_t seq = 0;
             for (size_t i = 0; i < ARRAY_LEN(uids); i++) {
                 bool is_gone = uids[i] >= first && uids[i] <= last;
@@ -63,11 +76,36 @@ static void test_uid_map(void **state)
             }
             assert_int_equal(uid_map_count(&m), seq);
             assert_int_equal(uid_map_uid(&m, seq + 1), 0);
-            struct uid_run run;
-            assert_false(uid_map_last_within(&m, first, last, &run));
             assert_true(uid_map_append(&m, 60, 61));
             assert_int_equal(uid_map_seq(&m, 61), seq + 2);
             uid_map_done(&m);
+        }
+    }
+}
+
+static struct uid_map map_of_bits(unsigned bits)
+{
+    struct uid_map m = {0};
+    for (unsigned i = 0; i < 8; i++)
+        if (bits & 1u << i)
+            assert_true(uid_map_append(&m, i + 1, i + 1));
+    return m;
+}
+
+/* All sets of eight, without all sets of eight. */
+static void test_uid_map_subtract(void **state)
+{
+    (void)state;
+    for (unsigned x = 0; x < 256; x++) {
+        for (unsigned y = 0; y < 256; y++) {
+            struct uid_map m = map_of_bits(x), gone = map_of_bits(y), want = map_of_bits(x & ~y);
+            uid_map_subtract(&m, &gone);
+            assert_int_equal(m.n, want.n);
+            if (m.n)
+                assert_memory_equal(m.v, want.v, m.n * sizeof(*m.v));
+            uid_map_done(&m);
+            uid_map_done(&gone);
+            uid_map_done(&want);
         }
     }
 }
@@ -237,7 +275,7 @@ static void test_strings_out(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_patterns), cmocka_unit_test(test_uid_map),      cmocka_unit_test(test_sets),
+        cmocka_unit_test(test_patterns), cmocka_unit_test(test_uid_map), cmocka_unit_test(test_uid_map_subtract),      cmocka_unit_test(test_sets),
         cmocka_unit_test(test_tokens),   cmocka_unit_test(test_fetch),        cmocka_unit_test(test_search_limits),
         cmocka_unit_test(test_strings_out),
     };

@@ -15,12 +15,13 @@ static const char reply[] = "From: bob@example.org\r\nTo: alice@example.org\r\nS
 static void account_case(struct world *w)
 {
     Thurn__AccountRequest q = THURN__ACCOUNT_REQUEST__INIT;
+    Thurn__ListMailboxesRequest list = THURN__LIST_MAILBOXES_REQUEST__INIT;
     const Thurn__AccountInfo *info = NULL;
     const Thurn__ListMailboxesReply *boxes = NULL;
-    q.account = &w->ref;
+    q.account = list.account = &w->ref;
     MUST(w, get_account, &q, &info);
     assert_int_equal(info->used_messages, 0);
-    MUST(w, list_mailboxes, &q, &boxes);
+    MUST(w, list_mailboxes, &list, &boxes);
     assert_int_equal(boxes->n_mailboxes, 6);
     assert_string_equal(boxes->mailboxes[0]->name, "INBOX");
     assert_int_equal(boxes->mailboxes[0]->role, THURN__MAILBOX_ROLE__ROLE_INBOX);
@@ -313,6 +314,91 @@ static void keyword_limit_case(struct world *w)
     assert_false(world_flags(w, inbox, 1, 1, THURN__STORE_OP__STORE_REPLACE, 0, "one-more", &r));
     assert_int_equal(w->err.kind, ERR_LIMIT);
     assert_true(world_flags(w, inbox, 1, 1, THURN__STORE_OP__STORE_REPLACE, 0, "K99", &r)); /* known */
+}
+
+/* The names that a mailbox's messages have, for who asks. */
+static void keyword_names_case(struct world *w)
+{
+    int64_t inbox = world_mailbox(w, "INBOX");
+    const Thurn__StoreFlagsReply *r = NULL;
+    Thurn__ListMailboxesRequest q = THURN__LIST_MAILBOXES_REQUEST__INIT;
+    const Thurn__ListMailboxesReply *boxes = NULL;
+    q.account = &w->ref;
+    q.with_keywords = true;
+    MUST(w, list_mailboxes, &q, &boxes);
+    assert_int_equal(boxes->n_keyword_names, 0);
+    world_append(w, inbox, hello, 0);
+    assert_true(world_flags(w, inbox, 1, 1, THURN__STORE_OP__STORE_ADD, 0, "$Work", &r));
+    assert_true(world_flags(w, inbox, 1, 1, THURN__STORE_OP__STORE_ADD, 0, "Later", &r));
+    MUST(w, list_mailboxes, &q, &boxes);
+    assert_int_equal(boxes->n_keyword_names, 2);
+    assert_string_equal(boxes->keyword_names[0]->name, "$Work");
+    assert_string_equal(boxes->keyword_names[1]->name, "Later");
+    q.with_keywords = false;
+    MUST(w, list_mailboxes, &q, &boxes);
+    assert_int_equal(boxes->n_keyword_names, 0);
+}
+
+/* A mailbox of n messages, every second \Deleted, made of two by copying them to where they are. */
+static void fill_by_copies(struct world *w, int64_t mailbox_id, uint32_t n)
+{
+    world_append(w, mailbox_id, hello, 0);
+    world_append(w, mailbox_id, hello, DELETED);
+    for (uint32_t have = 2; have < n; have *= 2) {
+        Thurn__CopyRequest q = THURN__COPY_REQUEST__INIT;
+        q.account = &w->ref;
+        q.mailbox_id = q.to_mailbox_id = mailbox_id;
+        q.uids = world_range(w, 1, have);
+        q.n_uids = 1;
+        MUST(w, copy, &q, NULL);
+    }
+}
+
+/* A page is one transaction; what has vanished in too many ranges is not listed. */
+static void large_expunge_case(struct world *w)
+{
+    int64_t inbox = world_mailbox(w, "INBOX");
+    const uint32_t n = 65536;
+    Thurn__ExpungeRequest q = THURN__EXPUNGE_REQUEST__INIT;
+    const Thurn__ExpungeReply *r = NULL;
+    fill_by_copies(w, inbox, n);
+    uint64_t since = world_status(w, inbox)->highestmodseq;
+    q.account = &w->ref;
+    q.mailbox_id = inbox;
+    q.is_paged = true;
+    MUST(w, expunge, &q, &r);
+    assert_int_equal(r->n_uids, 10000);
+    assert_int_equal(r->next_uid, 20002);
+    assert_int_equal(world_status(w, inbox)->total, n - 10000);
+    q.uids = world_range(w, 20002, 20010);
+    q.n_uids = 1;
+    MUST(w, expunge, &q, &r);
+    assert_string_equal(world_ranges(w, r->uids, r->n_uids), "20002,20004,20006,20008,20010");
+    assert_int_equal(r->next_uid, 0);
+    q.is_paged = false;
+    q.n_uids = 0;
+    MUST(w, expunge, &q, &r);
+    assert_int_equal(r->n_uids, n / 2 - 10005);
+    assert_int_equal(world_status(w, inbox)->deleted, 0);
+
+    Thurn__SyncRequest sync = THURN__SYNC_REQUEST__INIT;
+    const Thurn__SyncReply *news = NULL;
+    sync.account = &w->ref;
+    sync.mailbox_id = inbox;
+    sync.since_modseq = since; /* from the log */
+    MUST_FAIL(w, sync, &sync, &news, ERR_LIMIT);
+    assert_true(world_sql(w, "SELECT count(*) FROM s_changes") > 0);
+    sync.since_modseq = UINT64_MAX; /* from the rows */
+    MUST_FAIL(w, sync, &sync, &news, ERR_LIMIT);
+    sync.known_uids = world_range(w, UINT32_MAX, UINT32_MAX);
+    sync.n_known_uids = 1;
+    sync.since_modseq = since;
+    MUST(w, sync, &sync, &news);
+    assert_int_equal(news->n_vanished, 0);
+    assert_int_equal(news->mailbox->total, n / 2);
+    sync.known_uids = world_range(w, 1, 50000);
+    MUST(w, sync, &sync, &news);
+    assert_int_equal(news->n_vanished, 25000);
 }
 
 static void expunge_case(struct world *w)
@@ -800,7 +886,9 @@ int main(void)
         {"deliver_many", deliver_many_case},
         {"flags", flags_case},
         {"keyword_limit", keyword_limit_case},
+        {"keyword names", keyword_names_case},
         {"expunge", expunge_case},
+        {"large expunge", large_expunge_case},
         {"copy", copy_case},
         {"mailboxes", mailboxes_case},
         {"rename_inbox", rename_inbox_case},
