@@ -2,6 +2,9 @@
  * libunbound resolves on a thread of its own and says on a pipe (ub_fd) that answers are there; the loop reads it
  * (ub_process), which calls on_answer for each. That stores the result and wakes the fiber. ub_cancel takes a query out
  * at once: on_answer is not called for it any more.
+ *
+ * A question that nobody answers is answered from what was known before (dns_kept.h), after a short wait at first and then
+ * at once for a while, so that a name whose servers are away costs its mail no time.
  */
 #include "net/dns.h"
 
@@ -14,6 +17,7 @@
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "fiber/loop.h"
+#include "net/dns_kept.h"
 
 #define DNS_MAGIC 0x444e5321u
 #define RECORDS_MAX 100
@@ -27,6 +31,7 @@
 #define CLASS_IN 1
 #define RCODE_OK 0
 #define RCODE_NXDOMAIN 3
+#define KEPT_AFTER_MS 1800u /* RFC 8767 5: client response timer */
 
 struct dns {
     uint32_t magic;
@@ -34,10 +39,15 @@ struct dns {
     uv_poll_t *poll;
     unsigned timeout_ms;
     unsigned n_active;
+    struct dns_kept kept;
 };
 
 /* On the stack of the fiber that waits, until answered or cancelled. */
 struct query {
+    const char *name;
+    int type;
+    bool is_asked;  /* no: the kept answer does */
+    int64_t end_ms; /* of the wait */
     struct fiber *fiber;
     struct ub_result *result;
     int error;
@@ -93,7 +103,7 @@ static bool configure(struct dns *d, const struct dns_opts *opts, struct err *er
 {
     /* Servers on loopback, and names under private zones and .test, are the operator's business and not filtered here. */
     if (!option(d, "do-not-query-localhost:", "no", err) || !option(d, "unblock-lan-zones:", "yes", err) ||
-        !option(d, "insecure-lan-zones:", "yes", err) ||
+        !option(d, "insecure-lan-zones:", "yes", err) || !option(d, "infra-keep-probing:", "yes", err) ||
         !option(d, "use-syslog:", "no", err) || !option(d, "verbosity:", "0", err))
         return false;
     bool has_anchor = opts->trust_anchor_file.n > 0;
@@ -121,6 +131,7 @@ struct dns *dns_new(const struct dns_opts *opts, struct err *err)
     struct dns *d = xnew(struct dns);
     d->magic = DNS_MAGIC;
     d->timeout_ms = opts->timeout_ms ? opts->timeout_ms : 5000;
+    dns_kept_init(&d->kept);
     d->ctx = ub_ctx_create();
     if (!d->ctx)
         panic("out of memory");
@@ -136,6 +147,7 @@ struct dns *dns_new(const struct dns_opts *opts, struct err *err)
         ok = err_set(err, ERR_INTERNAL, "resolver has no descriptor");
     if (!ok) {
         ub_ctx_delete(d->ctx);
+        dns_kept_done(&d->kept);
         free(d);
         return NULL;
     }
@@ -156,64 +168,113 @@ void dns_free(struct dns *d)
     uv_poll_stop(d->poll);
     uv_close((uv_handle_t *)d->poll, free_handle);
     ub_ctx_delete(d->ctx);
+    dns_kept_done(&d->kept);
     d->magic = 0;
     free(d);
 }
 
 /* --- queries --- */
 
-static bool query_start(struct dns *d, struct query *q, const char *name, int type, struct err *err)
+/* What is kept of a name that is to be looked up: it decides whether to ask, and how long to wait. */
+struct known {
+    bool is_kept, is_trusted;
+};
+static void look_at(struct dns *d, const char *name, int type, struct known *k)
 {
-    *q = (struct query){.fiber = fiber_self()};
+    k->is_kept |= dns_kept_get(&d->kept, name, type) != NULL;
+    k->is_trusted |= dns_kept_is_trusted(&d->kept, name, type);
+}
+
+static bool query_start(struct dns *d, struct query *q, const char *name, int type, const struct known *known, struct err *err)
+{
+    unsigned wait_ms = known->is_kept ? MIN(d->timeout_ms, KEPT_AFTER_MS) : d->timeout_ms;
+    *q = (struct query){.name = name, .type = type, .fiber = fiber_self(), .end_ms = clock_mono_ms() + wait_ms};
+    if (known->is_trusted)
+        return true;
     int e = ub_resolve_async(d->ctx, name, type, CLASS_IN, q, on_answer, &q->id);
     if (e != 0)
         return err_set(err, e == UB_SYNTAX ? ERR_INVALID : ERR_UNAVAILABLE, "look-up of '%s': %s", name, ub_strerror(e));
+    q->is_asked = true;
     if (d->n_active++ == 0)
         uv_ref((uv_handle_t *)d->poll);
     return true;
 }
 
-static void query_end(struct dns *d, struct query *q)
+/* Takes the answer over, if there is one. */
+static struct ub_result *query_end(struct dns *d, struct query *q)
 {
+    if (!q->is_asked)
+        return NULL;
     if (!q->is_done)
         ub_cancel(d->ctx, q->id);
     if (--d->n_active == 0)
         uv_unref((uv_handle_t *)d->poll);
+    return q->is_done ? q->result : NULL;
 }
 
 FIBER static bool query_wait(struct query *q, struct err *err)
 {
-    while (!q->is_done)
+    FIBER_DEADLINE(MAX(q->end_ms - clock_mono_ms(), 0));
+    while (q->is_asked && !q->is_done)
         if (!fiber_wait(err))
             return false;
     return true;
 }
 
-/* The verdict on an answer. On success *out is the caller's to free. */
-static bool query_result(struct query *q, const char *name, struct ub_result **out, struct err *err)
+/* The verdict on an answer; it is a good one when no error is set. */
+static void judge(const struct query *q, const struct ub_result *r, struct err *err)
 {
-    struct ub_result *r = q->result;
-    if (q->error != 0) {
-        ub_resolve_free(r);
-        return err_set(err, ERR_UNAVAILABLE, "look-up of '%s': %s", name, ub_strerror(q->error));
-    }
-    bool ok = false;
-    if (r->bogus)
-        err_set(err, ERR_UNAVAILABLE, "DNSSEC validation of '%s' failed: %s", name, r->why_bogus ? r->why_bogus : "bogus");
+    if (q->error != 0)
+        err_set(err, ERR_UNAVAILABLE, "look-up of '%s': %s", q->name, ub_strerror(q->error));
+    else if (r->bogus)
+        err_set(err, ERR_UNAVAILABLE, "DNSSEC validation of '%s' failed: %s", q->name, r->why_bogus ? r->why_bogus : "bogus");
     else if (r->nxdomain || r->rcode == RCODE_NXDOMAIN)
-        err_set(err, ERR_NOT_FOUND, "no such domain '%s'", name);
+        err_set(err, ERR_NOT_FOUND, "no such domain '%s'", q->name);
     else if (r->rcode != RCODE_OK)
-        err_set(err, ERR_UNAVAILABLE, "look-up of '%s': server answers with code %d", name, r->rcode);
+        err_set(err, ERR_UNAVAILABLE, "look-up of '%s': server answers with code %d", q->name, r->rcode);
     else if (!r->havedata)
-        err_set(err, ERR_NOT_FOUND, "'%s' has no record of type %d", name, r->qtype);
-    else
-        ok = true;
-    if (!ok) {
+        err_set(err, ERR_NOT_FOUND, "'%s' has no record of type %d", q->name, r->qtype);
+}
+
+/* What was known before, in the place of an error; what is bogus is an answer, and a wrong one. */
+static const struct ub_result *fall_back(struct dns *d, const struct query *q, struct err *err)
+{
+    if (err->kind != ERR_UNAVAILABLE && err->kind != ERR_TIMEOUT)
+        return NULL;
+    const struct ub_result *r = dns_kept_get(&d->kept, q->name, q->type);
+    if (!r)
+        return NULL;
+    if (q->is_asked)
+        dns_kept_note_failure(&d->kept, q->name, q->type);
+    metric_inc(M_DNS_STALE);
+    err_clear(err);
+    return r;
+}
+
+/* Wait for the query and end it. The answer is good until the caller suspends. */
+FIBER static const struct ub_result *query_finish(struct dns *d, struct query *q, struct err *err)
+{
+    bool has_waited = query_wait(q, err);
+    struct ub_result *r = query_end(d, q);
+    if (!has_waited) {
         ub_resolve_free(r);
-        return false;
+        (void)err_prefix(err, "look-up of '%s'", q->name);
+        return fall_back(d, q, err);
     }
-    *out = r;
-    return true;
+    if (!q->is_asked) {
+        err_set(err, ERR_UNAVAILABLE, "look-up of '%s' failed a moment ago", q->name);
+        return fall_back(d, q, err);
+    }
+    judge(q, r, err);
+    if (!err_is_set(err)) {
+        dns_kept_put(&d->kept, q->name, q->type, r);
+        return r;
+    }
+    if (err->kind == ERR_NOT_FOUND)
+        dns_kept_forget(&d->kept, q->name, q->type);
+    bool is_bogus = r && r->bogus;
+    ub_resolve_free(r);
+    return is_bogus ? NULL : fall_back(d, q, err);
 }
 
 static const char *type_label(int type)
@@ -242,26 +303,22 @@ static bool name_z(str name, char out[NAME_MAX_ + 1], struct err *err)
     return true;
 }
 
-FIBER static bool lookup(struct dns *d, str name, int type, struct ub_result **out, struct err *err)
+/* NULL: err says why. The answer is good until the caller suspends. */
+FIBER static const struct ub_result *lookup(struct dns *d, str name, int type, struct err *err)
 {
     CHECK(d, DNS_MAGIC);
     char z[NAME_MAX_ + 1];
-    if (!name_z(name, z, err))
-        return false;
-    FIBER_DEADLINE(d->timeout_ms);
-    int64_t start = clock_mono_us();
     struct query q;
-    if (!query_start(d, &q, z, type, err))
-        return false;
-    bool ok = query_wait(&q, err);
-    query_end(d, &q);
+    struct known known = {false, false};
+    if (!name_z(name, z, err))
+        return NULL;
+    look_at(d, z, type, &known);
+    if (!query_start(d, &q, z, type, &known, err))
+        return NULL;
+    int64_t start = clock_mono_us();
+    const struct ub_result *r = query_finish(d, &q, err);
     metric_observe_us(M_DNS_SECONDS, type_label(type), clock_mono_us() - start);
-    if (!ok) {
-        if (q.is_done)
-            ub_resolve_free(q.result);
-        return err_prefix(err, "look-up of '%s'", z);
-    }
-    return query_result(&q, z, out, err);
+    return r;
 }
 
 /* --- record data --- */
@@ -319,8 +376,8 @@ static void mx_order(struct dns_mx *mx, size_t n)
 
 bool dns_mx(struct dns *d, str domain, struct arena *a, struct dns_mx **out, size_t *n, bool *is_secure, struct err *err)
 {
-    struct ub_result *r;
-    if (!lookup(d, domain, TYPE_MX, &r, err))
+    const struct ub_result *r = lookup(d, domain, TYPE_MX, err);
+    if (!r)
         return false;
     size_t count = count_records(r, RECORDS_MAX), kept = 0;
     struct dns_mx *mx = arena_array(a, struct dns_mx, count);
@@ -331,7 +388,6 @@ bool dns_mx(struct dns *d, str domain, struct arena *a, struct dns_mx **out, siz
             mx[kept++].preference = (uint16_t)(p[0] << 8 | p[1]);
     }
     bool secure = r->secure != 0;
-    ub_resolve_free(r);
     if (kept == 0)
         return err_set(err, ERR_NOT_FOUND, "'%.*s' has no usable MX record", STR_ARG(domain));
     mx_order(mx, kept);
@@ -362,31 +418,30 @@ static size_t add_ips(const struct ub_result *r, int family, struct net_addr *ou
     return n;
 }
 
-/* Both types at once. *results[i] is NULL where that type gave nothing, and then errs[i] says why. */
-FIBER static bool lookup_both(struct dns *d, const char *z, struct ub_result *results[2], struct err errs[2], struct err *err)
+/* Both types at once: each gives its addresses, or errs[i] says why not. A host that is known by one kind of address is not
+ * kept waiting for the other when nobody answers. */
+FIBER static size_t lookup_both(struct dns *d, const char *z, struct net_addr *ips, bool *is_secure, struct err errs[2])
 {
-    static const int types[2] = {TYPE_AAAA, TYPE_A};
+    static const struct {
+        int type, family;
+    } kinds[2] = {{TYPE_AAAA, AF_INET6}, {TYPE_A, AF_INET}};
     struct query q[2];
-    FIBER_DEADLINE(d->timeout_ms);
-    if (!query_start(d, &q[0], z, types[0], err))
-        return false;
-    if (!query_start(d, &q[1], z, types[1], err)) {
-        query_end(d, &q[0]);
-        if (q[0].is_done)
-            ub_resolve_free(q[0].result);
-        return false;
-    }
-    struct err waits[2] = {ERR_INIT, ERR_INIT};
+    bool is_started[2];
+    struct known known = {false, false};
+    size_t n = 0;
+    *is_secure = true;
     for (int i = 0; i < 2; i++)
-        (void)query_wait(&q[i], &waits[i]); /* one answer may do */
+        look_at(d, z, kinds[i].type, &known);
+    for (int i = 0; i < 2; i++)
+        is_started[i] = query_start(d, &q[i], z, kinds[i].type, &known, &errs[i]);
     for (int i = 0; i < 2; i++) {
-        query_end(d, &q[i]);
-        if (!q[i].is_done)
-            errs[i] = waits[i];
-        else
-            (void)query_result(&q[i], z, &results[i], &errs[i]); /* judged by the caller */
+        const struct ub_result *r = is_started[i] ? query_finish(d, &q[i], &errs[i]) : NULL;
+        if (!r)
+            continue;
+        n += add_ips(r, kinds[i].family, ips + n);
+        *is_secure &= r->secure != 0;
     }
-    return true;
+    return n;
 }
 
 bool dns_ips(struct dns *d, str name, struct arena *a, struct net_addr **out, size_t *n, bool *is_secure, struct err *err)
@@ -396,21 +451,11 @@ bool dns_ips(struct dns *d, str name, struct arena *a, struct net_addr **out, si
     if (!name_z(name, z, err))
         return false;
     int64_t start = clock_mono_us();
-    struct ub_result *r[2] = {NULL, NULL};
     struct err errs[2] = {ERR_INIT, ERR_INIT};
-    if (!lookup_both(d, z, r, errs, err))
-        return false;
-    metric_observe_us(M_DNS_SECONDS, type_label(TYPE_A), clock_mono_us() - start);
     struct net_addr *ips = arena_array(a, struct net_addr, 2 * IPS_MAX);
-    size_t count = 0;
-    bool secure = true;
-    for (int i = 0; i < 2; i++) {
-        if (!r[i])
-            continue;
-        count += add_ips(r[i], i == 0 ? AF_INET6 : AF_INET, ips + count);
-        secure &= r[i]->secure != 0;
-        ub_resolve_free(r[i]);
-    }
+    bool secure;
+    size_t count = lookup_both(d, z, ips, &secure, errs);
+    metric_observe_us(M_DNS_SECONDS, type_label(TYPE_A), clock_mono_us() - start);
     if (count == 0) {
         /* "No such record" only when both said so. */
         int worse = errs[0].kind != ERR_NONE && errs[0].kind != ERR_NOT_FOUND ? 0 : 1;
@@ -446,8 +491,8 @@ static str join_txt(const unsigned char *p, size_t n, struct arena *a)
 FIBER static bool lookup_strings(struct dns *d, str name, int type, bool is_text, struct arena *a, str **out, size_t *n,
                                  bool *is_secure, struct err *err)
 {
-    struct ub_result *r;
-    if (!lookup(d, name, type, &r, err))
+    const struct ub_result *r = lookup(d, name, type, err);
+    if (!r)
         return false;
     size_t count = count_records(r, RECORDS_MAX);
     str *v = arena_array(a, str, count);
@@ -458,7 +503,6 @@ FIBER static bool lookup_strings(struct dns *d, str name, int type, bool is_text
     *out = v;
     *n = count;
     *is_secure = r->secure != 0;
-    ub_resolve_free(r);
     return true;
 }
 
@@ -493,15 +537,14 @@ bool dns_ptr(struct dns *d, const struct net_addr *ip, struct arena *a, str **ou
     BUF(name, NAME_MAX_);
     if (!reverse_name(ip, &name))
         return err_set(err, ERR_INVALID, "no IP address to look up");
-    struct ub_result *r;
-    if (!lookup(d, buf_str(&name), TYPE_PTR, &r, err))
+    const struct ub_result *r = lookup(d, buf_str(&name), TYPE_PTR, err);
+    if (!r)
         return false;
     size_t count = count_records(r, RECORDS_MAX), kept = 0;
     str *v = arena_array(a, str, count);
     for (size_t i = 0; i < count; i++)
         if (wire_name((const unsigned char *)r->data[i], (size_t)r->len[i], a, &v[kept]) && v[kept].n)
             kept++;
-    ub_resolve_free(r);
     if (kept == 0)
         return err_set(err, ERR_NOT_FOUND, "'%s' has no usable PTR record", buf_z(&name));
     *out = v;

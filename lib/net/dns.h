@@ -2,7 +2,8 @@
  * dns.h: DNS by libunbound, asynchronous, with answers that say whether DNSSEC vouches for them.
  *
  * Servers, their port and timeouts are settings, so that a test can stand in for the world. Answers are cached by
- * libunbound. Errors: NOT_FOUND (no such name, or no such record), UNAVAILABLE (SERVFAIL, bogus), TIMEOUT.
+ * libunbound, and the last good one is kept for a day: it is given again while the name's servers do not answer
+ * (RFC 8767). Errors: NOT_FOUND (no such name, or no such record), UNAVAILABLE (SERVFAIL, bogus), TIMEOUT.
  */
 #ifndef NET_DNS_H
 #define NET_DNS_H

@@ -11,6 +11,7 @@ static const struct dns_record *table;
 static size_t n_table;
 static int fd;
 static unsigned queries;
+static int dark = DNS_PEER_LIT;
 
 static unsigned type_number(const char *type)
 {
@@ -85,7 +86,7 @@ static void add_record(struct buf *b, const struct dns_record *r)
     add_u16(b, type_number(r->type));
     add_u16(b, 1);
     add_u16(b, 0);
-    add_u16(b, 60);
+    add_u16(b, str_starts(str_c(r->name), S("short.")) ? 0 : 60);
     add_u16(b, (unsigned)data.n);
     buf_add(b, buf_str(&data));
 }
@@ -97,6 +98,9 @@ static bool answer(str query, struct buf *out)
     BUF(records, 60000);
     size_t at = 12, n_records = 0;
     unsigned rcode = 3;
+    int is_dark = __atomic_load_n(&dark, __ATOMIC_SEQ_CST);
+    if (is_dark == 0)
+        return false;
     while (query.p[at]) {
         buf_printf(&name, "%s%.*s", name.n ? "." : "", (int)query.p[at], query.p + at + 1);
         at += (size_t)query.p[at] + 1;
@@ -104,7 +108,7 @@ static bool answer(str query, struct buf *out)
     unsigned type = (unsigned)(unsigned char)query.p[at + 1] << 8 | (unsigned char)query.p[at + 2];
     for (size_t i = 0; i < n_table; i++) {
         const struct dns_record *r = &table[i];
-        if (!str_eq_nocase(buf_str(&name), str_c(r->name)))
+        if (is_dark >= 0 || !str_eq_nocase(buf_str(&name), str_c(r->name)))
             continue;
         if (strcmp(r->type, "SILENCE") == 0)
             return false;
@@ -114,6 +118,7 @@ static bool answer(str query, struct buf *out)
             n_records++;
         }
     }
+    rcode = is_dark > 0 ? (unsigned)is_dark : rcode;
     buf_add(out, str_slice(query, 0, 2));
     add_u16(out, 0x8180 | rcode);
     add_u16(out, 1);
@@ -155,6 +160,11 @@ uint16_t dns_peer_start(const struct dns_record *records, size_t n)
     pthread_create(&t, NULL, serve, NULL);
     pthread_detach(t);
     return ntohs(a.sin_port);
+}
+
+void dns_peer_dark(int rcode)
+{
+    __atomic_store_n(&dark, rcode, __ATOMIC_SEQ_CST);
 }
 
 unsigned dns_peer_queries(void)

@@ -13,6 +13,10 @@ struct dns_record {
 };
 /* Serves until the process ends; returns the port on 127.0.0.1. Other names are NXDOMAIN; a name without the type: no data. */
 uint16_t dns_peer_start(const struct dns_record *records, size_t n);
+/* From now on nothing is answered (or, with an rcode above 0, everything with that); DNS_PEER_LIT: as in the table again. Answers
+ * for names that begin with "short." may not be cached. */
+#define DNS_PEER_LIT (-1)
+void dns_peer_dark(int rcode);
 unsigned dns_peer_queries(void); /* that came in */
 
 #endif

@@ -3,7 +3,9 @@
 #include "unit/test.h"
 
 #include "base/clock.h"
+#include "base/metrics.h"
 #include "fiber/fiber.h"
+#include "net/dns_kept.h"
 #include "unit/dns_peer.h"
 
 static const struct dns_record records[] = {
@@ -24,6 +26,10 @@ static const struct dns_record records[] = {
     {"text.test", "TXT", "no address"},
     {"broken.test", "RCODE", "2"},
     {"silent.test", "SILENCE", ""},
+    {"short.0.test", "MX", "10 short.mx0.test"},
+    {"short.1.test", "MX", "10 short.mx1.test"},
+    {"short.mx0.test", "A", "192.0.2.7"},
+    {"short.mx1.test", "A", "192.0.2.7"},
     {"1.2.0.192.in-addr.arpa", "PTR", "Host.Example.test"},
     {"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa", "PTR", "six.example.test"},
     {"_25._tcp.mx1.example.test", "TLSA", "030101abcd"},
@@ -147,6 +153,73 @@ static void waits(void *arg)
     assert_int_equal(dns_peer_queries(), before);
 }
 
+/* RFC 8767: who was known is still known when nobody answers, and at once from the second time on; for a day, and never that
+ * something is not there. */
+static void stale(void *arg)
+{
+    (void)arg;
+    static const int ways[] = {0, 2}; /* silence, SERVFAIL */
+    static const char *const domains[] = {"Short.0.test", "short.1.test"}, *const hosts[] = {"short.mx0.test", "short.mx1.test"};
+    struct dns_mx *v;
+    struct net_addr *ips;
+    size_t n;
+    bool is_secure;
+    for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
+        str domain = str_c(domains[i]), host = str_c(hosts[i]);
+        assert_true(dns_mx(d, domain, &a, &v, &n, &is_secure, &err));
+        assert_true(dns_ips(d, host, &a, &ips, &n, &is_secure, &err));
+        assert_false(dns_ips(d, S("short.none.test"), &a, &ips, &n, &is_secure, &err));
+        err_clear(&err);
+        dns_peer_dark(ways[i]);
+        int64_t before = metric_get(M_DNS_STALE, NULL);
+        assert_true(dns_mx(d, domain, &a, &v, &n, &is_secure, &err));
+        assert_true(n == 1 && str_eq(v[0].name, host));
+        assert_true(dns_ips(d, host, &a, &ips, &n, &is_secure, &err));
+        assert_int_equal(n, 1);
+        unsigned asked = dns_peer_queries();
+        assert_true(dns_mx(d, domain, &a, &v, &n, &is_secure, &err));
+        assert_true(dns_ips(d, host, &a, &ips, &n, &is_secure, &err));
+        if (ways[i] == 2) /* what was asked before may still be repeated when there was silence */
+            assert_int_equal(dns_peer_queries(), asked);
+        assert_int_equal(metric_get(M_DNS_STALE, NULL) - before, 4);
+        assert_false(dns_mx(d, S("short.unknown.test"), &a, &v, &n, &is_secure, &err));
+        assert_true(err_is_temporary(&err));
+        err_clear(&err);
+        dns_peer_dark(DNS_PEER_LIT);
+    }
+    dns_peer_dark(2);
+    clock_freeze(clock_unix_ms(), clock_mono_ms() + DNS_KEPT_MS);
+    assert_false(dns_mx(d, str_c(domains[1]), &a, &v, &n, &is_secure, &err));
+    assert_int_equal(err.kind, ERR_UNAVAILABLE);
+    clock_real();
+    err_clear(&err);
+    dns_peer_dark(DNS_PEER_LIT);
+}
+
+/* The oldest answers go when there are too many. */
+static void kept(void *arg)
+{
+    (void)arg;
+    static struct dns_kept k;
+    char name[32];
+    dns_kept_init(&k);
+    for (unsigned i = 0; i < DNS_KEPT_MAX + 10; i++) {
+        (void)snprintf(name, sizeof(name), "n%u.test", i);
+        dns_kept_put(&k, name, 15, calloc(1, sizeof(struct ub_result)));
+    }
+    assert_int_equal(k.n, DNS_KEPT_MAX);
+    assert_null(dns_kept_get(&k, "n9.test", 15));
+    assert_non_null(dns_kept_get(&k, "N10.test", 15));
+    assert_null(dns_kept_get(&k, "n10.test", 1));
+    struct ub_result *large = calloc(1, sizeof(*large));
+    large->answer_len = (int)DNS_KEPT_BYTES;
+    dns_kept_put(&k, "large.test", 15, large);
+    assert_int_equal(k.n, 1);
+    dns_kept_put(&k, "large.test", 15, calloc(1, sizeof(struct ub_result)));
+    assert_true(k.n == 1 && k.bytes < 1000);
+    dns_kept_done(&k);
+}
+
 static uint16_t port;
 static void run_case(void *fn)
 {
@@ -184,12 +257,15 @@ CASE(mx)
 CASE(ips)
 CASE(others)
 CASE(waits)
+CASE(stale)
+CASE(kept)
 CASE(bad_options)
 
 int main(void)
 {
     port = dns_peer_start(records, ARRAY_LEN(records));
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_mx), cmocka_unit_test(test_ips), cmocka_unit_test(test_others),
-                                       cmocka_unit_test(test_waits), cmocka_unit_test(test_bad_options)};
+                                       cmocka_unit_test(test_waits), cmocka_unit_test(test_stale),
+                                       cmocka_unit_test(test_kept), cmocka_unit_test(test_bad_options)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
