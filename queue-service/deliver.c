@@ -46,8 +46,7 @@ FIBER static void reject_job(struct job *job, struct update *u)
     (void)results_commit(job->site->queue, job->msg, u, job->n, NULL, 0); /* false: somebody else's now */
 }
 
-/* The content cannot be had now: nobody's fault out there, and no attempt. */
-FIBER static void defer_unreadable(struct job *job, struct update *u, const struct err *why)
+void deliver_unreadable(struct job *job, struct update *u, const struct err *why)
 {
     struct queue *q = job->site->queue;
     log_warn("queue.body_unreadable", KV_I64("id", (int64_t)job->msg->id), KV_ERR(why));
@@ -102,7 +101,7 @@ void deliver_job(struct job *job)
     }
     struct content content = {.q = q, .m = m};
     if (m->body_kind == BODY_INLINE && !body_inline(q, m, &a, &content.inline_body, &err)) {
-        defer_unreadable(job, u, &err);
+        deliver_unreadable(job, u, &err);
         return;
     }
     struct remote_rcpt *r = arena_array(&a, struct remote_rcpt, job->n);

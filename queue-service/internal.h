@@ -4,9 +4,10 @@
  *   service.c   life, Enqueue                  admin.c     List, Show, Act, Stats
  *   shard.c     leases, ownership              load.c      a shard's messages from the database
  *   message.c   a message in memory            commit.c    batched, fenced transactions
- *   schedule.c  due → site → session, in turn  route.c     which site a domain is
- *   deliver.c   a job at a remote site         local.c     a job into the store
- *   results.c   what is to become of it, DSNs  body.c      reading a body
+ *   schedule.c  site → session, in turn        domain.c    due → domain → site
+ *   deliver.c   a job at a remote site         route.c     which site a domain is
+ *   results.c   what is to become of it, DSNs  local.c     a job into the store
+ *   body.c      reading a body
  *
  * A recipient is in exactly one place (rcpt_state): the wheel, a domain's or a flow's list, an attempt's hands, held, or
  * finished. Who changes that is the loop or a fiber between two waits; an attempt owns its recipients until it puts them
@@ -130,8 +131,13 @@ struct domain {
     struct site *site;         /* NULL = not known */
     int64_t fresh_until_ms;
     unsigned failures;
-    bool is_resolving;
+    struct list_node asking;   /* of lookups->waiting */
+    struct lookups *lookups;   /* whose look-up is under way, or NULL */
     struct fiber_timer retry;
+};
+struct lookups {
+    struct list waiting;
+    unsigned n;                /* under way */
 };
 
 /* Recipients of one tenant and priority at one site. */
@@ -143,6 +149,11 @@ struct flow {
     uint32_t priority;
     int deficit;
 };
+/* Sessions that the process may have, of a kind. */
+struct places {
+    unsigned n, max;
+    struct list waiting;       /* sites that want one */
+};
 enum site_kind { SITE_LOCAL, SITE_REMOTE, SITE_REJECT };
 struct site {
     struct queue *queue;
@@ -150,10 +161,11 @@ struct site {
     struct arena arena;        /* of remote */
     struct remote_site remote;
     char *key;
+    bool is_store_shard;       /* SITE_LOCAL: for what waits for one shard of the store */
     const char *reject_status; /* SITE_REJECT: "5.1.2"; reply is text */
     struct list flows;         /* those with recipients, in turn */
     struct map64 flow_of;      /* tenant and priority -> one of flows */
-    struct list_node waiting;  /* for a session, of queue->waiting_sites */
+    struct list_node waiting;  /* for a session, of its places */
     unsigned n_ready, n_sessions, n_domains;
     double window, failed_cohorts;
     unsigned suspensions;      /* in a row, without one success */
@@ -204,12 +216,13 @@ struct queue {
     size_t recent_next;
     struct shard *shards;
     struct map domains, sites;
-    struct list waiting_sites;
+    struct lookups lookups[2]; /* of domains; those whose last look-up failed are the second */
+    struct places remote_places, local_places;
     struct list sessions;      /* schedule.c: the running ones */
     uint64_t doubtful[1024];   /* ids whose Enqueue failed with an unknown outcome: to be deleted */
     size_t n_doubtful;
     size_t n_messages, n_rcpts, n_held, n_active, cached_bytes;
-    unsigned n_owned, n_sessions, n_live_nodes, next_shard;
+    unsigned n_owned, n_live_nodes, next_shard;
     int64_t next_shard_ms;     /* when another shard takes the new mail */
     int64_t lease_until_ms;    /* monotonic; past it nothing is begun */
     int64_t swept_ms;          /* when idle sites and domains were last thrown out */
@@ -226,6 +239,7 @@ bool queue_spawn(struct queue *q, const char *name, fiber_fn fn, void *arg, stru
 void queue_fiber_ended(struct queue *q); /* last thing that such a fiber does */
 void queue_call_init(struct rpc_call *c, struct arena *a, int64_t timeout_ms);
 int64_t queue_backoff_s(const struct queue *q, unsigned attempts); /* with jitter */
+int64_t queue_growing_ms(int64_t first_ms, int64_t max_ms, unsigned times); /* doubled so many times, with jitter */
 
 /* --- message.c --- */
 struct message *message_new(struct shard *s, uint64_t id, const struct envelope *e);
@@ -274,15 +288,18 @@ void schedule_start(struct queue *q);
 void schedule_stop(struct queue *q);
 void schedule_done(struct queue *q);  /* frees sites and domains; nothing is queued any more */
 void schedule_rcpt(struct rcpt *r);   /* R_DUE: into the wheel, or on to its domain when the time has come */
-void schedule_ready(struct rcpt *r);  /* on to its domain's site now */
 void schedule_message(struct message *m); /* its delay and expiry timer */
 /* Take out of the wheel or the lists; the state is the caller's to set. */
 void rcpt_detach(struct rcpt *r);
 struct site *site_get(struct queue *q, enum site_kind kind, str key);
+/* Append to the flow of its message's tenant and priority. */
+void site_add(struct site *s, struct rcpt *r, bool at_head);
+bool site_is_suspended(const struct site *s);
 /* The next job, or false when there is none. Ends with job_end. */
 bool site_take(struct site *s, struct job *job);
 void job_end(struct job *job);
 void site_put_back(struct site *s, struct rcpt *r); /* R_ACTIVE, at the head of its flow, as it was */
+void site_move(struct site *s, struct rcpt *r);     /* R_ACTIVE, to the end of its flow there */
 void site_kick(struct site *s);
 void site_resume(struct site *s);     /* end a suspension */
 /* Break off the attempts (of this shard, or of all when NULL) that have no result yet. */
@@ -290,12 +307,23 @@ void schedule_cancel_sessions(struct queue *q, const struct shard *s);
 int64_t schedule_oldest_unix(const struct queue *q); /* when the oldest message came; 0 = none */
 void site_succeeded(struct site *s);
 void site_failed(struct site *s, const char *text);
+
+/* --- domain.c --- */
+void schedule_ready(struct rcpt *r);  /* on to its domain's site now */
+/* The end of a look-up. */
 void domain_resolved(struct domain *d, struct site *site);
-void domain_failed(struct domain *d, const char *text);
+void domain_failed(struct domain *d, bool is_directory_away, const char *text);
+void domains_init(struct queue *q);
+void domains_tick(struct queue *q);
+void domains_sweep(struct queue *q);
+void domains_done(struct queue *q);
 
 /* --- route.c, deliver.c, local.c --- */
 FIBER void route_domain(void *domain);
+struct site *route_store_shard(struct queue *q, uint32_t shard); /* what waits for a shard of the store that is away */
 FIBER void deliver_job(struct job *job);
+/* The content cannot be had now, and not because a database is away: nobody's fault out there, and no attempt. u has room for all. */
+FIBER void deliver_unreadable(struct job *job, struct update *u, const struct err *why);
 FIBER void local_job(struct job *job);
 
 /* --- results.c --- */

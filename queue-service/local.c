@@ -2,6 +2,9 @@
  * A job into the store. Every recipient is resolved anew at each attempt, for accounts move, close and appear while mail
  * waits. The delivery key (enqueue id and recipient's number) makes a repetition harmless. A recipient that has become an
  * alias of several is replaced by a new message to them, in the transaction that ends it.
+ *
+ * There is a call for each shard of the store, for one that is away is none of the others' business: its recipients move
+ * to a site of its own, and no attempt is counted.
  */
 #include "queue-service/internal.h"
 
@@ -10,10 +13,14 @@
 #include "proto/store_calls.h"
 
 #define RESOLVE_MS 15000
-#define DELIVER_MS 60000
+#define DELIVER_MS 30000
 #define MOVED_WAIT_S 5
 #define NOT_OURS_WAIT_S 61 /* by then the domain is asked for again */
 
+struct target {
+    Thurn__DeliverRecipient *to;
+    struct rcpt *rcpt;
+};
 struct work {
     struct queue *q;
     struct job *job;
@@ -22,8 +29,7 @@ struct work {
     size_t n_updates;
     struct message **add;
     size_t n_add;
-    Thurn__DeliverRecipient **to; /* those to be delivered, and */
-    struct rcpt **to_rcpts;   /* whose they are */
+    struct target *to;        /* those to be delivered */
     size_t n_to;
     str content;              /* of an inline body */
 };
@@ -35,11 +41,11 @@ static struct update *next_update(struct work *w, struct rcpt *r)
     return u;
 }
 
-/* 10 s times the square of the attempts, at most 5 min. */
+/* 2 s times the square of the attempts, at most a minute: the store is ours, and near. */
 static int64_t local_wait_s(const struct rcpt *r)
 {
     int64_t n = MIN(r->attempts + 1, 6);
-    return MIN(10 * n * n, 300);
+    return MIN(2 * n * n, 60);
 }
 
 /* The store said no for this recipient. */
@@ -113,8 +119,7 @@ static void sort_resolution(struct work *w, struct rcpt *r, const Thurn__Resolut
     switch (res->kind) {
     case THURN__RECIPIENT_KIND__RECIPIENT_LOCAL:
         if (res->n_targets == 1 && res->targets[0]->account) {
-            w->to_rcpts[w->n_to] = r;
-            w->to[w->n_to++] = delivery_of(w, r, res->targets[0]);
+            w->to[w->n_to++] = (struct target){delivery_of(w, r, res->targets[0]), r};
         } else if (res->n_targets) {
             expand(w, r, res);
         } else {
@@ -162,48 +167,119 @@ FIBER static bool resolve_all(struct work *w, struct err *err)
 
 /* --- delivering --- */
 
-FIBER static bool deliver(struct work *w, struct err *err)
+/* Their shard cannot be reached: they wait for it, together with all that is for it. */
+static void shard_away(struct work *w, uint32_t shard, const struct target *to, size_t n, const char *why)
+{
+    struct site *s = route_store_shard(w->q, shard);
+    for (size_t i = 0; i < n && !w->job->msg->is_gone; i++) {
+        rcpt_set_text(to[i].rcpt, str_c(why));
+        site_move(s, to[i].rcpt);
+    }
+}
+
+static bool is_away(enum err_kind kind)
+{
+    return kind == ERR_UNAVAILABLE;
+}
+
+/* The store's answer for each. *away is the text of the last one whose shard was not there; the first *n_away of `to` are
+ * those then. */
+static void take_results(struct work *w, const Thurn__DeliverReply *r, struct target *to, size_t n, size_t *n_away, const char **away)
+{
+    for (size_t i = 0; i < n; i++) {
+        const Thurn__DeliverReply__Result *one = r->results[i];
+        enum err_kind kind = one->error_kind < ERR_KINDS_ ? (enum err_kind)one->error_kind : ERR_INTERNAL;
+        if (is_away(kind)) {
+            to[(*n_away)++] = to[i];
+            *away = one->error;
+        } else if (kind != ERR_NONE) {
+            refused(w, to[i].rcpt, kind, one->error);
+        } else {
+            struct update *u = next_update(w, to[i].rcpt);
+            update_done(u, 250, "2.0.0", one->is_duplicate ? "delivered before" : "delivered");
+            u->done_by = BY_DELIVERY;
+        }
+    }
+}
+
+FIBER static bool call_store(struct work *w, const struct target *to, size_t n, const Thurn__DeliverReply **r, struct err *err)
 {
     struct message *m = w->job->msg;
     struct rpc_call c;
     Thurn__Body body = THURN__BODY__INIT;
     Thurn__DeliverRequest req = THURN__DELIVER_REQUEST__INIT;
-    const Thurn__DeliverReply *r;
     if (m->body_kind == BODY_INLINE)
         body.content = rpc_bytes(w->content);
     else
         body.blob = body_blob_ref(m, w->arena);
     req.body = &body;
     req.prefix = rpc_bytes(m->prefix);
-    req.recipients = w->to;
-    req.n_recipients = w->n_to;
+    req.recipients = arena_array(w->arena, Thurn__DeliverRecipient *, n);
+    for (size_t i = 0; i < n; i++)
+        req.recipients[req.n_recipients++] = to[i].to;
     queue_call_init(&c, w->arena, DELIVER_MS);
-    c.route_key = (uint64_t)w->to[0]->account->account_id;
+    c.route_key = (uint64_t)to[0].to->account->account_id;
     FIBER_DEADLINE(DELIVER_MS);
-    if (!store_deliver(&c, w->q->opts.store, &req, &r)) {
+    if (!store_deliver(&c, w->q->opts.store, &req, r)) {
         *err = c.err;
         return false;
     }
-    if (r->n_results != w->n_to)
-        return err_set(err, ERR_INTERNAL, "store gives not one result for each recipient");
-    for (size_t i = 0; i < w->n_to; i++) {
-        if (r->results[i]->error_kind != ERR_NONE) {
-            enum err_kind kind = r->results[i]->error_kind < ERR_KINDS_ ? (enum err_kind)r->results[i]->error_kind : ERR_INTERNAL;
-            refused(w, w->to_rcpts[i], kind, r->results[i]->error);
-            continue;
-        }
-        struct update *u = next_update(w, w->to_rcpts[i]);
-        update_done(u, 250, "2.0.0", r->results[i]->is_duplicate ? "delivered before" : "delivered");
-        u->done_by = BY_DELIVERY;
-    }
-    return true;
+    return (*r)->n_results == n || err_set(err, ERR_INTERNAL, "store gives not one result for each recipient");
 }
 
-static void put_back(struct work *w, struct rcpt **rcpts, size_t n, const struct err *why)
+/* Recipients of one shard. */
+FIBER static void deliver(struct work *w, struct target *to, size_t n)
 {
-    for (size_t i = 0; i < n && !w->job->msg->is_gone; i++) {
-        rcpt_set_text(rcpts[i], str_c(why->msg));
-        site_put_back(w->job->site, rcpts[i]);
+    uint32_t shard = to[0].to->account->shard;
+    const struct site *known = route_store_shard(w->q, shard);
+    const Thurn__DeliverReply *r;
+    struct err err = ERR_INIT;
+    if (site_is_suspended(known) && w->job->site != known) {
+        shard_away(w, shard, to, n, known->text);
+        return;
+    }
+    bool is_answered = call_store(w, to, n, &r, &err);
+    const char *away = NULL;
+    size_t n_away = 0;
+    if (is_answered) {
+        take_results(w, r, to, n, &n_away, &away);
+    } else if (err_is_temporary(&err)) {
+        n_away = n;
+        away = err.msg;
+    } else {
+        for (size_t i = 0; i < n; i++)
+            refused(w, to[i].rcpt, err.kind, err.msg);
+    }
+    struct site *s = route_store_shard(w->q, shard); /* the idle one may have been swept away */
+    if (n_away) {
+        shard_away(w, shard, to, n_away, away);
+        if (err.kind != ERR_CANCELLED) /* that was our own doing */
+            site_failed(s, away);
+    } else {
+        site_succeeded(s);
+    }
+}
+
+/* Bring those of the same shard as the first one next to it. */
+static size_t gather_shard(struct target *to, size_t n)
+{
+    size_t same = 1;
+    for (size_t i = 1; i < n; i++) {
+        if (to[i].to->account->shard != to[0].to->account->shard)
+            continue;
+        struct target t = to[same];
+        to[same++] = to[i];
+        to[i] = t;
+    }
+    return same;
+}
+
+/* The directory or our own database is away: for all of them alike. */
+static void put_back(struct work *w, const struct err *why)
+{
+    for (size_t i = 0; i < w->job->n && !w->job->msg->is_gone; i++) {
+        rcpt_set_text(w->job->rcpts[i], str_c(why->msg));
+        site_put_back(w->job->site, w->job->rcpts[i]);
     }
     site_failed(w->job->site, why->msg);
 }
@@ -215,21 +291,23 @@ void local_job(struct job *job)
     struct err err = ERR_INIT;
     w.u = arena_array(&a, struct update, job->n);
     w.add = arena_array(&a, struct message *, job->n);
-    w.to = arena_array(&a, Thurn__DeliverRecipient *, job->n);
-    w.to_rcpts = arena_array(&a, struct rcpt *, job->n);
-    if ((job->msg->body_kind == BODY_INLINE && !body_inline(w.q, job->msg, &a, &w.content, &err)) || !resolve_all(&w, &err)) {
-        put_back(&w, job->rcpts, job->n, &err);
+    w.to = arena_array(&a, struct target, job->n);
+    if (job->msg->body_kind == BODY_INLINE && !body_inline(w.q, job->msg, &a, &w.content, &err)) {
+        if (err_is_temporary(&err))
+            put_back(&w, &err);
+        else
+            deliver_unreadable(job, w.u, &err);
         return;
     }
-    if (w.n_to && !deliver(&w, &err)) {
-        if (err_is_temporary(&err)) { /* the store is away: wait for it, no attempt is counted */
-            put_back(&w, w.to_rcpts, w.n_to, &err);
-        } else {
-            for (size_t i = 0; i < w.n_to; i++)
-                refused(&w, w.to_rcpts[i], err.kind, err.msg);
-        }
-    } else if (w.n_to) {
+    if (!resolve_all(&w, &err)) {
+        put_back(&w, &err);
+        return;
+    }
+    if (!job->site->is_store_shard)
         site_succeeded(job->site);
+    for (size_t at = 0, n; at < w.n_to; at += n) {
+        n = gather_shard(w.to + at, w.n_to - at);
+        deliver(&w, w.to + at, n);
     }
     job->is_committing = true;
     if (w.n_updates)

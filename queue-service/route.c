@@ -54,13 +54,23 @@ static struct site *remote_site_of(struct queue *q, const struct remote_site *fo
     return s;
 }
 
-FIBER static struct site *find_site(struct domain *d, struct err *err)
+struct site *route_store_shard(struct queue *q, uint32_t shard)
+{
+    char key[32];
+    int n = snprintf(key, sizeof(key), LOCAL_KEY ":%u", shard);
+    struct site *s = site_get(q, SITE_LOCAL, str_n(key, (size_t)n));
+    s->is_store_shard = true;
+    return s;
+}
+
+FIBER static struct site *find_site(struct domain *d, bool *is_directory_away, struct err *err)
 {
     ARENA(a, 1u << 20);
     struct queue *q = d->queue;
     bool ours = false;
     struct remote_site found;
-    if (!is_ours(q, d->name, &a, &ours, err))
+    *is_directory_away = !is_ours(q, d->name, &a, &ours, err);
+    if (*is_directory_away)
         return NULL;
     if (ours)
         return site_get(q, SITE_LOCAL, S(LOCAL_KEY));
@@ -83,10 +93,11 @@ void route_domain(void *arg)
     struct domain *d = arg;
     struct queue *q = d->queue;
     struct err err = ERR_INIT;
-    struct site *s = find_site(d, &err);
+    bool is_directory_away;
+    struct site *s = find_site(d, &is_directory_away, &err);
     if (s)
         domain_resolved(d, s);
     else
-        domain_failed(d, err.msg);
+        domain_failed(d, is_directory_away, err.msg);
     queue_fiber_ended(q);
 }

@@ -1,9 +1,12 @@
 /*
- * From due to a session. A recipient whose time has come waits at its domain until it is known which site that is, then in
+ * From due to a session. A recipient whose time has come waits at its domain (domain.c) until it is known which site that is, then in
  * a flow (one for each tenant and priority) of the site. Sites take turns for the process' sessions; in a site flows take
  * turns by deficit round robin, counted in recipients, so that a large mailing delays nobody else's single message by more
  * than a turn. How many sessions a site gets is an adaptive window: one more for each window of successes, one less for
  * a failure; failures that make up a whole window without a success suspend the site.
+ *
+ * The local store has a site, and one more for each shard of it that is away: what is for that shard waits there, and a
+ * single attempt now and then finds out that it is back, upon which all goes at once.
  *
  * Nothing here waits: it runs on the loop or on any fiber.
  */
@@ -14,11 +17,8 @@
 #include "base/metrics.h"
 
 #define WINDOW_FIRST 5.0
-#define DOMAIN_RETRY_FIRST_MS 15000
-#define DOMAIN_RETRY_MAX_MS (15 * 60 * 1000)
-#define DOMAIN_FRESH_MS 60000
-#define LOCAL_RETRY_FIRST_MS 1000
-#define LOCAL_RETRY_MAX_MS (5 * 60 * 1000)
+#define LOCAL_RETRY_FIRST_MS 500
+#define LOCAL_RETRY_MAX_MS 2000 /* one attempt in so long while the store is away: it costs next to nothing */
 #define SWEEP_MS 30000
 #define SITE_KEEP_MS (5 * 60 * 1000) /* after its last job: window and failures are remembered so long */
 #define NOT_NOW_S 2                  /* the shard may not work at the moment */
@@ -110,56 +110,10 @@ void schedule_message(struct message *m)
     wheel_add(&q->wheel, &m->timer, mono_s() + MAX(at - now, 1));
 }
 
-/* --- domains --- */
-
-static void domain_ask(struct domain *d)
-{
-    struct err err = ERR_INIT;
-    if (d->is_resolving || list_in(&d->retry.node))
-        return;
-    d->is_resolving = true;
-    if (queue_spawn(d->queue, "queue.route", route_domain, d, &err))
-        return;
-    d->is_resolving = false;
-    domain_failed(d, err.msg);
-}
-
-static void on_domain_retry(void *arg)
-{
-    domain_ask(arg);
-}
-
-static struct domain *domain_get(struct queue *q, str name)
-{
-    struct domain *d = map_get(&q->domains, name);
-    if (d)
-        return d;
-    d = xnew(struct domain);
-    d->queue = q;
-    d->name = str_dup(name);
-    list_init(&d->waiting);
-    (void)map_put(&q->domains, name, d); /* nothing was there */
-    return d;
-}
-
-static void domain_forget_site(struct domain *d)
-{
-    if (d->site)
-        d->site->n_domains--;
-    d->site = NULL;
-}
-
-static void domain_free(struct domain *d)
-{
-    domain_forget_site(d);
-    fiber_timer_stop(&d->retry);
-    (void)map_remove(&d->queue->domains, str_c(d->name)); /* it is this one */
-    free(d->name);
-    free(d);
-}
+/* --- flows --- */
 
 /* Append to the flow of its message's tenant and priority. */
-static void site_add(struct site *s, struct rcpt *r, bool at_head)
+void site_add(struct site *s, struct rcpt *r, bool at_head)
 {
     struct message *m = r->msg;
     struct flow *f = map64_get(&s->flow_of, flow_key(m->tenant_id, m->priority));
@@ -177,53 +131,6 @@ static void site_add(struct site *s, struct rcpt *r, bool at_head)
     else
         list_push(&f->rcpts, &r->node);
     s->n_ready++;
-}
-
-void schedule_ready(struct rcpt *r)
-{
-    struct queue *q = r->msg->shard->queue;
-    struct domain *d = domain_get(q, r->domain);
-    if (d->site && clock_mono_ms() < d->fresh_until_ms) {
-        site_add(d->site, r, false);
-        site_kick(d->site);
-        return;
-    }
-    r->state = R_READY;
-    r->flow = NULL;
-    list_push(&d->waiting, &r->node);
-    domain_ask(d);
-}
-
-void domain_resolved(struct domain *d, struct site *site)
-{
-    d->is_resolving = false;
-    d->failures = 0;
-    domain_forget_site(d);
-    d->site = site;
-    site->n_domains++;
-    d->fresh_until_ms = clock_mono_ms() + DOMAIN_FRESH_MS;
-    for (struct list_node *n; (n = list_pop(&d->waiting));)
-        site_add(site, LIST_ITEM(n, struct rcpt, node), false);
-    site_kick(site);
-}
-
-static int64_t growing(int64_t first_ms, int64_t max_ms, unsigned times)
-{
-    int64_t ms = first_ms;
-    for (unsigned i = 0; i < times && ms < max_ms; i++)
-        ms *= 2;
-    ms = MIN(ms, max_ms);
-    return ms - ms / 5 + (int64_t)random_below((uint64_t)(ms / 5 * 2 + 1)); /* so that not all return at once */
-}
-
-/* What is waited for is away; the recipients stay where they are and no attempt is counted. */
-void domain_failed(struct domain *d, const char *text)
-{
-    d->is_resolving = false;
-    LIST_EACH(&d->waiting, n)
-        rcpt_set_text(LIST_ITEM(n, struct rcpt, node), str_c(text));
-    if (!list_empty(&d->waiting))
-        fiber_timer_start(&d->retry, growing(DOMAIN_RETRY_FIRST_MS, DOMAIN_RETRY_MAX_MS, d->failures++), on_domain_retry, d);
 }
 
 /* --- sites --- */
@@ -259,7 +166,7 @@ static void site_free(struct site *s)
     free(s);
 }
 
-static bool is_suspended(const struct site *s)
+bool site_is_suspended(const struct site *s)
 {
     return clock_mono_ms() < s->suspended_until_ms;
 }
@@ -269,9 +176,14 @@ static unsigned site_limit(const struct site *s)
 {
     const struct queue *q = s->queue;
     if (s->kind != SITE_REMOTE)
-        return q->opts.max_local_jobs;
+        return s->suspensions > 0 ? 1 : q->opts.max_local_jobs; /* one finds out for all */
     unsigned share = MAX(q->opts.max_site_sessions / MAX(q->n_live_nodes, 1), 1);
     return MIN((unsigned)MAX(s->window, 1), share);
+}
+
+static struct places *places_of(const struct site *s)
+{
+    return s->kind == SITE_REMOTE ? &s->queue->remote_places : &s->queue->local_places;
 }
 
 struct session {
@@ -295,7 +207,7 @@ FIBER static void session(void *arg)
     struct queue *q = s->queue;
     struct session run = {.fiber = fiber_self()};
     list_push(&q->sessions, &run.node);
-    while (!q->is_draining && !is_suspended(s) && s->n_sessions <= site_limit(s) && !fiber_is_cancelled(run.fiber) &&
+    while (!q->is_draining && !site_is_suspended(s) && s->n_sessions <= site_limit(s) && !fiber_is_cancelled(run.fiber) &&
            site_take(s, &run.job)) {
         if (s->kind == SITE_LOCAL)
             local_job(&run.job);
@@ -307,10 +219,10 @@ FIBER static void session(void *arg)
     list_remove(&run.node);
     s->n_sessions--;
     s->used_ms = clock_mono_ms();
-    if (s->kind == SITE_REMOTE)
-        q->n_sessions--;
+    struct places *p = places_of(s);
+    p->n--;
     site_kick(s); /* it may have got more while the last one ended */
-    for (struct list_node *n; q->n_sessions < q->opts.max_sessions && (n = list_pop(&q->waiting_sites));)
+    for (struct list_node *n; p->n < p->max && (n = list_pop(&p->waiting));)
         site_kick(LIST_ITEM(n, struct site, waiting));
     queue_fiber_ended(q);
 }
@@ -318,18 +230,18 @@ FIBER static void session(void *arg)
 void site_kick(struct site *s)
 {
     struct queue *q = s->queue;
+    struct places *p = places_of(s);
     struct err err = ERR_INIT; /* no fiber free: the next tick tries again */
-    while (s->n_ready > s->n_sessions && s->n_sessions < site_limit(s) && !is_suspended(s) && !q->is_draining) {
-        if (s->kind == SITE_REMOTE && q->n_sessions >= q->opts.max_sessions) {
+    while (s->n_ready > s->n_sessions && s->n_sessions < site_limit(s) && !site_is_suspended(s) && !q->is_draining) {
+        if (p->n >= p->max) {
             if (!list_in(&s->waiting))
-                list_push(&q->waiting_sites, &s->waiting);
+                list_push(&p->waiting, &s->waiting);
             return;
         }
         if (!queue_spawn(q, "queue.session", session, s, &err))
             return;
         s->n_sessions++;
-        if (s->kind == SITE_REMOTE)
-            q->n_sessions++;
+        p->n++;
     }
 }
 
@@ -348,9 +260,12 @@ void site_resume(struct site *s)
 
 void site_succeeded(struct site *s)
 {
+    bool is_back = s->suspensions > 0;
     s->failed_cohorts = 0;
     s->suspensions = 0;
     s->window = MIN(s->window + 1 / s->window, (double)s->queue->opts.max_site_sessions);
+    if (is_back)
+        site_kick(s);
 }
 
 void site_failed(struct site *s, const char *text)
@@ -361,9 +276,9 @@ void site_failed(struct site *s, const char *text)
     (void)snprintf(s->text, sizeof(s->text), "%s", text);
     if (s->failed_cohorts < 0.999 && s->kind == SITE_REMOTE)
         return;
-    if (is_suspended(s))
+    if (site_is_suspended(s))
         return;
-    int64_t ms = s->kind == SITE_LOCAL ? growing(LOCAL_RETRY_FIRST_MS, LOCAL_RETRY_MAX_MS, s->suspensions)
+    int64_t ms = s->kind == SITE_LOCAL ? queue_growing_ms(LOCAL_RETRY_FIRST_MS, LOCAL_RETRY_MAX_MS, s->suspensions)
                                        : queue_backoff_s(q, s->suspensions) * 1000;
     s->suspensions++;
     s->failed_cohorts = 0;
@@ -457,6 +372,12 @@ void site_put_back(struct site *s, struct rcpt *r)
     site_add(s, r, true);
 }
 
+void site_move(struct site *s, struct rcpt *r)
+{
+    rcpt_detach(r);
+    site_add(s, r, false);
+}
+
 /* --- the second hand --- */
 
 /* Sites with something ready and nobody at it are asked again: whatever kept them, nothing stays for ever. */
@@ -473,16 +394,9 @@ static void sweep(struct queue *q)
     int64_t now = clock_mono_ms();
     str key;
     void *value;
-    for (struct map_iter it = {0}; map_next(&q->domains, &it, &key, &value);) {
-        struct domain *d = value;
-        if (list_empty(&d->waiting) && !d->is_resolving && now >= d->fresh_until_ms)
-            domain_free(d);
-        else if (!list_empty(&d->waiting))
-            domain_ask(d);
-    }
     for (struct map_iter it = {0}; map_next(&q->sites, &it, &key, &value);) {
         struct site *s = value;
-        if (list_empty(&s->flows) && s->n_sessions == 0 && s->n_domains == 0 && now - s->used_ms > SITE_KEEP_MS && !is_suspended(s))
+        if (list_empty(&s->flows) && s->n_sessions == 0 && s->n_domains == 0 && now - s->used_ms > SITE_KEEP_MS && !site_is_suspended(s))
             site_free(s);
     }
 }
@@ -515,10 +429,12 @@ static void on_tick(void *arg)
     struct queue *q = arg;
     fiber_timer_start(&q->tick, 1000, on_tick, q);
     wheel_advance(&q->wheel, mono_s());
+    domains_tick(q);
     kick_all(q);
     set_gauges(q);
     if (clock_mono_ms() - q->swept_ms >= SWEEP_MS) {
         q->swept_ms = clock_mono_ms();
+        domains_sweep(q);
         sweep(q);
     }
 }
@@ -539,10 +455,8 @@ void schedule_done(struct queue *q)
 {
     str key;
     void *value;
-    for (struct map_iter it = {0}; map_next(&q->domains, &it, &key, &value);)
-        domain_free(value);
+    domains_done(q);
     for (struct map_iter it = {0}; map_next(&q->sites, &it, &key, &value);)
         site_free(value);
-    map_done(&q->domains);
     map_done(&q->sites);
 }

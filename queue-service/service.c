@@ -43,6 +43,15 @@ int64_t queue_backoff_s(const struct queue *q, unsigned attempts)
     return MAX((ms + 999) / 1000, 1);
 }
 
+int64_t queue_growing_ms(int64_t first_ms, int64_t max_ms, unsigned times)
+{
+    int64_t ms = first_ms;
+    for (unsigned i = 0; i < times && ms < max_ms; i++)
+        ms *= 2;
+    ms = MIN(ms, max_ms);
+    return ms - ms / 5 + (int64_t)random_below((uint64_t)(ms / 5 * 2 + 1)); /* so that not all return at once */
+}
+
 /* --- Enqueue --- */
 
 static bool text_ok(const char *name, str s, size_t max, struct err *err)
@@ -328,11 +337,15 @@ struct queue *queue_new(const struct queue_opts *opts, struct err *err)
         list_init(&q->shards[i].messages);
     }
     map64_init(&q->messages);
-    struct map *maps[] = {&q->by_enqueue_id, &q->enqueueing, &q->recent, &q->domains, &q->sites};
+    struct map *maps[] = {&q->by_enqueue_id, &q->enqueueing, &q->recent, &q->sites};
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
         map_init(maps[i]);
     q->recent_ring = xcalloc(QUEUE_RECENT_MAX, sizeof(*q->recent_ring));
-    list_init(&q->waiting_sites);
+    domains_init(q);
+    q->remote_places = (struct places){.max = q->opts.max_sessions};
+    q->local_places = (struct places){.max = q->opts.max_local_jobs};
+    list_init(&q->remote_places.waiting);
+    list_init(&q->local_places.waiting);
     list_init(&q->sessions);
     fiber_cond_init(&q->wake);
     fiber_cond_init(&q->ended);

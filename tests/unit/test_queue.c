@@ -37,7 +37,9 @@ static struct {
     size_t blob_n[16], n_blobs;
     unsigned holds;
     int64_t hold_until;
-    bool may_full_end;
+    unsigned shard_away;               /* accounts on this shard of the store are not to be reached */
+    unsigned n_shard_calls;            /* such calls */
+    unsigned looking_up, most_looking_up;
 } world;
 
 static void world_clear(void)
@@ -91,6 +93,7 @@ static void add_target(Thurn__Resolution *r, const char *address, struct arena *
             t->account = arena_new(a, Thurn__AccountRef);
             thurn__account_ref__init(t->account);
             t->account->account_id = (int64_t)i + 1;
+            t->account->shard = (uint32_t)i % 2 + 1; /* alice 1, bob 2 */
         }
     r->targets[r->n_targets++] = t;
 }
@@ -169,6 +172,13 @@ FIBER static void fake_deliver(Thurn__Store_Service *s, const Thurn__DeliverRequ
         thurn__deliver_reply__result__init(res);
         assert_int_equal(to->delivery_key.len, 32);
         const char *name = people[to->account->account_id - 1];
+        assert_int_equal(to->account->shard, q->recipients[0]->account->shard);
+        if (to->account->shard == world.shard_away) {
+            world.n_shard_calls += i == 0;
+            res->error_kind = ERR_UNAVAILABLE;
+            res->error = (char *)(uintptr_t)"shard is away";
+            continue;
+        }
         if (strcmp(name, "full") == 0 || strcmp(name, "moved") == 0) {
             res->error_kind = strcmp(name, "full") == 0 ? ERR_LIMIT : ERR_CONFLICT;
             res->error = (char *)(uintptr_t)"not now";
@@ -269,6 +279,13 @@ void remote_free(struct remote *r)
 bool remote_resolve(struct remote *r, str domain, struct arena *a, struct remote_site *out, struct err *err)
 {
     (void)r;
+    if (str_starts(domain, S("dark"))) {
+        world.looking_up++;
+        world.most_looking_up = MAX(world.most_looking_up, world.looking_up);
+        bool has_slept = fiber_sleep_ms(100, err);
+        world.looking_up--;
+        return has_slept && err_set(err, ERR_UNAVAILABLE, "nobody answers");
+    }
     if (str_eq(domain, S("nowhere.example")))
         return err_set(err, ERR_NOT_FOUND, "no such domain");
     if (str_eq(domain, S("null.example")))
@@ -748,6 +765,100 @@ static void outages(struct world_run *w)
     assert_int_equal(count_remote("y@remote.example"), 1);
 }
 
+struct delivered {
+    const char *to;
+    size_t n;
+};
+static bool was_delivered(void *arg)
+{
+    const struct delivered *d = arg;
+    return count_local(d->to) == d->n;
+}
+
+/* A shard of the store is away: its mail waits, at the cost of an attempt now and then, nobody else's does, and all of it goes
+ * as soon as it is back. */
+static void shard_outage(struct world_run *w)
+{
+    world.shard_away = 2;
+    uint64_t id = 0;
+    for (int i = 0; i < 50; i++)
+        assert_true(id = enqueue(w, w->q, (struct mail){.to = "bob@example.org alice@example.org"}));
+    assert_true(wait_for(was_delivered, &(struct delivered){"alice", 50}));
+    assert_true(wait_for(was_tried, &(struct one_message){w, id}));
+    unsigned calls = world.n_shard_calls;
+    assert_true(calls <= 64); /* as many as were under way when the first one failed */
+    for (int i = 0; i < 20; i++)
+        assert_true(enqueue(w, w->q, (struct mail){.to = "bob@example.org"}));
+    int64_t end_ms = clock_mono_ms() + 1500;
+    while (clock_mono_ms() < end_ms) /* new mail for others passes by */ {
+        size_t before = count_local("alice");
+        assert_true(enqueue(w, w->q, (struct mail){.to = "alice@example.org"}));
+        assert_true(wait_for(was_delivered, &(struct delivered){"alice", before + 1}));
+    }
+    assert_true(world.n_shard_calls - calls <= 5);
+    const Thurn__QueuedMessage *m = show(w, id);
+    assert_string_equal(m->recipients[0]->text, "shard is away");
+    assert_int_equal(m->recipients[0]->attempts, 0);
+    world.shard_away = 0;
+    int64_t back_ms = clock_mono_ms();
+    settle(w, 0);
+    if (clock_mono_ms() - back_ms > 3500)
+        fail_msg("%lld ms after the shard was back", (long long)(clock_mono_ms() - back_ms));
+    assert_int_equal(count_local("bob"), 70);
+    assert_int_equal(world.n_duplicates, 0);
+    assert_int_equal(rows(w), 0);
+}
+
+FIBER static bool lose_bodies(struct sql_tx *tx, void *arg, struct err *err)
+{
+    static const struct sql_stmt st = {.name = "lose_bodies", .params = "", .cols = "", .sqlite = "DELETE FROM q_body"};
+    (void)arg;
+    return sql_exec(tx, &st, NULL, 1, NULL, err);
+}
+
+/* A body that cannot be read is its own message's trouble only. */
+static void lost_body(struct world_run *w)
+{
+    world.shard_away = 1;
+    uint64_t id = enqueue(w, w->q, (struct mail){.to = "alice@example.org"});
+    assert_true(wait_for(was_tried, &(struct one_message){w, id}));
+    queue_free(w->q); /* it is not in memory any more */
+    struct err err = ERR_INIT;
+    assert_true(sql_write(w->db, lose_bodies, NULL, &err));
+    world.shard_away = 0;
+    w->q = start(w, "one");
+    assert_true(wait_for(is_ready, w->q));
+    for (int i = 0; i < 5; i++)
+        assert_true(enqueue(w, w->q, (struct mail){.to = "alice@example.org"}));
+    assert_true(wait_for(was_delivered, &(struct delivered){"alice", 5}));
+    settle(w, 1);
+    assert_int_equal(show(w, id) == NULL, 1); /* there is no head to show */
+    assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_DROP), 1);
+    settle(w, 0);
+}
+
+/* However many names cannot be resolved, others are, and how many are asked for at a time is bounded. */
+static void dark_domains(struct world_run *w)
+{
+    for (int i = 0; i < 30; i++) {
+        BUF(to, 8192);
+        for (int k = 0; k < 60; k++)
+            buf_printf(&to, "%sa@dark%d-%d.example", k ? " " : "", i, k);
+        assert_true(enqueue(w, w->q, (struct mail){.to = buf_z(&to)}));
+    }
+    int64_t start_ms = clock_mono_ms();
+    assert_true(enqueue(w, w->q, (struct mail){.to = "x@remote.example"}));
+    while (!count_remote("x@remote.example"))
+        assert_true(fiber_sleep_ms(2, &w->err));
+    if (clock_mono_ms() - start_ms > 3000)
+        fail_msg("%lld ms", (long long)(clock_mono_ms() - start_ms));
+    if (world.most_looking_up > 1200)
+        fail_msg("%u look-ups at a time", world.most_looking_up);
+    while (stats(w, w->q)->messages)
+        (void)act(w, "", THURN__QUEUE_OP__QUEUE_DROP);
+    assert_true(metric_get(M_QUEUE_LOOKUPS_FAILED, NULL) > 0);
+}
+
 static bool released(void *arg)
 {
     (void)arg;
@@ -1083,6 +1194,9 @@ CASE(bounce_rules)
 CASE(expansion)
 CASE(deferrals)
 CASE(outages)
+CASE(shard_outage)
+CASE(lost_body)
+CASE(dark_domains)
 CASE(administration)
 CASE(restart)
 CASE(stop_in_attempt)
@@ -1102,7 +1216,8 @@ int main(void)
         cmocka_unit_test(test_same_id),      cmocka_unit_test(test_large),     cmocka_unit_test(test_bounces),
         cmocka_unit_test(test_bounce_rules), cmocka_unit_test(test_expansion), cmocka_unit_test(test_deferrals),
         cmocka_unit_test(test_outages),      cmocka_unit_test(test_administration), cmocka_unit_test(test_restart),
-        cmocka_unit_test(test_held_body),
+        cmocka_unit_test(test_held_body),    cmocka_unit_test(test_shard_outage), cmocka_unit_test(test_lost_body),
+        cmocka_unit_test(test_dark_domains),
         cmocka_unit_test(test_expiry),       cmocka_unit_test(test_delay_notice),   cmocka_unit_test(test_fairness),
         cmocka_unit_test(test_failures),     cmocka_unit_test(test_two_nodes), cmocka_unit_test(test_zombie),
         cmocka_unit_test(test_takeover),     cmocka_unit_test(test_stop_in_attempt),
