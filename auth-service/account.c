@@ -7,6 +7,7 @@
 #include "auth-service/schema.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/map.h"
 
 #define DISPLAY_NAME_MAX 256u
 #define HASHERS 8u /* fibers that wait for the work pool at a time */
@@ -437,4 +438,47 @@ bool account_locate(struct auth *auth, const Thurn__LocateRequest *q, struct are
         return err_set(err, ERR_LIMIT, "more than %u accounts in one request", AUTH_BATCH_MAX);
     struct locate l = {.q = q, .arena = a, .out = out};
     return q->n_account_ids == 0 || sql_read(auth->opts.directory, locate_body, &l, err);
+}
+
+struct credentials {
+    const struct sql_value *ids;
+    size_t n;
+    struct arena *arena;
+    struct map64 versions; /* account id → int64_t in the arena */
+};
+FIBER static bool credentials_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct credentials *c = arg;
+    struct sql_result r;
+    if (!sql_exec(tx, &q_credentials, c->ids, c->n, &r, err))
+        return false;
+    for (size_t i = 0; i < r.n_rows; i++) {
+        int64_t *version = arena_new(c->arena, int64_t);
+        *version = sql_at(&r, i, 1)->i;
+        (void)map64_put(&c->versions, (uint64_t)sql_at(&r, i, 0)->i, version); /* the same again when asked for twice, or tried twice */
+    }
+    return true;
+}
+
+/* Rows come in any order and may be fewer than the ids; an id may be asked for twice. */
+bool account_credentials(struct auth *auth, const Thurn__CredentialsRequest *q, struct arena *a, Thurn__CredentialsReply *out,
+                         struct err *err)
+{
+    size_t n = q->n_account_ids;
+    if (n > AUTH_BATCH_MAX)
+        return err_set(err, ERR_LIMIT, "more than %u accounts in one request", AUTH_BATCH_MAX);
+    struct sql_value *ids = arena_array(a, struct sql_value, n);
+    for (size_t i = 0; i < n; i++)
+        ids[i] = sql_i(q->account_ids[i]);
+    struct credentials c = {.ids = ids, .n = n, .arena = a};
+    map64_init(&c.versions);
+    bool ok = n == 0 || sql_read(auth->opts.directory, credentials_body, &c, err);
+    out->n_versions = n;
+    out->versions = arena_array(a, int64_t, n);
+    for (size_t i = 0; ok && i < n; i++) {
+        const int64_t *version = map64_get(&c.versions, (uint64_t)q->account_ids[i]);
+        out->versions[i] = version ? *version : 0;
+    }
+    map64_done(&c.versions);
+    return ok;
 }

@@ -108,6 +108,8 @@ FIBER bool account_get(struct auth *auth, str address, struct arena *a, Thurn__A
 FIBER bool account_remove(struct auth *auth, str address, struct arena *a, Thurn__AccountReply *out, struct err *err);
 FIBER bool account_list(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListAccountsReply *out, struct err *err);
 FIBER bool account_locate(struct auth *auth, const Thurn__LocateRequest *q, struct arena *a, Thurn__LocateReply *out, struct err *err);
+FIBER bool account_credentials(struct auth *auth, const Thurn__CredentialsRequest *q, struct arena *a, Thurn__CredentialsReply *out,
+                               struct err *err);
 /* Hash on the work pool. out is SECRET_HASH_MAX bytes. */
 FIBER bool secret_make_on_pool(struct auth *auth, str password, char *out, struct err *err) WARN_UNUSED;
 

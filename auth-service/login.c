@@ -238,6 +238,7 @@ static bool accept_login(struct attempt *t, const struct account *acc, Thurn__Au
     out->state = acc->state;
     out->display_name = arena_strz(t->arena, acc->display_name);
     out->is_admin = acc->is_admin;
+    out->credential_version = acc->credential_version;
     return true;
 }
 

@@ -110,6 +110,7 @@ FIBER static bool lease(struct auth *auth, const Thurn__LeaseRequest *q, struct 
 METHOD(m_authenticate, AuthenticateRequest, AuthenticateReply, THURN__AUTHENTICATE_REPLY__INIT, SYSTEM, login(auth, q, a, out, err))
 METHOD(m_resolve, ResolveRequest, ResolveReply, THURN__RESOLVE_REPLY__INIT, SYSTEM, resolve_all(auth, q, a, out, err))
 METHOD(m_locate, LocateRequest, LocateReply, THURN__LOCATE_REPLY__INIT, SYSTEM, account_locate(auth, q, a, out, err))
+METHOD(m_credentials, CredentialsRequest, CredentialsReply, THURN__CREDENTIALS_REPLY__INIT, SYSTEM, account_credentials(auth, q, a, out, err))
 METHOD(m_may_send_as, MaySendAsRequest, MaySendAsReply, THURN__MAY_SEND_AS_REPLY__INIT, SYSTEM, may_send_as(auth, q, a, out, err))
 METHOD(m_take, TakeRequest, TakeReply, THURN__TAKE_REPLY__INIT, SYSTEM, take(auth, q, a, out, err))
 METHOD(m_lease, LeaseRequest, LeaseReply, THURN__LEASE_REPLY__INIT, SYSTEM, lease(auth, q, a, out, err))
@@ -155,6 +156,7 @@ static const Thurn__Auth_Service methods = {
     .set_alias = m_set_alias,
     .remove_alias = m_remove_alias,
     .list_aliases = m_list_aliases,
+    .credentials = m_credentials,
 };
 
 /* --- life --- */

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "frontend/common/logins.h"
 #include "frontend/imap/imap.h"
 #include "frontend/smtp/smtp.h"
 
@@ -71,12 +72,14 @@ static bool open_mail(struct frontends *f, struct err *err)
     BUF(postmaster, 512);
     if (domain.n)
         buf_printf(&postmaster, "postmaster@%.*s", STR_ARG(domain));
+    f->logins = logins_new(f->node->auth_service, 0);
     struct smtp_opts smtp = {
         .hostname = config_str(c, CFG_HOSTNAME),
         .postmaster = buf_str(&postmaster),
         .auth = f->node->auth_service,
         .store = f->node->store_service,
         .queue = f->node->queue_service,
+        .logins = f->logins,
         .tls = f->tls,
         .plain_login = plain_login(c),
         .message_max = (uint64_t)config_int(c, CFG_MESSAGE_MAX),
@@ -86,6 +89,7 @@ static bool open_mail(struct frontends *f, struct err *err)
         .hostname = config_str(c, CFG_HOSTNAME),
         .auth = f->node->auth_service,
         .store = f->node->store_service,
+        .logins = f->logins,
         .tls = f->tls,
         .plain = (enum imap_plain)plain_login(c),
         .limits = {.message_bytes = (uint64_t)config_int(c, CFG_MESSAGE_MAX), .idle_ms = (unsigned)config_int(c, CFG_IMAP_IDLE)},
@@ -238,6 +242,7 @@ void frontends_close(struct frontends *f)
         listener_free(f->listeners[i]);
     smtp_server_free(f->smtp);
     imap_server_free(f->imap);
+    logins_free(f->logins);
     tls_server_free(f->tls);
     free(f->proxy_from);
     *f = (struct frontends){0};

@@ -7,6 +7,7 @@
 #include "net/http_server.h"
 #include "server/node.h"
 
+struct logins;
 struct smtp_server;
 struct imap_server;
 #define FRONTENDS_LISTENERS_MAX 64
@@ -26,6 +27,7 @@ extern const struct frontend_listen {
 struct frontends {
     struct node *node;
     struct tls_server *tls;
+    struct logins *logins;
     struct smtp_server *smtp;
     struct imap_server *imap;
     struct http_server *http;

@@ -39,11 +39,13 @@ struct imap_limits {
 struct imap_opts {
     str hostname;            /* for the greeting; copied */
     ProtobufCService *auth, *store;
+    struct logins *logins;   /* of all front-ends of this process; outlives the server */
     struct tls_server *tls;  /* for STARTTLS; NULL = not offered. Outlives the server. */
     enum imap_plain plain;
     struct imap_limits limits;
 };
 
+struct logins;
 struct imap_server;
 struct imap_server *imap_server_new(const struct imap_opts *opts);
 /* A listener's accept callback (arg is the server): takes over the stream. */

@@ -193,6 +193,7 @@ static void finish(struct imap_session *s)
     metric_add(M_IMAP_SESSIONS, -1);
     imap_view_close(s);
     watch_remove(server->watch, &s->watch);
+    logins_remove(server->opts.logins, &s->login_check);
     imap_lease_release(s);
     if (s->end == IMAP_END_BROKEN)
         stream_abort(s->stream);
@@ -211,16 +212,40 @@ static void finish(struct imap_session *s)
 
 /* --- idle --- */
 
+static bool is_idle(const struct imap_session *s)
+{
+    return !s->fiber && !s->is_starting;
+}
+
+static void finish_idle(struct imap_session *s, enum imap_end why)
+{
+    stream_idle_stop(s->stream);
+    imap_end(s, why);
+    finish(s);
+}
+
 static void on_silence(void *arg)
 {
     struct imap_session *s = arg;
     CHECK(s, IMAP_SESSION_MAGIC);
-    if (s->fiber || s->is_starting)
+    if (!is_idle(s))
         return;
-    stream_idle_stop(s->stream);
-    imap_end(s, s->state == IMAP_NEW ? IMAP_END_AUTH_TIMEOUT : IMAP_END_IDLE);
-    metric_inc_label(M_IMAP_REFUSED, ends[s->end].name);
-    finish(s);
+    enum imap_end why = s->state == IMAP_NEW ? IMAP_END_AUTH_TIMEOUT : IMAP_END_IDLE;
+    metric_inc_label(M_IMAP_REFUSED, ends[why].name);
+    finish_idle(s, why);
+}
+
+void imap_login_ended(void *arg)
+{
+    struct imap_session *s = arg;
+    CHECK(s, IMAP_SESSION_MAGIC);
+    if (is_idle(s)) {
+        finish_idle(s, IMAP_END_LOGIN);
+        return;
+    }
+    imap_end(s, IMAP_END_LOGIN);
+    if (s->fiber)
+        fiber_cancel(s->fiber);
 }
 
 static bool has_line(const struct imap_session *s)
@@ -309,7 +334,7 @@ static void run(void *arg)
 
 void imap_wake(struct imap_session *s)
 {
-    if (s->fiber || s->is_starting)
+    if (!is_idle(s))
         return;
     fiber_timer_stop(&s->timer);
     stream_idle_stop(s->stream);
@@ -371,11 +396,8 @@ FIBER static bool dismiss_idle(struct imap_server *server, unsigned window_ms, s
         struct imap_session *s = LIST_ITEM(list_first(&server->sessions), struct imap_session, node);
         list_remove(&s->node);
         list_push(&server->sessions, &s->node);
-        if (!s->fiber && !s->is_starting) {
-            stream_idle_stop(s->stream);
-            imap_end(s, IMAP_END_DRAIN);
-            finish(s);
-        }
+        if (is_idle(s))
+            finish_idle(s, IMAP_END_DRAIN);
         if (window_ms && !fiber_sleep_ms((int64_t)random_below((uint64_t)window_ms * 2 / n + 1), err))
             return false;
     }

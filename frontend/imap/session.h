@@ -10,6 +10,7 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "fiber/fiber.h"
+#include "frontend/common/logins.h"
 #include "frontend/common/watch.h"
 #include "frontend/imap/imap.h"
 #include "frontend/imap/uid_map.h"
@@ -33,6 +34,7 @@
     X(LIMIT, "limit", "A limit was exceeded.")                                                     \
     X(BUSY, "busy", "[UNAVAILABLE] Too busy, try again later.")                                    \
     X(DRAIN, "drain", "[UNAVAILABLE] Server going down, come back.")                               \
+    X(LOGIN, "login_ended", "[AUTHENTICATIONFAILED] Your password or account has changed, log in again.")  \
     X(MAILBOX_GONE, "mailbox_gone", "The selected mailbox is gone.")                               \
     X(TLS, "tls", NULL)
 enum imap_end {
@@ -78,6 +80,7 @@ struct imap_session {
     bool has_lease;
     char *idle_tag;               /* in IDLE: its tag */
     char *login;
+    struct login login_check;     /* in server->opts.logins */
     Thurn__AccountRef account;
     uint64_t listed_modseq;       /* of the account, when its mailboxes were last listed */
     uint64_t beacon_modseq;       /* newest beacon */
@@ -143,6 +146,8 @@ struct imap_server {
 void imap_end(struct imap_session *s, enum imap_end why);
 /* Run a fiber for an idle session: input arrived, or the account changed. From the loop or another fiber. */
 void imap_wake(struct imap_session *s);
+/* The login that the session stands on is no longer good: end it, also inside of a command or of IDLE. arg is the session. */
+void imap_login_ended(void *arg);
 bool imap_may_login(const struct imap_session *s);
 /* "IMAP4rev1 …" as it is now. */
 void imap_add_capabilities(const struct imap_session *s, struct buf *out);

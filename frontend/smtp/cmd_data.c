@@ -52,6 +52,10 @@ FIBER static void finish(struct smtp_session *s)
     struct smtp_txn *t = s->txn;
     struct smtp_outcome out;
     smtp_body_finish(&t->body, s);
+    if (s->is_login_over && !t->body.failure) {
+        t->body.failure = SMTP_LOGIN_ENDED;
+        s->close = SMTP_CLOSE_LOGIN;
+    }
     if (t->body.failure) {
         out = (struct smtp_outcome){.result = result_of(t->body.failure), .reply = t->body.failure};
         out.of_rcpts = arena_array(&t->arena, enum smtp_reply, t->n_rcpts);

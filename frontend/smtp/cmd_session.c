@@ -71,6 +71,7 @@ void smtp_cmd_starttls(struct smtp_session *s, enum smtp_verb verb, str args)
     s->helo = NULL;
     free(s->login.address);
     s->login = (struct smtp_login){.address = NULL};
+    logins_remove(s->server->opts.logins, &s->login_check);
     fiber_context()->account = STR_NONE;
 }
 

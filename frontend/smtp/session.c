@@ -142,6 +142,7 @@ static void close_session(struct smtp_session *s)
     metric_inc_label(M_SMTP_SESSIONS_ENDED, close_names[s->close]);
     metric_add_label(M_SMTP_SESSIONS, kind_names[s->kind], -1);
     smtp_txn_free(s->txn);
+    logins_remove(server->opts.logins, &s->login_check);
     stream_idle_stop(s->stream);
     stream_close(s->stream);
     list_remove(&s->node);
@@ -162,6 +163,16 @@ void smtp_session_end(struct smtp_session *s, enum smtp_close why, enum smtp_rep
     if (goodbye)
         (void)stream_try_write(s->stream, smtp_reply_line(goodbye)); /* a peer that reads nothing gets no goodbye */
     close_session(s);
+}
+
+/* A command under way goes on to its end; a message is not taken any more (cmd_data.c). */
+void smtp_login_ended(void *arg)
+{
+    struct smtp_session *s = arg;
+    CHECK(s, SMTP_SESSION_MAGIC);
+    s->is_login_over = true;
+    if (!s->is_busy)
+        smtp_session_end(s, SMTP_CLOSE_LOGIN, SMTP_LOGIN_ENDED);
 }
 
 static void on_silence(void *arg)
@@ -195,8 +206,10 @@ FIBER static void run(void *arg)
     context->session_id = s->id;
     context->account = str_c(s->login.address);
     context->trace_id = s->txn ? s->txn->trace : 0;
-    while (!s->close && s->server->phase != SMTP_BREAKING && has_line(s))
+    while (!s->close && !s->is_login_over && s->server->phase != SMTP_BREAKING && has_line(s))
         one_command(s);
+    if (!s->close && s->is_login_over)
+        smtp_say_last(s, SMTP_LOGIN_ENDED, SMTP_CLOSE_LOGIN);
     if (!s->close && (s->server->phase == SMTP_BREAKING || (s->server->phase == SMTP_DRAINING && !s->txn)))
         smtp_say_last(s, SMTP_SHUTDOWN, SMTP_CLOSE_DRAIN);
     FIBER_DEADLINE(smtp_limits(s)->command_timeout_ms);

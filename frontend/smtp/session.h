@@ -13,6 +13,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "frontend/common/logins.h"
 #include "frontend/common/resolver.h"
 #include "frontend/common/sasl.h"
 #include "frontend/smtp/body.h"
@@ -94,6 +95,8 @@ struct smtp_session {
     char *helo;                 /* what the client calls itself; NULL before HELO */
     bool is_helo_domain;        /* and that is a host name or an address literal */
     struct smtp_login login;
+    struct login login_check;   /* in opts.logins */
+    bool is_login_over;         /* no longer good: nothing more is taken under it */
     struct smtp_txn *txn;       /* NULL: no MAIL yet */
     unsigned commands, bad, junk, unknown, auth_failures, overshoot, messages;
 };
@@ -103,6 +106,8 @@ struct smtp_session {
 void smtp_session_start(struct smtp_server *server, enum smtp_kind kind, struct stream *stream);
 /* End an idle session: why, and what it is told (may be SMTP_REPLY_NONE). Frees s. */
 void smtp_session_end(struct smtp_session *s, enum smtp_close why, enum smtp_reply goodbye);
+/* The login that the session stands on is no longer good. arg is the session. */
+void smtp_login_ended(void *arg);
 /* Write a reply; when the peer is gone s->close is set instead. */
 FIBER void smtp_say(struct smtp_session *s, enum smtp_reply r);
 FIBER void smtp_say_text(struct smtp_session *s, str text);

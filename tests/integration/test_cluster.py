@@ -96,6 +96,30 @@ def test_idle_across_frontends(cluster):
     assert times[-1] < 1000, times
 
 
+def test_change_of_password_ends_sessions(cluster):
+    """On every front-end, in IDLE and between commands; nobody else's."""
+    cluster.thurn("account", "add", "turn@example.test", "--password", PASSWORD)
+    open_sessions = [cluster.imap("turn@example.test", front) for front in (1, 2)]
+    others = [cluster.imap(USERS[0], front) for front in (1, 2)]
+    open_sessions[1].select("INBOX")
+    open_sessions[1].send(b"i IDLE\r\n")
+    assert open_sessions[1].readline().startswith(b"+")
+    cluster.thurn("account", "passwd", "turn@example.test", "--password", "another one")
+    changed = time.monotonic()
+    for c in open_sessions:
+        c.sock.settimeout(20)
+        assert c.readline().startswith(b"* BYE [AUTHENTICATIONFAILED]")
+        assert c.readline() == b""
+    took = time.monotonic() - changed
+    print(f"sessions end {took:.1f} s after the change of their password")
+    assert took < 10
+    for c in others:
+        assert c.noop()[0] == "OK"
+        c.logout()
+    cluster.imap("turn@example.test", 2, "another one").logout()
+    cluster.thurn("account", "remove", "turn@example.test")
+
+
 def peers(pid):
     """TCP ports that this process is connected to."""
     inodes = set()
@@ -143,7 +167,7 @@ def test_admin_verbs(cluster):
     for user in USERS:
         arrives(cluster, user, "to all")
     cluster.thurn("queue", "list")
-    cluster.thurn("account", "remove", "late@example.test", "--yes", check=False)
+    cluster.thurn("account", "remove", "late@example.test")
     refused = cluster.thurn("--token", "wrong", "account", "list", check=False)
     assert refused.returncode != 0, refused
 

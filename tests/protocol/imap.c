@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/num.h"
+#include "frontend/common/logins.h"
 #include "frontend/imap/imap.h"
 #include "proto/auth_calls.h"
 #include "protocol/script.h"
@@ -34,6 +35,7 @@ struct world {
     struct store *store;
     ProtobufCService *faulty;
     struct proxy proxy;
+    struct logins *logins;
     struct imap_server *imap;
     const char *path;
 };
@@ -148,6 +150,38 @@ FIBER static void walk(struct world *w, struct script *s, str text)
     }
 }
 
+/* "suspend alice", "activate alice", "password alice NEW", "remove alice": by an administrator. False: none of these. */
+FIBER static bool change_account(struct world *w, str line)
+{
+    ARENA(a, 65536);
+    struct rpc_call c;
+    str rest = line, what, who;
+    if (!str_split(&rest, ' ', &what) || !str_split(&rest, ' ', &who))
+        return false;
+    char *address = arena_strz(&a, arena_printf(&a, "%.*s@example.org", STR_ARG(who)));
+    rpc_call_init(&c, &a);
+    c.principal.rights = RPC_RIGHT_ADMIN;
+    bool ok;
+    if (str_eq(what, S("remove"))) {
+        Thurn__NameRequest q = THURN__NAME_REQUEST__INIT;
+        q.name = address;
+        ok = auth_remove_account(&c, auth_service(w->auth), &q, NULL);
+    } else {
+        Thurn__SetAccountRequest q = THURN__SET_ACCOUNT_REQUEST__INIT;
+        q.address = address;
+        q.has_password = str_eq(what, S("password"));
+        q.password = rpc_bytes(rest);
+        q.has_state = !q.has_password;
+        q.state = str_eq(what, S("suspend")) ? THURN__ACCOUNT_STATE__ACCOUNT_SUSPENDED : THURN__ACCOUNT_STATE__ACCOUNT_ACTIVE;
+        if (q.has_state && !str_eq(what, S("suspend")) && !str_eq(what, S("activate")))
+            return false;
+        ok = auth_set_account(&c, auth_service(w->auth), &q, NULL);
+    }
+    if (!ok)
+        fprintf(stderr, "%s\n", c.err.msg);
+    return ok;
+}
+
 FIBER static bool command(void *arg, struct script *s, str line)
 {
     struct world *w = arg;
@@ -180,7 +214,7 @@ FIBER static bool command(void *arg, struct script *s, str line)
         rpc_faulty_set(w->faulty, 1, str_eq(line, S("fail after")));
         return true;
     }
-    return false;
+    return change_account(w, line);
 }
 
 static void world_main(void *arg)
@@ -204,7 +238,8 @@ static void world_main(void *arg)
     add_users(w);
     w->faulty = rpc_faulty_new(store_service(w->store));
     w->proxy = (struct proxy){{store_service(w->store)->descriptor, proxy_invoke, NULL}, store_service(w->store), w->faulty};
-    struct imap_opts imap = {.hostname = S("mail.example.org"), .auth = auth_service(w->auth), .store = &w->proxy.base,
+    w->logins = logins_new(auth_service(w->auth), 10);
+    struct imap_opts imap = {.logins = w->logins, .hostname = S("mail.example.org"), .auth = auth_service(w->auth), .store = &w->proxy.base,
                              .plain = IMAP_PLAIN_ALWAYS,
                              .limits = {.message_bytes = 2u << 20, .bad_commands = 5, .auth_failures = 2}};
     w->imap = imap_server_new(&imap);
@@ -212,6 +247,7 @@ static void world_main(void *arg)
     script_run(w->path, &hooks);
     imap_server_drain(w->imap, 0);
     imap_server_free(w->imap);
+    logins_free(w->logins);
     rpc_faulty_free(w->faulty);
     store_free(w->store);
     auth_free(w->auth);

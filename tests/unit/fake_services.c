@@ -23,7 +23,7 @@ struct fake_address *fake_account(struct fake_services *f, const char *address, 
 {
     assert(f->n_addresses < FAKE_MAX);
     struct fake_address *a = &f->addresses[f->n_addresses++];
-    *a = (struct fake_address){.address = address, .password = password, .account_id = account_id, .tenant_id = 1};
+    *a = (struct fake_address){.address = address, .password = password, .account_id = account_id, .tenant_id = 1, .version = 1};
     return a;
 }
 
@@ -116,7 +116,23 @@ static void authenticate(Thurn__Auth_Service *s, const Thurn__AuthenticateReques
     r.account = ref_of(a, c->arena);
     r.address = (char *)(uintptr_t)a->address;
     r.state = a->state;
+    r.credential_version = a->version;
     done(&r, closure);
+}
+
+static void credentials(Thurn__Auth_Service *s, const Thurn__CredentialsRequest *q, Thurn__CredentialsReply_Closure done,
+                        void *closure)
+{
+    struct fake_services *f = CONTAINER_OF(s, struct fake_services, auth);
+    struct rpc_call *c = closure;
+    Thurn__CredentialsReply r = THURN__CREDENTIALS_REPLY__INIT;
+    r.versions = arena_array(c->arena, int64_t, q->n_account_ids);
+    r.n_versions = q->n_account_ids;
+    for (size_t i = 0; i < q->n_account_ids; i++) {
+        const struct fake_address *a = by_id(f, q->account_ids[i]);
+        r.versions[i] = a ? a->version : 0;
+    }
+    done(goes_on(&f->credentials, c) ? &r : NULL, closure); /* a late answer is an old one */
 }
 
 static Thurn__Target *target_of(struct fake_services *f, str address, struct arena *a)
@@ -351,6 +367,7 @@ void fake_services_init(struct fake_services *f, const char *domains)
     f->auth.authenticate = authenticate;
     f->auth.resolve = resolve;
     f->auth.may_send_as = may_send_as;
+    f->auth.credentials = credentials;
     f->auth.take = take;
     thurn__store__init(&f->store, NULL);
     f->store.put_blob = put_blob;

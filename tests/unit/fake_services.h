@@ -18,6 +18,7 @@ struct fake_address {
     const char *address, *password, *targets;
     int64_t account_id, tenant_id;
     Thurn__AccountState state;
+    int64_t version;       /* of the credentials; 1 at first, 0: may not be logged in */
     enum err_kind deliver; /* what Deliver says of this account */
 };
 struct fake_message { /* what the store or the queue was given */
@@ -42,7 +43,7 @@ struct fake_services {
     struct fake_address addresses[FAKE_MAX];
     size_t n_addresses;
     const char *domains; /* ours, with a space between */
-    struct fake_fail authenticate, resolve, may_send_as, take, deliver, put_blob, enqueue;
+    struct fake_fail authenticate, credentials, resolve, may_send_as, take, deliver, put_blob, enqueue;
     const char *refused_limit;
     struct fake_message delivered[FAKE_MAX], queued[FAKE_MAX], blobs[FAKE_MAX];
     size_t n_delivered, n_queued, n_blobs; /* of the first FAKE_MAX the content is kept */

@@ -429,6 +429,62 @@ static void alias_bomb(struct world *w)
     assert_true(str_starts(str_c(route(w, "l2-0-5@example.org")), S("local ~l3-5-0@far.example")));
 }
 
+/* What open sessions stand on: of each account in the order that was asked, 0 for those that may not be logged in. */
+static void credentials(struct world *w)
+{
+    int64_t ids[4] = {0, 999, 0, 0}, before;
+    Thurn__CredentialsRequest q = THURN__CREDENTIALS_REQUEST__INIT;
+    assert_true(add_domain(w, "example.org", ""));
+    assert_int_equal(add(w, "ann@example.org", "pw", "", false), ERR_NONE);
+    assert_int_equal(add(w, "bob@example.org", "pw", "", false), ERR_NONE);
+    const Thurn__AuthenticateReply *ann = log_in(w, "ann@example.org", "pw", "192.0.2.1"),
+                                   *bob = log_in(w, "bob@example.org", "pw", "192.0.2.1");
+    assert_non_null(ann);
+    assert_non_null(bob);
+    ids[0] = bob->account->account_id;
+    ids[2] = ann->account->account_id;
+    ids[3] = ids[0];
+    q.account_ids = ids;
+    q.n_account_ids = ARRAY_LEN(ids);
+    const Thurn__CredentialsReply *r = CALL(w, credentials, CredentialsReply, &q);
+    assert_non_null(r);
+    assert_int_equal(r->n_versions, 4);
+    assert_int_equal(r->versions[0], bob->credential_version);
+    assert_int_equal(r->versions[1], 0);
+    assert_int_equal(r->versions[2], ann->credential_version);
+    assert_int_equal(r->versions[3], bob->credential_version);
+    before = ann->credential_version;
+
+    Thurn__SetAccountRequest set = THURN__SET_ACCOUNT_REQUEST__INIT;
+    set.address = z("ann@example.org");
+    set.has_quota_bytes = true; /* no credential */
+    assert_non_null(CALL(w, set_account, AccountReply, &set));
+    assert_int_equal(CALL(w, credentials, CredentialsReply, &q)->versions[2], before);
+    set.has_password = true;
+    set.password = rpc_bytes(S("other"));
+    assert_non_null(CALL(w, set_account, AccountReply, &set));
+    r = CALL(w, credentials, CredentialsReply, &q);
+    assert_true(r->versions[2] > before);
+    assert_int_equal(r->versions[0], bob->credential_version);
+    assert_int_equal(log_in(w, "ann@example.org", "other", "192.0.2.1")->credential_version, r->versions[2]);
+    static const struct {
+        Thurn__AccountState state;
+        bool may_stay;
+    } states[] = {{THURN__ACCOUNT_STATE__ACCOUNT_SUSPENDED, false},
+                  {THURN__ACCOUNT_STATE__ACCOUNT_RECEIVE_ONLY, true},
+                  {THURN__ACCOUNT_STATE__ACCOUNT_CLOSED, false},
+                  {THURN__ACCOUNT_STATE__ACCOUNT_ACTIVE, true}};
+    for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+        set_state(w, "ann@example.org", states[i].state);
+        r = CALL(w, credentials, CredentialsReply, &q);
+        assert_int_equal(r->versions[2] != 0, states[i].may_stay);
+    }
+    q.n_account_ids = 1001;
+    q.account_ids = arena_array(&w->a, int64_t, 1001);
+    assert_null(CALL(w, credentials, CredentialsReply, &q));
+    assert_int_equal(w->err.kind, ERR_LIMIT);
+}
+
 static void may_send_as(struct world *w)
 {
     assert_true(add_domain(w, "example.org", ""));
@@ -643,6 +699,7 @@ CASE(brute_force)
 CASE(success_resets)
 CASE(routes)
 CASE(alias_bomb)
+CASE(credentials)
 CASE(may_send_as)
 CASE(limits)
 CASE(bulk)
@@ -657,7 +714,7 @@ int main(void)
         cmocka_unit_test(test_schemes),     cmocka_unit_test(test_brute_force),    cmocka_unit_test(test_success_resets),
         cmocka_unit_test(test_routes),      cmocka_unit_test(test_alias_bomb),     cmocka_unit_test(test_may_send_as),
         cmocka_unit_test(test_limits),      cmocka_unit_test(test_bulk),           cmocka_unit_test(test_directory_away),
-        cmocka_unit_test(test_failures),    cmocka_unit_test(test_second_process),
+        cmocka_unit_test(test_failures),    cmocka_unit_test(test_second_process), cmocka_unit_test(test_credentials),
     };
     int failed = 0;
     log_configure(LOG_ERROR, LOG_LOGFMT);

@@ -125,6 +125,78 @@ static void limited(struct rig *r)
     rig_talk(r, "C: MAIL FROM:<alice@example.org>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 354\nC: .\nS: 250");
 }
 
+static void log_in(struct rig *r)
+{
+    rig_hello(r, RIG_SUBMISSION);
+    rig_talk(r, "C: AUTH PLAIN " ALICE_PLAIN "\nS: 235");
+}
+
+/* Until the list of logins has been compared with so many answers. */
+static void wait_rounds(struct rig *r, unsigned n)
+{
+    struct err err = ERR_INIT;
+    unsigned until = r->fake.credentials.calls + n;
+    while (r->fake.credentials.calls < until)
+        assert_ok(fiber_sleep_ms(1, &err), &err);
+}
+
+static void changed(struct rig *r)
+{
+    struct fake_address *alice = &r->fake.addresses[0];
+    struct err err = ERR_INIT;
+    log_in(r); /* between commands */
+    wait_rounds(r, 2);
+    rig_talk(r, "C: NOOP\nS: 250");
+    alice->version++;
+    rig_expect(r, "421 4.7.0 Your password");
+    rig_expect_end(r);
+    log_in(r); /* inside of a transaction, and the account is suspended */
+    rig_talk(r, "C: MAIL FROM:<alice@example.org>\nS: 250");
+    alice->version = 0;
+    rig_expect(r, "421 4.7.0 Your password");
+    rig_expect_end(r);
+    alice->version = 3;
+    log_in(r); /* in the middle of a message: it is not taken */
+    rig_talk(r, "C: MAIL FROM:<alice@example.org>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 354");
+    rig_send(r, S("Subject: x\r\n\r\n"));
+    alice->version++;
+    while (metric_get(M_LOGINS_ENDED, NULL) < 3)
+        assert_ok(fiber_sleep_ms(1, &err), &err);
+    rig_send(r, S("body\r\n.\r\n"));
+    rig_expect(r, "421 4.7.0 Your password");
+    rig_expect_end(r);
+    assert_int_equal(r->fake.n_delivered + r->fake.n_queued, 0);
+    assert_int_equal(metric_get(M_LOGINS_ENDED, NULL), 3);
+}
+
+/* While auth is away sessions go on; what was changed meanwhile is noticed afterwards. */
+static void changed_while_away(struct rig *r)
+{
+    log_in(r);
+    r->fake.credentials.kind = ERR_UNAVAILABLE;
+    wait_rounds(r, 2);
+    r->fake.addresses[0].version++;
+    wait_rounds(r, 2);
+    rig_talk(r, "C: NOOP\nS: 250");
+    r->fake.credentials.kind = ERR_NONE;
+    rig_expect(r, "421 4.7.0 Your password");
+    rig_expect_end(r);
+    assert_true(metric_get(M_LOGINS_FAILURES, NULL) >= 4);
+}
+
+/* An answer from before the change that comes after a log-in under the new password. */
+static void changed_meanwhile(struct rig *r)
+{
+    log_in(r);
+    r->fake.credentials.delay_ms = 50;
+    wait_rounds(r, 1);
+    rig_close(r);
+    r->fake.addresses[0].version++;
+    log_in(r);
+    wait_rounds(r, 3);
+    rig_talk(r, "C: NOOP\nS: 250");
+}
+
 static void test_sasl_plain(void **state)
 {
     (void)state;
@@ -149,6 +221,9 @@ RIG_TEST(in_the_clear, only_tls)
 RIG_TEST(in_the_clear_twice, loopback_too)
 RIG_TEST(long_lines, NULL)
 RIG_TEST(limited, NULL)
+RIG_TEST(changed, NULL)
+RIG_TEST(changed_while_away, NULL)
+RIG_TEST(changed_meanwhile, NULL)
 
 int main(void)
 {
@@ -157,6 +232,8 @@ int main(void)
         cmocka_unit_test(test_guessing),     cmocka_unit_test(test_in_the_clear),
         cmocka_unit_test(test_in_the_clear_twice), cmocka_unit_test(test_long_lines),
         cmocka_unit_test(test_limited),      cmocka_unit_test(test_sasl_plain),
+        cmocka_unit_test(test_changed),      cmocka_unit_test(test_changed_while_away),
+        cmocka_unit_test(test_changed_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

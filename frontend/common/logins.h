@@ -1,0 +1,41 @@
+/*
+ * logins.h: the logins that open sessions stand on, and their end when the account's password or state changes.
+ *
+ * All sessions of a process are kept in one list by account. Every few seconds the auth service is asked what is committed
+ * for these accounts (Auth.Credentials, 1,000 to a call), and each session whose login stands on something else is told.
+ * Nothing depends on an event that could be lost: while the auth service is away sessions go on, and the first answer
+ * after that ends those it has to. The cost is one look-up by primary key for each account, each round.
+ */
+#ifndef FRONTEND_COMMON_LOGINS_H
+#define FRONTEND_COMMON_LOGINS_H
+
+#include "proto/auth.pb-c.h"
+
+#include "base/list.h"
+#include "fiber/fiber.h"
+
+#define LOGINS_PERIOD_MS 3000 /* between the end of a round and the next */
+
+struct logins;
+/* Embedded in the session; zeroed at first. */
+struct login {
+    struct list_node node;
+    int64_t account_id, version;
+    void (*ended)(void *arg); /* see logins_add */
+    void *arg;
+};
+
+/* auth is borrowed. period_ms 0: LOGINS_PERIOD_MS. Nothing runs before the first login. */
+struct logins *logins_new(ProtobufCService *auth, unsigned period_ms);
+/*
+ * A session has logged in, and got this answer. ended runs once, on a fiber of the list, when the login no longer stands; it
+ * may free the session and must not suspend. The login is out of the list by then. A login is added once.
+ */
+void logins_add(struct logins *l, struct login *login, const Thurn__AuthenticateReply *r, void (*ended)(void *arg), void *arg);
+/* The session ends by itself. A zeroed or removed login is allowed. */
+void logins_remove(struct logins *l, struct login *login);
+unsigned logins_accounts(const struct logins *l);
+/* There must be no logins. Waits for a call under way. Takes NULL. */
+FIBER void logins_free(struct logins *l);
+
+#endif
