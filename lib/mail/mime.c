@@ -43,6 +43,8 @@ struct mime_parser {
     unsigned last_eol;      /* length of the last line end: 2, 1, or 0 when no line has ended */
     unsigned char last;     /* the last byte consumed */
     bool in_header, at_line_start, is_holding;
+    bool is_over_header;    /* the root's header goes on beyond what is kept of it */
+    uint64_t over_line;     /* then: where its current line began */
     size_t header_line;     /* where the current line begins in header */
     size_t header_max;
     struct buf header;      /* the header block being read */
@@ -369,7 +371,7 @@ static size_t feed_header(struct mime_parser *p, str bytes)
     const char *lf = memchr(bytes.p, '\n', bytes.n);
     size_t n = lf ? (size_t)(lf - bytes.p) + 1 : bytes.n;
     size_t room = p->header_max - p->header.n;
-    if (n > room) { /* over the cap: what follows is body, from the middle of the line */
+    if (n > room) { /* over the cap: what follows is body, from the middle of the line, but for the root */
         n = room;
         lf = NULL;
         p->m->limit_hit = true;
@@ -380,10 +382,31 @@ static size_t feed_header(struct mime_parser *p, str bytes)
     if (lf) {
         p->n_lf++;
         header_line(p, eol_before);
+    } else if (p->header.n == p->header_max && p->part == p->m->root) {
+        p->is_over_header = true;
+        p->over_line = p->at - (p->header.n - p->header_line);
     } else if (p->header.n == p->header_max) {
         p->at_line_start = false;
         end_header(p);
     }
+    return n;
+}
+
+/* The same where nothing is kept any more: only the blank line is looked for. */
+static size_t skip_header(struct mime_parser *p, str bytes)
+{
+    const char *lf = memchr(bytes.p, '\n', bytes.n);
+    size_t n = lf ? (size_t)(lf - bytes.p) + 1 : bytes.n;
+    consume(p, str_n(bytes.p, n));
+    if (!lf)
+        return n;
+    p->n_lf++;
+    if (p->at - p->over_line == p->last_eol) {
+        p->is_over_header = false;
+        p->at_line_start = true;
+        end_header(p);
+    }
+    p->over_line = p->at;
     return n;
 }
 
@@ -446,7 +469,9 @@ void mime_feed(struct mime_parser *p, str bytes)
 {
     CHECK(p, PARSER_MAGIC);
     while (bytes.n) {
-        size_t n = p->in_header ? feed_header(p, bytes) : feed_body(p, bytes);
+        size_t n = p->is_over_header ? skip_header(p, bytes)
+                   : p->in_header    ? feed_header(p, bytes)
+                                     : feed_body(p, bytes);
         bytes = str_slice(bytes, n, SIZE_MAX);
     }
 }
@@ -455,7 +480,7 @@ const struct mime_message *mime_finish(struct mime_parser *p)
 {
     CHECK(p, PARSER_MAGIC);
     struct mime_message *m = p->m;
-    if (p->in_header && p->header.n > p->header_line)
+    if (p->in_header && !p->is_over_header && p->header.n > p->header_line)
         header_line(p, p->last_eol);
     else if (p->is_holding)
         held_line_ended(p, p->last_eol);

@@ -2,7 +2,8 @@
  * mime.h: the structure of a message, from a push parser. RFC 5322, 2045, 2046, 2183, 2231.
  *
  * Feed the message in pieces of any size; bodies are never buffered. Every byte sequence is a message: nothing here
- * fails. At a limit (depth, parts, header bytes) the part in question is a leaf and limit_hit says so. Lenient as
+ * fails. At a limit (depth, parts, header bytes) the part in question is a leaf and limit_hit says so; of a message's own
+ * header that is too long only the beginning is read, it still ends at its blank line. Lenient as
  * Dovecot is: LF or CRLF, NUL bytes, 8-bit headers, no blank line, no closing boundary. The result does not depend on
  * how the message was cut into pieces.
  *
@@ -14,13 +15,13 @@
 #include "mail/address.h"
 
 /* Grows when the same bytes may give another result; kept beside stored results. */
-#define MIME_PARSER_VERSION 1u
+#define MIME_PARSER_VERSION 2u
 
 struct mime_limits {
     unsigned depth;        /* nested multiparts and messages; default 64 */
     unsigned parts;        /* default 1000 */
     size_t root_header;    /* bytes of the message's own header that are read as header; default 256 KiB */
-    size_t part_header;    /* bytes of each part's header; default 64 KiB */
+    size_t part_header;    /* bytes of each part's header, what follows is its body; default 64 KiB */
     unsigned params;       /* of one field; default and most 64 */
     size_t value;          /* bytes of one parameter, id, description, …; default 4096 */
     size_t text;           /* bytes of all strings kept of all parts together; default 384 KiB */

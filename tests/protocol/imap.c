@@ -126,6 +126,24 @@ FIBER static void append_large(struct script *s, str args)
     script_expect(s, 1, S("z OK ..."), true);
 }
 
+/* "header INBOX 300000": one message with a header of about so many bytes, its subject last, by client 1. */
+FIBER static void append_header(struct script *s, str args)
+{
+    str box;
+    uint32_t n;
+    assert_true(str_split(&args, ' ', &box));
+    assert_true(num_u32(args, 2000000, &n));
+    BUF(text, 4u << 20);
+    buf_add(&text, S("From: first@example.org\r\n"));
+    for (uint32_t i = 0; text.n < n; i++)
+        buf_printf(&text, "X-Fill-%u: %060u\r\n", i, i);
+    buf_add(&text, S("Subject: last\r\n\r\nthe body"));
+    ARENA(a, 65536);
+    script_send(s, 1, arena_printf(&a, "z APPEND %.*s {%zu+}", STR_ARG(box), text.n));
+    script_send(s, 1, buf_str(&text));
+    script_expect(s, 1, S("z OK ..."), true);
+}
+
 /*
  * "walk STORE 1 +FLAGS (\Seen)": the command with the first call to the store failing, then with the second, and so on, until
  * it does without failing; before and after each call took effect. Every failure is a proper NO, and the session goes on.
@@ -199,6 +217,10 @@ FIBER static bool command(void *arg, struct script *s, str line)
     }
     if (str_starts(line, S("walk "))) {
         walk(w, s, str_slice(line, 5, SIZE_MAX));
+        return true;
+    }
+    if (str_starts(line, S("header "))) {
+        append_header(s, str_slice(line, 7, SIZE_MAX));
         return true;
     }
     if (str_starts(line, S("large "))) {

@@ -137,9 +137,34 @@ static void test_limits(void **state)
         buf_addc(&text, 'x');
     m = mime_parse(&a, buf_str(&text), NULL);
     assert_true(m->limit_hit);
-    assert_int_equal(m->root->body_offset, 256 * 1024);
-    assert_int_equal(m->root->body_size, text.n - 256 * 1024);
+    assert_int_equal(m->root->body_offset, text.n);
+    assert_int_equal(m->root->body_size, 0);
     assert_int_equal(m->envelope.subject.n, 4 * 4096);
+}
+
+/* A header of any length ends at its blank line, wherever the limit and the pieces cut it. */
+static void test_long_header(void **state)
+{
+    (void)state;
+    static const char *const messages[] = {"A: 1\r\nB: 2\r\n\r\nbody\r\n", "A: 1\nB: 2\n\nbody\n"};
+    for (size_t i = 0; i < ARRAY_LEN(messages); i++) {
+        str text = str_c(messages[i]);
+        size_t body = (size_t)str_find_str(text, S("body"));
+        for (size_t limit = 1; limit < text.n; limit++) {
+            for (size_t cut = 0; cut <= text.n; cut++) {
+                ARENA(a, 1u << 20);
+                struct mime_limits limits = {.root_header = limit};
+                CLEANUP(mime_free) struct mime_parser *p = mime_new(&a, &limits);
+                mime_feed(p, str_slice(text, 0, cut));
+                mime_feed(p, str_slice(text, cut, text.n));
+                const struct mime_message *m = mime_finish(p);
+                assert_int_equal(m->root->body_offset, body);
+                assert_int_equal(m->root->body_size, text.n - body);
+                assert_int_equal(m->root->body_lines, 1);
+                assert_int_equal(m->header.n, MIN(limit, body));
+            }
+        }
+    }
 }
 
 static void test_thread_and_preview(void **state)
@@ -229,7 +254,7 @@ static void test_corpus_splits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cases),        cmocka_unit_test(test_limits), cmocka_unit_test(test_thread_and_preview),
+        cmocka_unit_test(test_cases),        cmocka_unit_test(test_limits), cmocka_unit_test(test_long_header), cmocka_unit_test(test_thread_and_preview),
         cmocka_unit_test(test_part_numbers), cmocka_unit_test(test_corpus_splits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
