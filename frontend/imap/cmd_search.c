@@ -2,6 +2,7 @@
 #include "frontend/imap/commands.h"
 
 #include "frontend/imap/parse_search.h"
+#include "mail/charset.h"
 #include "proto/store_calls.h"
 
 #define OUT_MAX (64u << 20)
@@ -136,6 +137,15 @@ FIBER static uint64_t modseq_of_ends(struct imap_session *s, struct imap_command
     return modseq;
 }
 
+/* RFC 3501 7.1 */
+static bool bad_charset(struct imap_command *c, struct err *err)
+{
+    BUF(names, 16 * 1024);
+    charset_add_names(&names);
+    str code = arena_printf(c->arena, "BADCHARSET (%s)", buf_z(&names));
+    return imap_no(c, err, ERR_INVALID, code.p, "Unknown charset.");
+}
+
 FIBER bool cmd_search(struct imap_session *s, struct imap_command *c, struct err *err)
 {
     struct imap_search q = {0};
@@ -144,7 +154,7 @@ FIBER bool cmd_search(struct imap_session *s, struct imap_command *c, struct err
     uint64_t count;
     if (!imap_parse_sp(&c->args) || !imap_parse_search(&c->args, c->arena, &s->view->uids, &s->view->recents, &q)) {
         if (q.is_unknown_charset)
-            return imap_no(c, err, ERR_INVALID, "BADCHARSET (UTF-8 US-ASCII)", "Unknown charset.");
+            return bad_charset(c, err);
         return imap_bad(c, err, "Malformed SEARCH.");
     }
     if ((q.has_modseq && !imap_enable_condstore(s, err)) || !run_search(s, c, q.key, &f, err))

@@ -244,3 +244,29 @@ bool charset_is_known(str label)
     ucnv_close(cnv);
     return true;
 }
+
+/* The name of a converter that mail uses; empty when there is none. */
+static str name_in_mail(const char *converter)
+{
+    static const char *const standards[] = {"MIME", "IANA"};
+    for (size_t i = 0; i < ARRAY_LEN(standards); i++) {
+        UErrorCode status = U_ZERO_ERROR;
+        const char *name = ucnv_getStandardName(converter, standards[i], &status);
+        if (U_SUCCESS(status) && name)
+            return str_c(name);
+    }
+    return S("");
+}
+
+void charset_add_names(struct buf *out)
+{
+    int32_t n = ucnv_countAvailable();
+    buf_add(out, S("US-ASCII UTF-8"));
+    for (int32_t i = 0; i < n; i++) {
+        str s = name_in_mail(ucnv_getAvailableName(i));
+        if (s.n == 0 || str_eq_nocase(s, S("US-ASCII")) || str_eq_nocase(s, S("UTF-8")) || !charset_is_known(s))
+            continue;
+        buf_addc(out, ' ');
+        buf_add(out, s);
+    }
+}

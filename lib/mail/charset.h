@@ -22,6 +22,8 @@ DEFINE_CLEANUP(struct charset, charset_free)
 void charset_to_utf8(str label, str bytes, struct buf *out);
 /* Whether the label names a charset that can be converted. */
 bool charset_is_known(str label);
+/* The names of those, as mail prefers them, with a space between each two: "US-ASCII UTF-8 ISO-8859-1 …", some 2 KiB. */
+void charset_add_names(struct buf *out);
 /* Bytes of no declared charset: themselves when they are UTF-8, else read as Windows-1252. */
 void charset_guess_utf8(str bytes, struct buf *out);
 
