@@ -7,6 +7,7 @@ static struct {
     bool is_frozen;
     int64_t unix_ms, mono_ms;
 } frozen;
+static int64_t ahead_ms;
 static uint64_t seed_state;
 
 static int64_t now_us(clockid_t id)
@@ -29,7 +30,7 @@ int64_t clock_mono_ms(void)
 
 int64_t clock_unix_ms(void)
 {
-    return frozen.is_frozen ? frozen.unix_ms : now_us(CLOCK_REALTIME) / 1000;
+    return frozen.is_frozen ? frozen.unix_ms : now_us(CLOCK_REALTIME) / 1000 + ahead_ms;
 }
 
 int64_t clock_unix(void)
@@ -54,6 +55,13 @@ void clock_advance_ms(int64_t ms)
 void clock_real(void)
 {
     frozen.is_frozen = false;
+    ahead_ms = 0;
+}
+
+void clock_jump_s(int64_t s)
+{
+    assert(!frozen.is_frozen);
+    ahead_ms += s * 1000;
 }
 
 void random_seed(uint64_t seed)

@@ -14,6 +14,8 @@ int64_t clock_unix_ms(void);
 void clock_freeze(int64_t unix_ms, int64_t mono_ms);
 void clock_advance_ms(int64_t ms);
 void clock_real(void);
+/* Tests: the wall clock goes on, but so many seconds further ahead of the real one; undone by clock_real(). */
+void clock_jump_s(int64_t s);
 
 /* Cryptographic randomness; aborts when there is none. In tests random_seed() makes it repeatable (0 undoes it). */
 void random_bytes(void *p, size_t n);

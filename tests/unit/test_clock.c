@@ -13,6 +13,10 @@ static void freezes(void **state)
     assert_int_equal(clock_mono_us(), 2050000);
     clock_real();
     assert_true(clock_unix_ms() >= real);
+    clock_jump_s(100);
+    assert_true(clock_unix_ms() >= real + 100000);
+    clock_real();
+    assert_true(clock_unix_ms() < real + 100000);
 }
 
 static void draws_evenly(void **state)

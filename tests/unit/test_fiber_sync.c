@@ -7,7 +7,7 @@ struct shared {
     struct fiber_cond cond;
     struct fiber_mutex mutex;
     struct fiber_sem sem;
-    int n, inside, max_inside;
+    int n, inside, max_inside, n_started;
     char order[16];
     size_t n_order;
 };
@@ -56,24 +56,29 @@ static void lock_once(struct shared *s, char me)
     struct err err = ERR_INIT;
     assert_true(fiber_mutex_lock(&s->mutex, &err));
     assert_int_equal(++s->inside, 1);
-    assert_true(fiber_sleep_ms(1, &err));
+    do /* until all three have been at the lock, however slow the machine is */
+        assert_true(fiber_sleep_ms(1, &err));
+    while (s->n_started < 3);
     s->inside--;
     s->order[s->n_order++] = me;
     fiber_mutex_unlock(&s->mutex);
 }
 static void lock_a(void *arg)
 {
+    ((struct shared *)arg)->n_started++;
     lock_once(arg, 'a');
     lock_once(arg, 'A');
 }
 static void lock_b(void *arg)
 {
+    ((struct shared *)arg)->n_started++;
     lock_once(arg, 'b');
 }
 static void lock_late(void *arg)
 {
     struct shared *s = arg;
     struct err err = ERR_INIT;
+    s->n_started++;
     FIBER_DEADLINE(0);
     assert_false(fiber_mutex_lock(&s->mutex, &err));
     assert_int_equal(err.kind, ERR_TIMEOUT);
