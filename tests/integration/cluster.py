@@ -81,6 +81,7 @@ class Cluster(Running):
     """One of our own; use as a context manager. Options are dev-cluster's."""
 
     def __init__(self, *options, binary=None, keep=False):
+        harness.needs("pg", "s3", "redis")
         super().__init__(tempfile.mkdtemp(prefix="thurn-cluster-", dir="/tmp"), binary)
         self.options, self.keep = options, keep
         self.offset, self.lock = take_block()

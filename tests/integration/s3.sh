@@ -5,8 +5,13 @@
 set -eu
 cmd=${1:-}; dir=${2:-}
 [ -n "$dir" ] || { sed -n 2,4p "$0"; exit 2; }
+case " ${THURN_TEST_WITHOUT:-} " in *" s3 "*) exit 0 ;; esac
 export CEPH_CONF=$dir/ceph.conf CEPH_ARGS=
 key=TESTACCESSKEY0000001 secret=testsecretkey00000000000000000000000001 bucket=thurn
+
+for program in radosgw ceph-mon ceph-osd ceph; do
+    command -v $program >/dev/null || { echo "$program is not installed" >&2; exit 1; }
+done
 
 # Seven ports in a row below the ephemeral range that nobody listens on.
 free_ports() {
@@ -107,7 +112,7 @@ alive() {
 
 stop() {
     for name in radosgw osd mon; do
-        alive $name && kill -9 "$(cat "$dir/$name.pid")" || true
+        if alive $name; then kill -9 "$(cat "$dir/$name.pid")" || true; fi
     done
 }
 

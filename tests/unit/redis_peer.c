@@ -6,13 +6,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "unit/needs.h"
+
 #define SERVER "/usr/bin/redis-server"
 
 bool redis_peer_make(struct redis_peer *p)
 {
     *p = (struct redis_peer){.dir = "/tmp/thurn-redis-XXXXXX"};
-    if (access(SERVER, X_OK) != 0 || !mkdtemp(p->dir))
+    if (!needs("redis", access(SERVER, X_OK) == 0, "install redis-server"))
         return false;
+    if (!mkdtemp(p->dir))
+        panic("no folder %s", p->dir);
     (void)snprintf(p->socket, sizeof(p->socket), "%s/socket", p->dir);
     (void)snprintf(p->url, sizeof(p->url), "unix:%s", p->socket);
     return true;

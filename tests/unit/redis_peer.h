@@ -12,7 +12,7 @@ struct redis_peer {
     char dir[64], socket[96], url[112];
     pid_t pid; /* 0 = not running */
 };
-/* False when there is no redis-server on this machine. */
+/* False when Redis is left out on purpose: see needs.h. */
 bool redis_peer_make(struct redis_peer *p);
 void redis_peer_start(struct redis_peer *p); /* returns when it listens */
 void redis_peer_kill(struct redis_peer *p);

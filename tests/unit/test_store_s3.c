@@ -1,4 +1,5 @@
 /* Bodies as S3 objects, against a real server; and a server that lacks conditional puts, stumbles, or lies. */
+#include "unit/needs.h"
 #include "unit/store_world.h"
 
 #include <netinet/in.h>
@@ -340,10 +341,8 @@ static bool read_settings(void)
     const char *path = getenv("THURN_TEST_S3");
     static char line[512];
     FILE *f = path ? fopen(path, "r") : NULL;
-    if (!f || !fgets(line, sizeof line, f)) {
-        fprintf(stderr, "skipped: no S3 server (THURN_TEST_S3; tests/integration/s3.sh starts one)\n");
+    if (!needs("s3", f && fgets(line, sizeof line, f), "start a server with tests/integration/s3.sh and let THURN_TEST_S3 name its file"))
         return false;
-    }
     fclose(f);
     str rest = str_trim(str_c(line));
     for (size_t i = 0; i < 4; i++)

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "unit/needs.h"
+
 static const char *pg_dsn(void)
 {
     return getenv("THURN_TEST_PG");
@@ -11,10 +13,8 @@ static const char *pg_dsn(void)
 
 bool testdb_have(enum testdb_kind kind)
 {
-    if (kind == TESTDB_SQLITE || (pg_dsn() && *pg_dsn()))
-        return true;
-    fprintf(stderr, "skipped: THURN_TEST_PG is not set (tests/integration/pg.sh starts a cluster)\n");
-    return false;
+    return kind == TESTDB_SQLITE || needs("pg", pg_dsn() && *pg_dsn(),
+                                          "start a cluster with tests/integration/pg.sh and set THURN_TEST_PG to its DSN");
 }
 
 const char *testdb_kind_name(enum testdb_kind kind)

@@ -8,7 +8,7 @@
 
 enum testdb_kind { TESTDB_SQLITE, TESTDB_PG, TESTDB_KINDS };
 
-/* Whether it can be had (PostgreSQL: THURN_TEST_PG is set); prints a line when not. */
+/* False for PostgreSQL left out on purpose; a cluster that is missing (THURN_TEST_PG) ends the program: see needs.h. */
 bool testdb_have(enum testdb_kind kind);
 const char *testdb_kind_name(enum testdb_kind kind);
 /* A DSN of a new, empty database; name is the program's and the case's own ([a-z0-9_]). Aborts when it cannot be made.

@@ -3,7 +3,7 @@ if(TARGET thurn)
   function(thurn_whole_test NAME)
     cmake_parse_arguments(A "" "TIMEOUT;LABEL" "COMMAND" ${ARGN})
     add_test(NAME ${A_LABEL}.${NAME} COMMAND /usr/bin/python3 -B ${A_COMMAND} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-    set_tests_properties(${A_LABEL}.${NAME} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS ${A_LABEL}
+    set_tests_properties(${A_LABEL}.${NAME} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS ${A_LABEL} SKIP_REGULAR_EXPRESSION "without: "
       ENVIRONMENT "THURN_BINARY=$<TARGET_FILE:thurn>;ASAN_OPTIONS=detect_stack_use_after_return=1:exitcode=99")
   endfunction()
   set(tests ${CMAKE_SOURCE_DIR}/tests)
