@@ -7,10 +7,10 @@
 #include "server/verbs.h"
 
 static const struct {
-    const char *name, *usage, *help;
+    const char *name, *help, *forms;
     int (*run)(struct options *o);
 } verbs[] = {
-#define VERB(name_, fn, usage_, help_) {.name = name_, .run = fn, .usage = usage_, .help = help_},
+#define VERB(name_, fn, help_, forms_) {.name = name_, .run = fn, .help = help_, .forms = forms_},
 #include "server/verbs.def"
 #undef VERB
 };
@@ -31,12 +31,29 @@ int verb_fail(const struct err *err)
     }
 }
 
+int verb_unknown(const struct options *o)
+{
+    struct err err = ERR_INIT;
+    (void)err_set(&err, ERR_INVALID, "'thurn %s%s%.60s' %s; see thurn %s --help", o->verb, o->n_args ? " " : "",
+                  o->n_args ? o->args[0] : "", o->n_args ? "is no command, or has too few or too many words" : "wants to know what to do",
+                  o->verb);
+    return verb_fail(&err);
+}
+
+static void print_forms(const char *forms)
+{
+    str rest = str_c(forms), form;
+    while (str_split(&rest, '\n', &form))
+        printf("  thurn %.*s\n", STR_ARG(form));
+}
+
 static int help(FILE *to, int status)
 {
     fputs("thurn: a mail server\n\n", to);
     for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-        fprintf(to, "  thurn %-60s %s\n", verbs[i].usage, verbs[i].help);
-    fputs("\nOptions for all: --config FILE, --data DIR; for talking to a server elsewhere: --url URL --token TOKEN\n"
+        fprintf(to, "  thurn %-8s %s\n", verbs[i].name, verbs[i].help);
+    fputs("\nthurn VERB --help shows all that a verb can do.\n"
+          "Options for all: --config FILE, --data DIR; for talking to a server elsewhere: --url URL --token TOKEN\n"
           "(or THURN_ADMIN_URL and THURN_ADMIN_TOKEN); --json prints the API's own answer.\n",
           to);
     return status;
@@ -53,6 +70,10 @@ int main(int argc, char **argv)
         bool is_asked = options_flag(&o, "--help") || options_flag(&o, "-h");
         if (options_flag(&o, "--version"))
             return verb_version(&o);
+        if (!is_asked && o.n_args) {
+            (void)err_set(&err, ERR_INVALID, "there is no option '%.40s'; see thurn --help", o.args[0]);
+            return verb_fail(&err);
+        }
         return help(is_asked ? stdout : stderr, is_asked ? EXIT_DONE : EXIT_USAGE);
     }
     if (strcmp(o.verb, "help") == 0)
@@ -61,7 +82,8 @@ int main(int argc, char **argv)
         if (strcmp(o.verb, verbs[i].name) != 0)
             continue;
         if (options_flag(&o, "--help") || options_flag(&o, "-h")) {
-            printf("usage: thurn %s\n%s\n", verbs[i].usage, verbs[i].help);
+            printf("thurn %s: %s\n\n", verbs[i].name, verbs[i].help);
+            print_forms(verbs[i].forms);
             return EXIT_DONE;
         }
         return verbs[i].run(&o);

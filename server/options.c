@@ -104,13 +104,16 @@ bool options_flag(struct options *o, const char *name)
     return false;
 }
 
-bool options_finish(const struct options *o, int min, int max, const char *usage, struct err *err)
+bool options_finish(const struct options *o, int min, int max, struct err *err)
 {
     for (int i = 0; i < o->n_args; i++)
         if (o->args[i][0] == '-' && o->args[i][1] != '\0')
-            return err_set(err, ERR_INVALID, "unknown option '%.40s'; usage: thurn %s", o->args[i], usage);
-    if (o->n_args < min || o->n_args > max)
-        return err_set(err, ERR_INVALID, "usage: thurn %s", usage);
+            return err_set(err, ERR_INVALID, "there is no option '%.40s' here; see thurn %s --help", o->args[i], o->verb);
+    if (o->n_args < min)
+        return err_set(err, ERR_INVALID, "there is a word missing after 'thurn %s%s%.40s'; see thurn %s --help", o->verb,
+                       o->n_args ? " " : "", o->n_args ? o->args[o->n_args - 1] : "", o->verb);
+    if (o->n_args > max)
+        return err_set(err, ERR_INVALID, "what is '%.40s'? See thurn %s --help", o->args[max], o->verb);
     return true;
 }
 

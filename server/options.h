@@ -27,7 +27,7 @@ bool options_parse(struct options *o, int argc, char **argv, struct err *err) WA
 bool options_take(struct options *o, const char *name, const char **value, struct err *err) WARN_UNUSED;
 bool options_flag(struct options *o, const char *name);
 /* INVALID when words that look like options are left, or the number of words is not within min..max. */
-bool options_finish(const struct options *o, int min, int max, const char *usage, struct err *err) WARN_UNUSED;
+bool options_finish(const struct options *o, int min, int max, struct err *err) WARN_UNUSED;
 
 /*
  * The settings in force: file (--config, else DATA/thurn.yaml, else /etc/thurn/thurn.yaml when they exist), then options,

@@ -206,7 +206,7 @@ int serve_run(struct options *o)
     struct serve *s = &serve;
     struct err err = ERR_INIT;
     *s = (struct serve){.options = o};
-    if (!options_finish(o, 0, 0, "serve [--config FILE] [--data DIR] [--roles LIST] [--port-offset N] [--dev]", &err) ||
+    if (!options_finish(o, 0, 0, &err) ||
         !configure(s, &err) || !frontends_check(&s->config, &err)) {
         config_done(&s->config);
         return verb_fail(&err);

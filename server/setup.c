@@ -15,7 +15,6 @@
 #include "server/serve.h"
 #include "server/verbs.h"
 
-#define USAGE "setup [YOU@EXAMPLE.COM] [--serve]"
 #define UNPRIVILEGED_OFFSET "10000"
 
 struct setup {
@@ -208,7 +207,7 @@ int verb_setup(struct options *o)
     struct err err = ERR_INIT;
     struct setup s = {.o = o};
     bool is_serving = options_flag(o, "--serve");
-    if (!options_finish(o, 0, 1, USAGE, &err))
+    if (!options_finish(o, 0, 1, &err))
         return verb_fail(&err);
     if (o->n_args)
         snprintf(s.address, sizeof(s.address), "%s", o->args[0]);
@@ -216,7 +215,7 @@ int verb_setup(struct options *o)
         default_address(s.address, sizeof(s.address));
     const char *at = strrchr(s.address, '@');
     if (!at || at == s.address || strchr(s.address, '@') != at || !at[1]) {
-        (void)err_set(&err, ERR_INVALID, "'%.100s' is no mail address; usage: thurn " USAGE, s.address);
+        (void)err_set(&err, ERR_INVALID, "'%.100s' is no mail address such as you@example.com", s.address);
         return verb_fail(&err);
     }
     char host[200] = "";

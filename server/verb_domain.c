@@ -1,12 +1,10 @@
 /* thurn domain, thurn tenant, thurn alias: short verbs over the admin API. */
 #include <stdio.h>
 
+#include "base/num.h"
 #include "server/client.h"
 #include "server/verbs.h"
 
-#define DOMAIN_USAGE "domain add NAME [--tenant ID] [--catch-all ADDRESS] | list | show NAME | set NAME [--catch-all ADDRESS] [--disable|--enable] | remove NAME"
-#define ALIAS_USAGE "alias set ADDRESS TARGET… | list [--domain NAME] | remove ADDRESS"
-#define TENANT_USAGE "tenant add NAME | list"
 
 static void print_domain(json_t *d)
 {
@@ -58,13 +56,17 @@ static int domain_run(struct options *o, struct arena *a, void *arg)
     const char *tenant, *catch_all;
     bool disable = options_flag(o, "--disable"), enable = options_flag(o, "--enable");
     if (!options_take(o, "--tenant", &tenant, &err) || !options_take(o, "--catch-all", &catch_all, &err) ||
-        !options_finish(o, 1, 2, DOMAIN_USAGE, &err))
+        !options_finish(o, 1, 2, &err))
         return verb_fail(&err);
     const char *what = o->args[0], *name = o->args[1];
     if (strcmp(what, "list") == 0)
         return list_all(o, a, "/v1/domains", NULL, "domains", print_domain);
     if (!name) {
-        (void)err_set(&err, ERR_INVALID, "usage: thurn " DOMAIN_USAGE);
+        return verb_unknown(o);
+    }
+    uint64_t tenant_id = 0;
+    if (tenant && !num_u64(str_c(tenant), INT64_MAX, &tenant_id)) {
+        (void)err_set(&err, ERR_INVALID, "--tenant '%.40s' is not an ID as in 'thurn tenant list'", tenant);
         return verb_fail(&err);
     }
     json_t *body = json_object();
@@ -73,7 +75,7 @@ static int domain_run(struct options *o, struct arena *a, void *arg)
     if (strcmp(what, "add") == 0) {
         json_object_set_new(body, "name", json_string(name));
         if (tenant)
-            json_object_set_new(body, "tenant_id", json_integer(strtoll(tenant, NULL, 10)));
+            json_object_set_new(body, "tenant_id", json_integer((json_int_t)tenant_id));
         bool ok = client_call(o, a, "POST", S("/v1/domains"), body, &answer, &err);
         return show_answer(o, ok, answer, &err, print_domain);
     }
@@ -93,8 +95,7 @@ static int domain_run(struct options *o, struct arena *a, void *arg)
         bool ok = client_call(o, a, "DELETE", path, NULL, &answer, &err);
         return show_answer(o, ok, answer, &err, NULL);
     }
-    (void)err_set(&err, ERR_INVALID, "usage: thurn " DOMAIN_USAGE);
-    return verb_fail(&err);
+    return verb_unknown(o);
 }
 
 int verb_domain(struct options *o)
@@ -118,7 +119,7 @@ static int alias_run(struct options *o, struct arena *a, void *arg)
     struct err err = ERR_INIT;
     CLEANUP(client_json_free) json_t *answer = NULL;
     const char *domain;
-    if (!options_take(o, "--domain", &domain, &err) || !options_finish(o, 1, 1002, ALIAS_USAGE, &err))
+    if (!options_take(o, "--domain", &domain, &err) || !options_finish(o, 1, 1002, &err))
         return verb_fail(&err);
     if (strcmp(o->args[0], "list") == 0)
         return list_all(o, a, "/v1/aliases", domain, "aliases", print_alias);
@@ -134,8 +135,7 @@ static int alias_run(struct options *o, struct arena *a, void *arg)
         bool ok = client_call(o, a, "DELETE", client_path(a, "/v1/aliases/", o->args[1]), NULL, &answer, &err);
         return show_answer(o, ok, answer, &err, NULL);
     }
-    (void)err_set(&err, ERR_INVALID, "usage: thurn " ALIAS_USAGE);
-    return verb_fail(&err);
+    return verb_unknown(o);
 }
 
 int verb_alias(struct options *o)
@@ -153,7 +153,7 @@ static int tenant_run(struct options *o, struct arena *a, void *arg)
     (void)arg;
     struct err err = ERR_INIT;
     CLEANUP(client_json_free) json_t *answer = NULL;
-    if (!options_finish(o, 1, 2, TENANT_USAGE, &err))
+    if (!options_finish(o, 1, 2, &err))
         return verb_fail(&err);
     if (strcmp(o->args[0], "list") == 0)
         return list_all(o, a, "/v1/tenants", NULL, "tenants", print_tenant);
@@ -161,8 +161,7 @@ static int tenant_run(struct options *o, struct arena *a, void *arg)
         bool ok = client_call(o, a, "POST", S("/v1/tenants"), json_pack("{s:s}", "name", o->args[1]), &answer, &err);
         return show_answer(o, ok, answer, &err, print_tenant);
     }
-    (void)err_set(&err, ERR_INVALID, "usage: thurn " TENANT_USAGE);
-    return verb_fail(&err);
+    return verb_unknown(o);
 }
 
 int verb_tenant(struct options *o)

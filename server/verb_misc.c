@@ -45,7 +45,7 @@ int verb_migrate(struct options *o)
 {
     struct err err = ERR_INIT;
     struct migration m = {.o = o, .is_dry = options_flag(o, "--dry-run")};
-    if (!options_finish(o, 0, 0, "migrate [--dry-run]", &err))
+    if (!options_finish(o, 0, 0, &err))
         return verb_fail(&err);
     return fiber_main(migrate, &m) ? m.status : EXIT_FAILED;
 }
@@ -53,7 +53,7 @@ int verb_migrate(struct options *o)
 int verb_config(struct options *o)
 {
     struct err err = ERR_INIT;
-    if (!options_finish(o, 1, 1, "config check|reference", &err))
+    if (!options_finish(o, 1, 1, &err))
         return verb_fail(&err);
     if (strcmp(o->args[0], "reference") == 0) {
         BUF(out, 1 << 20);
@@ -62,8 +62,7 @@ int verb_config(struct options *o)
         return EXIT_DONE;
     }
     if (strcmp(o->args[0], "check") != 0) {
-        (void)err_set(&err, ERR_INVALID, "usage: thurn config check|reference");
-        return verb_fail(&err);
+        return verb_unknown(o);
     }
     struct config c;
     bool ok = options_config(o, &c, &err) && node_check(&c, &err) && frontends_check(&c, &err);
@@ -76,11 +75,10 @@ int verb_config(struct options *o)
 int verb_test(struct options *o)
 {
     struct err err = ERR_INIT;
-    if (!options_finish(o, 1, 1, "test mime < message", &err))
+    if (!options_finish(o, 1, 1, &err))
         return verb_fail(&err);
     if (strcmp(o->args[0], "mime") != 0) {
-        (void)err_set(&err, ERR_INVALID, "usage: thurn test mime < message");
-        return verb_fail(&err);
+        return verb_unknown(o);
     }
     BUF(message, MESSAGE_MAX_BYTES);
     static char piece[65536];

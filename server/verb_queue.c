@@ -7,9 +7,6 @@
 #include "server/client.h"
 #include "server/verbs.h"
 
-#define USAGE                                                                                      \
-    "queue list [--sender A] [--recipient A] [--limit N] | show ID | stats | "                     \
-    "retry|hold|release|drop|bounce ID… | --sender A | --recipient A | --all"
 
 static const char *when(char out[32], long long unix_s)
 {
@@ -45,7 +42,7 @@ static int list(struct options *o, struct arena *a, const char *sender, const ch
 {
     struct err err = ERR_INIT;
     const char *limit;
-    if (!options_take(o, "--limit", &limit, &err) || !options_finish(o, 1, 1, USAGE, &err))
+    if (!options_take(o, "--limit", &limit, &err) || !options_finish(o, 1, 1, &err))
         return verb_fail(&err);
     str q = arena_printf(a, "/v1/queue?limit=%.*s&sender=%.*s&recipient=%.*s",
                          STR_ARG(client_path(a, "", limit ? limit : "100")),
@@ -71,7 +68,7 @@ static int show(struct options *o, struct arena *a)
 {
     struct err err = ERR_INIT;
     CLEANUP(client_json_free) json_t *answer = NULL;
-    if (!options_finish(o, 2, 2, USAGE, &err) ||
+    if (!options_finish(o, 2, 2, &err) ||
         !client_call(o, a, "GET", client_path(a, "/v1/queue/", o->args[1]), NULL, &answer, &err))
         return verb_fail(&err);
     if (o->is_json) {
@@ -87,7 +84,7 @@ static int stats(struct options *o, struct arena *a)
 {
     struct err err = ERR_INIT;
     CLEANUP(client_json_free) json_t *answer = NULL;
-    if (!options_finish(o, 1, 1, USAGE, &err) || !client_call(o, a, "GET", S("/v1/queue-stats"), NULL, &answer, &err))
+    if (!options_finish(o, 1, 1, &err) || !client_call(o, a, "GET", S("/v1/queue-stats"), NULL, &answer, &err))
         return verb_fail(&err);
     if (o->is_json) {
         client_print(answer);
@@ -109,7 +106,7 @@ static int act(struct options *o, struct arena *a, const char *sender, const cha
 {
     struct err err = ERR_INIT;
     bool is_all = options_flag(o, "--all");
-    if (!options_finish(o, 1, 1001, USAGE, &err))
+    if (!options_finish(o, 1, 1001, &err))
         return verb_fail(&err);
     json_t *ids = json_array();
     for (int i = 1; i < o->n_args; i++)
@@ -142,8 +139,7 @@ static int queue_run(struct options *o, struct arena *a, void *arg)
     for (size_t i = 0; i < ARRAY_LEN(acts); i++)
         if (strcmp(what, acts[i]) == 0)
             return act(o, a, sender, recipient);
-    (void)err_set(&err, ERR_INVALID, "usage: thurn " USAGE);
-    return verb_fail(&err);
+    return verb_unknown(o);
 }
 
 int verb_queue(struct options *o)
@@ -159,7 +155,7 @@ static int sweep_run(struct options *o, struct arena *a, void *arg)
     bool is_dry = options_flag(o, "--dry-run");
     uint64_t ms = 86400000;
     CLEANUP(client_json_free) json_t *answer = NULL;
-    if (!options_take(o, "--older-than", &older, &err) || !options_finish(o, 0, 0, "sweep [--older-than TIME] [--dry-run]", &err))
+    if (!options_take(o, "--older-than", &older, &err) || !options_finish(o, 0, 0, &err))
         return verb_fail(&err);
     if (older && !num_duration_ms(str_c(older), INT64_MAX, &ms)) {
         (void)err_set(&err, ERR_INVALID, "--older-than wants a time such as 24h or 7d");

@@ -142,6 +142,30 @@ def test_reload_and_stop():
                 assert c.select("INBOX")[1] == [b"1"]
 
 
+def test_command_line():
+    """Every verb has its --help; what is wrong is said on standard error, with where to look; the status says what kind of wrong."""
+    def thurn(*args):
+        r = subprocess.run([str(harness.BINARY), *args, "--data", "/nonexistent"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+        return r.returncode, r.stdout, r.stderr
+    status, out, err = thurn("--help")
+    verbs = re.findall(r"^  thurn (\w+) ", out, re.M)
+    assert status == 0 and not err and {"serve", "account", "queue"} <= set(verbs), out
+    for verb in verbs:
+        status, out, err = thurn(verb, "--help")
+        assert status == 0 and not err and f"\n  thurn {verb}" in out, (verb, out, err)
+        status, out, err = thurn(verb, "--nonsense") if verb != "version" else (2, "", f"--nonsense thurn {verb} --help")
+        assert status == 2 and not out and f"thurn {verb} --help" in err, (verb, out, err)
+    for args, status, text in (((), 2, "thurn: a mail server"), (("--nonsense",), 2, "'--nonsense'; see thurn --help"),
+                               (("nonsense",), 2, "no verb 'nonsense'; see thurn --help"),
+                               (("account",), 2, "see thurn account --help"), (("account", "nonsense"), 2, "'thurn account nonsense'"),
+                               (("account", "show"), 2, "a word missing"), (("account", "show", "a@b.test", "c"), 2, "what is 'c'?"),
+                               (("domain", "add", "a.test", "--tenant", "x"), 2, "--tenant 'x'"),
+                               (("account", "add", "a@b.test"), 2, "no password on standard input"),
+                               (("account", "list"), 1, "is 'thurn serve' running"), (("account", "add", "--from-file", "/nonexistent"), 2, "cannot read")):
+        got = thurn(*args)
+        assert got[0] == status and not got[1] and text in got[2], (args, got)
+
+
 def test_accounts():
     """Ten thousand at once, refusals with their line, states, passwords, removal."""
     with harness.Server("sqlite-local", extra="admin.token: tok\n") as server:
@@ -154,6 +178,12 @@ def test_accounts():
         assert r.returncode == 5 and "9998 accounts added, 2 refused" in r.stdout, (r.stdout, r.stderr[-500:])
         assert "-:5001:" in r.stderr and "-:6001:" in r.stderr, r.stderr
         print(f"      10,000 accounts in {took:.1f} s")
+        rows = ["ann@example.test,x,", "broken line", "new@example.test,x,", f"long@example.test,{'x' * 5000},", "q@example.test,x,lots", "last@example.test,x,"]
+        r = server.admin("account", "add", "--from-file", "-", stdin="\n".join(rows), check=False)
+        told = re.findall(r"^-:(\d+): .", r.stderr, re.M)
+        assert r.returncode == 5 and told == ["1", "2", "4", "5"] and "2 accounts added, 4 refused" in r.stdout, (r.stdout, r.stderr)
+        for name in ("new", "last"):
+            server.admin("account", "remove", f"{name}@example.test")
         assert server.admin("account", "list", "--domain", "example.test").stdout.count("\n") == 10001
         server.admin("account", "passwd", "bob@example.test", "--password-stdin", stdin="new one\n")
 

@@ -36,7 +36,7 @@ static void takes_globals_before_and_after_the_verb(void **state)
         assert_true(o.is_dev);
         assert_ok(options_take(&o, "--quota", &quota, &err), &err);
         assert_string_equal(quota, "1G");
-        assert_ok(options_finish(&o, 2, 2, "usage", &err), &err);
+        assert_ok(options_finish(&o, 2, 2, &err), &err);
         assert_string_equal(o.args[1], "x@y");
     }
 }
@@ -51,7 +51,7 @@ static void refuses_what_it_does_not_know(void **state)
     assert_fails(parse(&o, &err, "serve --dev=1"), &err, ERR_INVALID);
     err_clear(&err);
     assert_ok(parse(&o, &err, "serve --colour --database x"), &err);
-    assert_fails(options_finish(&o, 0, 9, "serve", &err), &err, ERR_INVALID);
+    assert_fails(options_finish(&o, 0, 9, &err), &err, ERR_INVALID);
     assert_non_null(strstr(err.msg, "--colour"));
     err_clear(&err);
     assert_ok(parse(&o, &err, "account list --domain"), &err);
