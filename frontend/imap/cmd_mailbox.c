@@ -42,7 +42,7 @@ static bool parse_use(struct cursor *c, Thurn__MailboxRole *role, bool *is_known
         *is_known = false;
     while (cur_peek(c) >= 0 && cur_peek(c) != ')')
         c->p++;
-    return cur_skip(c, ')') && cur_skip(c, ')') && imap_parse_end(c);
+    return cur_skip_nocase(c, S("))")) && imap_parse_end(c);
 }
 
 FIBER bool cmd_create(struct imap_session *s, struct imap_command *c, struct err *err)

@@ -3,7 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-bool err_set(struct err *err, enum err_kind kind, const char *fmt, ...)
+bool (err_set)(struct err *err, enum err_kind kind, const char *fmt, ...)
 {
     assert(err->kind == ERR_NONE && kind != ERR_NONE);
     va_list ap;
@@ -14,7 +14,7 @@ bool err_set(struct err *err, enum err_kind kind, const char *fmt, ...)
     return false;
 }
 
-bool err_prefix(struct err *err, const char *fmt, ...)
+bool (err_prefix)(struct err *err, const char *fmt, ...)
 {
     assert(err->kind != ERR_NONE);
     struct err old = *err;

@@ -194,7 +194,6 @@ static bool parse_asctime(struct cursor *c, struct mail_date *d)
     if (!parse_time(c, d))
         return false;
     skip_cfws(c);
-    before = *c;
     if (!ascii_is_digit((unsigned char)MAX(cur_peek(c), 0)))
         parse_zone(c, d);
     skip_cfws(c);

@@ -2,7 +2,7 @@
 
 #define LINE_MAX_OUT 76u
 
-static const signed char sextet_of[256] = {
+static const unsigned char sextet_of[256] = {
     ['A'] = 1,  ['B'] = 2,  ['C'] = 3,  ['D'] = 4,  ['E'] = 5,  ['F'] = 6,  ['G'] = 7,  ['H'] = 8,
     ['I'] = 9,  ['J'] = 10, ['K'] = 11, ['L'] = 12, ['M'] = 13, ['N'] = 14, ['O'] = 15, ['P'] = 16,
     ['Q'] = 17, ['R'] = 18, ['S'] = 19, ['T'] = 20, ['U'] = 21, ['V'] = 22, ['W'] = 23, ['X'] = 24,
@@ -141,7 +141,7 @@ static void qp_held(struct transfer *t, unsigned char c, struct buf *out)
         return;
     }
     if (t->n_held == 2 && ascii_hex(last) >= 0 && ascii_hex(c) >= 0) {
-        buf_addc(out, (char)(ascii_hex(last) << 4 | ascii_hex(c)));
+        buf_addc(out, (char)((unsigned)ascii_hex(last) << 4 | (unsigned)ascii_hex(c)));
         t->n_held = 0;
         return;
     }

@@ -107,7 +107,9 @@ enum proxy_result proxy_parse(str input, struct proxy_header *out)
 {
     str v1 = S("PROXY "), v2 = str_n(v2_signature, sizeof(v2_signature));
     size_t n1 = MIN(input.n, v1.n), n2 = MIN(input.n, v2.n);
-    if (memcmp(input.p ? input.p : "", v1.p, n1) == 0)
+    if (input.n == 0)
+        return PROXY_MORE;
+    if (memcmp(input.p, v1.p, n1) == 0)
         return n1 < v1.n ? PROXY_MORE : v1_parse(input, out);
     if (memcmp(input.p, v2.p, n2) == 0)
         return n2 < v2.n ? PROXY_MORE : v2_parse(input, out);
