@@ -176,6 +176,7 @@ static bool read_one(struct sqlite_db *db, struct sqlite_conn *conn, struct sqli
         static const struct sql_stmt begin = {"sql_begin", "", "", "BEGIN", NULL, false};
         static const struct sql_stmt end = {"sql_end", "", "", "COMMIT", NULL, false};
         sqlite_tx_queue(&tx.base, &begin, NULL, 1, NULL);
+        assert(job->body);
         ok = job->body(&tx.base, job->arg, &job->err);
         struct sqlite_tx ending = {.base = {.db = &db->base, .arena = job->arena}, .conn = conn};
         if (!sqlite3_get_autocommit(conn->h))
