@@ -77,13 +77,19 @@ void resolver_forget(struct resolver *r, str address)
         drop(r, a);
 }
 
-void resolver_mark_full(struct resolver *r, str address)
+void resolver_mark_full(struct resolver *r, str address, uint64_t size)
 {
     struct resolved *a = map_get(&r->entries, address);
+    int64_t now = clock_mono_ms();
     if (!a || a->answer->n_targets != 1)
         return;
-    a->is_full = true;
-    a->full_until_ms = clock_mono_ms() + r->opts.full_ms;
+    a->full_size = now < a->full_until_ms ? MIN(a->full_size, size) : size;
+    a->full_until_ms = now + r->opts.full_ms;
+}
+
+bool resolved_is_full(const struct resolved *a, uint64_t size)
+{
+    return size && size >= a->full_size && clock_mono_ms() < a->full_until_ms;
 }
 
 size_t resolver_count(const struct resolver *r)
@@ -130,8 +136,8 @@ static struct resolved *remember(struct resolver *r, str address, const Thurn__R
     a->fresh_until_ms = now + life_ms(r, answer);
     a->stale_until_ms = is_local ? now + r->opts.stale_ms : a->fresh_until_ms;
     if (old) {
-        a->is_full = old->is_full && a->answer->n_targets == 1;
-        a->full_until_ms = old->full_until_ms;
+        a->full_size = old->full_size;
+        a->full_until_ms = a->answer->n_targets == 1 ? old->full_until_ms : 0;
         drop(r, old);
     }
     while (!list_empty(&r->used) && (r->entries.n >= r->opts.entries_max ||
@@ -168,8 +174,6 @@ static struct resolved *use(struct resolver *r, struct resolved *a)
 {
     list_remove(&a->used);
     list_push(&r->used, &a->used);
-    if (a->is_full && clock_mono_ms() >= a->full_until_ms)
-        a->is_full = false;
     return resolved_ref(a);
 }
 

@@ -19,14 +19,14 @@ struct resolver_opts {
     unsigned local_ms;    /* life of an answer RECIPIENT_LOCAL; default 5000 */
     unsigned other_ms;    /* of REMOTE and SUSPENDED; default 1000. All others: none */
     unsigned stale_ms;    /* how long a local answer serves while auth is away; default 600000 */
-    unsigned full_ms;     /* how long a full mailbox is taken to be full; default 30000 */
+    unsigned full_ms;     /* how long a mailbox without room is remembered as such; default 30000 */
     unsigned entries_max; /* default 20000; the targets of all entries are at most ten times as many */
 };
 /* One answer; shared and constant. Hold it with a reference. */
 struct resolved {
     unsigned refs;
     Thurn__Resolution *answer;
-    bool is_full; /* of the only target, when there is one account behind the address */
+    uint64_t full_size; /* until full_until_ms: the smallest message that the only mailbox had no room for */
     int64_t fresh_until_ms, stale_until_ms, full_until_ms;
     size_t weight;
     struct list_node used;
@@ -45,7 +45,10 @@ FIBER bool resolver_get(struct resolver *r, str address, struct resolved **out, 
 struct resolved *resolved_ref(struct resolved *a);
 void resolved_unref(struct resolved *a); /* NULL is allowed */
 void resolver_forget(struct resolver *r, str address);
-void resolver_mark_full(struct resolver *r, str address);
+/* The only mailbox behind the address had no room for a message of this size. */
+void resolver_mark_full(struct resolver *r, str address, uint64_t size);
+/* It had no room for one as large as this, a moment ago. A message of unknown size (0) may be small enough. */
+bool resolved_is_full(const struct resolved *a, uint64_t size);
 size_t resolver_count(const struct resolver *r);
 
 #endif

@@ -1,5 +1,6 @@
 #include "frontend/smtp/body.h"
 
+#include "frontend/smtp/command.h"
 #include "frontend/smtp/session.h"
 #include "frontend/smtp/trace.h"
 #include "proto/store_calls.h"
@@ -79,28 +80,60 @@ FIBER static bool data_piece(struct smtp_body_reader *r, str *piece, struct err 
     return true;
 }
 
-/* The command after a chunk, while a blob is being written: BDAT goes on, anything else is left for later. */
+/* The session came to its end between two chunks, and has said so. */
+static bool ended(struct smtp_body_reader *r, struct err *err)
+{
+    r->is_broken = true;
+    return err_set(err, ERR_CANCELLED, "the session ended between two chunks");
+}
+
+static bool is_noop(str in)
+{
+    return str_starts_nocase(in, S("NOOP")) && in.n > 4 && (in.p[4] == ' ' || in.p[4] == '\r');
+}
+
+/*
+ * The command after a chunk, while a blob is being written: BDAT goes on, NOOP has no effect (RFC 5321 4.1.1.9), anything
+ * else is left for later.
+ */
+FIBER static bool next_bdat(struct smtp_body_reader *r, str *line, struct err *err)
+{
+    struct smtp_session *s = r->session;
+    for (;;) {
+        while (str_find(stream_input(s->stream), '\n') < 0 && stream_input(s->stream).n <= smtp_limits(s)->line_max)
+            if (!fill(r, err))
+                return false;
+        bool is_bdat = str_starts_nocase(stream_input(s->stream), S("BDAT "));
+        if (!is_bdat && !is_noop(stream_input(s->stream))) {
+            r->is_interrupted = true;
+            return err_set(err, ERR_CANCELLED, "another command came between two chunks");
+        }
+        if (!smtp_read_line(s, smtp_limits(s)->line_max, line)) {
+            if (!s->close) /* it was answered; but how much of what follows is a chunk is not known any more */
+                s->close = SMTP_CLOSE_CHUNK;
+            return ended(r, err);
+        }
+        if (is_bdat)
+            return true;
+        smtp_command_run(s, *line);
+        if (s->close)
+            return ended(r, err);
+    }
+}
+
 FIBER static bool next_chunk(struct smtp_body_reader *r, struct err *err)
 {
     struct smtp_session *s = r->session;
     str line;
     smtp_say(s, SMTP_OK);
-    while (str_find(stream_input(s->stream), '\n') < 0 && stream_input(s->stream).n <= smtp_limits(s)->line_max)
-        if (!fill(r, err))
-            return false;
-    if (!str_starts_nocase(stream_input(s->stream), S("BDAT "))) {
-        r->is_interrupted = true;
-        return err_set(err, ERR_CANCELLED, "another command came between two chunks");
-    }
+    if (!next_bdat(r, &line, err))
+        return false;
     s->commands++;
     s->txn->n_chunks++;
-    if (!stream_read_line(s->stream, smtp_limits(s)->line_max, true, &line, err))
-        return broken(r, err);
     bool is_readable = smtp_bdat_parse(str_slice(line, 5, SIZE_MAX), &r->left, &r->is_last);
     if (!is_readable || s->txn->n_chunks > smtp_limits(s)->chunks_max) {
         smtp_say_last(s, is_readable ? SMTP_TOO_MANY_CHUNKS : SMTP_CHUNK_SYNTAX, SMTP_CLOSE_CHUNK);
-        (void)err_set(err, ERR_INVALID, "malformed BDAT, or too many");
-        return broken(r, err);
+        return ended(r, err);
     }
     return true;
 }

@@ -87,6 +87,14 @@ FIBER static bool is_granted(struct smtp_session *s)
     return t->is_granted;
 }
 
+FIBER static void refuse_body(struct smtp_session *s, enum smtp_reply why)
+{
+    if (why == SMTP_NO_VALID_RECIPIENTS) /* pipelined with recipients that were refused: no mistake */
+        smtp_say(s, why);
+    else
+        smtp_mistake(s, why);
+}
+
 /* --- DATA --- */
 
 void smtp_cmd_data(struct smtp_session *s, enum smtp_verb verb, str args)
@@ -101,10 +109,7 @@ void smtp_cmd_data(struct smtp_session *s, enum smtp_verb verb, str args)
                                                 : SMTP_REPLY_NONE;
     if (why) {
         FIBER_DEADLINE(smtp_limits(s)->command_timeout_ms);
-        if (why == SMTP_NO_VALID_RECIPIENTS) /* pipelined with recipients that were refused: no mistake */
-            smtp_say(s, why);
-        else
-            smtp_mistake(s, why);
+        refuse_body(s, why);
         return;
     }
     if (!is_granted(s)) {
@@ -137,7 +142,7 @@ FIBER static void refuse_chunk(struct smtp_session *s, struct smtp_body_reader *
     if (!smtp_body_skip(r))
         return;
     FIBER_DEADLINE(smtp_limits(s)->command_timeout_ms);
-    smtp_mistake(s, why);
+    refuse_body(s, why);
 }
 
 static enum smtp_reply chunk_objection(const struct smtp_session *s)

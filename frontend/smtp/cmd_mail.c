@@ -108,7 +108,9 @@ static enum smtp_reply verdict(const struct smtp_session *s, const struct resolv
 {
     switch (r->answer->kind) {
     case THURN__RECIPIENT_KIND__RECIPIENT_LOCAL:
-        return r->is_full ? SMTP_MAILBOX_FULL : r->answer->n_targets ? SMTP_REPLY_NONE : SMTP_UNKNOWN_USER;
+        return resolved_is_full(r, s->txn->mail.size) ? SMTP_MAILBOX_FULL
+               : r->answer->n_targets               ? SMTP_REPLY_NONE
+                                                    : SMTP_UNKNOWN_USER;
     case THURN__RECIPIENT_KIND__RECIPIENT_REMOTE:
         return s->login.address ? SMTP_REPLY_NONE : SMTP_NO_RELAY;
     case THURN__RECIPIENT_KIND__RECIPIENT_UNKNOWN:

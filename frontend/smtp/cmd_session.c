@@ -3,12 +3,15 @@
  */
 #include "frontend/smtp/session.h"
 
-static bool is_domain(str s)
+/* What may stand in a Received field (RFC 5321 4.4): as it came when that is ASCII, else as A-labels. */
+static char *host_of(str s)
 {
     ARENA(scratch, 16 * 1024);
     struct err err = ERR_INIT;
     str normal;
-    return domain_normalize(s, &scratch, &normal, &err);
+    if (!domain_normalize(s, &scratch, &normal, &err))
+        return NULL;
+    return str_dup(ascii_only(s.p, s.n) ? s : normal);
 }
 
 /* RFC 5321 4.1.4: a new hello is also a reset. */
@@ -20,9 +23,9 @@ void smtp_cmd_hello(struct smtp_session *s, enum smtp_verb verb, str args)
         return;
     }
     smtp_reset(s);
-    free(s->helo);
+    smtp_forget_hello(s);
     s->helo = str_dup(args);
-    s->is_helo_domain = is_domain(args);
+    s->helo_host = host_of(args);
     s->is_esmtp = verb != SMTP_VERB_HELO;
     if (!s->is_esmtp) {
         smtp_sayf(s, "250 %.*s", STR_ARG(o->hostname));
@@ -67,8 +70,7 @@ void smtp_cmd_starttls(struct smtp_session *s, enum smtp_verb verb, str args)
         log_warn("smtp.injection", KV_STR("peer", net_ip_format(stream_peer(s->stream), peer)));
     }
     smtp_reset(s);
-    free(s->helo);
-    s->helo = NULL;
+    smtp_forget_hello(s);
     free(s->login.address);
     s->login = (struct smtp_login){.address = NULL};
     logins_remove(s->server->opts.logins, &s->login_check);

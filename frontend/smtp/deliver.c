@@ -128,7 +128,7 @@ static void log_failures(struct smtp_session *s, const struct plan *p, const Thu
         if (t->result == ERR_CONFLICT)
             resolver_forget(s->server->resolver, t->rcpt->address);
         else if (t->result == ERR_LIMIT)
-            resolver_mark_full(s->server->resolver, t->rcpt->address);
+            resolver_mark_full(s->server->resolver, t->rcpt->address, s->txn->body.size);
     }
 }
 

@@ -126,6 +126,13 @@ static void skip_long_line(struct smtp_session *s)
 
 /* --- life --- */
 
+void smtp_forget_hello(struct smtp_session *s)
+{
+    free(s->helo);
+    free(s->helo_host);
+    s->helo = s->helo_host = NULL;
+}
+
 static void close_session(struct smtp_session *s)
 {
     struct smtp_server *server = s->server;
@@ -147,7 +154,7 @@ static void close_session(struct smtp_session *s)
     stream_close(s->stream);
     list_remove(&s->node);
     server->n_sessions--;
-    free(s->helo);
+    smtp_forget_hello(s);
     free(s->login.address);
     s->magic = 0;
     free(s);

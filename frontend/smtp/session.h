@@ -93,7 +93,7 @@ struct smtp_session {
     bool is_esmtp;              /* EHLO or LHLO */
     bool is_admitted;           /* the peer's session limit was asked */
     char *helo;                 /* what the client calls itself; NULL before HELO */
-    bool is_helo_domain;        /* and that is a host name or an address literal */
+    char *helo_host;            /* the same when it is a host name or an address literal, in ASCII; else NULL */
     struct smtp_login login;
     struct login login_check;   /* in opts.logins */
     bool is_login_over;         /* no longer good: nothing more is taken under it */
@@ -135,6 +135,7 @@ void smtp_txn_free(struct smtp_txn *t);
 void smtp_txn_add(struct smtp_txn *t, const struct smtp_rcpt *r);
 /* Forget the transaction. */
 void smtp_reset(struct smtp_session *s);
+void smtp_forget_hello(struct smtp_session *s);
 
 /* --- take.c --- */
 enum smtp_limit {

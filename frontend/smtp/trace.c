@@ -80,8 +80,8 @@ static void add_received(struct buf *b, const struct smtp_session *s)
     const struct smtp_txn *t = s->txn;
     const struct net_addr *peer = stream_peer(s->stream);
     buf_add(b, S("Received: from "));
-    if (s->is_helo_domain) { /* anything else that a client may say stays out of the field */
-        buf_add(b, str_c(s->helo));
+    if (s->helo_host) { /* anything else that a client may say stays out of the field */
+        buf_add(b, str_c(s->helo_host));
         buf_add(b, S(" ("));
         add_literal(b, peer);
         buf_addc(b, ')');

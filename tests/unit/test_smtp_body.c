@@ -162,6 +162,11 @@ static void bdat(struct rig *r)
     rig_hello(r, RIG_MX); /* without a recipient the chunk is no command either */
     rig_send(r, S("MAIL FROM:<a@remote.example>\r\nRCPT TO:<nobody@example.org>\r\nBDAT 6 LAST\r\nQUIT\r\nNOOP\r\n"));
     rig_talk(r, "S: 250\nS: 550\nS: 554 5.5.1\nS: 250");
+    rig_hello(r, RIG_MX); /* who pipelines could not know: no mistake, however often */
+    for (int i = 0; i < 25; i++) {
+        rig_send(r, S("MAIL FROM:<a@remote.example>\r\nRCPT TO:<nobody@example.org>\r\nBDAT 2 LAST\r\nxxRSET\r\n"));
+        rig_talk(r, "S: 250\nS: 550\nS: 554 5.5.1\nS: 250");
+    }
 }
 
 /* --- larger than memory --- */
@@ -289,7 +294,7 @@ static void large_interrupted(struct rig *r)
     BUF(cmd, 64);
     big_message(&b, 30000);
     buf_printf(&cmd, "BDAT %zu\r\n", b.n);
-    static const char *const others[] = {"C: RSET\nS: 250\nC: MAIL FROM:<>\nS: 250", "C: NOOP\nS: 250\nC: BDAT 2 LAST\nC: \nS: 503\nC: MAIL FROM:<>\nS: 250",
+    static const char *const others[] = {"C: RSET\nS: 250\nC: MAIL FROM:<>\nS: 250", "C: VRFY a\nS: 252\nC: BDAT 2 LAST\nC: \nS: 503\nC: MAIL FROM:<>\nS: 250",
                                          "C: DATA\nS: 503\nC: RSET\nS: 250", "C: QUIT\nS! 221"};
     for (size_t i = 0; i < ARRAY_LEN(others); i++) {
         begin(r);
@@ -302,7 +307,30 @@ static void large_interrupted(struct rig *r)
     rig_send(r, buf_str(&cmd));
     rig_send(r, buf_str(&b));
     rig_talk(r, "S: 250\nC: BDAT nonsense\nS! 501");
+    begin(r);
+    rig_send(r, buf_str(&cmd));
+    rig_send(r, buf_str(&b));
+    rig_expect(r, "250");
+    rig_send(r, S("BDAT 0 LAST\n"));
+    rig_talk(r, "S! 500 5.5.2");
     assert_int_equal(r->fake.n_delivered + r->fake.n_queued, 0);
+}
+
+/* NOOP has no effect between chunks, wherever the message is kept; as junk it is counted all the same. */
+static void large_noop(struct rig *r)
+{
+    static const size_t sizes[] = {1000, 30000};
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        BUF(b, 2 << 20);
+        BUF(cmd, 64);
+        big_message(&b, sizes[i]);
+        buf_printf(&cmd, "BDAT %zu\r\n", b.n);
+        begin(r);
+        rig_send(r, buf_str(&cmd));
+        rig_send(r, buf_str(&b));
+        rig_talk(r, "S: 250 2.0.0 Ok\nC: NOOP\nS: 250\nC: noop again\nS: 250\nC: BDAT 0 LAST\nS: 250 2.0.0 Ok: delivered");
+        assert_str(last_body(r), buf_str(&b));
+    }
 }
 
 /* --- trace fields --- */
@@ -320,6 +348,11 @@ static void trace(struct rig *r)
     text = buf_str(&r->fake.delivered[2].content);
     assert_true(str_find_str(text, S(" with UTF8SMTP id ")) > 0 && str_find_str(text, S("\r\n\tfor <alice@example.org>;\r\n\t")) > 0);
     assert_int_equal(str_find_str(text, S("Message-ID")), -1);
+    rig_connect(r, RIG_MX); /* mail in ASCII stays so, whatever its sender is called */
+    rig_talk(r, "S: 220\nC: HELO m\xc3\xbcller.example\nS: 250\nC: MAIL FROM:<>\nS: 250\nC: RCPT TO:<alice@example.org>\nS: 250\n"
+                "C: DATA\nS: 354\nC: Subject: x\nC: \nC: .\nS: 250");
+    text = buf_str(&r->fake.delivered[3].content);
+    assert_true(str_find_str(text, S("Received: from xn--mller-kva.example ([192.0.2.1])\r\n")) > 0);
 }
 
 static void submitted(struct rig *r)
@@ -349,6 +382,7 @@ RIG_TEST(large_dots, small_memory)
 RIG_TEST(large_text, small_memory)
 RIG_TEST(large_fails, small_memory)
 RIG_TEST(large_interrupted, small_memory)
+RIG_TEST(large_noop, small_memory)
 RIG_TEST(trace, NULL)
 RIG_TEST(submitted, NULL)
 
@@ -357,7 +391,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data),  cmocka_unit_test(test_smuggling),   cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_loops), cmocka_unit_test(test_bdat),        cmocka_unit_test(test_large),
-        cmocka_unit_test(test_large_dots), cmocka_unit_test(test_large_text), cmocka_unit_test(test_large_fails), cmocka_unit_test(test_large_interrupted), cmocka_unit_test(test_trace),
+        cmocka_unit_test(test_large_dots), cmocka_unit_test(test_large_text), cmocka_unit_test(test_large_fails), cmocka_unit_test(test_large_interrupted), cmocka_unit_test(test_large_noop), cmocka_unit_test(test_trace),
         cmocka_unit_test(test_submitted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

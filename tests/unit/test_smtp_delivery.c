@@ -134,7 +134,8 @@ static void mailbox_says(struct rig *r)
     rig_hello(r, RIG_MX);
     send_to(r, "alice@example.org");
     rig_expect(r, "452 4.2.2");
-    rig_talk(r, "C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<alice@example.org>\nS: 452 4.2.2\nC: RSET\nS: 250"); /* remembered */
+    rig_talk(r, "C: MAIL FROM:<> SIZE=100000\nS: 250\nC: RCPT TO:<alice@example.org>\nS: 452 4.2.2\nC: RSET\nS: 250\n" /* remembered */
+                "C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<alice@example.org>\nS: 250\nC: RSET\nS: 250");
     send_to(r, "both@example.org"); /* one of two is full: the queue tries on */
     rig_expect(r, "250 2.0.0 Ok: queued as ");
     assert_int_equal(r->fake.n_delivered, 1);

@@ -51,31 +51,41 @@ static void lives(struct resolver *r)
     clock_real();
 }
 
-static void full(struct resolver *r)
+static bool is_full(struct resolver *r, const char *address, uint64_t size)
 {
     struct err err = ERR_INIT;
     struct resolved *a;
+    assert_ok(resolver_get(r, str_c(address), &a, &err), &err);
+    bool is = resolved_is_full(a, size);
+    resolved_unref(a);
+    return is;
+}
+
+static void full(struct resolver *r)
+{
     clock_freeze(1000000000, 1000000);
     (void)kind_of(r, "alice@example.org");
     (void)kind_of(r, "both@example.org");
-    resolver_mark_full(r, S("alice@example.org"));
-    resolver_mark_full(r, S("both@example.org")); /* more than one mailbox: says nothing about either */
-    assert_ok(resolver_get(r, S("alice@example.org"), &a, &err), &err);
-    assert_true(a->is_full);
-    resolved_unref(a);
-    assert_ok(resolver_get(r, S("both@example.org"), &a, &err), &err);
-    assert_false(a->is_full);
-    resolved_unref(a);
+    resolver_mark_full(r, S("alice@example.org"), 5000);
+    resolver_mark_full(r, S("both@example.org"), 5000); /* more than one mailbox: says nothing about either */
+    assert_true(is_full(r, "alice@example.org", 5000));
+    assert_false(is_full(r, "alice@example.org", 4999)); /* what is smaller may fit */
+    assert_false(is_full(r, "alice@example.org", 0));
+    assert_false(is_full(r, "both@example.org", 5000));
+    resolver_mark_full(r, S("alice@example.org"), 300);
+    resolver_mark_full(r, S("alice@example.org"), 9000);
+    assert_true(is_full(r, "alice@example.org", 300));
     clock_advance_ms(6000); /* asked again, and still full */
-    (void)kind_of(r, "alice@example.org");
-    assert_ok(resolver_get(r, S("alice@example.org"), &a, &err), &err);
-    assert_true(a->is_full);
-    resolved_unref(a);
-    clock_advance_ms(30000);
-    (void)kind_of(r, "alice@example.org");
-    assert_ok(resolver_get(r, S("alice@example.org"), &a, &err), &err);
-    assert_false(a->is_full);
-    resolved_unref(a);
+    assert_true(is_full(r, "alice@example.org", 300));
+    for (int i = 0; i < 4; i++) { /* being asked for does not keep it full */
+        clock_advance_ms(5000);
+        (void)is_full(r, "alice@example.org", 300);
+    }
+    assert_true(is_full(r, "alice@example.org", 300));
+    clock_advance_ms(6000);
+    assert_false(is_full(r, "alice@example.org", 300));
+    resolver_mark_full(r, S("alice@example.org"), 9000); /* what was long ago counts no more */
+    assert_false(is_full(r, "alice@example.org", 8999));
     clock_real();
 }
 
