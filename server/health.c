@@ -14,13 +14,13 @@
 static struct serve *serving;
 static struct admin admin;
 
-static void livez(void *arg, struct http_req *req)
+FIBER static void livez(void *arg, struct http_req *req)
 {
     (void)arg;
     http_reply(req, 200, "text/plain", S("ok\n"));
 }
 
-static void readyz(void *arg, struct http_req *req)
+FIBER static void readyz(void *arg, struct http_req *req)
 {
     (void)arg;
     struct err err = ERR_INIT;
@@ -38,7 +38,7 @@ static void readyz(void *arg, struct http_req *req)
     http_reply(req, 503, "text/plain", arena_printf(req->arena, "%s\n", err.msg));
 }
 
-static void metrics(void *arg, struct http_req *req)
+FIBER static void metrics(void *arg, struct http_req *req)
 {
     (void)arg;
     BUF(own, PAGE_MAX);
@@ -53,7 +53,7 @@ static void metrics(void *arg, struct http_req *req)
 }
 
 /* Ask every queue node; with the queue in this process, that one. */
-static bool each_queue(struct admin *a, unsigned method, const ProtobufCMessage *request, struct arena *arena,
+FIBER static bool each_queue(struct admin *a, unsigned method, const ProtobufCMessage *request, struct arena *arena,
                        void (*fn)(void *arg, const ProtobufCMessage *reply, const struct err *err), void *arg, struct err *err)
 {
     if (serving->node.is_queue_remote)

@@ -176,7 +176,7 @@ static bool open_auth(struct node *n, struct err *err)
     return true;
 }
 
-static bool open_store(struct node *n, struct err *err)
+FIBER static bool open_store(struct node *n, struct err *err)
 {
     bool is_s3 = str_eq(config_str(n->config, CFG_BLOBS_KIND), S("s3"));
     char folder[NODE_PATH_MAX], spool[NODE_PATH_MAX];
@@ -412,7 +412,7 @@ static bool listen_at(struct node *n, const struct net_addr *addr, struct err *e
 
 /* Partitions for the weeks to come, old changes and keys, bodies that nothing refers to. Every store node does it, at
  * times of its own: doing it twice costs only time. */
-static void housekeeping(void *arg)
+FIBER static void housekeeping(void *arg)
 {
     struct node *n = arg;
     struct err err = ERR_INIT;
@@ -432,14 +432,14 @@ static void housekeeping(void *arg)
     }
 }
 
-static bool start_jobs(struct node *n, struct err *err)
+FIBER static bool start_jobs(struct node *n, struct err *err)
 {
     fiber_group_init(&n->jobs, 4);
     n->has_jobs = true;
     return !n->store || fiber_group_spawn(&n->jobs, "store.housekeeping", housekeeping, n, err);
 }
 
-static void stop_jobs(struct node *n)
+FIBER static void stop_jobs(struct node *n)
 {
     if (n->has_jobs)
         fiber_group_done(&n->jobs);

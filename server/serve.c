@@ -59,7 +59,7 @@ static bool listen_control(struct serve *s, struct err *err)
     return s->control != NULL;
 }
 
-static bool migrate_own(struct serve *s, struct err *err)
+FIBER static bool migrate_own(struct serve *s, struct err *err)
 {
     unsigned applied = 0;
     if (!node_on_sqlite(&s->node))
@@ -71,7 +71,7 @@ static bool migrate_own(struct serve *s, struct err *err)
     return true;
 }
 
-static bool start(struct serve *s, struct err *err)
+FIBER static bool start(struct serve *s, struct err *err)
 {
     unsigned count = (unsigned)config_int(&s->config, CFG_WORKERS);
     bool has_workers = count && !s->is_worker;
@@ -99,7 +99,7 @@ static bool start(struct serve *s, struct err *err)
 }
 
 /* Give everything back, in the order of dependence. Copes with what was never made. */
-static void tear_down(struct serve *s)
+FIBER static void tear_down(struct serve *s)
 {
     workers_stop(s->workers);
     s->workers = NULL;
@@ -112,7 +112,7 @@ static void tear_down(struct serve *s)
         uv_close((uv_handle_t *)&signals[i], NULL);
 }
 
-static void start_fiber(void *arg)
+FIBER static void start_fiber(void *arg)
 {
     struct serve *s = arg;
     struct err err = ERR_INIT;
@@ -129,7 +129,7 @@ static void start_fiber(void *arg)
         log_warn("server.waiting", KV_ERR(&err));
 }
 
-static void stop_fiber(void *arg)
+FIBER static void stop_fiber(void *arg)
 {
     struct serve *s = arg;
     int64_t from = clock_mono_ms();

@@ -169,7 +169,7 @@ static void print_result(const struct setup *s, const struct config *c)
     fflush(stdout);
 }
 
-static bool setup_all(struct setup *s, struct err *err)
+FIBER static bool setup_all(struct setup *s, struct err *err)
 {
     struct config c;
     struct node node = {0};
@@ -194,7 +194,7 @@ static bool setup_all(struct setup *s, struct err *err)
     return ok;
 }
 
-static void setup_fiber(void *arg)
+FIBER static void setup_fiber(void *arg)
 {
     struct setup *s = arg;
     struct err err = ERR_INIT;

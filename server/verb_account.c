@@ -69,7 +69,7 @@ static int answer_of(struct options *o, bool ok, json_t *answer, const struct er
     return EXIT_DONE;
 }
 
-static int add(struct options *o, struct arena *a)
+FIBER static int add(struct options *o, struct arena *a)
 {
     struct err err = ERR_INIT;
     const char *file, *quota, *name, *hash, *password = NULL;
@@ -98,7 +98,7 @@ static int add(struct options *o, struct arena *a)
     return answer_of(o, ok, answer, &err, true);
 }
 
-static int list(struct options *o, struct arena *a)
+FIBER static int list(struct options *o, struct arena *a)
 {
     struct err err = ERR_INIT;
     const char *domain;
@@ -120,7 +120,7 @@ static int list(struct options *o, struct arena *a)
     return EXIT_DONE;
 }
 
-static int set(struct options *o, struct arena *a)
+FIBER static int set(struct options *o, struct arena *a)
 {
     struct err err = ERR_INIT;
     const char *state, *quota, *name;
@@ -141,7 +141,7 @@ static int set(struct options *o, struct arena *a)
     return answer_of(o, ok, answer, &err, true);
 }
 
-static int passwd(struct options *o, struct arena *a)
+FIBER static int passwd(struct options *o, struct arena *a)
 {
     struct err err = ERR_INIT;
     const char *password = NULL;
@@ -157,7 +157,7 @@ static int passwd(struct options *o, struct arena *a)
     return answer_of(o, ok, answer, &err, false);
 }
 
-static int account_run(struct options *o, struct arena *a, void *arg)
+FIBER static int account_run(struct options *o, struct arena *a, void *arg)
 {
     (void)arg;
     struct err err = ERR_INIT;

@@ -14,7 +14,7 @@ static void print_domain(json_t *d)
 }
 
 /* All pages of a list; each item is printed by fn (or the pages as JSON). */
-static int list_all(struct options *o, struct arena *a, const char *path, const char *domain, const char *key,
+FIBER static int list_all(struct options *o, struct arena *a, const char *path, const char *domain, const char *key,
                     void (*print)(json_t *))
 {
     char *after = arena_strz(a, S(""));
@@ -48,7 +48,7 @@ static int show_answer(struct options *o, bool ok, json_t *answer, const struct 
     return EXIT_DONE;
 }
 
-static int domain_run(struct options *o, struct arena *a, void *arg)
+FIBER static int domain_run(struct options *o, struct arena *a, void *arg)
 {
     (void)arg;
     struct err err = ERR_INIT;
@@ -113,7 +113,7 @@ static void print_alias(json_t *l)
     putchar('\n');
 }
 
-static int alias_run(struct options *o, struct arena *a, void *arg)
+FIBER static int alias_run(struct options *o, struct arena *a, void *arg)
 {
     (void)arg;
     struct err err = ERR_INIT;
@@ -148,7 +148,7 @@ static void print_tenant(json_t *t)
     printf("%lld %s\n", client_int(t, "tenant_id"), client_text(t, "name"));
 }
 
-static int tenant_run(struct options *o, struct arena *a, void *arg)
+FIBER static int tenant_run(struct options *o, struct arena *a, void *arg)
 {
     (void)arg;
     struct err err = ERR_INIT;

@@ -24,7 +24,7 @@ struct migration {
     int status;
 };
 
-static void migrate(void *arg)
+FIBER static void migrate(void *arg)
 {
     struct migration *m = arg;
     struct err err = ERR_INIT;

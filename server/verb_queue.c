@@ -38,7 +38,7 @@ static void warn_of(json_t *answer)
         fprintf(stderr, "thurn: one queue node did not answer: %s\n", w);
 }
 
-static int list(struct options *o, struct arena *a, const char *sender, const char *recipient)
+FIBER static int list(struct options *o, struct arena *a, const char *sender, const char *recipient)
 {
     struct err err = ERR_INIT;
     const char *limit;
@@ -64,7 +64,7 @@ static int list(struct options *o, struct arena *a, const char *sender, const ch
     return EXIT_DONE;
 }
 
-static int show(struct options *o, struct arena *a)
+FIBER static int show(struct options *o, struct arena *a)
 {
     struct err err = ERR_INIT;
     CLEANUP(client_json_free) json_t *answer = NULL;
@@ -80,7 +80,7 @@ static int show(struct options *o, struct arena *a)
     return EXIT_DONE;
 }
 
-static int stats(struct options *o, struct arena *a)
+FIBER static int stats(struct options *o, struct arena *a)
 {
     struct err err = ERR_INIT;
     CLEANUP(client_json_free) json_t *answer = NULL;
@@ -102,7 +102,7 @@ static int stats(struct options *o, struct arena *a)
     return EXIT_DONE;
 }
 
-static int act(struct options *o, struct arena *a, const char *sender, const char *recipient)
+FIBER static int act(struct options *o, struct arena *a, const char *sender, const char *recipient)
 {
     struct err err = ERR_INIT;
     bool is_all = options_flag(o, "--all");
@@ -121,7 +121,7 @@ static int act(struct options *o, struct arena *a, const char *sender, const cha
     return client_int(answer, "affected") ? EXIT_DONE : EXIT_NOT_FOUND;
 }
 
-static int queue_run(struct options *o, struct arena *a, void *arg)
+FIBER static int queue_run(struct options *o, struct arena *a, void *arg)
 {
     (void)arg;
     static const char *const acts[] = {"retry", "hold", "release", "drop", "bounce"};
@@ -147,7 +147,7 @@ int verb_queue(struct options *o)
     return client_run(o, queue_run, NULL);
 }
 
-static int sweep_run(struct options *o, struct arena *a, void *arg)
+FIBER static int sweep_run(struct options *o, struct arena *a, void *arg)
 {
     (void)arg;
     struct err err = ERR_INIT;

@@ -151,7 +151,7 @@ static bool jump(struct sql_tx *tx, struct account_row *a)
     return true;
 }
 
-static bool prepare_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool prepare_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     const struct prepare *p = arg;
     struct sql_result found, timeline;
@@ -182,14 +182,14 @@ struct get_op {
     struct op op;
 };
 
-static bool get_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool get_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct get_op *g = arg;
     op_begin_read(tx, &g->op);
     return sql_run(tx, err) && op_ready(&g->op, err);
 }
 
-bool store_do_get_account(struct store *s, struct rpc_call *c, const Thurn__AccountRequest *q, Thurn__AccountInfo *r,
+FIBER bool store_do_get_account(struct store *s, struct rpc_call *c, const Thurn__AccountRequest *q, Thurn__AccountInfo *r,
                           struct err *err)
 {
     (void)c;
@@ -216,7 +216,7 @@ static const struct sql_stmt read_states = {
     "s_read_states", "i", "ii", "SELECT account_id, modseq FROM s_account WHERE account_id = ?1",
     "SELECT account_id, modseq FROM s_account WHERE account_id = ANY ($1)", true};
 
-static bool states_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool states_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct states_op *st = arg;
     struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, st->n);
@@ -236,7 +236,7 @@ static bool states_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-bool store_do_states(struct store *s, struct rpc_call *c, const Thurn__StatesRequest *q, Thurn__StatesReply *r,
+FIBER bool store_do_states(struct store *s, struct rpc_call *c, const Thurn__StatesRequest *q, Thurn__StatesReply *r,
                      struct err *err)
 {
     if (q->n_accounts > 1000)

@@ -717,7 +717,7 @@ static void reset_results(struct add_tx *t)
     }
 }
 
-static bool decide_and_write(struct work *w, struct err *err)
+FIBER static bool decide_and_write(struct work *w, struct err *err)
 {
     if (!sql_run(w->tx, err))
         return false;
@@ -736,7 +736,7 @@ static bool decide_and_write(struct work *w, struct err *err)
     return true;
 }
 
-static bool add_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool add_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct add_tx *t = arg;
     struct work *w = arena_new(sql_arena(tx), struct work);
@@ -761,7 +761,7 @@ static bool add_body(struct sql_tx *tx, void *arg, struct err *err)
 
 /* --- the committer --- */
 
-static bool run_once(struct add_tx *t, struct err *err)
+FIBER static bool run_once(struct add_tx *t, struct err *err)
 {
     if (sql_write(t->shard->db, add_body, t, err) || err->kind == ERR_TIMEOUT) {
         for (size_t i = 0; i < t->n_touched; i++)
@@ -779,7 +779,7 @@ static bool run_once(struct add_tx *t, struct err *err)
 }
 
 /* A unique key that another transaction took at the same moment (the same body, mostly) is found by the next try. */
-static bool run_transaction(struct shard *sh, struct add_request **requests, size_t n, struct err *err)
+FIBER static bool run_transaction(struct shard *sh, struct add_request **requests, size_t n, struct err *err)
 {
     ARENA(arena, 16 << 20);
     struct add_tx t = {.shard = sh, .requests = requests, .n_requests = n, .arena = &arena};
@@ -798,7 +798,7 @@ static bool run_transaction(struct shard *sh, struct add_request **requests, siz
     return false;
 }
 
-static void commit(struct shard *sh, struct add_request **requests, size_t n)
+FIBER static void commit(struct shard *sh, struct add_request **requests, size_t n)
 {
     struct err err = ERR_INIT;
     if (run_transaction(sh, requests, n, &err))
@@ -813,7 +813,7 @@ static void commit(struct shard *sh, struct add_request **requests, size_t n)
         requests[i]->item.err = err;
 }
 
-static void add_batch(void *ctx, struct batch_item **items, size_t n)
+FIBER static void add_batch(void *ctx, struct batch_item **items, size_t n)
 {
     struct shard *sh = ctx;
     struct add_request *requests[BATCH_REQUESTS];

@@ -3,7 +3,7 @@
 #define ITEMS_MAX 200u
 #define REQUEST_ID_SIZE 16u
 
-static bool item(struct store *s, struct rpc_call *c, const Thurn__AppendRequest *q, const Thurn__AppendItem *it,
+FIBER static bool item(struct store *s, struct rpc_call *c, const Thurn__AppendRequest *q, const Thurn__AppendItem *it,
                  struct shard *sh, struct add *ad, struct err *err)
 {
     struct content *content = arena_new(c->arena, struct content);
@@ -21,7 +21,7 @@ static bool item(struct store *s, struct rpc_call *c, const Thurn__AppendRequest
     return true;
 }
 
-bool store_do_append(struct store *s, struct rpc_call *c, const Thurn__AppendRequest *q, Thurn__AppendReply *r,
+FIBER bool store_do_append(struct store *s, struct rpc_call *c, const Thurn__AppendRequest *q, Thurn__AppendReply *r,
                      struct err *err)
 {
     struct op op; /* only for its checks */

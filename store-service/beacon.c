@@ -288,7 +288,7 @@ static bool update_set(struct beacons *b, const Thurn__WatchRequest *q, struct w
 }
 
 /* Until there is news, the time is over, or this call is of no use any more. */
-static bool wait_for_news(struct beacons *b, struct watcher *w, uint32_t wait_ms, struct err *err)
+FIBER static bool wait_for_news(struct beacons *b, struct watcher *w, uint32_t wait_ms, struct err *err)
 {
     uint64_t turn = ++w->turn, generation = w->generation;
     fiber_cond_broadcast(&w->wake); /* an earlier call of this watcher ends */
@@ -331,7 +331,7 @@ static void take_news(struct watcher *w, struct arena *a, Thurn__WatchReply *r)
     }
 }
 
-bool store_do_watch(struct store *s, struct rpc_call *c, const Thurn__WatchRequest *q, Thurn__WatchReply *r,
+FIBER bool store_do_watch(struct store *s, struct rpc_call *c, const Thurn__WatchRequest *q, Thurn__WatchReply *r,
                     struct err *err)
 {
     struct beacons *b = s->beacons;

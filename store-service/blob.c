@@ -90,7 +90,7 @@ struct storing {
     int64_t seg, off;
 };
 
-static bool intend_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool intend_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct storing *st = arg;
     int64_t id = blob_new_id();
@@ -110,7 +110,7 @@ static bool intend_body(struct sql_tx *tx, void *arg, struct err *err)
     return sql_exec(tx, &insert_inline, data, 1, NULL, err);
 }
 
-static bool place_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool place_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     const struct storing *st = arg;
     const struct sql_value v[] = {sql_i(st->blob_id), sql_i(st->tier), sql_i(st->seg), sql_i(st->off),
@@ -159,7 +159,7 @@ bool blob_find(struct shard *sh, int64_t tenant_id, str hash, struct arena *a, s
     return true;
 }
 
-static bool read_inline(const struct blob_place *p, uint64_t offset, uint64_t length, struct rpc_sink *out, struct err *err)
+FIBER static bool read_inline(const struct blob_place *p, uint64_t offset, uint64_t length, struct rpc_sink *out, struct err *err)
 {
     ARENA(a, BLOB_INLINE_TRY * 2);
     str content;
@@ -241,7 +241,7 @@ struct holding {
     const Thurn__HoldBlobRequest *q;
 };
 
-static bool hold_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool hold_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     const Thurn__HoldBlobRequest *q = ((struct holding *)arg)->q;
     const struct sql_value v[] = {sql_i(q->blob->tenant_id), sql_s(rpc_str(q->blob->hash)), sql_i(q->hold_until_unix)};
@@ -251,7 +251,7 @@ static bool hold_body(struct sql_tx *tx, void *arg, struct err *err)
     return r.n_affected > 0 || err_set(err, ERR_NOT_FOUND, "no such body");
 }
 
-bool store_do_hold_blob(struct store *s, struct rpc_call *c, const Thurn__HoldBlobRequest *q, Thurn__Empty *r,
+FIBER bool store_do_hold_blob(struct store *s, struct rpc_call *c, const Thurn__HoldBlobRequest *q, Thurn__Empty *r,
                         struct err *err)
 {
     (void)c;
@@ -263,7 +263,7 @@ bool store_do_hold_blob(struct store *s, struct rpc_call *c, const Thurn__HoldBl
     return sh && sql_write(sh->db, hold_body, &h, err);
 }
 
-bool store_do_read_blob(struct store *s, struct rpc_call *c, const Thurn__ReadBlobRequest *q, Thurn__Empty *r,
+FIBER bool store_do_read_blob(struct store *s, struct rpc_call *c, const Thurn__ReadBlobRequest *q, Thurn__Empty *r,
                         struct err *err)
 {
     (void)r;

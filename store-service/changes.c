@@ -110,7 +110,7 @@ static bool take_log(struct changes_op *c, struct arena *a, const struct sql_res
     return true;
 }
 
-static bool drop_dead_threads(struct sql_tx *tx, struct changes_op *c, struct err *err)
+FIBER static bool drop_dead_threads(struct sql_tx *tx, struct changes_op *c, struct err *err)
 {
     struct arena *a = sql_arena(tx);
     struct sql_value *v = arena_array(a, struct sql_value, c->n * 2);
@@ -153,7 +153,7 @@ static void fill(struct changes_op *c)
     }
 }
 
-static bool fold_body(struct sql_tx *tx, struct changes_op *c, struct err *err)
+FIBER static bool fold_body(struct sql_tx *tx, struct changes_op *c, struct err *err)
 {
     struct sql_result log;
     op_begin_read(tx, &c->op);
@@ -175,7 +175,7 @@ static bool fold_body(struct sql_tx *tx, struct changes_op *c, struct err *err)
     return true;
 }
 
-static bool changes_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool changes_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct changes_op *c = arg;
     c->n = c->cap = 0;
@@ -187,7 +187,7 @@ static bool changes_body(struct sql_tx *tx, void *arg, struct err *err)
     return ok;
 }
 
-bool store_do_changes(struct store *s, struct rpc_call *call, const Thurn__ChangesRequest *q, Thurn__ChangesReply *r,
+FIBER bool store_do_changes(struct store *s, struct rpc_call *call, const Thurn__ChangesRequest *q, Thurn__ChangesReply *r,
                       struct err *err)
 {
     struct changes_op c = {.q = q, .arena = call->arena, .r = r};

@@ -20,7 +20,7 @@ static void parse(void *arg)
     p->parsed = parsed_of_mime(mime_parse(p->a, p->content, NULL), p->a);
 }
 
-static bool parse_memory(str content, struct arena *a, Thurn__ParsedEmail **out, struct err *err)
+FIBER static bool parse_memory(str content, struct arena *a, Thurn__ParsedEmail **out, struct err *err)
 {
     struct parsing p = {.content = content, .a = a};
     if (content.n <= PARSE_INLINE_MAX)
@@ -44,7 +44,7 @@ static bool parse_piece(struct rpc_sink *sink, str piece, struct err *err)
     return true;
 }
 
-static bool parse_stored(struct shard *sh, const struct blob_place *p, struct arena *a, Thurn__ParsedEmail **out,
+FIBER static bool parse_stored(struct shard *sh, const struct blob_place *p, struct arena *a, Thurn__ParsedEmail **out,
                          struct err *err)
 {
     CLEANUP(mime_free) struct mime_parser *mime = mime_new(a, NULL);
@@ -55,7 +55,7 @@ static bool parse_stored(struct shard *sh, const struct blob_place *p, struct ar
     return true;
 }
 
-static bool of_blob(struct store *s, const Thurn__BlobRef *ref, struct arena *a, struct content *out,
+FIBER static bool of_blob(struct store *s, const Thurn__BlobRef *ref, struct arena *a, struct content *out,
                     Thurn__ParsedEmail **parsed, struct err *err)
 {
     struct shard *sh = store_shard(s, ref->space, err);
@@ -72,7 +72,7 @@ static bool of_blob(struct store *s, const Thurn__BlobRef *ref, struct arena *a,
     return parse_stored(sh, &p, a, parsed, err);
 }
 
-static bool of_memory(str content, struct arena *a, struct content *out, Thurn__ParsedEmail **parsed, struct err *err)
+FIBER static bool of_memory(str content, struct arena *a, struct content *out, Thurn__ParsedEmail **parsed, struct err *err)
 {
     if (content.n == 0 || content.n > CONTENT_MAX)
         return err_set(err, content.n ? ERR_LIMIT : ERR_INVALID, "a message in a request has 1 to %u bytes", CONTENT_MAX);
@@ -121,13 +121,13 @@ struct spool_sink {
     struct spool *spool;
 };
 
-static bool spool_piece(struct rpc_sink *sink, str piece, struct err *err)
+FIBER static bool spool_piece(struct rpc_sink *sink, str piece, struct err *err)
 {
     return spool_write(CONTAINER_OF(sink, struct spool_sink, sink)->spool, piece, err);
 }
 
 /* The body lies on another shard, or belongs to another tenant: copy it. */
-static bool copy_blob(struct store *s, const Thurn__BlobRef *ref, struct shard *to, int64_t tenant_id, struct err *err)
+FIBER static bool copy_blob(struct store *s, const Thurn__BlobRef *ref, struct shard *to, int64_t tenant_id, struct err *err)
 {
     ARENA(a, 256 * 1024);
     SPOOL_SCOPE struct spool spool;

@@ -47,7 +47,7 @@ static void link_messages(struct sql_tx *tx, struct copy_op *cp, struct mailbox_
     messages_queue_insert(tx, v, n);
 }
 
-static bool copy_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool copy_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct copy_op *cp = arg;
     struct sql_result from_box, to_box;
@@ -84,7 +84,7 @@ static bool copy_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-bool store_do_copy(struct store *s, struct rpc_call *c, const Thurn__CopyRequest *q, Thurn__CopyReply *r, struct err *err)
+FIBER bool store_do_copy(struct store *s, struct rpc_call *c, const Thurn__CopyRequest *q, Thurn__CopyReply *r, struct err *err)
 {
     struct copy_op cp = {.q = q, .arena = c->arena};
     struct uidset uids;

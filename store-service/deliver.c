@@ -38,7 +38,7 @@ static void body_must_be(const Thurn__Body *body, struct err *err)
 }
 
 /* The body has to be on the shard for each tenant that gets it, before anything refers to it. */
-static void place(struct delivery *d, struct shard *sh)
+FIBER static void place(struct delivery *d, struct shard *sh)
 {
     int64_t *done = arena_array(d->arena, int64_t, d->q->n_recipients);
     size_t n = 0;
@@ -61,7 +61,7 @@ static void place(struct delivery *d, struct shard *sh)
 }
 
 /* The adds of one shard that nothing speaks against yet, as one request; the results go back to their places. */
-static void deliver_shard(void *arg)
+FIBER static void deliver_shard(void *arg)
 {
     struct shard_delivery *sd = arg;
     struct delivery *d = sd->d;
@@ -87,7 +87,7 @@ static void deliver_shard(void *arg)
             d->adds[index[i]] = v[i];
 }
 
-static bool deliver_shards(struct delivery *d, struct err *err)
+FIBER static bool deliver_shards(struct delivery *d, struct err *err)
 {
     struct store *s = d->store;
     struct shard_delivery *sds = arena_array(d->arena, struct shard_delivery, s->n_shards);
@@ -137,7 +137,7 @@ static bool add_of_recipient(struct delivery *d, size_t i, struct err *err)
     return true;
 }
 
-bool store_do_deliver(struct store *s, struct rpc_call *c, const Thurn__DeliverRequest *q, Thurn__DeliverReply *r,
+FIBER bool store_do_deliver(struct store *s, struct rpc_call *c, const Thurn__DeliverRequest *q, Thurn__DeliverReply *r,
                       struct err *err)
 {
     struct content content;

@@ -10,7 +10,7 @@ struct expunge_op {
     uint64_t next_uid;
 };
 
-static bool expunge_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool expunge_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct expunge_op *e = arg;
     struct sql_result box;
@@ -41,7 +41,7 @@ static bool expunge_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-bool store_do_expunge(struct store *s, struct rpc_call *c, const Thurn__ExpungeRequest *q, Thurn__ExpungeReply *r,
+FIBER bool store_do_expunge(struct store *s, struct rpc_call *c, const Thurn__ExpungeRequest *q, Thurn__ExpungeReply *r,
                       struct err *err)
 {
     struct expunge_op e = {.q = q, .arena = c->arena};

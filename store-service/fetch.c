@@ -100,7 +100,7 @@ static bool fill(struct fetch_op *f, const struct msg_row *rows, size_t n, struc
     return true;
 }
 
-static bool fetch_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool fetch_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct fetch_op *f = arg;
     const Thurn__FetchRequest *q = f->q;
@@ -129,7 +129,7 @@ struct read_job {
     struct err err;
 };
 
-static void read_job_main(void *arg)
+FIBER static void read_job_main(void *arg)
 {
     struct read_job *j = arg;
     struct raw_read *r = j->read;
@@ -148,7 +148,7 @@ static void read_job_main(void *arg)
     r->message->raw = rpc_bytes(str_n(p, head.n + body.n));
 }
 
-static bool read_bodies(struct fetch_op *f, struct err *err)
+FIBER static bool read_bodies(struct fetch_op *f, struct err *err)
 {
     for (size_t from = 0; from < f->n_reads; from += READS_AT_ONCE) {
         struct read_job jobs[READS_AT_ONCE];
@@ -182,7 +182,7 @@ static bool read_bodies(struct fetch_op *f, struct err *err)
     return true;
 }
 
-bool store_do_fetch(struct store *s, struct rpc_call *c, const Thurn__FetchRequest *q, Thurn__FetchReply *r,
+FIBER bool store_do_fetch(struct store *s, struct rpc_call *c, const Thurn__FetchRequest *q, Thurn__FetchReply *r,
                     struct err *err)
 {
     struct fetch_op f = {.q = q, .arena = c->arena};
@@ -223,7 +223,7 @@ struct find_op {
     struct blob_place place;
 };
 
-static bool find_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool find_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct find_op *f = arg;
     struct sql_result r;
@@ -250,7 +250,7 @@ struct headed_sink {
     str head;
 };
 
-static bool write_headed(struct rpc_sink *sink, str piece, struct err *err)
+FIBER static bool write_headed(struct rpc_sink *sink, str piece, struct err *err)
 {
     struct headed_sink *h = CONTAINER_OF(sink, struct headed_sink, sink);
     str head = h->head;
@@ -258,7 +258,7 @@ static bool write_headed(struct rpc_sink *sink, str piece, struct err *err)
     return (head.n == 0 || h->out->write(h->out, head, err)) && h->out->write(h->out, piece, err);
 }
 
-bool store_do_read_body(struct store *s, struct rpc_call *c, const Thurn__ReadBodyRequest *q, Thurn__ReadBodyReply *r,
+FIBER bool store_do_read_body(struct store *s, struct rpc_call *c, const Thurn__ReadBodyRequest *q, Thurn__ReadBodyReply *r,
                         struct err *err)
 {
     struct find_op f = {.q = q, .arena = c->arena};

@@ -90,7 +90,7 @@ static void write_changes(struct sql_tx *tx, struct flags_op *f, struct mailbox_
     mailbox_queue_update(tx, m, 1);
 }
 
-static bool flags_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool flags_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct flags_op *f = arg;
     struct arena *a = sql_arena(tx);
@@ -126,7 +126,7 @@ static bool flags_body(struct sql_tx *tx, void *arg, struct err *err)
     return keywords_name(tx, m.account_id, f->messages, f->n_messages, f->arena, &f->names, &f->n_names, err);
 }
 
-bool store_do_store_flags(struct store *s, struct rpc_call *c, const Thurn__StoreFlagsRequest *q,
+FIBER bool store_do_store_flags(struct store *s, struct rpc_call *c, const Thurn__StoreFlagsRequest *q,
                           Thurn__StoreFlagsReply *r, struct err *err)
 {
     struct flags_op f = {.q = q, .arena = c->arena};

@@ -9,7 +9,7 @@ struct loaded {
 };
 
 /* After op_begin or op_begin_read. */
-static bool load(struct sql_tx *tx, struct op *op, struct loaded *l, struct err *err)
+FIBER static bool load(struct sql_tx *tx, struct op *op, struct loaded *l, struct err *err)
 {
     struct sql_result boxes, names;
     mailbox_queue_all(tx, &op->ref->account_id, 1, &boxes);
@@ -22,7 +22,7 @@ static bool load(struct sql_tx *tx, struct op *op, struct loaded *l, struct err 
     return true;
 }
 
-static bool lock(struct sql_tx *tx, struct op *op, struct loaded *l, struct err *err)
+FIBER static bool lock(struct sql_tx *tx, struct op *op, struct loaded *l, struct err *err)
 {
     op_begin(tx, op);
     return load(tx, op, l, err);
@@ -62,7 +62,7 @@ struct list_op {
     Thurn__ListMailboxesReply *r;
 };
 
-static bool list_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool list_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct list_op *l = arg;
     struct loaded now;
@@ -81,7 +81,7 @@ static bool list_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-bool store_do_list_mailboxes(struct store *s, struct rpc_call *c, const Thurn__ListMailboxesRequest *q,
+FIBER bool store_do_list_mailboxes(struct store *s, struct rpc_call *c, const Thurn__ListMailboxesRequest *q,
                              Thurn__ListMailboxesReply *r, struct err *err)
 {
     struct list_op l = {.q = q, .arena = c->arena, .r = r};
@@ -112,7 +112,7 @@ static bool check_role(int64_t role, struct err *err)
     return ok || err_set(err, ERR_INVALID, "that role cannot be given");
 }
 
-static bool create_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool create_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct create_op *cr = arg;
     struct loaded now;
@@ -137,7 +137,7 @@ static bool create_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-bool store_do_create_mailbox(struct store *s, struct rpc_call *c, const Thurn__CreateMailboxRequest *q,
+FIBER bool store_do_create_mailbox(struct store *s, struct rpc_call *c, const Thurn__CreateMailboxRequest *q,
                              Thurn__MailboxReply *r, struct err *err)
 {
     struct create_op cr = {.q = q, .arena = c->arena};
@@ -226,7 +226,7 @@ static void write_subscriptions(struct sql_tx *tx, struct rename_op *rn, struct 
     subscriptions_queue_insert(tx, &now->names, rn->op.account.account_id);
 }
 
-static bool rename_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool rename_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct rename_op *rn = arg;
     struct loaded now;
@@ -271,7 +271,7 @@ static bool rename_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-bool store_do_rename_mailbox(struct store *s, struct rpc_call *c, const Thurn__RenameMailboxRequest *q,
+FIBER bool store_do_rename_mailbox(struct store *s, struct rpc_call *c, const Thurn__RenameMailboxRequest *q,
                              Thurn__MailboxReply *r, struct err *err)
 {
     struct rename_op rn = {.q = q, .arena = c->arena};
@@ -307,7 +307,7 @@ static bool check_delete(struct delete_op *d, struct mailbox_list *l, const stru
     return true;
 }
 
-static bool delete_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool delete_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct delete_op *d = arg;
     struct loaded now;
@@ -339,7 +339,7 @@ static bool delete_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-bool store_do_delete_mailbox(struct store *s, struct rpc_call *c, const Thurn__DeleteMailboxRequest *q,
+FIBER bool store_do_delete_mailbox(struct store *s, struct rpc_call *c, const Thurn__DeleteMailboxRequest *q,
                              Thurn__MailboxReply *r, struct err *err)
 {
     struct delete_op d = {.q = q, .arena = c->arena};
@@ -371,7 +371,7 @@ struct set_op {
     Thurn__Mailbox *out;
 };
 
-static bool set_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool set_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct set_op *st = arg;
     struct loaded now;
@@ -397,7 +397,7 @@ static bool set_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-bool store_do_set_mailbox(struct store *s, struct rpc_call *c, const Thurn__SetMailboxRequest *q, Thurn__MailboxReply *r,
+FIBER bool store_do_set_mailbox(struct store *s, struct rpc_call *c, const Thurn__SetMailboxRequest *q, Thurn__MailboxReply *r,
                           struct err *err)
 {
     struct set_op st = {.q = q, .arena = c->arena};
@@ -449,7 +449,7 @@ static bool subscribe_name(struct sql_tx *tx, struct subscribe_op *sb, struct lo
     return true;
 }
 
-static bool subscribe_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool subscribe_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct subscribe_op *sb = arg;
     struct loaded now;
@@ -473,7 +473,7 @@ static bool subscribe_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-bool store_do_subscribe(struct store *s, struct rpc_call *c, const Thurn__SubscribeRequest *q, Thurn__MailboxReply *r,
+FIBER bool store_do_subscribe(struct store *s, struct rpc_call *c, const Thurn__SubscribeRequest *q, Thurn__MailboxReply *r,
                         struct err *err)
 {
     struct subscribe_op sb = {.q = q, .arena = c->arena};

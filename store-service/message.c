@@ -76,7 +76,7 @@ static size_t chunk_of(const struct uidset *s, size_t at, uint64_t limit)
     return n;
 }
 
-static bool read_chunk(struct sql_tx *tx, const struct msg_query *q, size_t at, size_t n, uint64_t from, size_t limit,
+FIBER static bool read_chunk(struct sql_tx *tx, const struct msg_query *q, size_t at, size_t n, uint64_t from, size_t limit,
                        struct sql_result *r, struct err *err)
 {
     struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, n * 7), *p = v;
@@ -188,7 +188,7 @@ static int compare_ids(const void *a, const void *b)
 }
 
 /* Emails that are in no mailbox any more. *ids (ascending) is set to those that are gone. */
-static bool remove_orphans(struct sql_tx *tx, struct op *op, const struct msg_row *v, size_t n, int64_t **ids,
+FIBER static bool remove_orphans(struct sql_tx *tx, struct op *op, const struct msg_row *v, size_t n, int64_t **ids,
                            size_t *n_ids, struct err *err)
 {
     struct sql_value *keys = arena_array(sql_arena(tx), struct sql_value, size_mul(n, 3));

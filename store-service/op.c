@@ -51,7 +51,7 @@ void op_end(struct sql_tx *tx, struct op *op)
         account_queue_update(tx, &op->account, 1);
 }
 
-static bool run(struct op *op, bool is_write, sql_body body, void *arg, struct err *err)
+FIBER static bool run(struct op *op, bool is_write, sql_body body, void *arg, struct err *err)
 {
     for (int i = 0; i < PREPARES_MAX; i++) {
         op->needs_prepare = false;

@@ -31,7 +31,7 @@ struct purge {
     size_t n; /* rows of this page */
 };
 
-static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct purge *p = arg;
     struct arena *a = sql_arena(tx);
@@ -58,7 +58,7 @@ static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-static bool rest_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool rest_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     const struct purge *p = arg;
     const struct sql_value v[] = {sql_i(p->account_id)};
@@ -68,7 +68,7 @@ static bool rest_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-bool store_do_purge_account(struct store *s, struct rpc_call *c, const Thurn__AccountRequest *q, Thurn__Empty *r,
+FIBER bool store_do_purge_account(struct store *s, struct rpc_call *c, const Thurn__AccountRequest *q, Thurn__Empty *r,
                             struct err *err)
 {
     (void)c;

@@ -5,7 +5,7 @@
 
 #define SHARDS_TRIED_MAX 3u
 
-static bool receive(struct rpc_source *in, uint64_t max, struct spool *spool, struct mime_parser *mime, struct err *err)
+FIBER static bool receive(struct rpc_source *in, uint64_t max, struct spool *spool, struct mime_parser *mime, struct err *err)
 {
     for (;;) {
         str piece;
@@ -22,7 +22,7 @@ static bool receive(struct rpc_source *in, uint64_t max, struct spool *spool, st
 }
 
 /* On the shard of the account; with none named on any shard that takes it, for what waits in a queue must not depend on one. */
-static bool keep(struct store *s, const Thurn__PutBlobRequest *q, struct spool *spool, Thurn__BlobRef *blob, struct err *err)
+FIBER static bool keep(struct store *s, const Thurn__PutBlobRequest *q, struct spool *spool, Thurn__BlobRef *blob, struct err *err)
 {
     uint64_t first = random_below(s->n_shards);
     unsigned n_tries = q->account ? 1 : MIN(s->n_shards, SHARDS_TRIED_MAX);
@@ -41,7 +41,7 @@ static bool keep(struct store *s, const Thurn__PutBlobRequest *q, struct spool *
     return false;
 }
 
-bool store_do_put_blob(struct store *s, struct rpc_call *c, const Thurn__PutBlobRequest *q, Thurn__PutBlobReply *r,
+FIBER bool store_do_put_blob(struct store *s, struct rpc_call *c, const Thurn__PutBlobRequest *q, Thurn__PutBlobReply *r,
                        struct err *err)
 {
     if (!c->body)

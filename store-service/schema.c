@@ -120,7 +120,7 @@ static const struct sql_migration steps[] = {
 
 #define WEEKS_AHEAD 8
 
-bool schema_make_partitions(struct sql_db *db, struct err *err)
+FIBER bool schema_make_partitions(struct sql_db *db, struct err *err)
 {
     static const struct sql_stmt make = {"s_make_partitions", "ii", "i", "SELECT ?1 + ?2",
                                          "SELECT s_make_partitions($1, $2)", false};

@@ -59,7 +59,7 @@ static const struct uidset *allowed(const struct search_tree *t)
     return NULL;
 }
 
-static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct search_op *s = arg;
     struct arena *a = sql_arena(tx);
@@ -88,7 +88,7 @@ static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
 }
 
 /* The whole message, for one that nothing cheaper has decided. */
-static bool read_raw(struct search_op *s, const struct msg_row *m, struct arena *a, str *out, struct err *err)
+FIBER static bool read_raw(struct search_op *s, const struct msg_row *m, struct arena *a, str *out, struct err *err)
 {
     str body;
     if (m->place.tier == BLOB_INLINE) {
@@ -117,7 +117,7 @@ static bool skip(const struct search_op *s, const struct msg_row *m, struct err 
     return true;
 }
 
-static bool ask_message(struct search_op *s, const struct msg_row *m, bool *is_match, struct err *err)
+FIBER static bool ask_message(struct search_op *s, const struct msg_row *m, bool *is_match, struct err *err)
 {
     ARENA(a, 3 * SEARCHED_MAX);
     struct search_subject subject = {.row = m, .arena = &a};
@@ -144,7 +144,7 @@ struct found {
 };
 
 /* One page; *go_on: there are more, and budget is left. */
-static bool search_page(struct search_op *s, struct found *f, int64_t until_mono_ms, bool *go_on, struct err *err)
+FIBER static bool search_page(struct search_op *s, struct found *f, int64_t until_mono_ms, bool *go_on, struct err *err)
 {
     ARENA(page, 128 << 20);
     s->arena = &page;
@@ -172,7 +172,7 @@ static bool search_page(struct search_op *s, struct found *f, int64_t until_mono
     return true;
 }
 
-bool store_do_search(struct store *st, struct rpc_call *c, const Thurn__SearchRequest *q, Thurn__SearchReply *r,
+FIBER bool store_do_search(struct store *st, struct rpc_call *c, const Thurn__SearchRequest *q, Thurn__SearchReply *r,
                      struct err *err)
 {
     struct search_op s = {.q = q, .from_uid = q->from_uid};

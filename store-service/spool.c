@@ -56,7 +56,7 @@ static void flush_file(void *arg)
         f->error = errno;
 }
 
-static bool flush(struct spool *s, struct err *err)
+FIBER static bool flush(struct spool *s, struct err *err)
 {
     struct flush f = {.s = s};
     if (!work_run(flush_file, &f, err))

@@ -117,7 +117,7 @@ static struct mailbox_row *resolve(struct mailbox_row **sorted, size_t n, str pa
     return at;
 }
 
-void subscriptions_apply(const struct subscriptions *s, struct mailbox_list *l, struct mailbox_set *taken)
+FIBER void subscriptions_apply(const struct subscriptions *s, struct mailbox_list *l, struct mailbox_set *taken)
 {
     *taken = (struct mailbox_set){0};
     if (s->n_stored == 0 || l->n == 0)
@@ -194,7 +194,7 @@ struct names_op {
     Thurn__ListSubscriptionsReply *r;
 };
 
-static bool names_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool names_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct names_op *l = arg;
     struct sql_result r;
@@ -211,7 +211,7 @@ static bool names_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-bool store_do_list_subscriptions(struct store *s, struct rpc_call *c, const Thurn__AccountRequest *q,
+FIBER bool store_do_list_subscriptions(struct store *s, struct rpc_call *c, const Thurn__AccountRequest *q,
                                  Thurn__ListSubscriptionsReply *r, struct err *err)
 {
     struct names_op l = {.arena = c->arena, .r = r};

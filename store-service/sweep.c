@@ -49,7 +49,7 @@ struct page {
     uint64_t n_found, removed, bytes;
 };
 
-static bool delete_page(struct sql_tx *tx, struct page *p, const struct sql_result *dead, struct err *err)
+FIBER static bool delete_page(struct sql_tx *tx, struct page *p, const struct sql_result *dead, struct err *err)
 {
     struct blob_backend *b = p->shard->store->blobs;
     struct arena *a = sql_arena(tx);
@@ -88,7 +88,7 @@ static bool delete_page(struct sql_tx *tx, struct page *p, const struct sql_resu
     return true;
 }
 
-static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct page *p = arg;
     const struct sql_value v[] = {sql_i(p->before_unix), sql_i(p->now_unix), sql_i(PAGE)};
@@ -106,7 +106,7 @@ static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-static bool sweep_blobs(struct shard *sh, int64_t older_than_s, bool dry_run, struct sweep_result *out, struct err *err)
+FIBER static bool sweep_blobs(struct shard *sh, int64_t older_than_s, bool dry_run, struct sweep_result *out, struct err *err)
 {
     struct page p = {.shard = sh, .now_unix = clock_unix(), .dry_run = dry_run};
     p.before_unix = p.now_unix - older_than_s;
@@ -133,13 +133,13 @@ struct forget {
     size_t n;
 };
 
-static bool forget_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool forget_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     const struct forget *f = arg;
     return sql_exec(tx, &delete_garbage, f->names, f->n, NULL, err);
 }
 
-static bool sweep_garbage(struct shard *sh, struct err *err)
+FIBER static bool sweep_garbage(struct shard *sh, struct err *err)
 {
     struct blob_backend *b = sh->store->blobs;
     ARENA(after, 1 << 20);
@@ -204,14 +204,14 @@ struct retention {
     int64_t from, to, week, day;
 };
 
-static bool floors_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool floors_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     const struct retention *r = arg;
     const struct sql_value v[] = {sql_i(r->from), sql_i(r->to), sql_i(r->week)};
     return sql_exec(tx, &raise_floors, v, 1, NULL, err);
 }
 
-static bool drop_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool drop_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     const struct retention *r = arg;
     const struct sql_value week[] = {sql_i(r->week)}, day[] = {sql_i(r->day)}, day_week[] = {sql_i(r->day / 7)};
@@ -221,7 +221,7 @@ static bool drop_body(struct sql_tx *tx, void *arg, struct err *err)
 }
 
 /* Floors first, some hundred accounts a transaction: then nobody reads below them any more, and the rows may go. */
-static bool retain(struct shard *sh, struct err *err)
+FIBER static bool retain(struct shard *sh, struct err *err)
 {
     const struct store_limits *l = &sh->store->limits;
     struct retention r = {.from = 1, .week = (clock_unix() - (int64_t)l->change_days * DAY_S) / WEEK_S,
@@ -249,14 +249,14 @@ static bool retain(struct shard *sh, struct err *err)
 
 /* --- all of it --- */
 
-static bool sweep_shard(struct shard *sh, int64_t older_than_s, bool dry_run, struct sweep_result *out, struct err *err)
+FIBER static bool sweep_shard(struct shard *sh, int64_t older_than_s, bool dry_run, struct sweep_result *out, struct err *err)
 {
     if (!sweep_blobs(sh, older_than_s, dry_run, out, err))
         return false;
     return dry_run || (schema_make_partitions(sh->db, err) && retain(sh, err) && sweep_garbage(sh, err));
 }
 
-bool store_do_sweep(struct store *s, struct rpc_call *c, const Thurn__SweepRequest *q, Thurn__SweepReply *r, struct err *err)
+FIBER bool store_do_sweep(struct store *s, struct rpc_call *c, const Thurn__SweepRequest *q, Thurn__SweepReply *r, struct err *err)
 {
     (void)c;
     struct sweep_result out = {0};

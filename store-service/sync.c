@@ -69,7 +69,7 @@ static bool take_log(const struct sql_result *r, struct arena *a, struct uidset 
     return true;
 }
 
-static bool read_messages(struct sql_tx *tx, struct sync_op *s, const struct uidset *uids, int64_t since, struct err *err)
+FIBER static bool read_messages(struct sql_tx *tx, struct sync_op *s, const struct uidset *uids, int64_t since, struct err *err)
 {
     struct msg_query q = {.account_id = s->op.account.account_id, .mailbox_id = s->q->mailbox_id, .uids = uids,
                           .since_modseq = since, .limit = ROWS_MAX};
@@ -97,7 +97,7 @@ static bool put_vanished(struct sync_op *s, const struct uidset *gone, struct er
     return true;
 }
 
-static bool vanished_by_rows(struct sql_tx *tx, struct sync_op *s, const struct mailbox_row *m, struct err *err)
+FIBER static bool vanished_by_rows(struct sql_tx *tx, struct sync_op *s, const struct mailbox_row *m, struct err *err)
 {
     struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, 2);
     v[0] = sql_i(m->account_id);
@@ -115,7 +115,7 @@ static bool vanished_by_rows(struct sql_tx *tx, struct sync_op *s, const struct 
     return put_vanished(s, &gone, err);
 }
 
-static bool sync_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool sync_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct sync_op *s = arg;
     struct sql_result box, log;
@@ -148,7 +148,7 @@ static bool sync_body(struct sql_tx *tx, void *arg, struct err *err)
     return vanished_by_rows(tx, s, &m, err) && read_messages(tx, s, &all, since, err);
 }
 
-bool store_do_sync(struct store *st, struct rpc_call *c, const Thurn__SyncRequest *q, Thurn__SyncReply *r, struct err *err)
+FIBER bool store_do_sync(struct store *st, struct rpc_call *c, const Thurn__SyncRequest *q, Thurn__SyncReply *r, struct err *err)
 {
     struct sync_op s = {.q = q, .arena = c->arena, .r = r};
     struct uidset known;

@@ -54,7 +54,7 @@ def main():
             # A name of another folder does not count where this folder has its own.
             known = (public - unmarked.get(path.parent, set())) | local[path]
             for name, start, head, body in found:
-                if name in known:
+                if name in known or name == "main": # which runs before there are fibers
                     continue
                 calls = set(re.findall(r"(?<![\w>.])(\w+)\s*\(", body))
                 calls |= {IMPLIED[c] for c in calls if c in IMPLIED}

@@ -17,7 +17,7 @@ static json_t *account_json(const Thurn__Account *t)
                      "is_admin", (int)t->is_admin);
 }
 
-static void list(struct admin *a, struct http_req *req, struct rpc_call *call)
+FIBER static void list(struct admin *a, struct http_req *req, struct rpc_call *call)
 {
     ADMIN_LIST_REQUEST(q, req);
     const Thurn__ListAccountsReply *r;
@@ -85,7 +85,7 @@ static json_t *results_json(const Thurn__AddAccountsReply *r)
     return json_pack("{s:o}", "results", results);
 }
 
-static void add(struct admin *a, struct http_req *req, struct rpc_call *call)
+FIBER static void add(struct admin *a, struct http_req *req, struct rpc_call *call)
 {
     CLEANUP(json_decref_) json_t *o = admin_body(req, &call->err);
     Thurn__AddAccountsRequest q = THURN__ADD_ACCOUNTS_REQUEST__INIT;
@@ -158,7 +158,7 @@ static Thurn__AccountRef ref_of(const Thurn__Account *t)
 }
 
 /* One account with what the store knows of it; without that when its shard is away. */
-static void show(struct admin *a, struct http_req *req, struct rpc_call *call, const Thurn__Account *t)
+FIBER static void show(struct admin *a, struct http_req *req, struct rpc_call *call, const Thurn__Account *t)
 {
     json_t *o = account_json(t);
     struct rpc_call more;
@@ -176,7 +176,7 @@ static void show(struct admin *a, struct http_req *req, struct rpc_call *call, c
 }
 
 /* The directory row goes first: nothing is delivered or logged in any more while the rows of the store go. */
-static void remove_account(struct admin *a, struct http_req *req, struct rpc_call *call, Thurn__NameRequest *name)
+FIBER static void remove_account(struct admin *a, struct http_req *req, struct rpc_call *call, Thurn__NameRequest *name)
 {
     const Thurn__AccountReply *r, *gone;
     if (!auth_get_account(call, a->auth, name, &r))

@@ -9,7 +9,7 @@ static json_t *domain_json(const Thurn__Domain *d)
                      (json_int_t)d->created_unix);
 }
 
-static void list(struct admin *a, struct http_req *req, struct rpc_call *call)
+FIBER static void list(struct admin *a, struct http_req *req, struct rpc_call *call)
 {
     ADMIN_LIST_REQUEST(q, req);
     const Thurn__ListDomainsReply *r;

@@ -102,7 +102,7 @@ static void gather_stats(void *arg, const ProtobufCMessage *reply, const struct 
 }
 
 /* True when at least one node answered; the list is g->list. */
-static bool ask_all(struct admin *a, struct http_req *req, unsigned method, const ProtobufCMessage *q,
+FIBER static bool ask_all(struct admin *a, struct http_req *req, unsigned method, const ProtobufCMessage *q,
                     void (*fn)(void *, const ProtobufCMessage *, const struct err *), struct gather *g, struct err *err)
 {
     if (!a->each_queue(a, method, q, req->arena, fn, g, err))
@@ -120,7 +120,7 @@ static void add_warning(json_t *o, const struct gather *g)
         json_object_set_new(o, "warning", admin_string(str_c(g->err.msg)));
 }
 
-static void list(struct admin *a, struct http_req *req, struct err *err)
+FIBER static void list(struct admin *a, struct http_req *req, struct err *err)
 {
     Thurn__QueueFilter filter = THURN__QUEUE_FILTER__INIT;
     filter.sender = admin_param(req, "sender");
@@ -178,7 +178,7 @@ static bool parse_filter(json_t *o, struct arena *a, Thurn__QueueFilter *f, stru
     return true;
 }
 
-static void act(struct admin *a, struct http_req *req, struct err *err)
+FIBER static void act(struct admin *a, struct http_req *req, struct err *err)
 {
     static const char *const keys[] = {"op", "filter", NULL};
     Thurn__QueueFilter filter = THURN__QUEUE_FILTER__INIT;

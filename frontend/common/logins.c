@@ -130,7 +130,7 @@ FIBER static void check_all(struct logins *l)
 
 static void wait_for_round(struct logins *l);
 
-static void run_round(void *arg)
+FIBER static void run_round(void *arg)
 {
     struct logins *l = arg;
     l->checker = fiber_self();

@@ -94,7 +94,7 @@ FIBER static void renew_all(struct imap_server *server)
         renew_some(server, ids + from, MIN(n - from, (size_t)BATCH));
 }
 
-static void run_renewer(void *arg)
+FIBER static void run_renewer(void *arg)
 {
     struct imap_server *server = arg;
     struct imap_leases *l = server->leases;

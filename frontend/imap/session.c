@@ -309,7 +309,7 @@ FIBER static bool run_commands(struct imap_session *s)
     return s->end == IMAP_END_NONE;
 }
 
-static void run(void *arg)
+FIBER static void run(void *arg)
 {
     struct imap_session *s = arg;
     CHECK(s, IMAP_SESSION_MAGIC);

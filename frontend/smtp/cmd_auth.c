@@ -124,7 +124,7 @@ FIBER static void login(struct smtp_session *s, str initial)
         log_in(s, buf_str(&user.b), buf_str(&password.b));
 }
 
-void smtp_cmd_auth(struct smtp_session *s, enum smtp_verb verb, str args)
+FIBER void smtp_cmd_auth(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     (void)verb;
     FIBER_DEADLINE(AUTH_TIMEOUT_MS);

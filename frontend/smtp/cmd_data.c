@@ -97,7 +97,7 @@ FIBER static void refuse_body(struct smtp_session *s, enum smtp_reply why)
 
 /* --- DATA --- */
 
-void smtp_cmd_data(struct smtp_session *s, enum smtp_verb verb, str args)
+FIBER void smtp_cmd_data(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     (void)verb;
     struct smtp_txn *t = s->txn;
@@ -178,7 +178,7 @@ FIBER static void take_chunk(struct smtp_session *s, struct smtp_body_reader *r)
         smtp_say(s, t->body.failure ? t->body.failure : SMTP_OK);
 }
 
-void smtp_cmd_bdat(struct smtp_session *s, enum smtp_verb verb, str args)
+FIBER void smtp_cmd_bdat(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     (void)verb;
     struct smtp_body_reader r = {.session = s, .is_chunked = true};

@@ -72,7 +72,7 @@ FIBER static void refuse_sender(struct smtp_session *s, enum smtp_reply why)
         smtp_mistake(s, why);
 }
 
-void smtp_cmd_mail(struct smtp_session *s, enum smtp_verb verb, str args)
+FIBER void smtp_cmd_mail(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     (void)verb;
     if (s->txn) {
@@ -197,7 +197,7 @@ FIBER static void too_many(struct smtp_session *s)
         smtp_say(s, SMTP_TOO_MANY_RECIPIENTS);
 }
 
-void smtp_cmd_rcpt(struct smtp_session *s, enum smtp_verb verb, str args)
+FIBER void smtp_cmd_rcpt(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     (void)verb;
     if (!s->txn || s->txn->has_chunks) {

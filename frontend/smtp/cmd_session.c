@@ -15,7 +15,7 @@ static char *host_of(str s)
 }
 
 /* RFC 5321 4.1.4: a new hello is also a reset. */
-void smtp_cmd_hello(struct smtp_session *s, enum smtp_verb verb, str args)
+FIBER void smtp_cmd_hello(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     const struct smtp_opts *o = &s->server->opts;
     if (!smtp_hello_parse(args)) {
@@ -45,7 +45,7 @@ void smtp_cmd_hello(struct smtp_session *s, enum smtp_verb verb, str args)
  * RFC 3207. The go-ahead leaves with the handshake; what came with the command in the clear is dropped, and nothing that was
  * said before is believed after (4.2).
  */
-void smtp_cmd_starttls(struct smtp_session *s, enum smtp_verb verb, str args)
+FIBER void smtp_cmd_starttls(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     (void)verb;
     struct err err = ERR_INIT;
@@ -77,7 +77,7 @@ void smtp_cmd_starttls(struct smtp_session *s, enum smtp_verb verb, str args)
     fiber_context()->account = STR_NONE;
 }
 
-void smtp_cmd_rset(struct smtp_session *s, enum smtp_verb verb, str args)
+FIBER void smtp_cmd_rset(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     (void)verb;
     if (args.n) {
@@ -88,14 +88,14 @@ void smtp_cmd_rset(struct smtp_session *s, enum smtp_verb verb, str args)
     smtp_say(s, SMTP_OK);
 }
 
-void smtp_cmd_noop(struct smtp_session *s, enum smtp_verb verb, str args)
+FIBER void smtp_cmd_noop(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     (void)verb;
     (void)args;
     smtp_say(s, SMTP_OK);
 }
 
-void smtp_cmd_quit(struct smtp_session *s, enum smtp_verb verb, str args)
+FIBER void smtp_cmd_quit(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     (void)verb;
     (void)args;
@@ -103,7 +103,7 @@ void smtp_cmd_quit(struct smtp_session *s, enum smtp_verb verb, str args)
 }
 
 /* RFC 5321 3.5.3: we do not say who has a mailbox here. */
-void smtp_cmd_vrfy(struct smtp_session *s, enum smtp_verb verb, str args)
+FIBER void smtp_cmd_vrfy(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     (void)verb;
     if (args.n)
@@ -112,21 +112,21 @@ void smtp_cmd_vrfy(struct smtp_session *s, enum smtp_verb verb, str args)
         smtp_mistake(s, SMTP_SYNTAX);
 }
 
-void smtp_cmd_expn(struct smtp_session *s, enum smtp_verb verb, str args)
+FIBER void smtp_cmd_expn(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     (void)verb;
     (void)args;
     smtp_mistake(s, SMTP_NO_EXPN);
 }
 
-void smtp_cmd_help(struct smtp_session *s, enum smtp_verb verb, str args)
+FIBER void smtp_cmd_help(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     (void)verb;
     (void)args;
     smtp_say(s, SMTP_HELP);
 }
 
-void smtp_cmd_foreign(struct smtp_session *s, enum smtp_verb verb, str args)
+FIBER void smtp_cmd_foreign(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     (void)verb;
     (void)args;

@@ -23,7 +23,7 @@ struct migration {
     bool is_applied;                  /* out */
 };
 
-static bool read_version(struct sql_tx *tx, struct migration *m, struct err *err)
+FIBER static bool read_version(struct sql_tx *tx, struct migration *m, struct err *err)
 {
     struct sql_result r;
     m->version = 0;
@@ -38,13 +38,13 @@ static bool read_version(struct sql_tx *tx, struct migration *m, struct err *err
     return true;
 }
 
-static bool look_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool look_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     return read_version(tx, arg, err);
 }
 
 /* Another process may have applied the step since we looked: the lock, then the version decides. */
-static bool step_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool step_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct migration *m = arg;
     m->is_applied = false;

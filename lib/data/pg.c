@@ -60,7 +60,7 @@ static struct pg_conn *pool_pop_idle(struct pg_db *db)
     return NULL;
 }
 
-static struct pg_conn *pool_connect(struct pg_db *db, struct err *err)
+FIBER static struct pg_conn *pool_connect(struct pg_db *db, struct err *err)
 {
     db->n_conns++;
     unsigned generation = db->generation;
@@ -82,7 +82,7 @@ static struct pg_conn *pool_connect(struct pg_db *db, struct err *err)
     return NULL;
 }
 
-static struct pg_conn *pool_get(struct pg_db *db, struct err *err)
+FIBER static struct pg_conn *pool_get(struct pg_db *db, struct err *err)
 {
     if (db->n_waiting >= db->base.opts.max_waiting) {
         (void)err_set(err, ERR_LIMIT, "too many wait for database %s", db->base.name);
@@ -147,7 +147,7 @@ static void count_round_trip(struct sql_db *db)
     metric_inc(M_SQL_ROUND_TRIPS);
 }
 
-static bool pg_run(struct sql_tx *base, struct err *err)
+FIBER static bool pg_run(struct sql_tx *base, struct err *err)
 {
     struct pg_tx *tx = CONTAINER_OF(base, struct pg_tx, base);
     struct pg_error e;
@@ -158,7 +158,7 @@ static bool pg_run(struct sql_tx *base, struct err *err)
     return err_set(err, e.err.kind, "%s", e.err.msg);
 }
 
-static bool pg_script(struct sql_tx *base, const char *text, struct err *err)
+FIBER static bool pg_script(struct sql_tx *base, const char *text, struct err *err)
 {
     struct pg_tx *tx = CONTAINER_OF(base, struct pg_tx, base);
     struct pg_error e;
@@ -169,7 +169,7 @@ static bool pg_script(struct sql_tx *base, const char *text, struct err *err)
 }
 
 /* The last round trip: what is queued, and COMMIT. */
-static bool commit(struct pg_tx *tx, struct err *err)
+FIBER static bool commit(struct pg_tx *tx, struct err *err)
 {
     struct sql_db *db = tx->base.db;
     if (sql_fault_run(db))
@@ -195,7 +195,7 @@ static void rollback(struct pg_tx *tx)
 }
 
 /* One run of the body; *again: it may be run once more. */
-static bool try_body(struct pg_db *db, sql_body body, void *arg, bool is_write, bool *again, struct err *err)
+FIBER static bool try_body(struct pg_db *db, sql_body body, void *arg, bool is_write, bool *again, struct err *err)
 {
     struct pg_conn *conn = pool_get(db, err);
     *again = false;
@@ -218,7 +218,7 @@ static bool try_body(struct pg_db *db, sql_body body, void *arg, bool is_write, 
     return ok;
 }
 
-static bool run_body(struct sql_db *base, sql_body body, void *arg, bool is_write, struct err *err)
+FIBER static bool run_body(struct sql_db *base, sql_body body, void *arg, bool is_write, struct err *err)
 {
     bool again = true;
     for (int i = 0; i < SQL_TRIES && again; i++) {
@@ -229,18 +229,18 @@ static bool run_body(struct sql_db *base, sql_body body, void *arg, bool is_writ
     return false;
 }
 
-static bool pg_write(struct sql_db *base, sql_body body, void *arg, struct err *err)
+FIBER static bool pg_write(struct sql_db *base, sql_body body, void *arg, struct err *err)
 {
     return run_body(base, body, arg, true, err);
 }
 
-static bool pg_read(struct sql_db *base, sql_body body, void *arg, struct err *err)
+FIBER static bool pg_read(struct sql_db *base, sql_body body, void *arg, struct err *err)
 {
     return run_body(base, body, arg, false, err);
 }
 
 /* One statement needs no transaction around it. */
-static bool pg_query(struct sql_db *base, const struct sql_stmt *st, const struct sql_value *params, struct arena *a,
+FIBER static bool pg_query(struct sql_db *base, const struct sql_stmt *st, const struct sql_value *params, struct arena *a,
                      struct sql_result *out, struct err *err)
 {
     struct pg_db *db = of(base);
@@ -263,7 +263,7 @@ static bool pg_query(struct sql_db *base, const struct sql_stmt *st, const struc
 
 /* --- the driver --- */
 
-static void pg_close(struct sql_db *base)
+FIBER static void pg_close(struct sql_db *base)
 {
     struct pg_db *db = of(base);
     db->closer = fiber_self();

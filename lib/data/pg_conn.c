@@ -71,7 +71,7 @@ static void on_overdue(void *arg)
 }
 
 /* Until the socket has something for us (or takes more); false: the connection is gone. */
-static bool wait_io(struct pg_conn *c)
+FIBER static bool wait_io(struct pg_conn *c)
 {
     int rc = PQflush(c->h);
     if (rc < 0)
@@ -150,7 +150,7 @@ static void add_param(struct connect_params *p, const char *key, const char *val
 }
 
 /* The DSN's parameters with our own; names become addresses. */
-static bool gather_params(const struct sql_opts *opts, const PQconninfoOption *o, struct connect_params *p,
+FIBER static bool gather_params(const struct sql_opts *opts, const PQconninfoOption *o, struct connect_params *p,
                           struct arena *a, struct err *err)
 {
     const char *host = NULL, *hostaddr = NULL, *own_options = NULL;
@@ -185,7 +185,7 @@ static bool gather_params(const struct sql_opts *opts, const PQconninfoOption *o
     return true;
 }
 
-static bool start_connect(struct pg_conn *c, const struct sql_opts *opts, struct err *err)
+FIBER static bool start_connect(struct pg_conn *c, const struct sql_opts *opts, struct err *err)
 {
     ARENA(a, 64 * 1024);
     struct connect_params p = {0};
@@ -207,7 +207,7 @@ static bool start_connect(struct pg_conn *c, const struct sql_opts *opts, struct
 }
 
 /* libpq may change its socket between two steps, so each step has a poll handle of its own. */
-static bool finish_connect(struct pg_conn *c, struct err *err)
+FIBER static bool finish_connect(struct pg_conn *c, struct err *err)
 {
     for (;;) {
         PostgresPollingStatusType st = PQconnectPoll(c->h);
@@ -324,7 +324,7 @@ static void lost(struct pg_conn *c, struct pg_error *e)
     e->is_lost = true;
 }
 
-static bool read_op(struct pg_conn *c, struct arena *a, struct pg_error *e)
+FIBER static bool read_op(struct pg_conn *c, struct arena *a, struct pg_error *e)
 {
     struct pg_op *op = &c->ops[c->first];
     bool is_taken = false;

@@ -152,7 +152,7 @@ static void write_batch(void *ctx, struct work_item **items, size_t n)
         i += write_transaction(db, items + i, n - i);
 }
 
-static bool sqlite_write(struct sql_db *base, sql_body body, void *arg, struct err *err)
+FIBER static bool sqlite_write(struct sql_db *base, sql_body body, void *arg, struct err *err)
 {
     struct sqlite_db *db = of(base);
     ARENA(arena, SQL_TX_ARENA_MAX);
@@ -215,7 +215,7 @@ static void open_inline(void *arg)
         sqlite_conn_close(&db->inline_conn);
 }
 
-static bool inline_ready(struct sqlite_db *db)
+FIBER static bool inline_ready(struct sqlite_db *db)
 {
     if (db->is_inline_opening || !db->is_inline_able)
         return false;
@@ -228,7 +228,7 @@ static bool inline_ready(struct sqlite_db *db)
     return ok && db->inline_conn.h;
 }
 
-static bool read_on_lane(struct sqlite_db *db, struct sqlite_job *job, struct err *err)
+FIBER static bool read_on_lane(struct sqlite_db *db, struct sqlite_job *job, struct err *err)
 {
     struct sqlite_reader *r = &db->readers[0];
     for (unsigned i = 1; i < db->base.opts.pool; i++)
@@ -240,7 +240,7 @@ static bool read_on_lane(struct sqlite_db *db, struct sqlite_job *job, struct er
     return ok;
 }
 
-static bool read_job(struct sqlite_db *db, struct sqlite_job *job, struct err *err)
+FIBER static bool read_job(struct sqlite_db *db, struct sqlite_job *job, struct err *err)
 {
     if (inline_ready(db)) {
         bool would_block = false;
@@ -256,14 +256,14 @@ static bool read_job(struct sqlite_db *db, struct sqlite_job *job, struct err *e
     return !err_is_set(&job->err) || err_set(err, job->err.kind, "%s", job->err.msg);
 }
 
-static bool sqlite_read(struct sql_db *base, sql_body body, void *arg, struct err *err)
+FIBER static bool sqlite_read(struct sql_db *base, sql_body body, void *arg, struct err *err)
 {
     ARENA(arena, SQL_TX_ARENA_MAX);
     struct sqlite_job job = {.body = body, .arg = arg, .arena = &arena};
     return read_job(of(base), &job, err);
 }
 
-static bool sqlite_query(struct sql_db *base, const struct sql_stmt *st, const struct sql_value *params, struct arena *a,
+FIBER static bool sqlite_query(struct sql_db *base, const struct sql_stmt *st, const struct sql_value *params, struct arena *a,
                          struct sql_result *out, struct err *err)
 {
     struct sqlite_job job = {.st = st, .params = params, .out = out, .arena = a};
@@ -295,7 +295,7 @@ static void close_inline(void *arg)
 }
 
 /* The loop thread's connection knows the schema of before, and to read the new one it might have to wait. */
-static bool sqlite_migrated(struct sql_db *base, struct err *err)
+FIBER static bool sqlite_migrated(struct sql_db *base, struct err *err)
 {
     struct sqlite_db *db = of(base);
     if (db->is_inline_opening || !db->inline_conn.h)
@@ -306,7 +306,7 @@ static bool sqlite_migrated(struct sql_db *base, struct err *err)
     return ok;
 }
 
-static void sqlite_close(struct sql_db *base)
+FIBER static void sqlite_close(struct sql_db *base)
 {
     struct sqlite_db *db = of(base);
     work_lane_free(db->writer);

@@ -60,7 +60,7 @@ struct getting {
     bool is_begun;
 };
 
-static bool next_piece(void *arg, str *piece, struct err *err)
+FIBER static bool next_piece(void *arg, str *piece, struct err *err)
 {
     struct putting *p = ((struct exchange *)arg)->put;
     size_t n = MIN(p->body->size - p->sent, SPOOL_CHUNK);
@@ -73,7 +73,7 @@ static bool next_piece(void *arg, str *piece, struct err *err)
     return spool_view(p->body, p->sent - n, n, p->piece, piece, err);
 }
 
-static bool on_data(void *arg, str piece, struct err *err)
+FIBER static bool on_data(void *arg, str piece, struct err *err)
 {
     struct getting *g = ((struct exchange *)arg)->get;
     g->is_begun = true;
@@ -90,7 +90,7 @@ static bool on_data(void *arg, str piece, struct err *err)
 }
 
 /* One request, tried again when the server is away or busy, as long as nothing of the answer was handed on. */
-static bool exchange(struct s3 *s, struct exchange *x, struct err *err)
+FIBER static bool exchange(struct s3 *s, struct exchange *x, struct err *err)
 {
     struct http_request req = {
         .method = x->method,
@@ -143,7 +143,7 @@ static bool is_2xx(const struct exchange *x)
 
 /* --- put, get, remove --- */
 
-static bool put(struct s3 *s, str name, struct putting *p, struct arena *a, struct err *err)
+FIBER static bool put(struct s3 *s, str name, struct putting *p, struct arena *a, struct err *err)
 {
     struct exchange x = {.method = "PUT", .name = name, .put = p, .a = a};
     x.headers[x.n_headers++] = (struct http_header){S("content-type"), S("application/octet-stream")};
@@ -158,7 +158,7 @@ static bool put(struct s3 *s, str name, struct putting *p, struct arena *a, stru
     return is_2xx(&x) || x.r.status == 412 || set_status_error(&x, err);
 }
 
-static bool s3_put(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg, int64_t *off,
+FIBER static bool s3_put(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg, int64_t *off,
                    struct err *err)
 {
     struct s3 *s = of(b);
@@ -177,7 +177,7 @@ static bool s3_put(struct blob_backend *b, const struct blob_object *o, struct s
     return ok;
 }
 
-static bool s3_get(struct blob_backend *b, const struct blob_object *o, uint64_t offset, uint64_t length,
+FIBER static bool s3_get(struct blob_backend *b, const struct blob_object *o, uint64_t offset, uint64_t length,
                    struct rpc_sink *out, struct err *err)
 {
     struct s3 *s = of(b);
@@ -196,7 +196,7 @@ static bool s3_get(struct blob_backend *b, const struct blob_object *o, uint64_t
     return g.left == 0 || err_set(err, ERR_UNAVAILABLE, "s3: the answer ended early");
 }
 
-static bool s3_remove(struct blob_backend *b, str name, struct err *err)
+FIBER static bool s3_remove(struct blob_backend *b, str name, struct err *err)
 {
     ARENA(a, 256 * 1024);
     struct exchange x = {.method = "DELETE", .name = name, .a = &a};

@@ -188,7 +188,7 @@ static void put_batch(void *ctx, struct work_item **items, size_t n)
     }
 }
 
-static bool segment_put(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg, int64_t *off,
+FIBER static bool segment_put(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg, int64_t *off,
                         struct err *err)
 {
     struct segments *s = of(b);
@@ -235,7 +235,7 @@ static void read_piece(void *arg)
         j->error = errno;
 }
 
-static bool segment_get(struct blob_backend *b, const struct blob_object *o, uint64_t offset, uint64_t length,
+FIBER static bool segment_get(struct blob_backend *b, const struct blob_object *o, uint64_t offset, uint64_t length,
                         struct rpc_sink *out, struct err *err)
 {
     struct segments *s = of(b);
@@ -327,14 +327,14 @@ struct moving {
     int64_t seg, off;
 };
 
-static bool move_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool move_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     const struct moving *m = arg;
     const struct sql_value v[] = {sql_i(m->p->blob_id), sql_i(m->p->seg), sql_i(m->p->off), sql_i(m->seg), sql_i(m->off)};
     return sql_exec(tx, &move_blob, v, 1, NULL, err);
 }
 
-static bool move_one(struct segments *s, struct shard *sh, const struct blob_place *p, int fd, struct err *err)
+FIBER static bool move_one(struct segments *s, struct shard *sh, const struct blob_place *p, int fd, struct err *err)
 {
     struct spool body;
     struct moving m = {.p = p};
@@ -345,7 +345,7 @@ static bool move_one(struct segments *s, struct shard *sh, const struct blob_pla
     return segment_put(&s->base, &o, &body, &m.seg, &m.off, err) && sql_write(sh->db, move_body, &m, err);
 }
 
-static bool move_all(struct segments *s, struct store *store, int64_t seg, int fd, struct err *err)
+FIBER static bool move_all(struct segments *s, struct store *store, int64_t seg, int fd, struct err *err)
 {
     for (unsigned i = 0; i < store->n_shards; i++) {
         struct shard *sh = &store->shards[i];
@@ -369,7 +369,7 @@ static bool move_all(struct segments *s, struct store *store, int64_t seg, int f
 }
 
 /* What rows say is alive in a segment, on all shards. False when a shard is away: then nobody knows. */
-static bool count_live(struct store *store, int64_t seg, uint64_t *bytes, uint64_t *n, struct err *err)
+FIBER static bool count_live(struct store *store, int64_t seg, uint64_t *bytes, uint64_t *n, struct err *err)
 {
     *bytes = *n = 0;
     for (unsigned i = 0; i < store->n_shards; i++) {
@@ -384,7 +384,7 @@ static bool count_live(struct store *store, int64_t seg, uint64_t *bytes, uint64
     return true;
 }
 
-static bool compact_one(struct segments *s, struct store *store, const struct seg_file *f, bool dry_run, struct err *err)
+FIBER static bool compact_one(struct segments *s, struct store *store, const struct seg_file *f, bool dry_run, struct err *err)
 {
     uint64_t live, n;
     if (!count_live(store, f->seg, &live, &n, err))
@@ -403,7 +403,7 @@ static bool compact_one(struct segments *s, struct store *store, const struct se
     return ok;
 }
 
-static bool segment_compact(struct blob_backend *b, struct store *store, bool dry_run, struct err *err)
+FIBER static bool segment_compact(struct blob_backend *b, struct store *store, bool dry_run, struct err *err)
 {
     struct segments *s = of(b);
     ARENA(a, 64 << 20);
@@ -527,7 +527,7 @@ failed:
     j->error = errno;
 }
 
-static void segment_free(struct blob_backend *b)
+FIBER static void segment_free(struct blob_backend *b)
 {
     struct segments *s = of(b);
     if (s->lane)
