@@ -121,6 +121,7 @@ struct shard {
     uint32_t counter;          /* of ids in this epoch */
     struct list messages;
     unsigned n_active;         /* attempts under way */
+    int64_t break_at_ms;       /* SHARD_LEAVING: when attempts are broken off */
     int64_t late_at_ms;        /* its owner died: when to look for late acknowledgements; 0 = no need */
 };
 
@@ -224,6 +225,7 @@ struct queue {
     size_t n_messages, n_rcpts, n_held, n_active, cached_bytes;
     unsigned n_owned, n_live_nodes, next_shard;
     int64_t next_shard_ms;     /* when another shard takes the new mail */
+    int64_t next_end_ms;       /* when the first of the other nodes' leases ends, if it is not renewed */
     int64_t lease_until_ms;    /* monotonic; past it nothing is begun */
     int64_t swept_ms;          /* when idle sites and domains were last thrown out */
     bool is_started, is_draining, is_stopping, is_registered, is_woken, is_ticking;

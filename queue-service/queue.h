@@ -4,7 +4,7 @@
  * The queue is cut into a fixed number of shards. Each is owned by one node, which keeps its messages in memory and uses
  * the database as a durable log in batched commits; the database is never asked for work. Ownership is decided in that
  * database: a lease row for each node, an epoch for each shard, and a fence that fails as the first statement of every
- * transaction when the epoch is gone. A dead node's shards are taken over when its lease has run out (15 s).
+ * transaction when the epoch is gone. A dead node's shards are taken over when its lease has run out (6 s).
  *
  * Recipients that are due go by domain to a site (the set of MX hosts, or the local store). A site has an adaptive
  * window of sessions, shares them fairly between tenants, and reuses connections. Local recipients are delivered exactly
@@ -49,7 +49,7 @@ struct queue_opts {
     uint16_t outbound_port;       /* of the remote servers; default 25 */
     bool allow_private_hosts;     /* tests: connect to loopback and private addresses too */
     str relay;                    /* "host:port" for all remote mail; empty = by MX */
-    unsigned lease_ms;            /* default 15000; tests make it short */
+    unsigned lease_ms;            /* default 6000; renewed each third of it */
     unsigned drain_ms;            /* how long attempts may go on when their shard is given up; default 10000 */
     unsigned takeover_hold_ms;    /* how long what was due waits after its owner died; default 10000 */
 };

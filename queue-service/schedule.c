@@ -17,8 +17,8 @@
 #include "base/metrics.h"
 
 #define WINDOW_FIRST 5.0
-#define LOCAL_RETRY_FIRST_MS 500
-#define LOCAL_RETRY_MAX_MS 2000 /* one attempt in so long while the store is away: it costs next to nothing */
+#define LOCAL_RETRY_FIRST_MS 250
+#define LOCAL_RETRY_MAX_MS 1000 /* one attempt in so long while the store is away: it costs next to nothing */
 #define SWEEP_MS 30000
 #define SITE_KEEP_MS (5 * 60 * 1000) /* after its last job: window and failures are remembered so long */
 #define NOT_NOW_S 2                  /* the shard may not work at the moment */
@@ -360,8 +360,10 @@ bool site_take(struct site *s, struct job *job)
  * is unlinked then. */
 void job_end(struct job *job)
 {
-    struct queue *q = job->msg->shard->queue;
-    job->msg->shard->n_active--;
+    struct shard *s = job->msg->shard;
+    struct queue *q = s->queue;
+    if (--s->n_active == 0 && s->state == SHARD_LEAVING)
+        shard_wake(q); /* it can be given up now */
     message_unref(job->msg);
     fiber_cond_broadcast(&q->ended);
 }

@@ -135,6 +135,11 @@ const struct sql_stmt q_register = {
 /* SQLite has one node: rows of other names are of earlier lives. */
 const struct sql_stmt q_forget_nodes = {
     .name = "q_forget_nodes", .params = "ti", .cols = "", .sqlite = "DELETE FROM q_node WHERE node <> ?1 AND ?2 > 0"};
+/* Nodes long dead, whose shards others have: where names are never used again their rows would only grow in number. */
+const struct sql_stmt q_forget_dead = {
+    .name = "q_forget_dead", .params = "", .cols = "",
+    .sqlite = "DELETE FROM q_node WHERE lease_until < " NOW_SQLITE " - 86400000",
+    .pg = "DELETE FROM q_node n WHERE lease_until < " NOW_PG " - 86400000 AND NOT EXISTS (SELECT 1 FROM q_shard s WHERE s.owner = n.node)"};
 /* (node, lease ms, draining). No row: the lease was gone, and with it all shards. */
 const struct sql_stmt q_renew = {
     .name = "q_renew", .params = "tii", .cols = "i",
@@ -146,8 +151,8 @@ const struct sql_stmt q_unregister = {
     .name = "q_unregister", .params = "t", .cols = "", .sqlite = "DELETE FROM q_node WHERE node = ?1"};
 const struct sql_stmt q_nodes = {
     .name = "q_nodes", .params = "", .cols = "tii",
-    .sqlite = "SELECT node, lease_until > " NOW_SQLITE ", is_draining FROM q_node",
-    .pg = "SELECT node, (lease_until > " NOW_PG ")::int::bigint, is_draining FROM q_node"};
+    .sqlite = "SELECT node, lease_until - " NOW_SQLITE ", is_draining FROM q_node ORDER BY lease_until DESC",
+    .pg = "SELECT node, lease_until - " NOW_PG ", is_draining FROM q_node ORDER BY lease_until DESC"};
 const struct sql_stmt q_shards = {
     .name = "q_shards", .params = "", .cols = "iit", .sqlite = "SELECT shard, epoch, owner FROM q_shard ORDER BY shard"};
 /* Makes a lease that has run out stay so, before its shards are taken. */

@@ -287,7 +287,7 @@ static void set_defaults(struct queue *q)
     DEFAULT_TO(o->max_site_sessions, 20);
     DEFAULT_TO(o->max_local_jobs, 64);
     DEFAULT_TO(o->outbound_port, 25);
-    DEFAULT_TO(o->lease_ms, 15000);
+    DEFAULT_TO(o->lease_ms, 6000);
     DEFAULT_TO(o->drain_ms, 10000);
     DEFAULT_TO(o->takeover_hold_ms, 10000);
 }
@@ -306,10 +306,11 @@ static bool opts_ok(const struct queue_opts *o, struct err *err)
     return true;
 }
 
-static void on_hint(void *arg, str channel, str payload UNUSED)
+static void on_hint(void *arg, str channel, str payload)
 {
-    if (str_eq(channel, S("queue:shards")))
-        shard_wake(arg);
+    struct queue *q = arg;
+    if (str_eq(channel, S("queue:shards")) && !str_eq(payload, str_c(q->node)))
+        shard_wake(q);
 }
 
 struct queue *queue_new(const struct queue_opts *opts, struct err *err)

@@ -15,7 +15,8 @@
 #define NODES_MAX 1000u
 #define FOREVER_MS ((int64_t)100 * 365 * 86400 * 1000)
 #define STICK_MS 1000      /* new mail stays on one shard so long, so that batches touch few */
-#define BREAK_WAIT_MS 2000
+#define BREAK_WAIT_MS 2000 /* what was broken off may still tell its result */
+#define LEASE_ENDED_MS 20  /* after another's lease has run out, by rounding and the way */
 #define AWAY_RETRY_MS 1000
 
 /* --- using shards --- */
@@ -72,6 +73,7 @@ static void lose_all(struct queue *q)
 
 struct node_row {
     str name;
+    int64_t left_ms; /* of its lease */
     bool is_alive, is_draining;
 };
 struct shard_row {
@@ -98,8 +100,8 @@ FIBER static bool view_body(struct sql_tx *tx, void *arg, struct err *err)
     v->nodes = arena_array(v->arena, struct node_row, v->n_nodes);
     v->shards = arena_array(v->arena, struct shard_row, v->n_shards);
     for (size_t i = 0; i < v->n_nodes; i++)
-        v->nodes[i] = (struct node_row){arena_str(v->arena, sql_at(&nodes, i, 0)->s), sql_at(&nodes, i, 1)->i != 0,
-                                        sql_at(&nodes, i, 2)->i != 0};
+        v->nodes[i] = (struct node_row){arena_str(v->arena, sql_at(&nodes, i, 0)->s), sql_at(&nodes, i, 1)->i,
+                                        sql_at(&nodes, i, 1)->i > 0, sql_at(&nodes, i, 2)->i != 0};
     for (size_t i = 0; i < v->n_shards; i++)
         v->shards[i] = (struct shard_row){sql_at(&shards, i, 0)->i, sql_at(&shards, i, 1)->i, arena_str(v->arena, sql_at(&shards, i, 2)->s)};
     return true;
@@ -177,6 +179,13 @@ bool shard_recheck(struct queue *q, struct err *err)
 }
 
 /* --- moving --- */
+
+/* Something is to be had, or somebody is new: what they would notice by themselves in a third of a lease. */
+static void tell_others(struct queue *q)
+{
+    if (q->opts.redis)
+        redis_publish(q->opts.redis, S(CHANNEL), str_c(q->node));
+}
 
 struct change {
     struct queue *q;
@@ -300,56 +309,52 @@ FIBER static bool acquire(struct queue *q, struct view *v, struct err *err)
     return true;
 }
 
-static bool is_leaving_busy(const struct queue *q)
+/* Whether the shard can be given up now. Attempts under way may end; after a while they are broken off where that does no
+ * harm, and what has no result even then is done by the next owner, perhaps again. */
+static bool has_left(struct shard *s)
 {
-    for (unsigned i = 0; i < q->opts.n_shards; i++)
-        if (q->shards[i].state == SHARD_LEAVING && q->shards[i].n_active > 0)
-            return true;
+    int64_t late_ms = clock_mono_ms() - s->break_at_ms;
+    if (s->n_active == 0 || late_ms >= BREAK_WAIT_MS)
+        return true;
+    if (late_ms >= 0)
+        schedule_cancel_sessions(s->queue, s);
     return false;
 }
 
-FIBER static void wait_idle(struct queue *q, int64_t ms)
+static bool belongs_elsewhere(const struct queue *q, const struct view *v, int64_t shard)
 {
-    FIBER_DEADLINE(ms);
-    struct err err = ERR_INIT; /* what is not done by then is done by the next owner, perhaps again */
-    while (is_leaving_busy(q) && fiber_cond_wait(&q->ended, &err))
-        continue;
+    str desired = desired_owner(v, shard);
+    return q->is_draining || (sql_db_is_pg(q->opts.db) && desired.n && !str_eq(desired, str_c(q->node)));
 }
 
-/* Attempts under way may end; those that take too long are broken off where that does no harm. */
-FIBER static void finish_attempts(struct queue *q)
-{
-    wait_idle(q, q->opts.drain_ms);
-    for (unsigned i = 0; i < q->opts.n_shards; i++)
-        if (q->shards[i].state == SHARD_LEAVING)
-            schedule_cancel_sessions(q, &q->shards[i]);
-    wait_idle(q, BREAK_WAIT_MS);
-}
-
-/* Give up what belongs elsewhere, without haste. */
+/* Give up what belongs elsewhere: at once what is idle, the others as their attempts end. Waits for none, for the lease has to
+ * be held meanwhile. */
 FIBER static bool leave(struct queue *q, struct view *v, struct err *err)
 {
     struct change c = {.q = q, .view = v, .arena = v->arena, .rows = arena_array(v->arena, struct sql_value, 3 * v->n_shards)};
     for (size_t i = 0; i < v->n_shards; i++) {
-        const struct shard_row *row = &v->shards[i];
-        struct shard *s = row->number < (int64_t)q->opts.n_shards ? &q->shards[row->number] : NULL;
-        str desired = desired_owner(v, row->number);
-        bool leaves = q->is_draining || (desired.n && !str_eq(desired, str_c(q->node)));
-        if (!s || (s->state != SHARD_OWNED && s->state != SHARD_LEAVING) || !leaves || (!sql_db_is_pg(q->opts.db) && !q->is_draining))
+        int64_t number = v->shards[i].number;
+        struct shard *s = number < (int64_t)q->opts.n_shards ? &q->shards[number] : NULL;
+        if (!s || (s->state != SHARD_OWNED && s->state != SHARD_LEAVING))
             continue;
+        if (!belongs_elsewhere(q, v, number)) {
+            s->state = SHARD_OWNED;
+            continue;
+        }
+        if (s->state == SHARD_OWNED)
+            s->break_at_ms = clock_mono_ms() + q->opts.drain_ms;
         s->state = SHARD_LEAVING;
-        add_row(&c, row->number, s->epoch);
+        if (has_left(s))
+            add_row(&c, number, s->epoch);
     }
     if (c.n == 0)
         return true;
-    finish_attempts(q);
     if (!sql_write(q->opts.db, release_body, &c, err))
         return false;
     for (size_t i = 0; i < c.n; i++)
         shard_lose(&q->shards[c.rows[3 * i].i]);
     log_info("queue.shards_released", KV_I64("n", (int64_t)c.n), KV_I64("owned", q->n_owned));
-    if (q->opts.redis)
-        redis_publish(q->opts.redis, S(CHANNEL), str_c(q->node));
+    tell_others(q);
     return true;
 }
 
@@ -365,6 +370,8 @@ FIBER static bool register_body(struct sql_tx *tx, void *arg, struct err *err)
         numbers[i] = sql_i(i);
     if (!sql_is_pg(tx))
         sql_queue(tx, &q_forget_nodes, params, 1, NULL);
+    else
+        sql_queue(tx, &q_forget_dead, NULL, 1, NULL);
     for (unsigned i = 0; i < q->opts.n_shards; i += 1000)
         sql_queue(tx, &q_make_shards, numbers + i, MIN(q->opts.n_shards - i, 1000u), NULL);
     sql_queue(tx, &q_register, params, 1, NULL);
@@ -403,6 +410,7 @@ FIBER static bool hold_lease(struct queue *q, struct err *err)
         if (!sql_write(q->opts.db, register_body, q, err))
             return false;
         q->is_registered = true;
+        tell_others(q);
     }
     q->lease_until_ms = sql_db_is_pg(q->opts.db) ? start + (int64_t)q->opts.lease_ms * 4 / 5 : INT64_MAX;
     return true;
@@ -426,8 +434,12 @@ FIBER static bool coordinate_once(struct queue *q, struct err *err)
         return false;
     confirm(q, &v);
     q->n_live_nodes = 0;
-    for (size_t i = 0; i < v.n_nodes; i++)
+    q->next_end_ms = INT64_MAX;
+    for (size_t i = 0; i < v.n_nodes; i++) {
         q->n_live_nodes += v.nodes[i].is_alive && !v.nodes[i].is_draining;
+        if (v.nodes[i].is_alive && !str_eq(v.nodes[i].name, str_c(q->node)))
+            q->next_end_ms = MIN(q->next_end_ms, clock_mono_ms() + v.nodes[i].left_ms + LEASE_ENDED_MS);
+    }
     if (!q->is_draining && !acquire(q, &v, err))
         return false;
     if (!leave(q, &v, err))
@@ -437,14 +449,25 @@ FIBER static bool coordinate_once(struct queue *q, struct err *err)
     return true;
 }
 
-/* When the next round is: a third of the lease from now; on SQLite only when something has to be done. */
+/* When something is to be done with this shard, by itself. */
+static int64_t shard_alarm_ms(const struct shard *s)
+{
+    if (s->state == SHARD_LEAVING)
+        return clock_mono_ms() < s->break_at_ms ? s->break_at_ms : s->break_at_ms + BREAK_WAIT_MS;
+    return s->late_at_ms ? s->late_at_ms : INT64_MAX;
+}
+
+/* When the next round is: a third of the lease from now, or just when another's lease runs out (one that lives renews it before); on
+ * SQLite only when something has to be done. */
 static int64_t next_round_ms(const struct queue *q, bool ok)
 {
-    int64_t wait = ok ? (sql_db_is_pg(q->opts.db) ? q->opts.lease_ms / 3 : 60000) : MIN(AWAY_RETRY_MS, q->opts.lease_ms / 3);
+    bool is_pg = sql_db_is_pg(q->opts.db);
+    if (!ok)
+        return MIN(AWAY_RETRY_MS, q->opts.lease_ms / 3);
+    int64_t wait = is_pg ? q->opts.lease_ms / 3 : 60000, alarm = is_pg ? q->next_end_ms : INT64_MAX;
     for (unsigned i = 0; i < q->opts.n_shards; i++)
-        if (q->shards[i].late_at_ms)
-            wait = MIN(wait, MAX(q->shards[i].late_at_ms - clock_mono_ms(), 50));
-    return wait;
+        alarm = MIN(alarm, shard_alarm_ms(&q->shards[i]));
+    return MIN(wait, MAX(alarm - clock_mono_ms(), 50));
 }
 
 FIBER static void wait_round(struct queue *q, int64_t ms)

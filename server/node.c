@@ -251,6 +251,7 @@ static bool open_queue(struct node *n, struct err *err)
         .hostname = config_str(n->config, CFG_HOSTNAME),
         .retry_s = retry,
         .n_retry = n_retry,
+        .lease_ms = (unsigned)config_int(n->config, CFG_QUEUE_LEASE),
         .lifetime_s = (uint32_t)(config_int(n->config, CFG_QUEUE_LIFETIME) / 1000),
         .outbound_port = (uint16_t)config_int(n->config, CFG_OUT_PORT),
         .allow_private_hosts = config_bool(n->config, CFG_OUT_PRIVATE),

@@ -1147,6 +1147,63 @@ static void two_nodes(struct world_run *w)
     queue_free(other);
 }
 
+static bool has_some_but_one(void *arg)
+{
+    struct two *t = arg;
+    unsigned mine = stats(t[0].w, t[0].q)->shards_owned, others = stats(t[1].w, t[1].q)->shards_owned;
+    return others > 0 && mine > 0 && mine + others == 8;
+}
+/* A name of a node that this shard belongs to rather (as in shard.c). */
+static const char *name_preferred_to(struct world_run *w, const char *name, uint64_t shard)
+{
+    const char *other = name;
+    for (int i = 0; hash_stable(str_c(arena_printf(&w->a, "%d:%s", (int)shard, other).p)) <=
+                    hash_stable(str_c(arena_printf(&w->a, "%d:%s", (int)shard, name).p)); i++)
+        other = arena_printf(&w->a, "other-%d", i).p;
+    return other;
+}
+/* A shard with an attempt under way does not hold up the others that are to go, nor the lease: giving it up takes longer than
+ * the lease lasts, and still nobody takes the node for dead. */
+static void slow_leaving(struct world_run *w)
+{
+    if (kind != TESTDB_PG)
+        return;
+    struct err err = ERR_INIT;
+    world.remote_delay_ms = 600000;
+    queue_free(w->q);
+    struct queue_opts opts = options(w, "one");
+    opts.drain_ms = 4000;
+    w->q = queue_new(&opts, &err);
+    assert_true(queue_start(w->q, &err));
+    assert_true(wait_for(owns, &(struct two){w, w->q, 8}));
+    uint64_t id = enqueue(w, w->q, (struct mail){.to = "x@remote.example"});
+    assert_true(wait_for(remote_runs, NULL));
+    struct queue *other = start(w, name_preferred_to(w, "one", id >> 53));
+    int64_t start_ms = clock_mono_ms();
+    while (clock_mono_ms() - start_ms < 5000)
+        assert_true(fiber_sleep_ms(20, &err));
+    struct two pair[2] = {{w, w->q, 0}, {w, other, 0}};
+    world.remote_delay_ms = 0;
+    assert_true(wait_for(has_some_but_one, pair));
+    assert_int_equal(metric_get(M_QUEUE_TAKEOVERS, NULL), 0);
+    queue_free(other);
+}
+
+/* Rows of nodes that are long dead do not grow in number. */
+static void dead_nodes(struct world_run *w)
+{
+    if (kind != TESTDB_PG)
+        return;
+    queue_free(w->q);
+    testdb_pg_exec("queue", "INSERT INTO q_node SELECT 'pod-' || i, (extract(epoch FROM now()) * 1000)::bigint - 90000000, 0 FROM generate_series(1, 1500) i");
+    w->q = start(w, "one");
+    assert_true(wait_for(owns, &(struct two){w, w->q, 8}));
+    static const struct sql_stmt count = {.name = "count_nodes", .params = "", .cols = "i", .sqlite = "SELECT count(*) FROM q_node"};
+    struct sql_result r;
+    assert_true(sql_query(w->db, &count, NULL, &w->a, &r, &w->err));
+    assert_int_equal(sql_at(&r, 0, 0)->i, 1);
+}
+
 /* I2: the node loses its lease while an attempt is under way. It cannot write any more; what the peer accepted is noted for
  * the new owner, who does not send it again. */
 static bool took_over(void *arg)
@@ -1219,6 +1276,8 @@ CASE(delay_notice)
 CASE(fairness)
 CASE(failures)
 CASE(two_nodes)
+CASE(slow_leaving)
+CASE(dead_nodes)
 CASE(zombie)
 CASE(takeover)
 
@@ -1232,7 +1291,8 @@ int main(void)
         cmocka_unit_test(test_held_body),    cmocka_unit_test(test_shard_outage), cmocka_unit_test(test_lost_body),
         cmocka_unit_test(test_dark_domains),
         cmocka_unit_test(test_expiry),       cmocka_unit_test(test_delay_notice),   cmocka_unit_test(test_fairness),
-        cmocka_unit_test(test_failures),     cmocka_unit_test(test_two_nodes), cmocka_unit_test(test_zombie),
+        cmocka_unit_test(test_failures),     cmocka_unit_test(test_two_nodes), cmocka_unit_test(test_slow_leaving),
+        cmocka_unit_test(test_dead_nodes), cmocka_unit_test(test_zombie),
         cmocka_unit_test(test_takeover),     cmocka_unit_test(test_stop_in_attempt),
     };
     int failed = 0;
