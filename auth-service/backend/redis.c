@@ -1,6 +1,9 @@
 /*
  * Buckets and leases in Redis, by scripts, with Redis' own clock, so that nodes need not agree on the time. Each key
  * expires by itself when it says nothing any more.
+ *
+ * That clock may be set back. A time that no taker can have written by the clock of now (a bucket emptier than empty, a
+ * lease longer than leases are) says nothing: otherwise everybody would be refused until the clock had caught up.
  */
 #include "data/redis.h"
 
@@ -16,6 +19,7 @@ static const char take_script[] =
     "for i, key in ipairs(KEYS) do "
     " local interval, tolerance, cost = tonumber(ARGV[3*i-2]), tonumber(ARGV[3*i-1]), tonumber(ARGV[3*i]) "
     " local tat = math.max(tonumber(redis.call('GET', key) or '0'), now) "
+    " if tat > now + tolerance then tat = now end "
     " out[3 + i] = math.ceil((tat - now) / interval) "
     " local over = tat + math.max(cost, 1) * interval - now - tolerance "
     " if over > 0 and out[1] == 1 then out[1] = 0 out[2] = i - 1 out[3] = math.ceil(over / 1000) end "
@@ -35,7 +39,7 @@ static const char lease_script[] =
     " local sum, before, all = 0, 0, redis.call('HGETALL', key) "
     " for j = 1, #all, 2 do "
     "  local count, till = string.match(all[j + 1], '(%d+):(%d+)') "
-    "  if not till or tonumber(till) <= now then redis.call('HDEL', key, all[j]) "
+    "  if not till or tonumber(till) <= now or tonumber(till) > now + ttl then redis.call('HDEL', key, all[j]) "
     "  elseif all[j] == holder then before = tonumber(count) "
     "  else sum = sum + tonumber(count) end "
     " end "

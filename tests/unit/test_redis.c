@@ -230,6 +230,27 @@ static void shared_limits(void *arg)
     limits_free(two);
 }
 
+/* Redis' clock was set back by an hour: what was written before refuses nobody until it has caught up. */
+static void clock_set_back(void *arg)
+{
+    (void)arg;
+    static const char future[] = "local now = redis.call('TIME')[1] + 3600 redis.call('SET', KEYS[1], now .. '000000') "
+                                 "redis.call('HSET', KEYS[2], 'p1', '3:' .. now .. '000') return 1";
+    static const struct auth_limit table[] = {{"fast", 1, 60000, 3}, {"seats", 0, 0, 3}};
+    struct limits *l = limits_new(r, table, ARRAY_LEN(table), 30000);
+    struct limit_verdict v;
+    struct err err = ERR_INIT;
+    struct redis_value value;
+    str keys[] = {S("take:fast:k"), S("lease:seats:x")};
+    assert_true(command(&value, &err, "FLUSHALL"));
+    assert_true(redis_script(r, future, keys, 2, 2, &a, &value, &err));
+    assert_true(take(l, "k", 1, &v) && take(l, "k", 1, &v) && take(l, "k", 1, &v));
+    assert_false(take(l, "k", 1, &v)); /* it counts anew */
+    assert_true(lease(l, "p2", 3, false));
+    assert_false(lease(l, "p3", 1, false));
+    limits_free(l);
+}
+
 static void addresses(void **state)
 {
     (void)state;
@@ -265,6 +286,7 @@ CASE(pipeline)
 CASE(publish_subscribe)
 CASE(outages)
 CASE(shared_limits)
+CASE(clock_set_back)
 
 int main(void)
 {
@@ -275,7 +297,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(addresses),         cmocka_unit_test(test_commands), cmocka_unit_test(test_scripts),
         cmocka_unit_test(test_pipeline),     cmocka_unit_test(test_publish_subscribe), cmocka_unit_test(test_outages),
-        cmocka_unit_test(test_shared_limits),
+        cmocka_unit_test(test_shared_limits), cmocka_unit_test(test_clock_set_back),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     redis_peer_done(&peer);
