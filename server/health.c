@@ -9,7 +9,6 @@
 #include "server/workers.h"
 
 #define PAGE_MAX (4u << 20)
-#define READY_TIMEOUT_MS 2000
 
 static struct serve *serving;
 static struct admin admin;
@@ -24,7 +23,6 @@ FIBER static void readyz(void *arg, struct http_req *req)
 {
     (void)arg;
     struct err err = ERR_INIT;
-    FIBER_DEADLINE(READY_TIMEOUT_MS);
     if (!serving->is_ready)
         (void)err_set(&err, ERR_UNAVAILABLE, "starting");
     else if (serving->is_draining)

@@ -440,6 +440,21 @@ FIBER static bool start_jobs(struct node *n, struct err *err)
     return !n->store || fiber_group_spawn(&n->jobs, "store.housekeeping", housekeeping, n, err);
 }
 
+static void watch_databases(struct node *n)
+{
+    n->ready = ready_new();
+    if (n->directory_db)
+        ready_add(n->ready, n->directory_db, auth_migrate, "the directory database");
+    if (n->queue_db)
+        ready_add(n->ready, n->queue_db, queue_migrate, "the queue database");
+    for (size_t i = 0; i < n->n_shards; i++) {
+        char what[24];
+        snprintf(what, sizeof(what), "shard %zu", i + 1);
+        ready_add(n->ready, n->shards[i], store_migrate, what);
+    }
+    ready_start(n->ready);
+}
+
 FIBER static void stop_jobs(struct node *n)
 {
     if (n->has_jobs)
@@ -459,6 +474,7 @@ bool node_start(struct node *n, const char *socket_path, struct err *err)
         services[opts.n_services++] = n->store_service;
     if (n->queue)
         services[opts.n_services++] = n->queue_service;
+    watch_databases(n);
     if (!start_jobs(n, err) || (n->queue && !queue_start(n->queue, err)))
         return false;
     if (!count && !socket_path)
@@ -491,6 +507,7 @@ void node_drain(struct node *n)
 void node_close(struct node *n)
 {
     stop_jobs(n);
+    ready_free(n->ready);
     for (size_t i = 0; i < n->n_rpc_listeners; i++)
         listener_free(n->rpc_listeners[i]);
     if (n->rpc)
@@ -533,22 +550,21 @@ static bool remote_ready(ProtobufCService *s, bool is_remote, const char *name, 
     return true;
 }
 
-bool node_ready(struct node *n, struct err *err)
+bool node_ready(const struct node *n, struct err *err)
 {
     if (!remote_ready(n->auth_service, n->is_auth_remote, "auth", err) ||
         !remote_ready(n->store_service, n->is_store_remote, "store", err) ||
         !remote_ready(n->queue_service, n->is_queue_remote, "queue", err))
         return false;
-    if (n->directory_db && !sql_ping(n->directory_db, err))
-        return err_prefix(err, "directory database");
-    if (n->queue_db && !sql_ping(n->queue_db, err))
-        return err_prefix(err, "queue database");
+    if ((n->directory_db && !ready_verdict(n->ready, n->directory_db, err)) ||
+        (n->queue_db && !ready_verdict(n->ready, n->queue_db, err)))
+        return false;
     if (n->queue && !queue_is_ready(n->queue))
         return err_set(err, ERR_UNAVAILABLE, "this node owns no queue shard yet");
     /* One shard away concerns its own accounts alone: the store is ready while any answers. */
     for (size_t i = 0; i < n->n_shards; i++) {
         err_clear(err);
-        if (sql_ping(n->shards[i], err))
+        if (ready_verdict(n->ready, n->shards[i], err))
             return true;
     }
     return n->n_shards == 0;

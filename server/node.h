@@ -17,6 +17,7 @@
 #include "queue-service/queue.h"
 #include "rpc/client.h"
 #include "rpc/server.h"
+#include "server/ready.h"
 #include "store-service/store.h"
 
 enum role { ROLE_FRONTEND_BIT = 1, ROLE_QUEUE_BIT = 2, ROLE_STORE_BIT = 4, ROLE_AUTH_BIT = 8 };
@@ -44,6 +45,7 @@ struct node {
     /* Every service as callers see it; NULL only when no role here calls it. */
     ProtobufCService *auth_service, *store_service, *queue_service;
     bool is_auth_remote, is_store_remote, is_queue_remote;
+    struct ready *ready;         /* asks the databases, from node_start on */
     struct fiber_group jobs;     /* what runs by itself: the store's housekeeping */
     bool has_jobs;
     struct rpc_server *rpc;
@@ -62,8 +64,8 @@ FIBER bool node_start(struct node *n, const char *socket_path, struct err *err) 
 /* Stop taking calls and attempts; let what runs finish until the fiber's deadline. */
 FIBER void node_drain(struct node *n);
 FIBER void node_close(struct node *n);
-/* Whether what is needed to serve answers now; false with the first that does not. */
-FIBER bool node_ready(struct node *n, struct err *err) WARN_UNUSED;
+/* Whether what is needed to serve answered lately (server/ready.h); false with the first that did not. After node_start. */
+bool node_ready(const struct node *n, struct err *err) WARN_UNUSED;
 bool node_on_sqlite(const struct node *n); /* all its databases are files of its own */
 
 /* Make the data folder (mode 0700). Errors say what to do. */
