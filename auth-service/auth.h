@@ -20,14 +20,11 @@ struct auth;
 /* A token bucket of `burst` tokens that fills at `count` tokens per `per_ms`. For leases, burst is the most that may be
  * held. */
 struct auth_limit {
-    const char *name; /* "smtp.messages.account"; a limit that is not in the table does not limit */
+    const char *name; /* one of base/limits.def; a limit that is not in the table does not limit */
     uint32_t count;
     uint32_t per_ms;
     uint32_t burst;
 };
-/* Two names have a meaning to the service itself; when they are missing these defaults hold. */
-#define AUTH_LIMIT_FAILURES_IP "auth.failures.ip"           /* 40, one back each 60 s */
-#define AUTH_LIMIT_FAILURES_ACCOUNT "auth.failures.account" /* 20, one back each 90 s */
 
 struct auth_opts {
     struct sql_db *directory;
@@ -35,7 +32,8 @@ struct auth_opts {
     unsigned n_shards;            /* shard databases that new accounts may be placed on, numbered from 1; default 1 */
     const unsigned *shard_weights; /* n_shards of them, 0 = takes no new accounts; NULL = all equal */
     str default_domain;           /* added to logins without @; empty = none */
-    const struct auth_limit *limits;
+    const struct auth_limit *limits; /* without rows of these names: "auth.failures.ip" 40, one back each 60 s, and
+                                      * "auth.failures.account" 20, one back each 90 s */
     size_t n_limits;
     unsigned cache_entries;       /* of the directory cache; default 100000 */
     unsigned cache_ttl_s;         /* default 30 */

@@ -1,5 +1,6 @@
 #include "auth-service/limits.h"
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "base/metrics.h"
@@ -30,9 +31,9 @@ static void add_row(struct limits *l, const struct auth_limit *row)
 
 struct limits *limits_new(struct redis *redis, const struct auth_limit *table, size_t n, int64_t lease_ttl_ms)
 {
-    static const struct auth_limit own[] = {
-        {AUTH_LIMIT_FAILURES_IP, 1, 60 * 1000, 40},
-        {AUTH_LIMIT_FAILURES_ACCOUNT, 1, 90 * 1000, 20},
+    const struct auth_limit own[] = {
+        {limit_name(LIMIT_AUTH_FAILURES_IP), 1, 60 * 1000, 40},
+        {limit_name(LIMIT_AUTH_FAILURES_ACCOUNT), 1, 90 * 1000, 20},
     };
     assert(n <= TABLE_MAX);
     struct limits *l = xnew(struct limits);

@@ -14,6 +14,7 @@
 
 #include "auth-service/schema.h"
 #include "base/clock.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "fiber/work.h"
@@ -74,14 +75,16 @@ static str ip_limit_key(ProtobufCBinaryData ip, struct arena *a)
 
 FIBER static bool penalty_look(struct attempt *t, struct err *err)
 {
-    const struct limits_take takes[2] = {{AUTH_LIMIT_FAILURES_IP, t->ip_key, 0}, {AUTH_LIMIT_FAILURES_ACCOUNT, t->account_key, 0}};
+    const struct limits_take takes[2] = {{limit_name(LIMIT_AUTH_FAILURES_IP), t->ip_key, 0},
+                                         {limit_name(LIMIT_AUTH_FAILURES_ACCOUNT), t->account_key, 0}};
     return limits_take(t->auth->limits, takes, 2, &t->verdict, err);
 }
 
 /* Charge each by itself: an empty bucket of the address must not keep the account's from filling. */
 FIBER static void penalty_charge(struct attempt *t)
 {
-    const struct limits_take takes[2] = {{AUTH_LIMIT_FAILURES_IP, t->ip_key, 1}, {AUTH_LIMIT_FAILURES_ACCOUNT, t->account_key, 1}};
+    const struct limits_take takes[2] = {{limit_name(LIMIT_AUTH_FAILURES_IP), t->ip_key, 1},
+                                         {limit_name(LIMIT_AUTH_FAILURES_ACCOUNT), t->account_key, 1}};
     for (int i = 0; i < 2; i++) {
         struct limit_verdict ignored;
         struct err err = ERR_INIT; /* what cannot be counted is not */
@@ -277,7 +280,7 @@ FIBER static bool log_in_known(struct attempt *t, const struct account *acc, Thu
         return deny(t, "wrong", err);
     (void)is_verified(t, acc, mac); /* for mac: the version may be another now */
     remember_mac(&t->auth->verified, mac, (int64_t)t->auth->opts.verified_ttl_s * 1000);
-    limits_reset(t->auth->limits, AUTH_LIMIT_FAILURES_ACCOUNT, t->account_key);
+    limits_reset(t->auth->limits, limit_name(LIMIT_AUTH_FAILURES_ACCOUNT), t->account_key);
     metric_inc_label(M_AUTH_LOGINS, "ok");
     modernise(t, acc);
     return accept_login(t, acc, out);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/num.h"
 #include "proto/auth.pb-c.h"
@@ -137,20 +138,24 @@ static bool connect_service(struct node *n, enum config_id id, const char *name,
     return *out != NULL;
 }
 
-static const struct auth_limit *limits_of(const struct config *c, size_t *count)
+/* base/limits.def with the settings' numbers; a bucket that is full again after per_ms, or a lease. */
+static size_t limits_of(const struct config *c, struct auth_limit out[LIMITS_])
 {
-    static struct auth_limit limits[8];
+    static const struct {
+        enum config_id setting;
+        uint32_t per_ms;
+    } rows[LIMITS_] = {
+#define LIMIT(id, name, setting, per_ms, help) [LIMIT_##id] = {CFG_##setting, per_ms},
+#include "base/limits.def"
+#undef LIMIT
+    };
     size_t n = 0;
-    uint32_t ip = (uint32_t)config_int(c, CFG_AUTH_FAIL_IP), account = (uint32_t)config_int(c, CFG_AUTH_FAIL_ACCOUNT);
-    uint32_t rate = (uint32_t)config_int(c, CFG_SEND_RATE), sessions = (uint32_t)config_int(c, CFG_IMAP_PER_ACCOUNT);
-    limits[n++] = (struct auth_limit){AUTH_LIMIT_FAILURES_IP, ip, 600000, ip};
-    limits[n++] = (struct auth_limit){AUTH_LIMIT_FAILURES_ACCOUNT, account, 600000, account};
-    if (rate)
-        limits[n++] = (struct auth_limit){"smtp.recipients.account", rate, 3600000, rate};
-    limits[n++] = (struct auth_limit){"smtp.unknown.ip", 300, 600000, 300}; /* guessing addresses */
-    limits[n++] = (struct auth_limit){"imap.sessions.account", sessions, 1000, sessions};
-    *count = n;
-    return limits;
+    for (enum limit i = 0; i < LIMITS_; i++) {
+        uint32_t most = (uint32_t)config_int(c, rows[i].setting);
+        if (most)
+            out[n++] = (struct auth_limit){limit_name(i), most, rows[i].per_ms, most};
+    }
+    return n;
 }
 
 static bool open_auth(struct node *n, struct err *err)
@@ -168,7 +173,9 @@ static bool open_auth(struct node *n, struct err *err)
         .n_shards = (unsigned)MAX(shards, (size_t)1),
         .default_domain = config_str(n->config, CFG_DEFAULT_DOMAIN),
     };
-    opts.limits = limits_of(n->config, &opts.n_limits);
+    struct auth_limit limits[LIMITS_];
+    opts.limits = limits;
+    opts.n_limits = limits_of(n->config, limits);
     n->auth = auth_new(&opts, err);
     if (!n->auth)
         return false;

@@ -5,11 +5,11 @@
 #include "frontend/imap/session.h"
 
 #include "base/clock.h"
+#include "base/limits.h"
 #include "base/map.h"
 #include "base/metrics.h"
 #include "proto/auth_calls.h"
 
-#define LIMIT_NAME "imap.sessions.account"
 #define RENEW_MS 30000
 #define BATCH 1000u
 #define CALL_MS 5000
@@ -36,7 +36,7 @@ static void add_item(struct arena *a, Thurn__LeaseRequest *q, int64_t account_id
 {
     Thurn__LeaseRequest__Item *item = arena_new(a, Thurn__LeaseRequest__Item);
     thurn__lease_request__item__init(item);
-    item->limit = arena_strz(a, S(LIMIT_NAME));
+    item->limit = (char *)(uintptr_t)limit_name(LIMIT_IMAP_SESSIONS_ACCOUNT);
     item->key = arena_strz(a, arena_printf(a, "%lld", (long long)account_id));
     item->count = count;
     q->items[q->n_items++] = item;

@@ -83,7 +83,7 @@ FIBER static bool is_granted(struct smtp_session *s)
         return true;
     FIBER_DEADLINE(smtp_limits(s)->command_timeout_ms);
     snprintf(key, sizeof(key), "%lld", (long long)s->login.account_id);
-    t->is_granted = smtp_take(s, SMTP_LIMIT_RECIPIENTS_ACCOUNT, str_c(key), (uint32_t)t->n_rcpts, false);
+    t->is_granted = smtp_take(s, LIMIT_SMTP_RECIPIENTS_ACCOUNT, str_c(key), (uint32_t)t->n_rcpts, false);
     return t->is_granted;
 }
 

@@ -60,7 +60,7 @@ FIBER static enum smtp_reply open_txn(struct smtp_session *s, struct smtp_txn *t
 FIBER static bool is_admitted(struct smtp_session *s)
 {
     if (!s->is_admitted && s->kind == SMTP_KIND_MX)
-        s->is_admitted = smtp_take_peer(s, SMTP_LIMIT_SESSIONS_IP);
+        s->is_admitted = smtp_take_peer(s, LIMIT_SMTP_SESSIONS_IP);
     return s->is_admitted || s->kind != SMTP_KIND_MX;
 }
 
@@ -180,7 +180,7 @@ FIBER static void refuse_stranger(struct smtp_session *s, enum smtp_reply why)
 {
     metric_inc_label(M_SMTP_RECIPIENTS, why == SMTP_NO_RELAY ? "relay" : "unknown");
     if (s->kind == SMTP_KIND_MX &&
-        (++s->unknown > smtp_limits(s)->unknown_max || !smtp_take_peer(s, SMTP_LIMIT_UNKNOWN_IP))) {
+        (++s->unknown > smtp_limits(s)->unknown_max || !smtp_take_peer(s, LIMIT_SMTP_UNKNOWN_IP))) {
         metric_inc_label(M_SMTP_REFUSED, "unknown_recipients");
         smtp_say_last(s, SMTP_TOO_MANY_UNKNOWN, SMTP_CLOSE_UNKNOWN);
         return;

@@ -10,6 +10,7 @@
 #define FRONTEND_SMTP_SESSION_H
 
 #include "base/clock.h"
+#include "base/limits.h"
 #include "base/list.h"
 #include "base/log.h"
 #include "base/metrics.h"
@@ -138,16 +139,10 @@ void smtp_reset(struct smtp_session *s);
 void smtp_forget_hello(struct smtp_session *s);
 
 /* --- take.c --- */
-enum smtp_limit {
-#define LIMIT(id, name) SMTP_LIMIT_##id,
-#include "frontend/smtp/limits.def"
-#undef LIMIT
-    SMTP_LIMITS_
-};
 /* Ask auth for cost of a limit. With auth away: granted when fail_open, else not. */
-FIBER bool smtp_take(struct smtp_session *s, enum smtp_limit limit, str key, uint32_t cost, bool fail_open);
+FIBER bool smtp_take(struct smtp_session *s, enum limit limit, str key, uint32_t cost, bool fail_open);
 /* The same, keyed by the peer's address; loopback and Unix sockets are not limited. */
-FIBER bool smtp_take_peer(struct smtp_session *s, enum smtp_limit limit);
+FIBER bool smtp_take_peer(struct smtp_session *s, enum limit limit);
 
 /* --- the commands: args is what follows the verb, a view of the input --- */
 #define CMD(verb, handler, flags) FIBER void smtp_cmd_##handler(struct smtp_session *s, enum smtp_verb verb, str args);

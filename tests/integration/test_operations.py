@@ -276,6 +276,29 @@ def test_proxy_protocol():
             assert s.makefile("rb").read() == b""
 
 
+def mail_from(server, address):
+    """What a stranger at this address is told to MAIL FROM in a session of his own."""
+    with socket.create_connection(server.address("smtp"), 10) as s:
+        s.sendall(f"PROXY TCP4 {address} 192.0.2.1 4711 25\r\n".encode())
+        f = s.makefile("rwb")
+        f.readline()
+        for line in (b"HELO client.test\r\n", b"MAIL FROM:<x@e.test>\r\n"):
+            f.write(line)
+            f.flush()
+            reply = f.readline()
+        return reply[:3]
+
+
+def test_sessions_of_one_address():
+    extra, proxied = "limits.smtp_sessions_per_ip: 2\n", "  proxy_protocol_from: [127.0.0.0/8]\n"
+    with harness.Server("sqlite-local", extra=extra, listen_extra=proxied) as server:
+        assert [mail_from(server, "203.0.113.7") for _ in range(3)] == [b"250", b"250", b"421"]
+        assert mail_from(server, "203.0.113.8") == b"250"
+        assert server.front.metric('thurn_limits_refused_total{limit="smtp.sessions.ip"}') == 1
+    with harness.Server("sqlite-local", extra="limits.smtp_sessions_per_ip: 0\n", listen_extra=proxied) as server:
+        assert [mail_from(server, "203.0.113.7") for _ in range(5)] == [b"250"] * 5
+
+
 def test_health_and_metrics():
     with harness.Server("sqlite-local") as server:
         assert http_get(server.front.http, "/livez")[0] == 200

@@ -244,8 +244,8 @@ static void world_main(void *arg)
     struct world *w = arg;
     struct err err = ERR_INIT;
     unsigned n = 0;
-    static const struct auth_limit limits[] = {{AUTH_LIMIT_FAILURES_IP, 100, 60000, 100},
-                                               {AUTH_LIMIT_FAILURES_ACCOUNT, 100, 60000, 100},
+    static const struct auth_limit limits[] = {{"auth.failures.ip", 100, 60000, 100},
+                                               {"auth.failures.account", 100, 60000, 100},
                                                {"imap.sessions.account", 0, 0, 3}};
     w->directory = testdb_open(kind, "imap_auth", 2, &w->a);
     w->shard = testdb_open(kind, "imap_store", 2, &w->a);

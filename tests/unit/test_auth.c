@@ -15,8 +15,8 @@ static enum testdb_kind kind;
 static const struct auth_limit limit_rows[] = {
     {"smtp.messages.account", 1, 1000, 3},
     {"smtp.sessions.ip", 0, 0, 2},
-    {AUTH_LIMIT_FAILURES_IP, 1, 60000, 6},
-    {AUTH_LIMIT_FAILURES_ACCOUNT, 1, 60000, 4},
+    {"auth.failures.ip", 1, 60000, 6},
+    {"auth.failures.account", 1, 60000, 4},
 };
 static const unsigned weights[] = {1, 2, 0};
 
