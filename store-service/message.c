@@ -187,18 +187,30 @@ static int compare_ids(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Emails that are in no mailbox any more. *ids (ascending) is set to those that are gone. */
-FIBER static bool remove_orphans(struct sql_tx *tx, struct op *op, const struct msg_row *v, size_t n, int64_t **ids,
-                           size_t *n_ids, struct err *err)
+/* Where the rows of one email come together. */
+static int compare_emails(const void *a, const void *b)
 {
-    struct sql_value *keys = arena_array(sql_arena(tx), struct sql_value, size_mul(n, 3));
+    return compare_ids(&(*(const struct msg_row *const *)a)->email_id, &(*(const struct msg_row *const *)b)->email_id);
+}
+
+/* Emails that are in no mailbox any more; each is asked for once. *ids (ascending) is set to those that are gone. */
+FIBER static bool remove_orphans(struct sql_tx *tx, struct op *op, const struct msg_row *v, size_t n, int64_t **ids,
+                                 size_t *n_ids, struct err *err)
+{
+    const struct msg_row **rows = arena_array(sql_arena(tx), const struct msg_row *, n);
+    struct sql_value *keys = arena_array(sql_arena(tx), struct sql_value, size_mul(n, 3)), *p = keys;
+    for (size_t i = 0; i < n; i++)
+        rows[i] = &v[i];
+    qsort(rows, n, sizeof *rows, compare_emails);
     for (size_t i = 0; i < n; i++) {
-        keys[i * 3] = sql_i(op->account.account_id);
-        keys[i * 3 + 1] = sql_i(v[i].thread_id);
-        keys[i * 3 + 2] = sql_i(v[i].email_id);
+        if (i > 0 && rows[i]->email_id == rows[i - 1]->email_id)
+            continue;
+        *p++ = sql_i(op->account.account_id);
+        *p++ = sql_i(rows[i]->thread_id);
+        *p++ = sql_i(rows[i]->email_id);
     }
     struct sql_result r;
-    if (!sql_exec(tx, &delete_orphans, keys, n, &r, err))
+    if (!sql_exec(tx, &delete_orphans, keys, (size_t)(p - keys) / 3, &r, err))
         return false;
     int64_t *blobs = arena_array(sql_arena(tx), int64_t, r.n_rows);
     *ids = arena_array(sql_arena(tx), int64_t, r.n_rows);
