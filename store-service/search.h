@@ -22,6 +22,7 @@ struct search_node {
     size_t n_keys;
     struct uidset uids;
     uint64_t number;
+    bool is_local;
     str field;
     str text;
     struct text_search *finder;  /* of text */

@@ -48,7 +48,7 @@ static bool compile(struct search_tree *t, struct search_node *n, const Thurn__S
     if (k->op > THURN__SEARCH_OP__SEARCH_MODSEQ || (k->op == THURN__SEARCH_OP__SEARCH_NOT && k->n_keys != 1) ||
         (!is_tree && k->n_keys))
         return err_set(err, ERR_INVALID, "a malformed search");
-    *n = (struct search_node){.op = k->op, .number = k->number, .field = str_c(k->field), .text = str_c(k->text)};
+    *n = (struct search_node){.op = k->op, .number = k->number, .is_local = k->is_local, .field = str_c(k->field), .text = str_c(k->text)};
     if (n->field.n > FIELD_NAME_MAX || n->text.n > TEXT_SEARCH_NEEDLE_MAX)
         return err_set(err, ERR_LIMIT, "a search text is too long");
     if (k->op == THURN__SEARCH_OP__SEARCH_UIDS &&
@@ -226,7 +226,7 @@ static bool ask_row(const struct search_node *n, const struct msg_row *m)
     case THURN__SEARCH_OP__SEARCH_SMALLER:
         return (uint64_t)m->size < n->number;
     case THURN__SEARCH_OP__SEARCH_BEFORE:
-        return m->internal_unix < (int64_t)n->number;
+        return m->internal_unix + (n->is_local ? m->internal_zone * 60 : 0) < (int64_t)n->number;
     case THURN__SEARCH_OP__SEARCH_MODSEQ:
         return (uint64_t)m->modseq >= n->number;
     default:

@@ -67,8 +67,8 @@ FIBER bool cmd_enable(struct imap_session *s, struct imap_command *c, struct err
             return imap_bad(c, err, "Expected names of extensions.");
         has_condstore |= str_eq_nocase(name, S("CONDSTORE"));
     }
-    s->has_condstore |= has_condstore;
-    return imap_printf(s, err, "* ENABLED%s\r\n", has_condstore ? " CONDSTORE" : "");
+    return imap_printf(s, err, "* ENABLED%s\r\n", has_condstore ? " CONDSTORE" : "") &&
+           (!has_condstore || imap_enable_condstore(s, err));
 }
 
 FIBER bool cmd_namespace(struct imap_session *s, struct imap_command *c, struct err *err)

@@ -97,15 +97,7 @@ FIBER static bool copy_slice(struct copy_run *run, struct err *err)
 /* RFC 3501 6.4.7: after a failure the destination is as it was before. */
 FIBER static void undo(struct copy_run *run)
 {
-    struct arena *a = run->c->arena;
-    struct imap_expunge e = {run->to_mailbox_id, {arena_array(a, Thurn__Range *, run->made.n + 1), 0}, true};
-    for (; e.ranges.n < run->made.n; e.ranges.n++) {
-        Thurn__Range *range = arena_new(a, Thurn__Range);
-        thurn__range__init(range);
-        range->first = run->made.v[e.ranges.n].first;
-        range->last = run->made.v[e.ranges.n].last;
-        e.ranges.v[e.ranges.n] = range;
-    }
+    struct imap_expunge e = {run->to_mailbox_id, imap_ranges_of(&run->made, run->c->arena), true};
     while (e.ranges.n) {
         ARENA(page, IMAP_COMMAND_ARENA);
         const Thurn__ExpungeReply *r;

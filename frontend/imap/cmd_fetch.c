@@ -44,10 +44,9 @@ static void look_at_items(struct fetch_run *run)
     run->sets_seen = run->sets_seen && !run->s->view->is_readonly;
     run->enables_condstore = has_modseq || f->has_changed_since; /* RFC 7162 3.1.2 */
     /* A client that knows CONDSTORE gets MODSEQ with flags; CHANGEDSINCE implies it. */
-    if (!has_modseq && (f->has_changed_since || (run->wants_flags && run->s->has_condstore)) &&
-        f->n_items < IMAP_FETCH_ITEMS_MAX)
+    if (!has_modseq && (f->has_changed_since || (run->wants_flags && run->s->has_condstore)))
         f->items[f->n_items++] = (struct imap_fetch_item){.kind = FETCH_MODSEQ};
-    if (!has_uid && run->c->is_uid && f->n_items < IMAP_FETCH_ITEMS_MAX)
+    if (!has_uid && run->c->is_uid)
         f->items[f->n_items++] = (struct imap_fetch_item){.kind = FETCH_UID};
 }
 

@@ -7,75 +7,43 @@
 
 #define OUT_MAX (64u << 20)
 
-struct found {
-    Thurn__Range **v; /* ascending UIDs, not all need be in the view */
-    size_t n, room;
-    uint64_t modseq;
-};
-
-static void take_ranges(struct found *f, const Thurn__SearchReply *r, struct arena *a)
-{
-    if (f->n + r->n_uids > f->room) {
-        f->room = MAX(f->room * 2, f->n + r->n_uids);
-        Thurn__Range **v = arena_array(a, Thurn__Range *, f->room);
-        if (f->n)
-            memcpy(v, f->v, f->n * sizeof(*v));
-        f->v = v;
-    }
-    for (size_t i = 0; i < r->n_uids; i++)
-        f->v[f->n++] = r->uids[i];
-    f->modseq = MAX(f->modseq, r->highest_modseq);
-}
-
-FIBER static bool run_search(struct imap_session *s, struct imap_command *c, Thurn__SearchKey *key, struct found *f,
+FIBER static bool run_search(struct imap_session *s, Thurn__SearchKey *key, struct uid_map *found, uint64_t *modseq,
                              struct err *err)
 {
     Thurn__SearchRequest q = THURN__SEARCH_REQUEST__INIT;
-    const Thurn__SearchReply *r;
     q.account = &s->account;
     q.mailbox_id = s->view->mailbox_id;
     q.key = key;
     do {
+        ARENA(a, IMAP_COMMAND_ARENA);
+        const Thurn__SearchReply *r;
         struct rpc_call call;
-        imap_call(s, &call, c->arena);
+        imap_call(s, &call, &a);
         if (!STORE_CALL(s, &call, store_search, &q, &r))
-            return imap_failed(c, &call, err);
-        take_ranges(f, r, c->arena);
+            return err_set(err, call.err.kind, "%s", call.err.msg);
+        for (size_t i = 0; i < r->n_uids; i++) /* of those that the client knows */
+            uid_map_within(&s->view->uids, (uint32_t)r->uids[i]->first, (uint32_t)r->uids[i]->last, found);
+        *modseq = MAX(*modseq, r->highest_modseq);
         q.from_uid = r->next_uid;
     } while (q.from_uid);
     return true;
 }
 
-/* Those of the found that the client knows, as numbers or UIDs, ascending, as runs. */
+/* Found messages as numbers or UIDs, ascending, as runs. */
 struct hit {
     uint32_t first, last;
 };
-static size_t hits_of(const struct imap_view *v, const struct found *f, bool is_uid, struct arena *a, struct hit **out,
-                      uint64_t *count)
+static size_t hits_of(const struct imap_view *v, const struct uid_map *found, bool is_uid, struct arena *a, struct hit **out)
 {
-    size_t n = 0, room = 64;
-    struct hit *hits = arena_alloc(a, room * sizeof(*hits));
-    *count = 0;
-    for (size_t i = 0; i < f->n; i++) {
-        uint32_t max = uid_map_max(&v->uids);
-        for (uint64_t uid = f->v[i]->first; uid <= MIN(f->v[i]->last, (uint64_t)max); uid++) {
-            uint32_t seq = uid_map_seq(&v->uids, (uint32_t)uid);
-            if (!seq)
-                continue;
-            uint32_t number = is_uid ? (uint32_t)uid : seq;
-            ++*count;
-            if (n && hits[n - 1].last + 1 == number) {
-                hits[n - 1].last = number;
-                continue;
-            }
-            if (n == room) {
-                struct hit *more = arena_alloc(a, room * 2 * sizeof(*more));
-                memcpy(more, hits, n * sizeof(*more));
-                hits = more;
-                room *= 2;
-            }
-            hits[n++] = (struct hit){number, number};
-        }
+    struct hit *hits = arena_alloc(a, ((size_t)found->n + 1) * sizeof(*hits));
+    size_t n = 0;
+    for (uint32_t i = 0; i < found->n; i++) {
+        const struct uid_run *run = &found->v[i];
+        uint32_t first = is_uid ? run->first : uid_map_seq(&v->uids, run->first), last = first + (run->last - run->first);
+        if (n && hits[n - 1].last + 1 == first)
+            hits[n - 1].last = last;
+        else
+            hits[n++] = (struct hit){first, last};
     }
     *out = hits;
     return n;
@@ -146,29 +114,36 @@ static bool bad_charset(struct imap_command *c, struct err *err)
     return imap_no(c, err, ERR_INVALID, code.p, "Unknown charset.");
 }
 
+FIBER static bool answer(struct imap_session *s, struct imap_command *c, const struct imap_search *q,
+                         const struct uid_map *found, uint64_t modseq, struct err *err)
+{
+    struct hit *hits;
+    size_t n = hits_of(s->view, found, c->is_uid, c->arena, &hits);
+    BUF(out, OUT_MAX);
+    if (q->has_return)
+        add_extended(&out, c, q, hits, n, uid_map_count(found));
+    else
+        add_plain(&out, hits, n);
+    if (q->has_modseq && n && q->has_return && !q->wants_all && !q->wants_count)
+        modseq = modseq_of_ends(s, c, q, hits, n);
+    if (q->has_modseq && n)
+        buf_printf(&out, q->has_return ? " MODSEQ %llu" : " (MODSEQ %llu)", (unsigned long long)modseq);
+    buf_add(&out, S("\r\n"));
+    return imap_write_buf(s, &out, err);
+}
+
 FIBER bool cmd_search(struct imap_session *s, struct imap_command *c, struct err *err)
 {
     struct imap_search q = {0};
-    struct found f = {0};
-    struct hit *hits;
-    uint64_t count;
+    struct uid_map found = {0};
+    uint64_t modseq = 0;
     if (!imap_parse_sp(&c->args) || !imap_parse_search(&c->args, c->arena, &s->view->uids, &s->view->recents, &q)) {
         if (q.is_unknown_charset)
             return bad_charset(c, err);
         return imap_bad(c, err, "Malformed SEARCH.");
     }
-    if ((q.has_modseq && !imap_enable_condstore(s, err)) || !run_search(s, c, q.key, &f, err))
-        return false;
-    size_t n = hits_of(s->view, &f, c->is_uid, c->arena, &hits, &count);
-    BUF(out, OUT_MAX);
-    if (q.has_return)
-        add_extended(&out, c, &q, hits, n, count);
-    else
-        add_plain(&out, hits, n);
-    if (q.has_modseq && n && q.has_return && !q.wants_all && !q.wants_count)
-        f.modseq = modseq_of_ends(s, c, &q, hits, n);
-    if (q.has_modseq && n)
-        buf_printf(&out, q.has_return ? " MODSEQ %llu" : " (MODSEQ %llu)", (unsigned long long)f.modseq);
-    buf_add(&out, S("\r\n"));
-    return imap_write_buf(s, &out, err);
+    bool ok = (!q.has_modseq || imap_enable_condstore(s, err)) && run_search(s, q.key, &found, &modseq, err) &&
+              answer(s, c, &q, &found, modseq, err);
+    uid_map_done(&found);
+    return ok;
 }

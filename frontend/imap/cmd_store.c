@@ -54,11 +54,18 @@ static void tell(struct imap_session *s, const struct imap_command *c, const str
 }
 
 /* RFC 3501 6.4.6: the new value is told for each message, also where nothing changed. The store reports changes only, so
- * when some are missing all are asked for. */
-FIBER static bool tell_all(struct imap_session *s, struct imap_command *c, struct imap_ranges ranges, struct buf *out,
-                           struct err *err)
+ * when some are missing all are asked for, but those that failed a condition. */
+FIBER static bool tell_all(struct imap_session *s, struct imap_command *c, struct imap_ranges slice,
+                           const Thurn__StoreFlagsReply *stored, struct arena *outer, struct buf *out, struct err *err)
 {
+    struct uid_map passed = {0}, failed = {0};
     uint32_t from = 0;
+    imap_view_within(s->view, slice.v, slice.n, &passed);
+    imap_view_within(s->view, stored->modified, stored->n_modified, &failed);
+    uid_map_subtract(&passed, &failed);
+    struct imap_ranges ranges = imap_ranges_of(&passed, outer);
+    uid_map_done(&passed);
+    uid_map_done(&failed);
     do {
         ARENA(a, IMAP_COMMAND_ARENA);
         Thurn__FetchRequest q = THURN__FETCH_REQUEST__INIT;
@@ -113,8 +120,8 @@ FIBER static bool store_slice(struct imap_session *s, struct imap_command *c, st
     BUF(out, 64u << 20);
     bool is_partial = r->n_messages + imap_view_count(s->view, r->modified, r->n_modified) <
                       imap_view_count(s->view, ranges.v, ranges.n);
-    if (is_partial && !run->is_silent && !run->has_unchanged_since) {
-        if (!tell_all(s, c, ranges, &out, err))
+    if (is_partial && !run->is_silent) {
+        if (!tell_all(s, c, ranges, r, &a, &out, err))
             return false;
     } else {
         tell(s, c, run, r, &out);

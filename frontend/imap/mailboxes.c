@@ -146,6 +146,8 @@ bool imap_mailboxes_get(const struct imap_mailboxes *list, struct imap_command *
                         const Thurn__Mailbox **out, struct err *err)
 {
     const struct imap_mailbox *m = imap_mailboxes_find(list, name);
+    if (str_empty(name)) /* imap_parse_mailbox: it cannot be one */
+        return imap_no(c, err, ERR_NOT_FOUND, "CANNOT", "Not a valid mailbox name.");
     if (!m)
         return imap_no(c, err, ERR_NOT_FOUND, code, "No such mailbox.");
     *out = m->row;

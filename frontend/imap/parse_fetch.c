@@ -175,7 +175,7 @@ static bool macro(struct cursor *c, struct imap_fetch *f)
 
 static bool items(struct cursor *c, struct arena *a, struct imap_fetch *f)
 {
-    f->items = arena_array(a, struct imap_fetch_item, IMAP_FETCH_ITEMS_MAX);
+    f->items = arena_array(a, struct imap_fetch_item, IMAP_FETCH_ITEMS_MAX + IMAP_FETCH_ITEMS_ADDED);
     if (macro(c, f))
         return true;
     bool is_list = cur_skip(c, '(');

@@ -43,6 +43,7 @@ struct imap_fetch {
     uint64_t changed_since;
 };
 #define IMAP_FETCH_ITEMS_MAX 100u
+#define IMAP_FETCH_ITEMS_ADDED 2u /* room behind them: UID and MODSEQ, which go unasked */
 
 /* The arguments of FETCH. */
 bool imap_parse_fetch(struct cursor *c, struct arena *a, struct imap_fetch *out);

@@ -88,13 +88,17 @@ static bool date_key(struct parser *p, Thurn__SearchOp before, str how, Thurn__S
     int64_t day;
     if (!date(p, &day))
         return false;
-    uint64_t from = (uint64_t)MAX(day, (int64_t)0), to = (uint64_t)MAX(day + DAY, (int64_t)0);
-    if (str_eq_nocase(how, S("BEFORE")))
-        *out = number(p, before, from);
-    else if (str_eq_nocase(how, S("SINCE")))
-        *out = negate(p, number(p, before, from));
-    else
-        *out = with_keys(p, THURN__SEARCH_OP__SEARCH_AND, negate(p, number(p, before, from)), number(p, before, to));
+    Thurn__SearchKey *from = number(p, before, (uint64_t)MAX(day, (int64_t)0));
+    from->is_local = true; /* RFC 3501 6.4.4: disregarding time and timezone */
+    if (str_eq_nocase(how, S("BEFORE"))) {
+        *out = from;
+    } else if (str_eq_nocase(how, S("SINCE"))) {
+        *out = negate(p, from);
+    } else {
+        Thurn__SearchKey *to = number(p, before, (uint64_t)MAX(day + DAY, (int64_t)0));
+        to->is_local = true;
+        *out = with_keys(p, THURN__SEARCH_OP__SEARCH_AND, negate(p, from), to);
+    }
     return true;
 }
 

@@ -253,8 +253,7 @@ FIBER static bool write_piece(struct imap_session *s, struct buf *out, bool is_l
     return ok;
 }
 
-/* The view's own of these ranges, ascending. */
-static void add_known(const struct imap_view *v, Thurn__Range *const *ranges, size_t n, struct uid_map *out)
+void imap_view_within(const struct imap_view *v, Thurn__Range *const *ranges, size_t n, struct uid_map *out)
 {
     for (size_t i = 0; i < n; i++)
         if (ranges[i]->first <= UINT32_MAX)
@@ -282,7 +281,7 @@ FIBER static bool tell_gone(struct imap_session *s, const struct uid_map *gone, 
 FIBER bool imap_view_expunge(struct imap_session *s, Thurn__Range *const *ranges, size_t n, struct err *err)
 {
     struct uid_map gone = {0};
-    add_known(s->view, ranges, n, &gone);
+    imap_view_within(s->view, ranges, n, &gone);
     bool ok = tell_gone(s, &gone, err);
     uid_map_done(&gone);
     return ok;
@@ -352,7 +351,7 @@ FIBER static bool ask_changes(struct imap_session *s, struct arena *a, const Thu
     q.since_modseq = v->modseq;
     imap_call(s, &call, a);
     if (STORE_CALL(s, &call, store_sync, &q, r)) {
-        add_known(v, (*r)->vanished, (*r)->n_vanished, gone);
+        imap_view_within(v, (*r)->vanished, (*r)->n_vanished, gone);
         return true;
     }
     if (call.err.kind != ERR_LIMIT)
@@ -428,6 +427,19 @@ uint64_t imap_view_count(const struct imap_view *v, Thurn__Range *const *ranges,
 }
 
 /* --- slices --- */
+
+struct imap_ranges imap_ranges_of(const struct uid_map *m, struct arena *a)
+{
+    Thurn__Range *ranges = arena_array(a, Thurn__Range, m->n);
+    struct imap_ranges out = {arena_array(a, Thurn__Range *, m->n), m->n};
+    for (uint32_t i = 0; i < m->n; i++) {
+        thurn__range__init(&ranges[i]);
+        ranges[i].first = m->v[i].first;
+        ranges[i].last = m->v[i].last;
+        out.v[i] = &ranges[i];
+    }
+    return out;
+}
 
 void imap_ranges_skip(struct imap_ranges *ranges, uint32_t from_uid)
 {

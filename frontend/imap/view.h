@@ -27,6 +27,8 @@ void imap_view_own(struct imap_session *s, const Thurn__StoreFlagsReply *r, bool
 void imap_view_heard(struct imap_session *s, uint64_t modseq, uint64_t n);
 /* How many UIDs of the ranges are in the view. */
 uint64_t imap_view_count(const struct imap_view *v, Thurn__Range *const *ranges, size_t n);
+/* Those of the ranges that are in the view, appended to *out. */
+void imap_view_within(const struct imap_view *v, Thurn__Range *const *ranges, size_t n, struct uid_map *out);
 /* EXPUNGE responses for those of the ranges that are in the view, and out of the view with them. */
 FIBER bool imap_view_expunge(struct imap_session *s, Thurn__Range *const *ranges, size_t n, struct err *err) WARN_UNUSED;
 bool imap_view_is_recent(const struct imap_view *v, uint32_t uid);
@@ -44,6 +46,8 @@ struct imap_ranges {
     Thurn__Range **v;
     size_t n;
 };
+/* What is in m, in `a`. */
+struct imap_ranges imap_ranges_of(const struct uid_map *m, struct arena *a);
 /* Drop what is below from_uid (0 = nothing), where a page ended. */
 void imap_ranges_skip(struct imap_ranges *ranges, uint32_t from_uid);
 /* The beginning of them, as one request may carry it, with at most max messages of the view; *rest is what is left. */
