@@ -162,7 +162,8 @@ static const struct sql_stmt delete_orphans = {
     "s_delete_orphans", "iii", "ii",
     "DELETE FROM s_email WHERE account_id = ?1 AND email_id = ?3 AND NOT EXISTS (SELECT 1 FROM s_msg WHERE"
     " account_id = ?1 AND thread_id = ?2 AND email_id = ?3) RETURNING email_id, blob_id",
-    "DELETE FROM s_email e USING unnest($1, $2, $3) AS v (a, t, email_id) WHERE e.account_id = v.a AND"
+    /* Each once: of a thousand copies of one email, every look-up would step over all that were deleted just now. */
+    "DELETE FROM s_email e USING (SELECT DISTINCT * FROM unnest($1, $2, $3) AS u (a, t, email_id)) AS v WHERE e.account_id = v.a AND"
     " e.email_id = v.email_id AND NOT EXISTS (SELECT 1 FROM s_msg m WHERE m.account_id = v.a AND m.thread_id = v.t AND"
     " m.email_id = v.email_id) RETURNING e.email_id, e.blob_id",
     true};
