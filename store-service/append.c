@@ -1,7 +1,6 @@
 #include "store-service/add.h"
 
 #define ITEMS_MAX 200u
-#define REQUEST_ID_SIZE 16u
 
 FIBER static bool item(struct store *s, struct rpc_call *c, const Thurn__AppendRequest *q, const Thurn__AppendItem *it,
                  struct shard *sh, struct add *ad, struct err *err)
@@ -29,20 +28,12 @@ FIBER bool store_do_append(struct store *s, struct rpc_call *c, const Thurn__App
         return false;
     if (q->n_items == 0 || q->n_items > ITEMS_MAX)
         return err_set(err, q->n_items ? ERR_LIMIT : ERR_INVALID, "1 to %u messages", ITEMS_MAX);
-    if (q->request_id.len != 0 && q->request_id.len != REQUEST_ID_SIZE)
-        return err_set(err, ERR_INVALID, "a request id has %u bytes", REQUEST_ID_SIZE);
     struct add_request rq = {.v = arena_array(c->arena, struct add, q->n_items), .n = q->n_items, .is_all_or_none = true,
-                             .request_id = rpc_str(q->request_id), .arena = c->arena};
+                             .arena = c->arena};
+    if (!once_check_id(q->request_id, &rq.request_id, err))
+        return false;
     for (size_t i = 0; i < q->n_items; i++)
         if (!item(s, c, q, q->items[i], op.shard, &rq.v[i], err))
             return false;
-    if (!add_run(op.shard, &rq, err))
-        return false;
-    ProtobufCAllocator storage;
-    Thurn__AppendReply *stored = thurn__append_reply__unpack(rpc_arena_allocator(c->arena, &storage), rq.reply.n,
-                                                             (const uint8_t *)rq.reply.p);
-    if (!stored)
-        return err_set(err, ERR_INTERNAL, "a stored reply is damaged");
-    *r = *stored;
-    return true;
+    return add_run(op.shard, &rq, err) && once_unpack(rq.reply, c->arena, &r->base, err);
 }

@@ -5,9 +5,9 @@ struct copy_op {
     struct op op;
     const Thurn__CopyRequest *q;
     const struct uidset *uids;
-    struct arena *arena;
+    struct arena *arena; /* of the reply */
+    Thurn__CopyReply *r;
     struct uidset from, to;
-    int64_t uidvalidity;
 };
 
 static bool check_room(const struct copy_op *cp, const struct mailbox_row *to, const struct msg_row *rows, size_t n,
@@ -65,11 +65,15 @@ FIBER static bool copy_body(struct sql_tx *tx, void *arg, struct err *err)
     if (!messages_read(tx, &q, &rows, &n, &more, err) || !op_ready(&cp->op, err) ||
         !mailbox_take_one(&from_box, &from, err) || !mailbox_take_one(&to_box, &to_row, err))
         return false;
+    if (cp->op.is_repeat)
+        return true;
     if (more)
         return err_set(err, ERR_LIMIT, "more than %u messages at once", COPY_MAX);
     if (from.mailbox_id == to_row.mailbox_id)
         to = &from;
-    cp->uidvalidity = to->uidvalidity;
+    thurn__copy_reply__init(cp->r);
+    cp->r->uidvalidity = (uint32_t)to->uidvalidity;
+    cp->r->modseq = (uint64_t)cp->op.account.modseq;
     if (n == 0)
         return true;
     if (!check_room(cp, to, rows, n, err))
@@ -80,24 +84,22 @@ FIBER static bool copy_body(struct sql_tx *tx, void *arg, struct err *err)
     mailbox_queue_update(tx, to, 1);
     if (cp->q->is_move && to != &from)
         mailbox_queue_update(tx, &from, 1);
+    uidset_to_proto(&cp->from, cp->arena, &cp->r->from, &cp->r->n_from);
+    uidset_to_proto(&cp->to, cp->arena, &cp->r->to, &cp->r->n_to);
+    cp->r->modseq = (uint64_t)cp->op.account.modseq;
+    op_remember(tx, &cp->op);
     op_end(tx, &cp->op);
     return true;
 }
 
 FIBER bool store_do_copy(struct store *s, struct rpc_call *c, const Thurn__CopyRequest *q, Thurn__CopyReply *r, struct err *err)
 {
-    struct copy_op cp = {.q = q, .arena = c->arena};
+    struct copy_op cp = {.q = q, .arena = c->arena, .r = r};
     struct uidset uids;
-    if (!op_init(&cp.op, s, q->account, err) ||
+    if (!op_init_once(&cp.op, s, q->account, q->request_id, c, &r->base, err) ||
         !uidset_of_proto(c->arena, q->uids, q->n_uids, UINT32_MAX, false, &uids, err))
         return false;
     cp.op.kinds = KIND_EMAIL | KIND_MAILBOX;
     cp.uids = &uids;
-    if (!op_write(&cp.op, copy_body, &cp, err))
-        return false;
-    uidset_to_proto(&cp.from, c->arena, &r->from, &r->n_from);
-    uidset_to_proto(&cp.to, c->arena, &r->to, &r->n_to);
-    r->uidvalidity = (uint32_t)cp.uidvalidity;
-    r->modseq = (uint64_t)cp.op.account.modseq;
-    return true;
+    return op_write(&cp.op, copy_body, &cp, err);
 }

@@ -47,6 +47,15 @@ static str *path_of(char *const *path, size_t n, struct arena *a)
     return v;
 }
 
+/* The reply of what is done once, when all of it is queued. */
+static void answer(struct sql_tx *tx, const struct op *op, const struct mailbox_row *m, Thurn__MailboxReply *r,
+                   struct arena *a)
+{
+    r->mailbox = mailbox_to_proto(m, a);
+    r->modseq = (uint64_t)op->account.modseq;
+    op_remember(tx, op);
+}
+
 static bool find(struct mailbox_list *l, int64_t id, struct mailbox_row **out, struct err *err)
 {
     *out = mailbox_list_id(l, id);
@@ -94,7 +103,7 @@ struct create_op {
     struct op op;
     const Thurn__CreateMailboxRequest *q;
     struct arena *arena;
-    Thurn__Mailbox *out;
+    Thurn__MailboxReply *r;
 };
 
 static bool role_is_free(const struct mailbox_list *l, int64_t role, int64_t except_id, struct err *err)
@@ -118,6 +127,8 @@ FIBER static bool create_body(struct sql_tx *tx, void *arg, struct err *err)
     struct loaded now;
     if (!lock(tx, &cr->op, &now, err))
         return false;
+    if (cr->op.is_repeat)
+        return true;
     struct mailbox_list *l = &now.boxes;
     str *path = path_of(cr->q->path, cr->q->n_path, sql_arena(tx));
     if (!role_is_free(l, cr->q->role, 0, err))
@@ -131,8 +142,8 @@ FIBER static bool create_body(struct sql_tx *tx, void *arg, struct err *err)
     m->role = cr->q->role;
     m->is_subscribed = cr->q->is_subscribed;
     subscriptions_apply(&now.names, l, &now.taken);
-    cr->out = mailbox_to_proto(m, cr->arena);
     write_new(tx, &cr->op, l);
+    answer(tx, &cr->op, m, cr->r, cr->arena);
     op_end(tx, &cr->op);
     return true;
 }
@@ -140,15 +151,12 @@ FIBER static bool create_body(struct sql_tx *tx, void *arg, struct err *err)
 FIBER bool store_do_create_mailbox(struct store *s, struct rpc_call *c, const Thurn__CreateMailboxRequest *q,
                              Thurn__MailboxReply *r, struct err *err)
 {
-    struct create_op cr = {.q = q, .arena = c->arena};
-    if ((q->role && !check_role(q->role, err)) || !op_init(&cr.op, s, q->account, err))
+    struct create_op cr = {.q = q, .arena = c->arena, .r = r};
+    if ((q->role && !check_role(q->role, err)) ||
+        !op_init_once(&cr.op, s, q->account, q->request_id, c, &r->base, err))
         return false;
     cr.op.kinds = KIND_MAILBOX;
-    if (!op_write(&cr.op, create_body, &cr, err))
-        return false;
-    r->mailbox = cr.out;
-    r->modseq = (uint64_t)cr.op.account.modseq;
-    return true;
+    return op_write(&cr.op, create_body, &cr, err);
 }
 
 /* --- rename --- */
@@ -157,7 +165,7 @@ struct rename_op {
     struct op op;
     const Thurn__RenameMailboxRequest *q;
     struct arena *arena;
-    Thurn__Mailbox *out;
+    Thurn__MailboxReply *r;
 };
 
 /* Whether `inner` is `outer` or lies below it. The depth is bounded, so the chain of parents is too. */
@@ -232,7 +240,11 @@ FIBER static bool rename_body(struct sql_tx *tx, void *arg, struct err *err)
     struct loaded now;
     struct mailbox_row *m, *parent = NULL;
     size_t n = rn->q->n_path;
-    if (!lock(tx, &rn->op, &now, err) || !find(&now.boxes, rn->q->mailbox_id, &m, err))
+    if (!lock(tx, &rn->op, &now, err))
+        return false;
+    if (rn->op.is_repeat)
+        return true;
+    if (!find(&now.boxes, rn->q->mailbox_id, &m, err))
         return false;
     struct mailbox_list *l = &now.boxes;
     int64_t id = m->mailbox_id;
@@ -266,23 +278,19 @@ FIBER static bool rename_body(struct sql_tx *tx, void *arg, struct err *err)
     if (is_inbox)
         write_below_inbox(tx, rn, l);
     write_subscriptions(tx, rn, &now);
+    answer(tx, &rn->op, m, rn->r, rn->arena);
     op_end(tx, &rn->op);
-    rn->out = mailbox_to_proto(m, rn->arena);
     return true;
 }
 
 FIBER bool store_do_rename_mailbox(struct store *s, struct rpc_call *c, const Thurn__RenameMailboxRequest *q,
                              Thurn__MailboxReply *r, struct err *err)
 {
-    struct rename_op rn = {.q = q, .arena = c->arena};
-    if (!op_init(&rn.op, s, q->account, err))
+    struct rename_op rn = {.q = q, .arena = c->arena, .r = r};
+    if (!op_init_once(&rn.op, s, q->account, q->request_id, c, &r->base, err))
         return false;
     rn.op.kinds = KIND_MAILBOX;
-    if (!op_write(&rn.op, rename_body, &rn, err))
-        return false;
-    r->mailbox = rn.out;
-    r->modseq = (uint64_t)rn.op.account.modseq;
-    return true;
+    return op_write(&rn.op, rename_body, &rn, err);
 }
 
 /* --- delete: its messages first, some thousands a transaction --- */
@@ -291,7 +299,7 @@ struct delete_op {
     struct op op;
     const Thurn__DeleteMailboxRequest *q;
     struct arena *arena;
-    Thurn__Mailbox *out; /* set by the last transaction */
+    Thurn__MailboxReply *r; /* its mailbox is set by the last transaction */
 };
 
 static const struct sql_stmt delete_mailbox = {
@@ -312,9 +320,12 @@ FIBER static bool delete_body(struct sql_tx *tx, void *arg, struct err *err)
     struct delete_op *d = arg;
     struct loaded now;
     struct mailbox_row *m;
-    d->out = NULL;
-    if (!lock(tx, &d->op, &now, err) || !find(&now.boxes, d->q->mailbox_id, &m, err) ||
-        !check_delete(d, &now.boxes, m, err) || !subscriptions_leave(&now.names, &now.boxes, m, err))
+    d->r->mailbox = NULL;
+    if (!lock(tx, &d->op, &now, err))
+        return false;
+    if (d->op.is_repeat)
+        return true;
+    if (!find(&now.boxes, d->q->mailbox_id, &m, err) || !check_delete(d, &now.boxes, m, err) || !subscriptions_leave(&now.names, &now.boxes, m, err))
         return false;
     struct uidset all = uidset_of(sql_arena(tx));
     uidset_add_range(&all, 1, UINT32_MAX);
@@ -333,7 +344,7 @@ FIBER static bool delete_body(struct sql_tx *tx, void *arg, struct err *err)
         sql_queue(tx, &delete_mailbox, v, 1, NULL);
         subscriptions_queue_insert(tx, &now.names, m->account_id);
         change_queue_mailbox(tx, &d->op, m->mailbox_id, CHANGE_MBOX_DESTROYED);
-        d->out = mailbox_to_proto(m, d->arena);
+        answer(tx, &d->op, m, d->r, d->arena);
     }
     op_end(tx, &d->op);
     return true;
@@ -342,16 +353,14 @@ FIBER static bool delete_body(struct sql_tx *tx, void *arg, struct err *err)
 FIBER bool store_do_delete_mailbox(struct store *s, struct rpc_call *c, const Thurn__DeleteMailboxRequest *q,
                              Thurn__MailboxReply *r, struct err *err)
 {
-    struct delete_op d = {.q = q, .arena = c->arena};
-    if (!op_init(&d.op, s, q->account, err))
+    struct delete_op d = {.q = q, .arena = c->arena, .r = r};
+    if (!op_init_once(&d.op, s, q->account, q->request_id, c, &r->base, err))
         return false;
     d.op.kinds = KIND_MAILBOX | KIND_EMAIL | KIND_THREAD;
     do {
         if (!op_write(&d.op, delete_body, &d, err))
             return false;
-    } while (!d.out);
-    r->mailbox = d.out;
-    r->modseq = (uint64_t)d.op.account.modseq;
+    } while (!r->mailbox);
     return true;
 }
 

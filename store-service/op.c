@@ -1,7 +1,7 @@
 #include "base/clock.h"
 #include "store-service/internal.h"
 
-#define PREPARES_MAX 3 /* tries of an operation on an account that keeps changing under it */
+#define TRIES_MAX 4 /* of an operation on an account that keeps changing under it */
 
 struct shard *store_shard(struct store *s, uint32_t number, struct err *err)
 {
@@ -24,6 +24,7 @@ void op_begin(struct sql_tx *tx, struct op *op)
 {
     op->needs_prepare = false;
     account_queue_lock(tx, &op->ref->account_id, 1, &op->rows_);
+    once_queue_find(tx, op);
 }
 
 void op_begin_read(struct sql_tx *tx, struct op *op)
@@ -42,7 +43,7 @@ bool op_ready(struct op *op, struct err *err)
     }
     if (op->needs_prepare)
         return err_set(err, ERR_UNAVAILABLE, "account %lld is not ready", (long long)op->ref->account_id);
-    return account_check(&op->account, op->ref, err);
+    return account_check(&op->account, op->ref, err) && once_take(op, err);
 }
 
 void op_end(struct sql_tx *tx, struct op *op)
@@ -51,25 +52,33 @@ void op_end(struct sql_tx *tx, struct op *op)
         account_queue_update(tx, &op->account, 1);
 }
 
+/* The account's rows were missing and are there now; or it may have been done, and its request id will tell. */
+FIBER static bool may_try_again(struct op *op, struct err *err)
+{
+    bool is_unknown = err->kind == ERR_TIMEOUT && op->request_id.n;
+    if (!is_unknown && !op->needs_prepare)
+        return false;
+    err_clear(err);
+    return is_unknown || account_prepare(op->shard, op->ref, err);
+}
+
 FIBER static bool run(struct op *op, bool is_write, sql_body body, void *arg, struct err *err)
 {
-    for (int i = 0; i < PREPARES_MAX; i++) {
+    for (int i = 1;; i++) {
         op->needs_prepare = false;
-        bool ok = is_write ? sql_write(op->shard->db, body, arg, err) : sql_read(op->shard->db, body, arg, err);
-        if (ok || !op->needs_prepare)
-            return ok;
-        err_clear(err);
-        if (!account_prepare(op->shard, op->ref, err))
+        if (is_write ? sql_write(op->shard->db, body, arg, err) : sql_read(op->shard->db, body, arg, err))
+            return true;
+        if (i == TRIES_MAX || !may_try_again(op, err))
             return false;
     }
-    return err_set(err, ERR_UNAVAILABLE, "account %lld does not come to rest", (long long)op->ref->account_id);
 }
 
 bool op_write(struct op *op, sql_body body, void *arg, struct err *err)
 {
     bool ok = run(op, true, body, arg, err);
-    /* When the outcome is unknown it may have happened; a beacon too many does no harm. */
-    if ((ok || err->kind == ERR_TIMEOUT) && op->account.modseq != op->before.modseq)
+    /* When the outcome is unknown it may have happened, and who did it the first time may not have come to tell; a beacon
+     * too many does no harm. */
+    if ((ok || err->kind == ERR_TIMEOUT) && (op->is_repeat || op->account.modseq != op->before.modseq))
         beacon_publish(op->shard->store, op->ref->account_id, op->account.modseq, op->kinds);
     return ok;
 }

@@ -129,12 +129,10 @@ FIBER static bool read_inline(struct literal_source *l, struct buf *content, str
 FIBER static bool append(struct imap_session *s, struct imap_command *c, const struct append *p, Thurn__Body *body,
                          struct err *err)
 {
-    unsigned char request_id[16];
     Thurn__AppendItem item = THURN__APPEND_ITEM__INIT, *items[] = {&item};
     Thurn__AppendRequest q = THURN__APPEND_REQUEST__INIT;
     const Thurn__AppendReply *r;
     struct rpc_call call;
-    random_bytes(request_id, sizeof(request_id));
     item.body = body;
     item.flags = p->flags.bits;
     item.keywords = p->flags.keywords;
@@ -145,7 +143,7 @@ FIBER static bool append(struct imap_session *s, struct imap_command *c, const s
     q.mailbox_id = p->row->mailbox_id;
     q.items = items;
     q.n_items = 1;
-    q.request_id = rpc_bytes(str_n(request_id, sizeof(request_id)));
+    q.request_id = imap_request_id(c->arena);
     imap_call(s, &call, c->arena);
     if (!STORE_CALL(s, &call, store_append, &q, &r)) {
         if (call.err.kind == ERR_LIMIT)

@@ -83,6 +83,7 @@ FIBER static bool copy_slice(struct copy_run *run, struct err *err)
     q.n_uids = some.n;
     q.to_mailbox_id = run->to_mailbox_id;
     q.is_move = run->is_move;
+    q.request_id = imap_request_id(&a);
     imap_call(s, &call, &a);
     if (!STORE_CALL(s, &call, store_copy, &q, &r))
         return copy_failed(run->c, &call, err);

@@ -60,6 +60,7 @@ FIBER bool cmd_create(struct imap_session *s, struct imap_command *c, struct err
         return imap_no(c, err, ERR_INVALID, "USEATTR", "That use is not supported."); /* RFC 6154 */
     q.account = &s->account;
     imap_mailbox_path(c->arena, name, &q.path, &q.n_path);
+    q.request_id = imap_request_id(c->arena);
     imap_call(s, &call, c->arena);
     if (!STORE_CALL(s, &call, store_create_mailbox, &q, NULL))
         return imap_failed(c, &call, err);
@@ -80,6 +81,7 @@ FIBER bool cmd_delete(struct imap_session *s, struct imap_command *c, struct err
         return false;
     q.account = &s->account;
     q.mailbox_id = row->mailbox_id;
+    q.request_id = imap_request_id(c->arena);
     imap_call(s, &call, c->arena);
     if (!STORE_CALL(s, &call, store_delete_mailbox, &q, NULL)) {
         if (call.err.kind == ERR_CONFLICT)
@@ -109,6 +111,7 @@ FIBER bool cmd_rename(struct imap_session *s, struct imap_command *c, struct err
     q.account = &s->account;
     q.mailbox_id = row->mailbox_id;
     imap_mailbox_path(c->arena, to, &q.path, &q.n_path);
+    q.request_id = imap_request_id(c->arena);
     imap_call(s, &call, c->arena);
     return STORE_CALL(s, &call, store_rename_mailbox, &q, NULL) || imap_failed(c, &call, err);
 }

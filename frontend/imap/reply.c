@@ -68,6 +68,14 @@ void imap_call(struct imap_session *s, struct rpc_call *call, struct arena *a)
     call->deadline_mono_ms = MIN(call->deadline_mono_ms, clock_mono_ms() + 60000);
 }
 
+ProtobufCBinaryData imap_request_id(struct arena *a)
+{
+    enum { SIZE = 16 };
+    void *id = arena_alloc(a, SIZE);
+    random_bytes(id, SIZE);
+    return rpc_bytes(str_n(id, SIZE));
+}
+
 FIBER bool imap_relocated(struct imap_session *s, struct rpc_call *call)
 {
     if (call->err.kind != ERR_CONFLICT)

@@ -180,6 +180,8 @@ FIBER bool imap_send_failure(struct imap_session *s, struct imap_command *c, con
 /* --- store calls --- */
 /* Prepare a call on behalf of the session's account. */
 void imap_call(struct imap_session *s, struct rpc_call *call, struct arena *a);
+/* A new request id, in a: for the calls that are done once (store.proto). */
+ProtobufCBinaryData imap_request_id(struct arena *a);
 /* After CONFLICT: ask the directory where the account is now. True when it moved, so that the call makes sense again. */
 FIBER bool imap_relocated(struct imap_session *s, struct rpc_call *call);
 /* STORE_CALL(s, &call, store_fetch, &request, &reply): the call, again after the account moved. */

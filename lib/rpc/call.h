@@ -52,7 +52,8 @@ struct rpc_call {
     struct rpc_principal principal;
     uint64_t trace_id;
     uint64_t route_key;         /* same key, same node while it is healthy (account id); 0 = any */
-    bool is_idempotent;         /* may be sent again after an unknown outcome; all methods are, unless their .proto says */
+    bool is_idempotent;         /* may be sent again after an unknown outcome. All methods are, some only with a key in the
+                                 * request: their .proto says which */
     struct rpc_source *body;    /* may be NULL */
     struct rpc_sink *out;       /* may be NULL */
     /* Set by the callee. */

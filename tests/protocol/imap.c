@@ -25,6 +25,7 @@ static enum testdb_kind kind;
 struct proxy {
     ProtobufCService base; /* first */
     ProtobufCService *real, *faulty;
+    bool is_twice; /* each call is made twice, and the first answer is lost */
 };
 
 struct world {
@@ -40,6 +41,12 @@ struct world {
     const char *path;
 };
 
+static void swallow(const ProtobufCMessage *reply, void *closure_data)
+{
+    (void)reply;
+    (void)closure_data;
+}
+
 static void proxy_invoke(ProtobufCService *service, unsigned method, const ProtobufCMessage *request,
                          ProtobufCClosure closure, void *closure_data)
 {
@@ -47,6 +54,11 @@ static void proxy_invoke(ProtobufCService *service, unsigned method, const Proto
     const char *name = service->descriptor->methods[method].name;
     bool is_watcher = strcmp(name, "Watch") == 0 || strcmp(name, "States") == 0;
     ProtobufCService *to = is_watcher ? p->real : p->faulty;
+    if (p->is_twice && !is_watcher) {
+        struct rpc_call *c = closure_data;
+        to->invoke(to, method, request, swallow, c);
+        err_clear(&c->err);
+    }
     to->invoke(to, method, request, closure, closure_data);
 }
 
@@ -227,6 +239,10 @@ FIBER static bool command(void *arg, struct script *s, str line)
         append_large(s, str_slice(line, 6, SIZE_MAX));
         return true;
     }
+    if (str_eq(line, S("twice"))) { /* from now on the store's nodes die when they have answered, and the stub asks others */
+        w->proxy.is_twice = true;
+        return true;
+    }
     uint32_t n;
     if (str_starts(line, S("fail ")) && num_u32(str_slice(line, 5, SIZE_MAX), 100, &n)) { /* the n-th call from now */
         rpc_faulty_set(w->faulty, n, false);
@@ -259,7 +275,8 @@ static void world_main(void *arg)
         fail_msg("%s", err.msg);
     add_users(w);
     w->faulty = rpc_faulty_new(store_service(w->store));
-    w->proxy = (struct proxy){{store_service(w->store)->descriptor, proxy_invoke, NULL}, store_service(w->store), w->faulty};
+    w->proxy = (struct proxy){.base = {store_service(w->store)->descriptor, proxy_invoke, NULL},
+                              .real = store_service(w->store), .faulty = w->faulty};
     w->logins = logins_new(auth_service(w->auth), 10);
     struct imap_opts imap = {.logins = w->logins, .hostname = S("mail.example.org"), .auth = auth_service(w->auth), .store = &w->proxy.base,
                              .plain = IMAP_PLAIN_ALWAYS,
