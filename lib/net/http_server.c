@@ -1,6 +1,6 @@
 /*
- * A connection is either idle (given to stream_idle, an idle timer runs) or served by one fiber that reads requests
- * until none is left in the input. Closing happens in two places only: close_conn for idle ones, the end of serve for
+ * A connection is either idle (given to stream_idle, an idle timer runs) or served by one fiber, from the moment that a
+ * whole head is there until no further one is. Half a head is waited for without a fiber. Closing happens in two places only: close_conn for idle ones, the end of serve for
  * the others.
  */
 #include "net/http_server.h"
@@ -38,6 +38,7 @@ struct http_conn {
     struct http_server *server;
     struct stream *stream;
     struct fiber_timer idle_timer;
+    bool has_begun;         /* while idle: part of a head is here */
     /* of the request in hand */
     enum body_state body;
     enum reply_state reply;
@@ -89,9 +90,23 @@ static void conn_free(struct http_conn *c)
     server_maybe_free(s);
 }
 
+/* A whole head, or what can never be one. The parser says so, so that what it refuses is answered at once. */
+static bool has_head(struct http_conn *c)
+{
+    ARENA(scratch, REQUEST_ARENA_MAX);
+    struct http_head h;
+    struct err err = ERR_INIT;
+    int status;
+    str input = stream_input(c->stream);
+    return input.n && http_parse_head(input, &scratch, &h, &status, &err) != HTTP_MORE;
+}
+
+/* Part of a head may be there already: then the time of a request runs, not that between two. */
 static void conn_idle(struct http_conn *c)
 {
-    fiber_timer_start(&c->idle_timer, c->server->idle_timeout_ms, on_idle_timeout, c);
+    c->has_begun = stream_input(c->stream).n > 0;
+    unsigned ms = c->has_begun ? c->server->request_timeout_ms : c->server->idle_timeout_ms;
+    fiber_timer_start(&c->idle_timer, ms, on_idle_timeout, c);
     stream_idle(c->stream, on_ready, c);
 }
 
@@ -140,7 +155,12 @@ void http_server_accept(void *server, struct stream *stream)
 
 static void on_idle_timeout(void *arg)
 {
-    close_idle(arg);
+    struct http_conn *c = arg;
+    if (c->has_begun) {
+        metric_inc_label(M_HTTP_REQUESTS, "4xx");
+        (void)stream_try_write(c->stream, S("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"));
+    }
+    close_idle(c);
 }
 
 /* Whether a whole head is there, and what it asks for must be answered in any case. */
@@ -168,9 +188,17 @@ static void on_ready(void *arg)
 {
     struct http_conn *c = arg;
     CHECK(c, CONN_MAGIC);
-    fiber_timer_stop(&c->idle_timer);
     struct err err = ERR_INIT;
-    if (stream_input(c->stream).n && start_serving(c, &err))
+    bool is_whole = has_head(c);
+    if (!is_whole && !stream_at_end(c->stream)) {
+        if (!c->has_begun)
+            conn_idle(c); /* its first bytes */
+        else
+            stream_idle(c->stream, on_ready, c); /* the timer goes on: a few bytes buy no time */
+        return;
+    }
+    fiber_timer_stop(&c->idle_timer);
+    if (is_whole && start_serving(c, &err))
         return;
     if (err_is_set(&err)) {
         metric_inc_label(M_HTTP_REQUESTS, "5xx");
@@ -562,29 +590,19 @@ static void conn_begin(struct http_conn *c, const struct http_head *h)
     c->wants_continue = h->wants_continue && c->body != BODY_NONE;
 }
 
-/* Read a head. False when the connection ends: the peer went away, or what it sent was answered with an error. */
+/* The head, which is whole. False when the connection ends: what it sent was answered with an error. */
 FIBER static bool read_head(struct http_req *req, struct http_head *h)
 {
-    struct http_conn *c = req->conn;
-    for (;;) {
-        struct err err = ERR_INIT;
-        int status = 400;
-        enum http_parse r = http_parse_head(stream_input(c->stream), req->arena, h, &status, &err);
-        if (r == HTTP_DONE)
-            return true;
-        if (r == HTTP_BAD) {
-            refuse(req, status, &err);
-            return false;
-        }
-        if (!stream_fill(c->stream, &err)) {
-            if (err.kind == ERR_TIMEOUT)
-                refuse(req, 408, &err);
-            return false;
-        }
-    }
+    struct err err = ERR_INIT;
+    int status = 400;
+    enum http_parse r = http_parse_head(stream_input(req->conn->stream), req->arena, h, &status, &err);
+    assert(r != HTTP_MORE); /* has_head said so */
+    if (r == HTTP_BAD)
+        refuse(req, status, &err);
+    return r == HTTP_DONE;
 }
 
-/* One request from its first byte to the last of its answer. False: the connection is to be closed. */
+/* One request whose head is here, to the last byte of its answer. False: the connection is to be closed. */
 FIBER static bool serve_one(struct http_conn *c)
 {
     ARENA(a, REQUEST_ARENA_MAX);
@@ -628,7 +646,7 @@ FIBER static void serve(void *arg)
             conn_free(c);
             return;
         }
-        if (stream_input(c->stream).n == 0)
+        if (!has_head(c))
             break;
     }
     conn_idle(c);

@@ -2,7 +2,7 @@
  * http_server.h: an HTTP/1.1 server on stream and listener (RFC 9110, RFC 9112): health, metrics, the admin API now;
  * JMAP, DAV, HTTP/2 and WebSocket later on the same request and handler types.
  *
- * A keep-alive connection between requests is idle and holds no fiber. Bodies arrive whole up to the route's body_max
+ * A connection holds no fiber until a request's head is whole. Bodies arrive whole up to the route's body_max
  * (413 above it) or, for streaming routes, by http_read_body. Requests that are malformed, too long, or smuggle
  * (Content-Length with Transfer-Encoding, bare LF, obs-fold) get 400 and the connection closes.
  */
@@ -42,7 +42,7 @@ struct http_server_opts {
     const struct http_route *routes; /* first match wins; copied */
     size_t n_routes;
     void *arg;               /* for every handler */
-    unsigned request_timeout_ms; /* head and body and handler; default 60000 */
+    unsigned request_timeout_ms; /* for the head, and for body and handler; default 60000 each */
     unsigned idle_timeout_ms;    /* default 75000 */
 };
 struct http_server;

@@ -215,6 +215,35 @@ static void times(void *arg)
     assert_int_equal(hear_all(s, &a).n, 0);
 }
 
+/* Half a head is waited for without a fiber, whether it is the first of its connection or comes behind a request. */
+static void half_heads(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    struct stream *held[60];
+    unsigned before = fiber_count();
+    for (size_t i = 0; i < ARRAY_LEN(held); i++) {
+        str line;
+        held[i] = dial();
+        if (i % 2) {
+            say(held[i], S("GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /hello HT"));
+            assert_true(stream_read_line(held[i], 100, true, &line, &err)); /* the first is answered */
+        } else {
+            say(held[i], S("GET /hello HT"));
+        }
+    }
+    expect("GET /hello HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 200", "hello"); /* and so the server has seen all of them */
+    assert_int_equal(fiber_count(), before);
+    ARENA(a, 1 << 20);
+    say(held[0], S("TP/1.1\r\n" CLOSE "\r\n"));
+    assert_true(str_ends(hear_all(held[0], &a), S("hello")));
+    say(held[1], S("TP/1.1\r\n" CLOSE "\r\n"));
+    assert_true(str_ends(hear_all(held[1], &a), S("hello")));
+    assert_true(strstr(hear_all(held[2], &a).p, "HTTP/1.1 408") != NULL);
+    for (size_t i = 0; i < ARRAY_LEN(held); i++)
+        stream_close(held[i]);
+}
+
 /* A connection that is idle when the server goes is closed, one that is served is finished. */
 static void stopping(void *arg)
 {
@@ -250,7 +279,7 @@ static void no_fibers(void *arg)
         continue;
     assert_int_equal(err.kind, ERR_LIMIT);
     expect("GET /hello HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 503", NULL);
-    expect("GET /health", "HTTP/1.1 503", NULL); /* a head that is not whole gets nothing of the reserve */
+    expect("GET /health", "HTTP/1.1 408", NULL); /* a head that is not whole needs none */
     expect("GET /health HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 404", "no \\\"such\\\" thing");
 }
 
@@ -281,6 +310,7 @@ CASE(refusals)
 CASE(pipelines)
 CASE(expect_continue)
 CASE(times)
+CASE(half_heads)
 CASE(stopping)
 CASE(no_fibers)
 
@@ -288,6 +318,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_answers),   cmocka_unit_test(test_refusals),
                                        cmocka_unit_test(test_pipelines), cmocka_unit_test(test_expect_continue),
-                                       cmocka_unit_test(test_times),     cmocka_unit_test(test_stopping), cmocka_unit_test(test_no_fibers)};
+                                       cmocka_unit_test(test_times),     cmocka_unit_test(test_half_heads),
+                                       cmocka_unit_test(test_stopping),  cmocka_unit_test(test_no_fibers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
