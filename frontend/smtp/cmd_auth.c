@@ -36,18 +36,11 @@ FIBER static bool decode(struct smtp_session *s, str base64, struct secret *out)
     return false;
 }
 
-FIBER static bool ask(struct smtp_session *s, enum smtp_reply prompt, struct secret *out)
+/* The answer is waited for like a command: without a fiber. It goes to smtp_auth_answer. */
+FIBER static void ask(struct smtp_session *s, enum smtp_reply prompt, enum smtp_auth_step step)
 {
-    str line;
-    struct err err = ERR_INIT;
+    s->auth.step = step;
     smtp_say(s, prompt);
-    if (s->close)
-        return false;
-    if (!stream_flush(s->stream, &err)) {
-        smtp_lost(s, &err);
-        return false;
-    }
-    return smtp_read_line(s, SASL_LINE_MAX, &line) && decode(s, line, out);
 }
 
 FIBER static void succeeded(struct smtp_session *s, const Thurn__AuthenticateReply *r)
@@ -102,11 +95,11 @@ FIBER static void log_in(struct smtp_session *s, str login, str password)
         failed(s, &call.err);
 }
 
-FIBER static void plain(struct smtp_session *s, str initial)
+FIBER static void take_plain(struct smtp_session *s, str base64)
 {
     SECRET(message);
     struct sasl_plain m;
-    if (!(initial.n ? decode(s, initial, &message) : ask(s, SMTP_AUTH_GO_ON, &message)))
+    if (!decode(s, base64, &message))
         return;
     if (sasl_plain_parse(buf_str(&message.b), &m))
         log_in(s, m.authcid, m.password);
@@ -114,17 +107,54 @@ FIBER static void plain(struct smtp_session *s, str initial)
         smtp_mistake(s, SMTP_BASE64);
 }
 
-FIBER static void login(struct smtp_session *s, str initial)
+FIBER static void take_user(struct smtp_session *s, str base64)
+{
+    SECRET(user);
+    if (!decode(s, base64, &user))
+        return;
+    free(s->auth.user);
+    s->auth.user = str_dup(base64); /* as it came: it may hold any bytes */
+    ask(s, SMTP_AUTH_PASSWORD, AUTH_STEP_PASSWORD);
+}
+
+FIBER static void take_password(struct smtp_session *s, str base64)
 {
     SECRET(user);
     SECRET(password);
-    if (!(initial.n ? decode(s, initial, &user) : ask(s, SMTP_AUTH_USERNAME, &user)))
-        return;
-    if (ask(s, SMTP_AUTH_PASSWORD, &password))
+    if (decode(s, base64, &password) && decode(s, str_c(s->auth.user), &user))
         log_in(s, buf_str(&user.b), buf_str(&password.b));
 }
 
-FIBER void smtp_cmd_auth(struct smtp_session *s, enum smtp_verb verb, str args)
+/* What a mechanism begins with, and what it does with each answer. */
+static const struct {
+    enum smtp_reply prompt;
+    void (*take)(struct smtp_session *s, str base64);
+} steps[] = {
+    [AUTH_STEP_PLAIN] = {SMTP_AUTH_GO_ON, take_plain},
+    [AUTH_STEP_USER] = {SMTP_AUTH_USERNAME, take_user},
+    [AUTH_STEP_PASSWORD] = {SMTP_AUTH_PASSWORD, take_password},
+};
+
+FIBER static void begin(struct smtp_session *s, enum smtp_auth_step step, str initial)
+{
+    s->auth.until_mono_ms = clock_mono_ms() + AUTH_TIMEOUT_MS;
+    if (initial.n)
+        steps[step].take(s, initial);
+    else
+        ask(s, steps[step].prompt, step);
+}
+
+void smtp_auth_answer(struct smtp_session *s)
+{
+    enum smtp_auth_step step = s->auth.step;
+    str line;
+    s->auth.step = AUTH_STEP_NONE;
+    FIBER_DEADLINE(MAX(s->auth.until_mono_ms - clock_mono_ms(), (int64_t)1));
+    if (smtp_read_line(s, SASL_LINE_MAX, &line))
+        steps[step].take(s, line);
+}
+
+void smtp_cmd_auth(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     (void)verb;
     FIBER_DEADLINE(AUTH_TIMEOUT_MS);
@@ -136,9 +166,9 @@ FIBER void smtp_cmd_auth(struct smtp_session *s, enum smtp_verb verb, str args)
     else if (s->login.address || s->txn)
         smtp_mistake(s, SMTP_AUTH_ALREADY);
     else if (str_eq_nocase(mechanism, S("PLAIN")))
-        plain(s, args);
+        begin(s, AUTH_STEP_PLAIN, args);
     else if (str_eq_nocase(mechanism, S("LOGIN")))
-        login(s, args);
+        begin(s, AUTH_STEP_USER, args);
     else
         smtp_mistake(s, SMTP_AUTH_MECHANISM);
 }

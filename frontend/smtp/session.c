@@ -100,10 +100,10 @@ bool smtp_read_line(struct smtp_session *s, size_t max, str *line)
     return false;
 }
 
-/* RFC 4954 4: an AUTH line with its initial response may be longer than other commands. */
+/* RFC 4954 4: an AUTH line with its initial response, or an answer, may be longer than other commands. */
 static size_t line_max(const struct smtp_session *s, str input)
 {
-    return str_starts_nocase(input, S("AUTH ")) ? SASL_LINE_MAX : smtp_limits(s)->line_max;
+    return s->auth.step || str_starts_nocase(input, S("AUTH ")) ? SASL_LINE_MAX : smtp_limits(s)->line_max;
 }
 
 /* Whether there is something to do for a fiber: a whole line, or the end of one that was too long. */
@@ -155,6 +155,7 @@ static void close_session(struct smtp_session *s)
     list_remove(&s->node);
     server->n_sessions--;
     smtp_forget_hello(s);
+    free(s->auth.user);
     free(s->login.address);
     s->magic = 0;
     free(s);
@@ -200,7 +201,9 @@ FIBER static void one_command(struct smtp_session *s)
         smtp_mistake(s, SMTP_LINE_TOO_LONG);
         return;
     }
-    if (smtp_read_line(s, line_max(s, stream_input(s->stream)), &line))
+    if (s->auth.step)
+        smtp_auth_answer(s);
+    else if (smtp_read_line(s, line_max(s, stream_input(s->stream)), &line))
         smtp_command_run(s, line);
 }
 
@@ -229,7 +232,10 @@ FIBER static void run(void *arg)
         close_session(s);
         return;
     }
-    fiber_timer_start(&s->timer, smtp_limits(s)->command_timeout_ms, on_silence, s);
+    int64_t ms = smtp_limits(s)->command_timeout_ms;
+    if (s->auth.step)
+        ms = MIN(ms, MAX(s->auth.until_mono_ms - clock_mono_ms(), (int64_t)1));
+    fiber_timer_start(&s->timer, ms, on_silence, s);
     on_ready(s); /* something may have come while the replies went out */
 }
 
@@ -239,7 +245,7 @@ static void on_ready(void *arg)
     struct err err = ERR_INIT;
     CHECK(s, SMTP_SESSION_MAGIC);
     skip_long_line(s);
-    if (s->skipped > SKIP_MAX) {
+    if (s->skipped > SKIP_MAX || (s->skipped && s->auth.step)) { /* no command is lost by ending an exchange */
         metric_inc_label(M_SMTP_REFUSED, "line");
         smtp_session_end(s, SMTP_CLOSE_LINE, SMTP_LINE_TOO_LONG);
     } else if (has_line(s)) {

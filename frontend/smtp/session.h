@@ -78,6 +78,14 @@ struct smtp_login {
     bool may_send;
 };
 
+/* What AUTH waits for. */
+enum smtp_auth_step { AUTH_STEP_NONE, AUTH_STEP_PLAIN, AUTH_STEP_USER, AUTH_STEP_PASSWORD };
+struct smtp_auth {
+    enum smtp_auth_step step;
+    char *user;                 /* AUTH_STEP_PASSWORD: the answer before, base64; owned */
+    int64_t until_mono_ms;      /* of the whole exchange */
+};
+
 struct smtp_session {
     uint32_t magic;
     enum smtp_kind kind;
@@ -95,6 +103,7 @@ struct smtp_session {
     bool is_admitted;           /* the peer's session limit was asked */
     char *helo;                 /* what the client calls itself; NULL before HELO */
     char *helo_host;            /* the same when it is a host name or an address literal, in ASCII; else NULL */
+    struct smtp_auth auth;
     struct smtp_login login;
     struct login login_check;   /* in opts.logins */
     bool is_login_over;         /* no longer good: nothing more is taken under it */
@@ -121,6 +130,8 @@ FIBER void smtp_say_last(struct smtp_session *s, enum smtp_reply r, enum smtp_cl
 void smtp_lost(struct smtp_session *s, const struct err *err);
 /* A line of at most max bytes; false: s->close is set, or the line was answered as a mistake (*line is unset). */
 FIBER bool smtp_read_line(struct smtp_session *s, size_t max, str *line);
+/* The next line is the client's answer in an AUTH exchange (s->auth.step): go on with it. */
+FIBER void smtp_auth_answer(struct smtp_session *s);
 /* An arena call as this session: principal, trace. */
 void smtp_call_init(struct smtp_session *s, struct rpc_call *call, struct arena *a);
 bool smtp_login_allowed(const struct smtp_session *s); /* AUTH may be used now */

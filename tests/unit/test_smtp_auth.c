@@ -125,6 +125,28 @@ static void limited(struct rig *r)
     rig_talk(r, "C: MAIL FROM:<alice@example.org>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 354\nC: .\nS: 250");
 }
 
+/* While the client thinks about its answer no fiber waits; the exchange goes on where it stood, byte by byte too. */
+static void no_fiber_waits(struct rig *r)
+{
+    static const struct {
+        const char *begin, *answer;
+    } cases[] = {{"C: AUTH PLAIN\nS: 334", ALICE_PLAIN "\r\n"},
+                 {"C: AUTH LOGIN\nS: 334\nC: " ALICE_LOGIN "\nS: 334", ALICE_PASSWORD "\r\n"}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        rig_hello(r, RIG_SUBMISSION);
+        rig_settle(r);
+        unsigned before = fiber_count();
+        rig_talk(r, cases[i].begin);
+        rig_settle(r);
+        assert_int_equal(fiber_count(), before);
+        for (const char *p = cases[i].answer; *p; p++) {
+            rig_send(r, str_n(p, 1));
+            rig_settle(r);
+        }
+        rig_expect(r, "235");
+    }
+}
+
 static void log_in(struct rig *r)
 {
     rig_hello(r, RIG_SUBMISSION);
@@ -221,6 +243,7 @@ RIG_TEST(in_the_clear, only_tls)
 RIG_TEST(in_the_clear_twice, loopback_too)
 RIG_TEST(long_lines, NULL)
 RIG_TEST(limited, NULL)
+RIG_TEST(no_fiber_waits, NULL)
 RIG_TEST(changed, NULL)
 RIG_TEST(changed_while_away, NULL)
 RIG_TEST(changed_meanwhile, NULL)
@@ -233,7 +256,7 @@ int main(void)
         cmocka_unit_test(test_in_the_clear_twice), cmocka_unit_test(test_long_lines),
         cmocka_unit_test(test_limited),      cmocka_unit_test(test_sasl_plain),
         cmocka_unit_test(test_changed),      cmocka_unit_test(test_changed_while_away),
-        cmocka_unit_test(test_changed_meanwhile),
+        cmocka_unit_test(test_changed_meanwhile), cmocka_unit_test(test_no_fiber_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
