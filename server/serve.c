@@ -12,6 +12,7 @@
 #include "base/metrics.h"
 #include "fiber/loop.h"
 #include "server/health.h"
+#include "server/running.h"
 #include "server/verbs.h"
 #include "server/workers.h"
 
@@ -76,7 +77,7 @@ FIBER static bool start(struct serve *s, struct err *err)
     unsigned count = (unsigned)config_int(&s->config, CFG_WORKERS);
     bool has_workers = count && !s->is_worker;
     char socket[NODE_PATH_MAX];
-    if (!node_open(&s->node, &s->config, err))
+    if ((!s->is_worker && !running_none(&s->config, err)) || !node_open(&s->node, &s->config, err))
         return false;
     if (has_workers && s->node.roles != (ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT | ROLE_STORE_BIT | ROLE_AUTH_BIT))
         return config_complain(&s->config, CFG_WORKERS, err, "needs all roles in this process; with other roles start more processes");

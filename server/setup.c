@@ -1,6 +1,7 @@
 /*
- * setup.c: the first run. Makes what is missing (data folder, config, certificate, databases, domain, account) and says
- * what comes next; safe to run again.
+ * setup.c: the first run. Makes what is missing (data folder, certificate, databases, domain, account, config) and says
+ * what comes next; safe to run again. What was given is checked before anything is made, and the config is written when all
+ * else has succeeded: a mistake leaves nothing behind that a second try would trip over.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -10,18 +11,23 @@
 
 #include "base/clock.h"
 #include "fiber/fiber.h"
+#include "mail/address.h"
 #include "proto/auth_calls.h"
 #include "server/frontends.h"
+#include "server/running.h"
 #include "server/serve.h"
 #include "server/verbs.h"
 
 #define UNPRIVILEGED_OFFSET "10000"
+#define HOST_MAX 253 /* RFC 1035 2.3.4 */
 
 struct setup {
     struct options *o;
-    char address[320];
+    char address[512];  /* the first account, its domain as A-labels */
+    const char *domain; /* of address */
     char password[32];  /* empty when the account was there before */
-    char host[256];
+    char host[256];     /* the name for a config that is made now */
+    bool is_served;     /* --serve: the server starts right afterwards */
     int status;
 };
 
@@ -60,27 +66,42 @@ static bool may_bind_low_ports(void)
     return geteuid() == 0 || start <= 25;
 }
 
-/* DATA/thurn.yaml, once. Options given now are remembered there. */
-static bool write_config(struct setup *s, const char *data, struct err *err)
+/* The settings of a config that is made now, in force for this run. An offset given by option is there already. */
+static bool first_settings(const struct setup *s, struct config *c, struct err *err)
 {
-    char path[NODE_PATH_MAX];
-    snprintf(path, sizeof(path), "%s/thurn.yaml", data);
-    if (s->o->config_file || access(path, F_OK) == 0)
-        return true;
-    const char *offset = s->o->port_offset ? s->o->port_offset : may_bind_low_ports() ? "0" : UNPRIVILEGED_OFFSET;
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return err_set(err, ERR_DENIED, "cannot write '%s': %s", path, strerror(errno));
+    const char *offset = may_bind_low_ports() ? "0" : UNPRIVILEGED_OFFSET;
+    return config_override(c, CFG_HOSTNAME, str_c(s->host), err) &&
+           config_override(c, CFG_DEFAULT_DOMAIN, str_c(s->domain), err) &&
+           (s->o->port_offset || config_override(c, CFG_PORT_OFFSET, str_c(offset), err));
+}
+
+static bool write_whole(const char *path, str text, struct err *err)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    bool ok = fd >= 0 && write(fd, text.p, text.n) == (ssize_t)text.n && fsync(fd) == 0;
+    if (!ok)
+        (void)err_set(err, ERR_UNAVAILABLE, "cannot write '%s': %s", path, strerror(errno));
+    if (fd >= 0)
+        (void)close(fd); /* synced */
+    return ok;
+}
+
+/* DATA/thurn.yaml, which was not there. */
+static bool write_config(const struct config *c, struct err *err)
+{
+    char path[NODE_PATH_MAX], fresh[NODE_PATH_MAX];
+    snprintf(path, sizeof(path), "%.*s/thurn.yaml", STR_ARG(config_str(c, CFG_DATA)));
+    snprintf(fresh, sizeof(fresh), "%.*s/thurn.yaml.new", STR_ARG(config_str(c, CFG_DATA)));
     BUF(text, 4096);
-    const char *domain = strchr(s->address, '@') + 1;
     buf_add(&text, S("# Made by `thurn setup`. All settings: `thurn config reference`.\n"));
-    buf_printf(&text, "hostname: %s\ndefault_domain: %s\n", s->host, domain);
-    if (strcmp(offset, "0") != 0)
+    buf_printf(&text, "hostname: %.*s\ndefault_domain: %.*s\n", STR_ARG(config_str(c, CFG_HOSTNAME)),
+               STR_ARG(config_str(c, CFG_DEFAULT_DOMAIN)));
+    if (config_int(c, CFG_PORT_OFFSET))
         buf_printf(&text, "listen:\n  # Added to the standard ports (25, 143, 993 …), for a server without root's rights.\n"
-                          "  port_offset: %s\n", offset);
-    bool ok = write(fd, text.p, text.n) == (ssize_t)text.n && fsync(fd) == 0;
-    close(fd);
-    return ok ? true : err_set(err, ERR_UNAVAILABLE, "cannot write '%s': %s", path, strerror(errno));
+                          "  port_offset: %lld\n", (long long)config_int(c, CFG_PORT_OFFSET));
+    if (!write_whole(fresh, buf_str(&text), err))
+        return false;
+    return rename(fresh, path) == 0 || err_set(err, ERR_UNAVAILABLE, "cannot write '%s': %s", path, strerror(errno));
 }
 
 static bool add_domain(struct rpc_call *call, ProtobufCService *auth, const char *name)
@@ -123,7 +144,7 @@ static bool make_account(struct setup *s, struct node *node, struct err *err)
     call.principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;
     if (!node->auth)
         return err_set(err, ERR_INVALID, "setup needs the auth role; on a cluster use thurn domain add, account add");
-    if (!add_domain(&call, node->auth_service, strchr(s->address, '@') + 1)) {
+    if (!add_domain(&call, node->auth_service, s->domain)) {
         *err = call.err;
         return err_prefix(err, "domain");
     }
@@ -140,90 +161,154 @@ static unsigned port_of(const struct config *c, enum frontend_kind kind)
     return frontends_addresses(c, kind, addrs, &n, &err) && n ? net_addr_port(&addrs[0]) : 0;
 }
 
+/* One protocol: the port with TLS from the start and the one with STARTTLS; 0 = not listened on. */
+static void print_ports(const char *what, const char *host, unsigned tls, unsigned starttls)
+{
+    if (tls)
+        printf("    %s  %s  port %u  TLS", what, host, tls);
+    else if (starttls)
+        printf("    %s  %s  port %u  STARTTLS", what, host, starttls);
+    else
+        printf("    %s  not listened on (setting 'listen')", what);
+    if (tls && starttls)
+        printf("        (or port %u with STARTTLS)", starttls);
+    putchar('\n');
+}
+
+/* How this very program is called for this very server. */
+static void print_command(const struct options *o, const char *verb)
+{
+    printf("    %s%s%s%s%s %s", o->program, o->config_file ? " --config " : "", o->config_file ? o->config_file : "",
+           o->data ? " --data " : "", o->data ? o->data : "", verb);
+}
+
+static void print_next(const struct setup *s, const struct config *c)
+{
+    unsigned http = port_of(c, FRONTEND_HTTP);
+    printf("\n  Next\n");
+    if (!s->is_served) {
+        print_command(s->o, "serve");
+        putchar('\n');
+    }
+    print_command(s->o, "account passwd");
+    printf(" %s\n", s->address);
+    print_command(s->o, "account add");
+    printf(" ann@%s\n", s->domain);
+    print_command(s->o, "queue list\n");
+    if (http)
+        printf("    curl http://127.0.0.1:%u/readyz\n", http);
+    putchar('\n');
+}
+
 static void print_result(const struct setup *s, const struct config *c)
 {
-    const char *domain = strchr(s->address, '@') + 1;
     unsigned smtp = port_of(c, FRONTEND_SMTP);
-    const char *shown = s->o->is_dev ? "127.0.0.1" : s->host;
-    char command[NODE_PATH_MAX]; /* how this very program is called for this very server */
-    snprintf(command, sizeof(command), "%s%s%s", s->o->program, s->o->data ? " --data " : "", s->o->data ? s->o->data : "");
-    printf("\nThurn is set up.\n\n");
-    printf("  Your mail program\n");
-    printf("    incoming   IMAP  %s  port %u  TLS        (or port %u with STARTTLS)\n", shown, port_of(c, FRONTEND_IMAPS),
-           port_of(c, FRONTEND_IMAP));
-    printf("    outgoing   SMTP  %s  port %u  TLS        (or port %u with STARTTLS)\n", shown, port_of(c, FRONTEND_SUBMISSIONS),
-           port_of(c, FRONTEND_SUBMISSION));
+    str host = config_str(c, CFG_HOSTNAME);
+    char *shown = s->o->is_dev ? xstrdup("127.0.0.1") : str_dup(host);
+    printf("\nThurn is set up.\n\n  Your mail program\n");
+    print_ports("incoming   IMAP", shown, port_of(c, FRONTEND_IMAPS), port_of(c, FRONTEND_IMAP));
+    print_ports("outgoing   SMTP", shown, port_of(c, FRONTEND_SUBMISSIONS), port_of(c, FRONTEND_SUBMISSION));
+    free(shown);
     printf("    login      %s\n", s->address);
     if (s->password[0])
         printf("    password   %s        (shown only now)\n", s->password);
     else
         printf("    password   as before\n");
-    printf("\n  Mail for %s is taken on port %u. Data: %.*s\n", domain, smtp, STR_ARG(config_str(c, CFG_DATA)));
-    printf("\n  To be reached from the internet, publish:\n");
-    printf("    %s.  MX   10 %s.\n    %s.  A    <address of this machine>\n    %s.  TXT  \"v=spf1 mx ~all\"\n", domain, s->host,
-           s->host, domain);
-    if (smtp != 25)
+    if (smtp)
+        printf("\n  Mail for %s is taken on port %u.", s->domain, smtp);
+    else
+        printf("\n  Mail for %s is not taken: nothing listens for it (setting 'listen.smtp').", s->domain);
+    printf(" Data: %.*s\n", STR_ARG(config_str(c, CFG_DATA)));
+    printf("  The server calls itself %.*s", STR_ARG(host));
+    if (c->file)
+        printf(", as %s says", c->file);
+    printf(".\n\n  To be reached from the internet, publish:\n");
+    printf("    %s.  MX   10 %.*s.\n    %.*s.  A    <address of this machine>\n    %s.  TXT  \"v=spf1 mx ~all\"\n", s->domain,
+           STR_ARG(host), STR_ARG(host), s->domain);
+    if (smtp && smtp != 25)
         printf("  and let port 25 lead to port %u here.\n", smtp);
-    printf("\n  Next\n    %s account passwd %s\n    %s account add ann@%s\n    %s queue list\n    curl http://127.0.0.1:%u/readyz\n\n",
-           command, s->address, command, domain, command, port_of(c, FRONTEND_HTTP));
+    print_next(s, c);
     fflush(stdout);
 }
 
-FIBER static bool setup_all(struct setup *s, struct err *err)
+/* The certificate is made now, so that a wrong setting shows before the server starts. */
+static bool make_certificate(const struct node *node, const struct config *c, struct err *err)
 {
-    struct config c;
+    struct tls_server *tls = frontends_tls(c, node->data, err);
+    tls_server_free(tls);
+    return tls != NULL;
+}
+
+FIBER static bool setup_all(struct setup *s, struct config *c, struct err *err)
+{
     struct node node = {0};
-    bool ok = node_make_folder(options_default_data(s->o), err) && write_config(s, options_default_data(s->o), err);
-    if (!ok)
+    unsigned applied;
+    if (!options_config(s->o, c, err) || !running_none(c, err) || (!c->file && !first_settings(s, c, err)) || !frontends_check(c, err))
         return false;
-    ok = options_config(s->o, &c, err);
-    if (ok) {
-        unsigned applied;
-        snprintf(s->host, sizeof(s->host), "%.*s", STR_ARG(config_str(&c, CFG_HOSTNAME)));
-        ok = node_open(&node, &c, err) && node_migrate(&node, false, &applied, err) && make_account(s, &node, err);
-        node_close(&node);
-    }
-    if (ok) { /* the certificate is made now, so that a wrong setting shows before the server starts */
-        struct tls_server *tls = frontends_tls(&c, options_default_data(s->o), err);
-        ok = tls != NULL;
-        tls_server_free(tls);
-    }
-    if (ok)
-        print_result(s, &c);
-    config_done(&c);
-    return ok;
+    bool ok = node_open(&node, c, err) && node_migrate(&node, false, &applied, err) && make_certificate(&node, c, err) &&
+              make_account(s, &node, err);
+    node_close(&node);
+    if (!ok || (!c->file && !write_config(c, err)))
+        return false;
+    print_result(s, c);
+    return true;
 }
 
 FIBER static void setup_fiber(void *arg)
 {
     struct setup *s = arg;
     struct err err = ERR_INIT;
-    if (!setup_all(s, &err))
+    struct config c;
+    if (!setup_all(s, &c, &err))
         s->status = verb_fail(&err);
+    config_done(&c);
+}
+
+/* Whose account is made, checked: its domain becomes one of ours. */
+static bool take_address(struct setup *s, const char *given, struct err *err)
+{
+    ARENA(a, 16 * 1024);
+    struct smtp_path path;
+    struct err bad = ERR_INIT;
+    str address;
+    if (!smtp_mailbox_parse(str_c(given), true, &a, &path, &bad) || path.is_literal ||
+        !address_normalize(path.local, path.domain, &a, &address, &bad) || address.n >= sizeof(s->address))
+        return err_set(err, ERR_INVALID, "'%.100s' is no mail address such as you@example.com%s%s", given, bad.msg[0] ? ": " : "",
+                       bad.msg);
+    snprintf(s->address, sizeof(s->address), "%.*s", STR_ARG(address));
+    s->domain = strrchr(s->address, '@') + 1;
+    return true;
+}
+
+/* The machine's name when it is a full one, else one in the first domain. */
+static bool choose_host(struct setup *s, struct err *err)
+{
+    ARENA(a, 4096);
+    struct err ignored = ERR_INIT; /* a machine's name that is none in the DNS is no name for a mail server */
+    char host[200] = "";
+    str name;
+    (void)gethostname(host, sizeof(host) - 1);
+    if (strchr(host, '.') && domain_normalize(str_c(host), &a, &name, &ignored))
+        snprintf(s->host, sizeof(s->host), "%.*s", STR_ARG(name));
+    else if (snprintf(s->host, sizeof(s->host), "mail.%s", s->domain) > HOST_MAX)
+        return err_set(err, ERR_INVALID, "the domain '%.60s…' is too long for a host name below it", s->domain);
+    return true;
 }
 
 int verb_setup(struct options *o)
 {
     struct err err = ERR_INIT;
-    struct setup s = {.o = o};
-    bool is_serving = options_flag(o, "--serve");
+    struct setup s = {.o = o, .is_served = options_flag(o, "--serve")};
+    char given[512];
     if (!options_finish(o, 0, 1, &err))
         return verb_fail(&err);
-    if (o->n_args)
-        snprintf(s.address, sizeof(s.address), "%s", o->args[0]);
-    else
-        default_address(s.address, sizeof(s.address));
-    const char *at = strrchr(s.address, '@');
-    if (!at || at == s.address || strchr(s.address, '@') != at || !at[1]) {
-        (void)err_set(&err, ERR_INVALID, "'%.100s' is no mail address such as you@example.com", s.address);
+    if (!o->n_args)
+        default_address(given, sizeof(given));
+    if (!take_address(&s, o->n_args ? o->args[0] : given, &err) || !choose_host(&s, &err))
         return verb_fail(&err);
-    }
-    char host[200] = "";
-    (void)gethostname(host, sizeof(host) - 1);
-    snprintf(s.host, sizeof(s.host), "%s%s", strchr(host, '.') ? "" : "mail.", strchr(host, '.') ? host : at + 1);
     if (!fiber_main(setup_fiber, &s))
         return EXIT_FAILED;
     explicit_bzero(s.password, sizeof(s.password));
     o->n_args = 0;
-    return s.status == EXIT_DONE && is_serving ? serve_run(o) : s.status;
+    return s.status == EXIT_DONE && s.is_served ? serve_run(o) : s.status;
 }

@@ -13,6 +13,7 @@
 #include "net/addr.h"
 
 #define VALID_S (825 * 86400L)
+#define COMMON_NAME_MAX 64u /* RFC 5280 A.1 ub-common-name; the whole name is among the alternative names */
 
 static void free_key(EVP_PKEY *k)
 {
@@ -60,8 +61,8 @@ static bool fill(X509 *x, EVP_PKEY *key, const char *const *names, size_t n_name
     return X509_set_version(x, 2) == 1 && ASN1_INTEGER_set_uint64(X509_get_serialNumber(x), serial >> 1 | 1) == 1 &&
            X509_time_adj_ex(X509_getm_notBefore(x), 0, -300, &now) &&
            X509_time_adj_ex(X509_getm_notAfter(x), 0, VALID_S, &now) && X509_set_pubkey(x, key) == 1 &&
-           X509_NAME_add_entry_by_NID(subject, NID_commonName, MBSTRING_UTF8, (const unsigned char *)names[0], -1, -1, 0) ==
-               1 &&
+           X509_NAME_add_entry_by_NID(subject, NID_commonName, MBSTRING_UTF8, (const unsigned char *)names[0],
+                                      (int)MIN(strlen(names[0]), COMMON_NAME_MAX), -1, 0) == 1 &&
            X509_set_issuer_name(x, subject) == 1 && add_ext(x, NID_subject_alt_name, buf_z(&san)) &&
            add_ext(x, NID_basic_constraints, "critical,CA:TRUE") && add_ext(x, NID_subject_key_identifier, "hash") &&
            X509_sign(x, key, EVP_sha256()) > 0;
