@@ -6,6 +6,7 @@
 #include "frontend/common/logins.h"
 #include "frontend/imap/imap.h"
 #include "frontend/smtp/smtp.h"
+#include "server/settings.h"
 
 const struct frontend_listen frontend_listens[FRONTENDS_] = {
     [FRONTEND_SMTP] = {"smtp", CFG_LISTEN_SMTP, false},
@@ -124,8 +125,8 @@ bool frontends_addresses(const struct config *c, enum frontend_kind kind, struct
     size_t count;
     const str *list = config_list(c, frontend_listens[kind].setting, &count);
     int64_t offset = config_int(c, CFG_PORT_OFFSET);
-    if (count > 8)
-        return config_complain(c, frontend_listens[kind].setting, err, "has more than 8 addresses");
+    if (count > FRONTENDS_ADDRESSES_MAX)
+        return config_complain(c, frontend_listens[kind].setting, err, "has more than %d addresses", FRONTENDS_ADDRESSES_MAX);
     for (size_t i = 0; i < count; i++) {
         struct err bad = ERR_INIT;
         if (!net_addr_parse(list[i], &out[i], &bad))
@@ -206,7 +207,7 @@ bool frontends_listen(struct frontends *f, enum frontend_kind first, enum fronte
                       const struct inherited_fd *inherited, size_t n_inherited, struct err *err)
 {
     for (enum frontend_kind kind = first; kind <= last; kind++) {
-        struct net_addr addrs[8];
+        struct net_addr addrs[FRONTENDS_ADDRESSES_MAX];
         size_t n = 0;
         bool is_inherited = n_inherited && kind < FRONTEND_HTTP;
         if (!is_inherited && !frontends_addresses(f->node->config, kind, addrs, &n, err))
@@ -248,13 +249,51 @@ void frontends_close(struct frontends *f)
     *f = (struct frontends){0};
 }
 
+/* Where this process is to listen, so far. */
+struct taken {
+    struct net_addr addrs[FRONTENDS_LISTENERS_MAX + NODE_RPC_LISTENERS_MAX];
+    const char *names[FRONTENDS_LISTENERS_MAX + NODE_RPC_LISTENERS_MAX];
+    size_t n;
+};
+
+static bool take(struct taken *t, const struct config *c, enum config_id id, const char *name, const struct net_addr *addr, struct err *err)
+{
+    char text[NET_ADDR_TEXT_MAX];
+    for (size_t i = 0; i < t->n; i++)
+        if (net_addr_collides(&t->addrs[i], addr))
+            return config_complain(c, id, err, "has %s, where the listener '%s' is already", net_addr_format(addr, text).p, t->names[i]);
+    t->addrs[t->n] = *addr;
+    t->names[t->n++] = name;
+    return true;
+}
+
+static bool check_listeners(const struct config *c, unsigned roles, struct err *err)
+{
+    ARENA(a, 64 * 1024);
+    struct taken *taken = arena_new(&a, struct taken);
+    struct net_addr addrs[FRONTENDS_ADDRESSES_MAX];
+    size_t n;
+    const str *rpc = config_list(c, CFG_RPC_LISTEN, &n);
+    for (size_t i = 0; i < n && i < NODE_RPC_LISTENERS_MAX; i++)
+        if (!net_addr_parse(rpc[i], &addrs[0], err) || !take(taken, c, CFG_RPC_LISTEN, "rpc", &addrs[0], err))
+            return false;
+    for (enum frontend_kind kind = 0; kind < FRONTENDS_; kind++) {
+        if (!frontends_addresses(c, kind, addrs, &n, err))
+            return false;
+        bool is_used = kind >= FRONTEND_HTTP || (roles & ROLE_FRONTEND_BIT);
+        for (size_t i = 0; i < n && is_used; i++)
+            if (!take(taken, c, frontend_listens[kind].setting, frontend_listens[kind].name, &addrs[i], err))
+                return false;
+    }
+    return true;
+}
+
 bool frontends_check(const struct config *c, struct err *err)
 {
     size_t n;
-    struct net_addr addrs[8];
-    for (enum frontend_kind kind = 0; kind < FRONTENDS_; kind++)
-        if (!frontends_addresses(c, kind, addrs, &n, err))
-            return false;
+    unsigned roles;
+    if (!settings_check(c, err) || !settings_roles(c, &roles, err) || !check_listeners(c, roles, err))
+        return false;
     const str *nets = config_list(c, CFG_PROXY_FROM, &n);
     for (size_t i = 0; i < n; i++) {
         struct net_cidr cidr;

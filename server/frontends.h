@@ -11,6 +11,7 @@ struct logins;
 struct smtp_server;
 struct imap_server;
 #define FRONTENDS_LISTENERS_MAX 64
+#define FRONTENDS_ADDRESSES_MAX 8 /* of one kind */
 
 /* The listeners of the mail protocols and of HTTP, in one order for parents that bind and workers that inherit. */
 enum frontend_kind {
@@ -50,9 +51,9 @@ FIBER bool frontends_open(struct frontends *f, struct node *node, struct http_se
 /* Listen on the kinds from first to last; inherited sockets are used instead of the settings when there are any. */
 FIBER bool frontends_listen(struct frontends *f, enum frontend_kind first, enum frontend_kind last,
                             const struct inherited_fd *inherited, size_t n_inherited, struct err *err) WARN_UNUSED;
-/* The addresses of one kind from the settings, port offset added; at most 8. */
+/* The addresses of one kind from the settings, port offset added. */
 bool frontends_addresses(const struct config *c, enum frontend_kind kind, struct net_addr *out, size_t *n, struct err *err) WARN_UNUSED;
-/* Whether the listeners and certificates of these settings make sense. Binds nothing. */
+/* Whether a process can serve with these settings: settings_check, the listeners, the certificates. Binds nothing. */
 bool frontends_check(const struct config *c, struct err *err) WARN_UNUSED;
 /* Read certificates again. */
 bool frontends_reload(struct frontends *f, struct err *err) WARN_UNUSED;

@@ -8,29 +8,10 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
-#include "base/num.h"
 #include "proto/auth.pb-c.h"
 #include "proto/queue.pb-c.h"
 #include "proto/store_calls.h"
-
-static bool parse_roles(const struct config *config, unsigned *bits, struct err *err)
-{
-    static const struct { const char *name; unsigned bit; } names[] = {
-        {"frontend", ROLE_FRONTEND_BIT}, {"queue", ROLE_QUEUE_BIT}, {"store", ROLE_STORE_BIT}, {"auth", ROLE_AUTH_BIT},
-    };
-    size_t n_roles;
-    const str *roles = config_list(config, CFG_ROLES, &n_roles);
-    for (size_t i = 0; i < n_roles; i++) {
-        size_t k = 0;
-        while (k < ARRAY_LEN(names) && !str_eq(roles[i], str_c(names[k].name)))
-            k++;
-        if (k == ARRAY_LEN(names))
-            return config_complain(config, CFG_ROLES, err, "has '%.*s'; there are frontend, queue, store and auth",
-                                   (int)MIN(roles[i].n, (size_t)40), roles[i].p);
-        *bits |= names[k].bit;
-    }
-    return *bits ? true : config_complain(config, CFG_ROLES, err, "is empty; name at least one role");
-}
+#include "server/settings.h"
 
 bool node_make_folder(const char *path, struct err *err)
 {
@@ -77,8 +58,6 @@ static bool open_shards(struct node *n, struct err *err)
 {
     size_t count;
     const str *dsns = config_list(n->config, CFG_SHARDS, &count);
-    if (count > NODE_SHARDS_MAX)
-        return config_complain(n->config, CFG_SHARDS, err, "names more than %d shards", NODE_SHARDS_MAX);
     n->shards = xcalloc(MAX(count, (size_t)1), sizeof(struct sql_db *));
     for (size_t i = 0; i < MAX(count, (size_t)1); i++) {
         char name[24];
@@ -109,22 +88,6 @@ static bool open_dns(struct node *n, struct err *err)
     opts.servers = config_list(n->config, CFG_DNS_SERVERS, &opts.n_servers);
     n->dns = dns_new(&opts, err);
     return n->dns ? true : err_prefix(err, "dns.servers");
-}
-
-static bool open_rpc_tls(struct node *n, struct err *err)
-{
-    str certificate = config_str(n->config, CFG_RPC_CERTIFICATE), key = config_str(n->config, CFG_RPC_KEY);
-    str ca = config_str(n->config, CFG_RPC_CA);
-    if (!ca.n)
-        return true;
-    struct tls_client_opts client = {.ca_file = ca, .own = {certificate, key}};
-    struct tls_cert_files files = {certificate, key};
-    struct tls_server_opts server = {.certs = &files, .n_certs = 1, .client_ca = ca};
-    n->rpc_tls = tls_client_new(&client, err);
-    if (!n->rpc_tls)
-        return err_prefix(err, "rpc.tls");
-    n->rpc_tls_server = tls_server_new(&server, err);
-    return n->rpc_tls_server ? true : err_prefix(err, "rpc.tls");
 }
 
 /* A remote service: the addresses of its setting. */
@@ -215,31 +178,14 @@ FIBER static bool open_store(struct node *n, struct err *err)
     return true;
 }
 
-static bool parse_retry(const struct node *n, uint32_t *out, size_t max, size_t *count, struct err *err)
-{
-    size_t k;
-    const str *list = config_list(n->config, CFG_QUEUE_RETRY, &k);
-    if (!k || k > max)
-        return config_complain(n->config, CFG_QUEUE_RETRY, err, "must have 1 to %zu times", max);
-    for (size_t i = 0; i < k; i++) {
-        uint64_t ms;
-        if (!num_duration_ms(list[i], 86400000, &ms) || ms < 1000)
-            return config_complain(n->config, CFG_QUEUE_RETRY, err, "has '%.*s', which is no time from 1s to 1d",
-                                   (int)MIN(list[i].n, (size_t)20), list[i].p);
-        out[i] = (uint32_t)(ms / 1000);
-    }
-    *count = k;
-    return true;
-}
-
 static bool open_queue(struct node *n, struct err *err)
 {
     n->queue_db = open_db(n, "queue", config_str(n->config, CFG_QUEUE_DB), "queue.db", err);
     if (!n->queue_db)
         return false;
-    uint32_t retry[32];
+    uint32_t retry[QUEUE_RETRIES_MAX];
     size_t n_retry = 0;
-    if (!parse_retry(n, retry, ARRAY_LEN(retry), &n_retry, err))
+    if (!settings_retry(n->config, retry, ARRAY_LEN(retry), &n_retry, err))
         return false;
     struct tls_client_opts tls = {0};
     n->out_tls = tls_client_new(&tls, err);
@@ -271,74 +217,6 @@ static bool open_queue(struct node *n, struct err *err)
     return true;
 }
 
-static bool check_hostname(const struct config *c, struct err *err)
-{
-    str host = config_str(c, CFG_HOSTNAME);
-    for (size_t i = 0; i < host.n; i++)
-        if (!ascii_is_alnum((unsigned char)host.p[i]) && host.p[i] != '-' && host.p[i] != '.')
-            return config_complain(c, CFG_HOSTNAME, err, "is no host name");
-    return host.n <= 253 ? true : config_complain(c, CFG_HOSTNAME, err, "is longer than 253 bytes");
-}
-
-static bool check_databases(const struct config *c, unsigned roles, struct err *err)
-{
-    static const struct { enum config_id id; unsigned role; } settings[] = {
-        {CFG_DIRECTORY_DB, ROLE_AUTH_BIT}, {CFG_QUEUE_DB, ROLE_QUEUE_BIT}, {CFG_SHARDS, ROLE_STORE_BIT},
-    };
-    for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
-        size_t n = 1;
-        str one = settings[i].id == CFG_SHARDS ? STR_NONE : config_str(c, settings[i].id);
-        const str *dsns = settings[i].id == CFG_SHARDS ? config_list(c, CFG_SHARDS, &n) : &one;
-        for (size_t k = 0; k < n && (roles & settings[i].role); k++) {
-            struct err bad = ERR_INIT;
-            if (dsns[k].n && !sql_check_dsn(dsns[k], &bad))
-                return config_complain(c, settings[i].id, err, "cannot be used: %s", bad.msg);
-        }
-    }
-    return true;
-}
-
-static bool check_rpc_listen(const struct config *c, struct err *err)
-{
-    size_t n;
-    const str *list = config_list(c, CFG_RPC_LISTEN, &n);
-    for (size_t i = 0; i < n; i++) {
-        struct net_addr addr;
-        struct err bad = ERR_INIT;
-        if (!net_addr_parse(list[i], &addr, &bad))
-            return config_complain(c, CFG_RPC_LISTEN, err, "has %s", bad.msg);
-        if (!net_addr_is_unix(&addr) && !net_addr_is_loopback(&addr) && !config_str(c, CFG_RPC_CA).n)
-            return config_complain(c, CFG_RPC_LISTEN, err,
-                                   "is open to the network without rpc.tls; set rpc.tls.ca, certificate and key, or listen on loopback");
-    }
-    return true;
-}
-
-bool node_check(const struct config *c, struct err *err)
-{
-    static const struct { enum config_id id; const char *name; unsigned role, callers; } services[] = {
-        {CFG_RPC_AUTH, "auth", ROLE_AUTH_BIT, ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT},
-        {CFG_RPC_STORE, "store", ROLE_STORE_BIT, ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT},
-        {CFG_RPC_QUEUE, "queue", ROLE_QUEUE_BIT, ROLE_FRONTEND_BIT},
-    };
-    unsigned roles = 0;
-    if (!parse_roles(c, &roles, err) || !check_hostname(c, err) || !check_databases(c, roles, err) || !check_rpc_listen(c, err))
-        return false;
-    for (size_t i = 0; i < ARRAY_LEN(services); i++) {
-        size_t n;
-        (void)config_list(c, services[i].id, &n);
-        if (!n && !(roles & services[i].role) && (roles & services[i].callers))
-            return config_complain(c, services[i].id, err, "must say where the %s service is, or the role '%s' must be here",
-                                   services[i].name, services[i].name);
-    }
-    if ((roles & ROLE_STORE_BIT) && str_eq(config_str(c, CFG_BLOBS_KIND), S("s3")) &&
-        (!config_str(c, CFG_S3_ENDPOINT).n || !config_str(c, CFG_S3_BUCKET).n))
-        return config_complain(c, CFG_BLOBS_KIND, err, "is s3: blobs.s3.endpoint and blobs.s3.bucket are needed");
-    if (config_str(c, CFG_RPC_CA).n && (!config_str(c, CFG_RPC_CERTIFICATE).n || !config_str(c, CFG_RPC_KEY).n))
-        return config_complain(c, CFG_RPC_CA, err, "needs rpc.tls.certificate and rpc.tls.key beside it");
-    return true;
-}
-
 bool node_open(struct node *n, const struct config *c, struct err *err)
 {
     *n = (struct node){.config = c};
@@ -346,7 +224,8 @@ bool node_open(struct node *n, const struct config *c, struct err *err)
     (void)gethostname(host, sizeof(host) - 1);
     snprintf(n->name, sizeof(n->name), "%.36s-%d-%llx", host, (int)getpid(), (unsigned long long)clock_unix_ms());
     n->data = str_dup(config_str(c, CFG_DATA));
-    if (!node_check(c, err) || !parse_roles(c, &n->roles, err) || !node_make_folder(n->data, err) || !open_rpc_tls(n, err))
+    if (!settings_check(c, err) || !settings_roles(c, &n->roles, err) || !node_make_folder(n->data, err) ||
+        !settings_rpc_tls(c, &n->rpc_tls, &n->rpc_tls_server, err))
         return false;
     bool has_service = (n->roles & ~(unsigned)ROLE_FRONTEND_BIT) != 0;
     bool needs_auth = n->roles & (ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT), needs_store = needs_auth;
@@ -397,8 +276,6 @@ bool node_migrate(struct node *n, bool dry_run, unsigned *applied, struct err *e
 static bool listen_at(struct node *n, const struct net_addr *addr, struct err *err)
 {
     char text[NET_ADDR_TEXT_MAX];
-    if (n->n_rpc_listeners == ARRAY_LEN(n->rpc_listeners))
-        return config_complain(n->config, CFG_RPC_LISTEN, err, "has more than %zu addresses", ARRAY_LEN(n->rpc_listeners));
     struct listener_opts opts = {
         .name = "rpc",
         .addr = *addr,

@@ -21,7 +21,7 @@
 #include "store-service/store.h"
 
 enum role { ROLE_FRONTEND_BIT = 1, ROLE_QUEUE_BIT = 2, ROLE_STORE_BIT = 4, ROLE_AUTH_BIT = 8 };
-#define NODE_SHARDS_MAX 1024
+#define NODE_RPC_LISTENERS_MAX 16
 #define NODE_PATH_MAX 1200   /* of a file in the data folder */
 
 struct node {
@@ -49,12 +49,10 @@ struct node {
     struct fiber_group jobs;     /* what runs by itself: the store's housekeeping */
     bool has_jobs;
     struct rpc_server *rpc;
-    struct listener *rpc_listeners[16];
+    struct listener *rpc_listeners[NODE_RPC_LISTENERS_MAX + 1]; /* one more for workers */
     size_t n_rpc_listeners;
 };
 
-/* Whether these settings can start a process: roles, addresses, folders and files that they name. Touches nothing. */
-bool node_check(const struct config *c, struct err *err) WARN_UNUSED;
 /* Open databases and services. Nothing listens yet. Errors name the setting. */
 FIBER bool node_open(struct node *n, const struct config *c, struct err *err) WARN_UNUSED;
 /* Bring every database of this process's roles up to date. *applied counts steps. */

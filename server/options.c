@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/num.h"
+#include "mail/address.h"
 #include "net/addr.h"
 
 static const struct global {
@@ -180,10 +181,23 @@ static bool dev_listeners(struct config *c, struct err *err)
            config_override(c, CFG_OUT_PRIVATE, S("true"), err);
 }
 
+/* Its A-label form, as it is compared and shown. */
+static bool normalize_default_domain(struct config *c, struct err *err)
+{
+    ARENA(a, 4096);
+    struct err bad = ERR_INIT;
+    str given = config_str(c, CFG_DEFAULT_DOMAIN), normal;
+    if (!given.n)
+        return true;
+    if (str_starts(given, S("[")) || !domain_normalize(given, &a, &normal, &bad))
+        return config_complain(c, CFG_DEFAULT_DOMAIN, err, "is no domain name");
+    return str_eq(given, normal) || config_override(c, CFG_DEFAULT_DOMAIN, normal, err);
+}
+
 bool options_config(const struct options *o, struct config *c, struct err *err)
 {
     config_init(c);
-    if (!load_file(o, c, err))
+    if (!load_file(o, c, err) || !normalize_default_domain(c, err))
         return false;
     if (o->data ? !config_override(c, CFG_DATA, str_c(o->data), err)
                 : config_str(c, CFG_DATA).n == 0 && !config_override(c, CFG_DATA, str_c(options_default_data(o)), err))

@@ -155,7 +155,7 @@ static bool make_account(struct setup *s, struct node *node, struct err *err)
 
 static unsigned port_of(const struct config *c, enum frontend_kind kind)
 {
-    struct net_addr addrs[8];
+    struct net_addr addrs[FRONTENDS_ADDRESSES_MAX];
     size_t n;
     struct err err = ERR_INIT;
     return frontends_addresses(c, kind, addrs, &n, &err) && n ? net_addr_port(&addrs[0]) : 0;

@@ -68,7 +68,7 @@ static bool write_config(struct workers *w, struct err *err)
 static bool bind_sockets(struct workers *w, struct err *err)
 {
     for (enum frontend_kind kind = FRONTEND_SMTP; kind < FRONTEND_HTTP; kind++) {
-        struct net_addr addrs[8];
+        struct net_addr addrs[FRONTENDS_ADDRESSES_MAX];
         size_t n;
         if (!frontends_addresses(&w->serve->config, kind, addrs, &n, err))
             return false;

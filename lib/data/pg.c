@@ -289,17 +289,20 @@ static const struct sql_driver pg_driver = {
     .script = pg_script,
 };
 
+/* Libpq's own complaint quotes what it could not read, a password among it. An '@' in the host is the rest of a password
+ * that was not percent-encoded, and would be logged as the name of a host. */
 bool pg_check_dsn(str dsn, struct err *err)
 {
-    char *z = str_dup(dsn), *text = NULL;
-    PQconninfoOption *o = PQconninfoParse(z, &text);
+    char *z = str_dup(dsn);
+    PQconninfoOption *options = str_empty(dsn) || memchr(dsn.p, 0, dsn.n) ? NULL : PQconninfoParse(z, NULL);
+    bool ok = options != NULL;
+    for (const PQconninfoOption *o = options; ok && o->keyword; o++)
+        ok = !o->val || strcmp(o->keyword, "host") != 0 || !strchr(o->val, '@');
+    explicit_bzero(z, dsn.n);
     xfree(z);
-    bool ok = o && !str_empty(dsn);
-    if (!ok)
-        (void)err_set(err, ERR_INVALID, "bad data source: %.*s", (int)strcspn(text ? text : "empty", "\n"), text ? text : "empty");
-    PQfreemem(text);
-    PQconninfoFree(o);
-    return ok;
+    PQconninfoFree(options);
+    return ok || err_set(err, ERR_INVALID, "expected postgresql://USER:PASSWORD@HOST/DATABASE (with @, : and / in them as %%40, %%3A, %%2F), "
+                                           "host=… dbname=…, or sqlite:PATH");
 }
 
 struct sql_db *pg_open(const struct sql_opts *opts, struct err *err)

@@ -635,6 +635,25 @@ static bool parse_url(struct redis *r, str url, struct err *err)
     return err_set(err, ERR_INVALID, "redis address must be redis://[:password@]host:port[/db] or unix:/path");
 }
 
+/* What parse_url made. */
+static void forget_url(struct redis *r)
+{
+    if (r->password)
+        explicit_bzero(r->password, strlen(r->password));
+    free(r->password);
+    free(r->user);
+    free(r->host);
+    free(r->path);
+}
+
+bool redis_check_url(str url, struct err *err)
+{
+    struct redis r = {0};
+    bool ok = parse_url(&r, url, err);
+    forget_url(&r);
+    return ok;
+}
+
 static void destroy(struct redis *r)
 {
     uint64_t key64;
@@ -643,12 +662,7 @@ static void destroy(struct redis *r)
         free(value);
     map64_done(&r->scripts);
     map_done(&r->channels);
-    if (r->password)
-        explicit_bzero(r->password, strlen(r->password));
-    free(r->password);
-    free(r->user);
-    free(r->host);
-    free(r->path);
+    forget_url(r);
     r->magic = 0;
     free(r);
 }

@@ -15,6 +15,8 @@ struct redis_opts {
     str url;                  /* redis://[:password@]host:port[/db], unix:/path */
     unsigned timeout_ms;      /* of one command; default 1000 */
 };
+/* Whether the URL is well formed; connects to nothing. The error may quote it, with what is secret in it. */
+bool redis_check_url(str url, struct err *err) WARN_UNUSED;
 struct redis *redis_new(const struct redis_opts *opts, struct err *err) WARN_UNUSED;
 FIBER void redis_free(struct redis *r);
 

@@ -41,7 +41,7 @@ struct sql_db *sql_open(const struct sql_opts *opts, struct err *err)
 
 bool sql_check_dsn(str dsn, struct err *err)
 {
-    return str_starts(dsn, S("sqlite:")) || pg_check_dsn(dsn, err);
+    return str_starts(dsn, S("sqlite:")) ? sqlite_check_dsn(str_slice(dsn, 7, SIZE_MAX), err) : pg_check_dsn(dsn, err);
 }
 
 void sql_close(struct sql_db *db)

@@ -51,6 +51,7 @@ struct sql_tx {
 
 struct sql_db *sqlite_open(const struct sql_opts *opts, struct err *err) WARN_UNUSED; /* dsn without "sqlite:" */
 bool pg_check_dsn(str dsn, struct err *err) WARN_UNUSED;
+bool sqlite_check_dsn(str path, struct err *err) WARN_UNUSED; /* what follows "sqlite:" */
 struct sql_db *pg_open(const struct sql_opts *opts, struct err *err) WARN_UNUSED;
 
 void sql_db_init(struct sql_db *db, const struct sql_driver *driver, const struct sql_opts *opts);

@@ -344,12 +344,16 @@ static bool configure_library(void)
     return is_inline_able;
 }
 
+bool sqlite_check_dsn(str path, struct err *err)
+{
+    return (path.n && !memchr(path.p, 0, path.n)) ||
+           err_set(err, ERR_INVALID, "a SQLite data source is \"sqlite:\" and the path of a file");
+}
+
 struct sql_db *sqlite_open(const struct sql_opts *opts, struct err *err)
 {
-    if (str_empty(opts->dsn) || memchr(opts->dsn.p, 0, opts->dsn.n)) {
-        (void)err_set(err, ERR_INVALID, "a SQLite data source is \"sqlite:\" and the path of a file");
+    if (!sqlite_check_dsn(opts->dsn, err))
         return NULL;
-    }
     struct sqlite_db *db = xnew(struct sqlite_db);
     sql_db_init(&db->base, &sqlite_driver, opts);
     db->base.opts.pool = MIN(db->base.opts.pool, READERS_MAX);

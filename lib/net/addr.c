@@ -173,6 +173,21 @@ bool net_addr_equal_ip(const struct net_addr *a, const struct net_addr *b)
     return x.n > 0 && str_eq(x, y);
 }
 
+static bool is_any_of(const struct net_addr *any, const struct net_addr *of)
+{
+    static const unsigned char zeros[16];
+    str ip = ip_bytes(any);
+    return ip.n && memcmp(ip.p, zeros, ip.n) == 0 && (ip.n == 16 || ip_bytes(of).n == 4);
+}
+
+bool net_addr_collides(const struct net_addr *a, const struct net_addr *b)
+{
+    if (net_addr_is_unix(a) || net_addr_is_unix(b))
+        return net_addr_is_unix(a) && net_addr_is_unix(b) && strcmp(a->un.sun_path, b->un.sun_path) == 0;
+    uint16_t port = net_addr_port(a);
+    return port && port == net_addr_port(b) && (net_addr_equal_ip(a, b) || is_any_of(a, b) || is_any_of(b, a));
+}
+
 str net_addr_limit_key(const struct net_addr *a, char buf[NET_ADDR_TEXT_MAX])
 {
     if (!a->len || a->sa.sa_family != AF_INET6)

@@ -83,16 +83,30 @@ static bool option(struct dns *d, const char *name, const char *value, struct er
     return e == 0 || err_set(err, ERR_INTERNAL, "resolver option %s %s: %s", name, value, ub_strerror(e));
 }
 
+static bool parse_server(str server, struct net_addr *out, struct err *err)
+{
+    struct err ignored = ERR_INIT;
+    if (net_ip_parse(server, out))
+        net_addr_set_port(out, 53);
+    else if (!net_addr_parse(server, out, &ignored) || net_addr_is_unix(out) || !net_addr_port(out))
+        return err_set(err, ERR_INVALID, "'%.*s', which is no address like 192.0.2.53 or 127.0.0.1:5300", (int)MIN(server.n, (size_t)100),
+                       server.p);
+    return true;
+}
+
+bool dns_check_server(str server, struct err *err)
+{
+    struct net_addr addr;
+    return parse_server(server, &addr, err);
+}
+
 /* "127.0.0.1:5300" and "[::1]:5300" as libunbound writes them, "127.0.0.1@5300". */
 static bool add_server(struct dns *d, str server, struct err *err)
 {
     struct net_addr addr;
-    struct err ignored = ERR_INIT;
     char ip[NET_ADDR_TEXT_MAX], text[NET_ADDR_TEXT_MAX + 8];
-    if (net_ip_parse(server, &addr))
-        net_addr_set_port(&addr, 53);
-    else if (!net_addr_parse(server, &addr, &ignored) || net_addr_is_unix(&addr))
-        return err_set(err, ERR_INVALID, "DNS server '%.*s' is no address like 192.0.2.53 or 127.0.0.1:5300", STR_ARG(server));
+    if (!parse_server(server, &addr, err))
+        return err_prefix(err, "DNS server");
     str s = net_ip_format(&addr, ip);
     (void)snprintf(text, sizeof(text), "%.*s@%u", STR_ARG(s), (unsigned)net_addr_port(&addr));
     int e = ub_ctx_set_fwd(d->ctx, text);

@@ -19,6 +19,8 @@ struct dns_opts {
     str trust_anchor_file;  /* empty = no DNSSEC validation here */
     unsigned timeout_ms;    /* for one look-up; default 5000 */
 };
+/* Whether this may stand among the servers; the error is "'…', which is no address like …". */
+bool dns_check_server(str server, struct err *err) WARN_UNUSED;
 struct dns *dns_new(const struct dns_opts *opts, struct err *err) WARN_UNUSED;
 void dns_free(struct dns *d);
 

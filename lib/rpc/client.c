@@ -7,6 +7,7 @@
 #include "rpc/node.h"
 
 #define REMOTE_MAGIC 0x49c10001u
+#define HOSTS_MAX 64 /* entries of the setting; a name may stand for many nodes */
 #define CONNECT_TIMEOUT_MS 2000
 #define RESOLVE_EVERY_MS 5000
 #define KEEP_EVERY_MS 1000
@@ -58,11 +59,14 @@ static bool host_parse(str s, str *host, uint16_t *port)
 {
     ptrdiff_t colon = str_rfind(s, ':');
     uint32_t n;
-    if (colon <= 0 || !num_u32(str_slice(s, (size_t)colon + 1, SIZE_MAX), 65535, &n))
+    if (colon <= 0 || !num_u32(str_slice(s, (size_t)colon + 1, SIZE_MAX), 65535, &n) || n == 0)
         return false;
+    for (ptrdiff_t i = 0; i < colon; i++)
+        if (!ascii_is_alnum((unsigned char)s.p[i]) && !strchr("-._", s.p[i]))
+            return false;
     *host = str_slice(s, 0, (size_t)colon);
     *port = (uint16_t)n;
-    return str_find(*host, ':') < 0 && str_find(*host, '/') < 0;
+    return true;
 }
 
 /* Look the names up and bring the nodes in line. A name that cannot be resolved now keeps nothing alive but is tried again;
@@ -71,8 +75,8 @@ static bool resolve(struct rpc_remote *r, struct err *err)
 {
     FIBER_DEADLINE(RESOLVE_TIMEOUT_MS);
     ARENA(a, 1 << 20);
-    struct net_addr *found[64] = {NULL};
-    size_t n_found[64] = {0};
+    struct net_addr *found[HOSTS_MAX] = {NULL};
+    size_t n_found[HOSTS_MAX] = {0};
     unsigned n_good = 0;
     for (size_t i = 0; i < r->n_hosts; i++) {
         str host;
@@ -255,25 +259,35 @@ FIBER static void invoke(ProtobufCService *service, unsigned method, const Proto
 
 /* --- life --- */
 
+bool rpc_client_check(const str *nodes, size_t n, struct err *err)
+{
+    if (n == 0 || n > HOSTS_MAX)
+        return err_set(err, ERR_INVALID, "%zu addresses; there are 1 to %d", n, HOSTS_MAX);
+    for (size_t i = 0; i < n; i++) {
+        struct net_addr addr;
+        struct err ignored = ERR_INIT; /* then it is a name */
+        str host;
+        uint16_t port;
+        if (!net_addr_parse(nodes[i], &addr, &ignored) && !host_parse(nodes[i], &host, &port))
+            return err_set(err, ERR_INVALID, "'%.*s': expected HOST:PORT or unix:PATH", (int)MIN(nodes[i].n, (size_t)100), nodes[i].p);
+    }
+    return true;
+}
+
 static bool add_hosts(struct rpc_remote *r, const struct rpc_client_opts *opts, struct err *err)
 {
-    if (opts->n_nodes == 0 || opts->n_nodes > 64)
-        return err_set(err, ERR_INVALID, "'%s' needs 1 to 64 addresses", opts->name);
+    if (!rpc_client_check(opts->nodes, opts->n_nodes, err))
+        return err_prefix(err, "service '%s' has", opts->name);
     r->hosts = xcalloc(opts->n_nodes, sizeof(*r->hosts));
     for (; r->n_hosts < opts->n_nodes; r->n_hosts++)
         r->hosts[r->n_hosts] = str_n(str_dup(opts->nodes[r->n_hosts]), opts->nodes[r->n_hosts].n);
     unsigned n_wanted = 0;
     for (size_t i = 0; i < r->n_hosts; i++) {
-        str host;
-        uint16_t port;
         if (want_literal(r, r->hosts[i], &n_wanted))
             continue;
-        if (!host_parse(r->hosts[i], &host, &port))
-            return err_set(err, ERR_INVALID, "'%.*s': expected HOST:PORT or unix:PATH", STR_ARG(r->hosts[i]));
-        else if (!r->dns)
+        if (!r->dns)
             return err_set(err, ERR_INVALID, "'%.*s' is a name, and there is no DNS here", STR_ARG(r->hosts[i]));
-        else
-            r->has_names = true;
+        r->has_names = true;
     }
     return true;
 }

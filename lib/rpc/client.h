@@ -27,6 +27,8 @@ struct rpc_client_opts {
     struct dns *dns;                  /* NULL = no names among nodes */
     unsigned connect_timeout_ms;      /* default 2000 */
 };
+/* Whether these may be nodes; the error follows on "it has". Names are not looked up. */
+bool rpc_client_check(const str *nodes, size_t n, struct err *err) WARN_UNUSED;
 /* The service to call; free with rpc_client_free. */
 ProtobufCService *rpc_client_new(const struct rpc_client_opts *opts, struct err *err) WARN_UNUSED;
 FIBER void rpc_client_free(ProtobufCService *client);

@@ -52,27 +52,43 @@ struct attempt {
 
 /* --- life --- */
 
-/* "host", "host:port", "192.0.2.1:25", "[2001:db8::1]:25". An address becomes a literal. */
-static bool parse_relay(struct remote *r, str relay, struct err *err)
+/* "host", "host:port", "192.0.2.1:25", "[2001:db8::1]:25". An address becomes a literal; *port stays when there is none. */
+static bool parse_relay(str relay, struct arena *a, str *name, uint16_t *port, struct err *err)
 {
     ptrdiff_t colon = str_rfind(relay, ':');
-    uint32_t port = r->port;
+    uint32_t given = *port;
     str host = relay;
     if (colon >= 0 && !str_ends(relay, S("]"))) {
         host = str_slice(relay, 0, (size_t)colon);
-        if (!num_u32(str_slice(relay, (size_t)colon + 1, SIZE_MAX), 65535, &port) || port == 0)
-            return err_set(err, ERR_INVALID, "relay '%.*s' has no valid port", STR_ARG(relay));
+        if (!num_u32(str_slice(relay, (size_t)colon + 1, SIZE_MAX), 65535, &given) || given == 0)
+            return err_set(err, ERR_INVALID, "'%.*s' has no valid port", (int)MIN(relay.n, (size_t)100), relay.p);
     }
     struct net_addr ip;
-    ARENA(a, 4096);
-    str name;
     str bare = str_starts(host, S("[")) && str_ends(host, S("]")) ? str_slice(host, 1, host.n - 1) : host;
     if (net_ip_parse(bare, &ip))
-        name = arena_printf(&a, "[%.*s]", STR_ARG(bare));
-    else if (!domain_normalize(host, &a, &name, err))
+        *name = arena_printf(a, "[%.*s]", STR_ARG(bare));
+    else if (!domain_normalize(host, a, name, err))
+        return false;
+    *port = (uint16_t)given;
+    return true;
+}
+
+bool remote_check_relay(str relay, struct err *err)
+{
+    ARENA(a, 4096);
+    str name;
+    uint16_t port = 25;
+    return parse_relay(relay, &a, &name, &port, err);
+}
+
+static bool set_relay(struct remote *r, str relay, struct err *err)
+{
+    ARENA(a, 4096);
+    str name;
+    r->relay_port = r->port;
+    if (!parse_relay(relay, &a, &name, &r->relay_port, err))
         return err_prefix(err, "relay");
     r->relay = str_dup(name);
-    r->relay_port = (uint16_t)port;
     return true;
 }
 
@@ -81,7 +97,7 @@ struct remote *remote_new(const struct remote_opts *opts, struct err *err)
     struct remote *r = xnew(struct remote);
     r->magic = REMOTE_MAGIC;
     r->port = opts->port ? opts->port : 25;
-    if (opts->relay.n && !parse_relay(r, opts->relay, err)) {
+    if (opts->relay.n && !set_relay(r, opts->relay, err)) {
         free(r);
         return NULL;
     }

@@ -29,6 +29,8 @@ struct remote_opts {
     unsigned max_idle;           /* kept connections in all; default 200 */
     unsigned connect_ms, command_ms, data_ms, final_ms; /* 0 = 30 s, 300 s, 180 s, 600 s */
 };
+/* Whether this may be the relay. */
+bool remote_check_relay(str relay, struct err *err) WARN_UNUSED;
 /* Strings are copied. Errors: INVALID (relay is no host and port). */
 struct remote *remote_new(const struct remote_opts *opts, struct err *err) WARN_UNUSED;
 /* No call may be under way. Kept connections say QUIT and close in the background. */

@@ -21,6 +21,7 @@ def fails(args, status, *words):
     err = complaints[0]
     for w in words:
         assert w in err, (args, w, err)
+    return err
 
 
 def main():
@@ -31,7 +32,7 @@ def main():
         def config(text, status, *words):
             conf.write_text(text)
             fails(["config", "check", "--config", str(conf), "--data", d], status, *words)
-            fails(["serve", "--config", str(conf), "--data", d], status, *words)
+            return fails(["serve", "--config", str(conf), "--data", d], status, *words)
 
         config("listen:\n  smpt: 1\n", 2, f"{conf}:2", "listen.smpt", "did you mean 'listen.smtp'")
         config("workers: many\n", 2, f"{conf}:1", "whole number from 0 to 64")
@@ -45,7 +46,23 @@ def main():
         config("rpc:\n  listen: 0.0.0.0:7000\nlisten: {smtp: [], submission: [], submissions: [], imap: [], imaps: [], http: []}\n", 2,
                f"{conf}:2", "rpc.tls")
         config(f"tls:\n  certificates: ['{folder}/none.pem {folder}/none.key']\n", 2, f"{conf}:2", "none.pem", "No such file")
-        config("store:\n  shards: ['mysql://x']\n", 2, f"{conf}:2", "store.shards", "mysql")
+        config("store:\n  shards: ['mysql://x']\n", 2, f"{conf}:2", "store.shards", "postgresql://")
+        config("store:\n  shards: ['sqlite:a.db', 'sqlite:b.db', 'sqlite:a.db']\n", 2, f"{conf}:2", "store.shards", "shard 1", "shard 3")
+        config("dns:\n  servers: [127.0.0.1, not-an-ip]\n", 2, f"{conf}:2", "dns.servers", "not-an-ip")
+        config("dns:\n  trust_anchor: /no/such/file\n", 2, f"{conf}:2", "dns.trust_anchor")
+        config("outbound:\n  relay: 'smart host:25'\n", 2, f"{conf}:2", "outbound.relay", "smart host")
+        config("queue:\n  retry: [5x]\n", 2, f"{conf}:2", "queue.retry", "5x")
+        config("default_domain: no_such domain\n", 2, f"{conf}:1", "default_domain")
+        config("hostname: a..b\n", 2, f"{conf}:1", "hostname")
+        config("roles: [frontend]\nrpc:\n  store: 'here:1'\n  queue: 'here:2'\n  auth: [nonsense]\n", 2, f"{conf}:5", "rpc.auth", "nonsense")
+        config("rpc:\n  tls: {ca: /no/ca.pem, certificate: /no/c.pem, key: /no/k.pem}\n", 2, f"{conf}:2", "rpc.tls.ca", "/no/")
+        config("blobs: {kind: s3, s3: {endpoint: s3.example.net, bucket: b}}\n", 2, f"{conf}:1", "blobs.s3.endpoint", "https://")
+        config("listen:\n  imap: '127.0.0.1:9143'\n  imaps: '*:9143'\n", 2, f"{conf}:3", "listen.imaps", "9143", "'imap'")
+        config("listen:\n  smtp: ['127.0.0.1:9025', '127.0.0.1:9025']\n", 2, f"{conf}:2", "listen.smtp", "9025")
+        # what may hold a password is not repeated
+        for text in ('directory: { database: "postgres://u:geheim@[bad:5432/x" }', 'directory: { database: "postgres://u:top@geheim@host/x" }',
+                     'redis: { url: "http://:geheim@x" }', 'redis: { url: "redis://:geheim" }', 'store: { shards: ["host=x password=\'geheim"] }'):
+            assert "geheim" not in config(text + "\n", 2, f"{conf}:1", text[:5]), text
         fails(["serve", "--config", "/no/such/file.yaml"], 3, "/no/such/file.yaml")
         fails(["serve", "--config"], 2, "--config needs a value")
         fails(["serve", "--colour"], 2, "--colour", "thurn serve --help")

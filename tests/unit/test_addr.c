@@ -85,9 +85,28 @@ static void test_facts(void **state)
     assert_int_equal(net_addr_port(&b), 993);
 }
 
+static void test_collides(void **state)
+{
+    (void)state;
+    static const struct { const char *a, *b; bool collide; } cases[] = {
+        {"127.0.0.1:25", "127.0.0.1:25", true}, {"127.0.0.1:25", "127.0.0.1:26", false}, {"127.0.0.1:25", "127.0.0.2:25", false},
+        {"*:25", "127.0.0.1:25", true},         {"*:25", "[::1]:25", true},              {"*:25", "0.0.0.0:25", true},
+        {"0.0.0.0:25", "127.0.0.1:25", true},   {"0.0.0.0:25", "[::1]:25", false},       {"*:25", "*:143", false},
+        {"127.0.0.1:0", "127.0.0.1:0", false},  {"unix:/a", "unix:/a", true},            {"unix:/a", "unix:/b", false},
+        {"unix:/a", "*:25", false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct net_addr a, b;
+        struct err err = ERR_INIT;
+        assert_true(net_addr_parse(str_c(cases[i].a), &a, &err) && net_addr_parse(str_c(cases[i].b), &b, &err));
+        assert_int_equal(net_addr_collides(&a, &b), cases[i].collide);
+        assert_int_equal(net_addr_collides(&b, &a), cases[i].collide);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_parse), cmocka_unit_test(test_cidr),
-                                       cmocka_unit_test(test_facts)};
+                                       cmocka_unit_test(test_facts), cmocka_unit_test(test_collides)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

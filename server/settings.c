@@ -1,0 +1,220 @@
+#include "server/settings.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/num.h"
+#include "mail/address.h"
+#include "queue-service/remote/remote.h"
+#include "server/node.h"
+
+#define QUOTED_MAX 60u /* bytes of a value that a complaint repeats */
+#define QUOTED(s) (int)MIN((s).n, (size_t)QUOTED_MAX), (s).p
+
+bool settings_roles(const struct config *c, unsigned *bits, struct err *err)
+{
+    static const struct { const char *name; unsigned bit; } names[] = {
+        {"frontend", ROLE_FRONTEND_BIT}, {"queue", ROLE_QUEUE_BIT}, {"store", ROLE_STORE_BIT}, {"auth", ROLE_AUTH_BIT},
+    };
+    size_t n;
+    const str *roles = config_list(c, CFG_ROLES, &n);
+    unsigned found = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t k = 0;
+        while (k < ARRAY_LEN(names) && !str_eq(roles[i], str_c(names[k].name)))
+            k++;
+        if (k == ARRAY_LEN(names))
+            return config_complain(c, CFG_ROLES, err, "has '%.*s'; there are frontend, queue, store and auth", QUOTED(roles[i]));
+        found |= names[k].bit;
+    }
+    *bits = found;
+    return found || config_complain(c, CFG_ROLES, err, "is empty; name at least one role");
+}
+
+bool settings_retry(const struct config *c, uint32_t *out, size_t max, size_t *n, struct err *err)
+{
+    size_t count;
+    const str *list = config_list(c, CFG_QUEUE_RETRY, &count);
+    if (!count || count > max)
+        return config_complain(c, CFG_QUEUE_RETRY, err, "must have 1 to %zu times", max);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t ms;
+        if (!num_duration_ms(list[i], 86400000, &ms) || ms < 1000)
+            return config_complain(c, CFG_QUEUE_RETRY, err, "has '%.*s', which is no time from 1s to 1d", QUOTED(list[i]));
+        out[i] = (uint32_t)(ms / 1000);
+    }
+    *n = count;
+    return true;
+}
+
+bool settings_rpc_tls(const struct config *c, struct tls_client **client, struct tls_server **server, struct err *err)
+{
+    str certificate = config_str(c, CFG_RPC_CERTIFICATE), key = config_str(c, CFG_RPC_KEY), ca = config_str(c, CFG_RPC_CA);
+    struct tls_cert_files files = {certificate, key};
+    struct tls_client_opts client_opts = {.ca_file = ca, .own = files};
+    struct tls_server_opts server_opts = {.certs = &files, .n_certs = 1, .client_ca = ca};
+    struct err bad = ERR_INIT;
+    *client = NULL;
+    *server = NULL;
+    if (!ca.n)
+        return true;
+    if (!certificate.n || !key.n)
+        return config_complain(c, CFG_RPC_CA, err, "needs rpc.tls.certificate and rpc.tls.key beside it");
+    *client = tls_client_new(&client_opts, &bad);
+    if (*client)
+        *server = tls_server_new(&server_opts, &bad);
+    if (*server)
+        return true;
+    tls_client_free(*client);
+    *client = NULL;
+    return config_complain(c, CFG_RPC_CA, err, "and its certificate and key cannot be used: %s", bad.msg);
+}
+
+static bool check_rpc_tls(const struct config *c, struct err *err)
+{
+    struct tls_client *client;
+    struct tls_server *server;
+    if (!settings_rpc_tls(c, &client, &server, err))
+        return false;
+    tls_client_free(client);
+    tls_server_free(server);
+    return true;
+}
+
+static bool check_hostname(const struct config *c, struct err *err)
+{
+    ARENA(a, 4096);
+    struct err bad = ERR_INIT;
+    str host = config_str(c, CFG_HOSTNAME), normal;
+    if (!ascii_only(host.p, host.n) || str_starts(host, S("[")) || !domain_normalize(host, &a, &normal, &bad))
+        return config_complain(c, CFG_HOSTNAME, err, "is no host name");
+    return host.n <= 253 || config_complain(c, CFG_HOSTNAME, err, "is longer than 253 bytes");
+}
+
+static bool check_database(const struct config *c, enum config_id id, str dsn, struct err *err)
+{
+    struct err bad = ERR_INIT;
+    return !dsn.n || sql_check_dsn(dsn, &bad) || config_complain(c, id, err, "cannot be used: %s", bad.msg);
+}
+
+/* Two shards in one database would give their accounts the same mail. */
+static bool check_shards(const struct config *c, struct err *err)
+{
+    size_t n;
+    const str *dsns = config_list(c, CFG_SHARDS, &n);
+    if (n > SETTINGS_SHARDS_MAX)
+        return config_complain(c, CFG_SHARDS, err, "names more than %d shards", SETTINGS_SHARDS_MAX);
+    for (size_t i = 0; i < n; i++) {
+        if (!dsns[i].n)
+            return config_complain(c, CFG_SHARDS, err, "has an empty entry, the %zu.", i + 1);
+        if (!check_database(c, CFG_SHARDS, dsns[i], err))
+            return false;
+        for (size_t k = 0; k < i; k++)
+            if (str_eq(dsns[i], dsns[k]))
+                return config_complain(c, CFG_SHARDS, err, "names one database twice, as shard %zu and as shard %zu", k + 1, i + 1);
+    }
+    return true;
+}
+
+static bool check_databases(const struct config *c, unsigned roles, struct err *err)
+{
+    return (!(roles & ROLE_AUTH_BIT) || check_database(c, CFG_DIRECTORY_DB, config_str(c, CFG_DIRECTORY_DB), err)) &&
+           (!(roles & ROLE_QUEUE_BIT) || check_database(c, CFG_QUEUE_DB, config_str(c, CFG_QUEUE_DB), err)) &&
+           (!(roles & ROLE_STORE_BIT) || check_shards(c, err));
+}
+
+static bool check_rpc_listen(const struct config *c, struct err *err)
+{
+    size_t n;
+    const str *list = config_list(c, CFG_RPC_LISTEN, &n);
+    if (n > NODE_RPC_LISTENERS_MAX)
+        return config_complain(c, CFG_RPC_LISTEN, err, "has more than %d addresses", NODE_RPC_LISTENERS_MAX);
+    for (size_t i = 0; i < n; i++) {
+        struct net_addr addr;
+        struct err bad = ERR_INIT;
+        if (!net_addr_parse(list[i], &addr, &bad))
+            return config_complain(c, CFG_RPC_LISTEN, err, "has %s", bad.msg);
+        if (!net_addr_is_unix(&addr) && !net_addr_is_loopback(&addr) && !config_str(c, CFG_RPC_CA).n)
+            return config_complain(c, CFG_RPC_LISTEN, err,
+                                   "is open to the network without rpc.tls; set rpc.tls.ca, certificate and key, or listen on loopback");
+    }
+    return true;
+}
+
+/* Every service that a role here calls is here too, or there is where it is. */
+static bool check_services(const struct config *c, unsigned roles, struct err *err)
+{
+    static const struct { enum config_id id; const char *name; unsigned role, callers; } services[] = {
+        {CFG_RPC_AUTH, "auth", ROLE_AUTH_BIT, ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT},
+        {CFG_RPC_STORE, "store", ROLE_STORE_BIT, ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT},
+        {CFG_RPC_QUEUE, "queue", ROLE_QUEUE_BIT, ROLE_FRONTEND_BIT},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(services); i++) {
+        size_t n;
+        const str *list = config_list(c, services[i].id, &n);
+        if (roles & services[i].role || !(roles & services[i].callers))
+            continue;
+        if (!n)
+            return config_complain(c, services[i].id, err, "must say where the %s service is, or the role '%s' must be here",
+                                   services[i].name, services[i].name);
+        struct err bad = ERR_INIT;
+        if (!rpc_client_check(list, n, &bad))
+            return config_complain(c, services[i].id, err, "has %s", bad.msg);
+    }
+    return true;
+}
+
+static bool check_blobs(const struct config *c, struct err *err)
+{
+    str endpoint = config_str(c, CFG_S3_ENDPOINT);
+    if (!str_eq(config_str(c, CFG_BLOBS_KIND), S("s3")))
+        return true;
+    if (!endpoint.n || !config_str(c, CFG_S3_BUCKET).n)
+        return config_complain(c, CFG_BLOBS_KIND, err, "is s3: blobs.s3.endpoint and blobs.s3.bucket are needed");
+    return str_starts(endpoint, S("http://")) || str_starts(endpoint, S("https://")) ||
+           config_complain(c, CFG_S3_ENDPOINT, err, "must begin with http:// or https://, not '%.*s'", QUOTED(endpoint));
+}
+
+static bool check_queue(const struct config *c, struct err *err)
+{
+    uint32_t retry[QUEUE_RETRIES_MAX];
+    size_t n;
+    struct err bad = ERR_INIT;
+    str relay = config_str(c, CFG_OUT_RELAY);
+    if (!settings_retry(c, retry, ARRAY_LEN(retry), &n, err))
+        return false;
+    return !relay.n || remote_check_relay(relay, &bad) || config_complain(c, CFG_OUT_RELAY, err, "must be HOST or HOST:PORT: %s", bad.msg);
+}
+
+static bool check_dns(const struct config *c, struct err *err)
+{
+    size_t n;
+    const str *servers = config_list(c, CFG_DNS_SERVERS, &n);
+    for (size_t i = 0; i < n; i++) {
+        struct err bad = ERR_INIT;
+        if (!dns_check_server(servers[i], &bad))
+            return config_complain(c, CFG_DNS_SERVERS, err, "has %s", bad.msg);
+    }
+    str anchor = config_str(c, CFG_DNS_TRUST_ANCHOR);
+    CLEANUP(xfree_char) char *path = str_dup(anchor);
+    return !anchor.n || access(path, R_OK) == 0 || config_complain(c, CFG_DNS_TRUST_ANCHOR, err, "names a file that cannot be read");
+}
+
+static bool check_redis(const struct config *c, struct err *err)
+{
+    str url = config_str(c, CFG_REDIS);
+    struct err bad = ERR_INIT; /* it would quote a password */
+    return !url.n || redis_check_url(url, &bad) ||
+           config_complain(c, CFG_REDIS, err, "must be redis://[:password@]host:port[/db] or unix:/path");
+}
+
+bool settings_check(const struct config *c, struct err *err)
+{
+    unsigned roles;
+    if (!settings_roles(c, &roles, err))
+        return false;
+    bool has_service = (roles & ~(unsigned)ROLE_FRONTEND_BIT) != 0;
+    return check_hostname(c, err) && check_databases(c, roles, err) && check_rpc_listen(c, err) && check_services(c, roles, err) &&
+           (!(roles & ROLE_STORE_BIT) || check_blobs(c, err)) && (!(roles & ROLE_QUEUE_BIT) || check_queue(c, err)) &&
+           check_dns(c, err) && (!has_service || check_redis(c, err)) && check_rpc_tls(c, err);
+}
