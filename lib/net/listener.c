@@ -345,13 +345,31 @@ static int open_handle(struct listener *l)
     return r;
 }
 
-static const char *what_to_do(int r)
+/* libuv says "not allowed" of a folder that is missing, and "in use" of a path where something else is. */
+static const char *what_to_do_unix(const struct sockaddr_un *un, int r)
 {
+    struct stat st;
+    str path = str_c(un->sun_path);
+    ptrdiff_t slash = str_rfind(path, '/');
+    CLEANUP(xfree_char) char *folder = slash > 0 ? str_dup(str_slice(path, 0, (size_t)slash)) : xstrdup(slash < 0 ? "." : "/");
+    if (r == UV_EADDRINUSE)
+        return stat(un->sun_path, &st) == 0 && !S_ISSOCK(st.st_mode) ? "a file that is no socket is there: remove it, or choose another path"
+                                                                     : "another program listens there: stop it, or choose another path";
+    if (r != UV_EACCES && r != UV_ENOTDIR)
+        return uv_strerror(r);
+    return stat(folder, &st) != 0 || !S_ISDIR(st.st_mode) ? "its folder cannot be reached: make it, or choose another path"
+                                  : "its folder is not writable: run as its owner, or choose another path";
+}
+
+static const char *what_to_do(const struct net_addr *addr, int r)
+{
+    if (net_addr_is_unix(addr))
+        return what_to_do_unix(&addr->un, r);
     switch (r) {
     case UV_EADDRINUSE:
         return "another program listens there: stop it, or choose another port";
     case UV_EACCES:
-        return "not allowed: ports below 1024 need root or CAP_NET_BIND_SERVICE, sockets a writable folder";
+        return "not allowed: ports below 1024 need root or CAP_NET_BIND_SERVICE";
     case UV_EADDRNOTAVAIL:
         return "this machine does not have that address";
     default:
@@ -372,7 +390,7 @@ int listener_bind(const struct net_addr *addr, struct err *err)
         (a.sa.sa_family != AF_INET6 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) == 0) &&
         bind(fd, &a.sa, a.len) == 0 && listen(fd, BACKLOG) == 0)
         return fd;
-    (void)err_set(err, ERR_UNAVAILABLE, "%s: %s", net_addr_format(&a, text).p, what_to_do(uv_translate_sys_error(errno)));
+    (void)err_set(err, ERR_UNAVAILABLE, "%s: %s", net_addr_format(&a, text).p, what_to_do(&a, uv_translate_sys_error(errno)));
     if (fd >= 0)
         (void)close(fd);
     return -1;
@@ -409,7 +427,7 @@ struct listener *listener_start(const struct listener_opts *opts, struct err *er
     if (r != 0) {
         char text[NET_ADDR_TEXT_MAX];
         (void)err_set(err, ERR_UNAVAILABLE, "listener '%s' on %s: %s", l->name, net_addr_format(&l->addr, text).p,
-                      what_to_do(r));
+                      what_to_do(&l->addr, r));
         listener_free(l);
         return NULL;
     }

@@ -112,6 +112,27 @@ static void plain_main(void *arg)
     assert_int_equal(err.kind, ERR_UNAVAILABLE);
 }
 
+/* What is wrong with a socket's path is said as it is. */
+static void bad_path_main(void *arg)
+{
+    static const struct { const char *path, *why; } cases[] = {
+        {"unix:/nonexistent/folder/x.sock", "folder cannot be reached"},
+        {"unix:/proc/x.sock", "its folder"},
+        {"unix:/etc/passwd", "no socket"},
+        {"unix:/etc/passwd/x.sock", "folder"},
+    };
+    (void)arg;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct err err = ERR_INIT;
+        struct listener_opts o = {.name = "bad", .accept = on_accept};
+        assert_true(net_addr_parse(str_c(cases[i].path), &o.addr, &err));
+        assert_null(listener_start(&o, &err));
+        assert_int_equal(err.kind, ERR_UNAVAILABLE);
+        if (!strstr(err.msg, cases[i].why) || strstr(err.msg, "1024"))
+            fail_msg("%s", err.msg);
+    }
+}
+
 static void limits_main(void *arg)
 {
     (void)arg;
@@ -251,13 +272,14 @@ static void tls_main(void *arg)
         assert_true(fiber_main(name##_main, NULL));                                                \
     }
 RUN(plain)
+RUN(bad_path)
 RUN(limits)
 RUN(proxy)
 RUN(tls)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_plain), cmocka_unit_test(test_limits),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_plain), cmocka_unit_test(test_bad_path), cmocka_unit_test(test_limits),
                                        cmocka_unit_test(test_proxy), cmocka_unit_test(test_tls)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
