@@ -47,7 +47,7 @@ str client_path(struct arena *a, const char *base, const char *name)
     BUF(b, 8192);
     buf_add(&b, str_c(base));
     for (const char *p = name; *p; p++) {
-        if (ascii_is_alnum((unsigned char)*p) || strchr("-._~@+", *p))
+        if (ascii_is_alnum((unsigned char)*p) || strchr("-._~@", *p))
             buf_addc(&b, *p);
         else
             buf_printf(&b, "%%%02X", (unsigned)(unsigned char)*p);

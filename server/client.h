@@ -20,7 +20,7 @@ int client_run(struct options *o, client_fn fn, void *arg);
  */
 FIBER bool client_call(struct options *o, struct arena *a, const char *method, str path, json_t *body, json_t **out,
                        struct err *err) WARN_UNUSED;
-/* "/v1/accounts/" + address, percent-encoded. */
+/* "/v1/accounts/?name=" + address, percent-encoded: for queries, where every byte of a name has a form. */
 str client_path(struct arena *a, const char *base, const char *name);
 /* The name of the control socket in the data folder in force. */
 bool client_socket(struct options *o, struct arena *a, str *out, struct err *err) WARN_UNUSED;

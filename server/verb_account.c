@@ -137,7 +137,7 @@ FIBER static int set(struct options *o, struct arena *a)
         json_decref(body);
         return verb_fail(&err);
     }
-    bool ok = client_call(o, a, "PATCH", client_path(a, "/v1/accounts/", o->args[1]), body, &answer, &err);
+    bool ok = client_call(o, a, "PATCH", client_path(a, "/v1/accounts/?name=", o->args[1]), body, &answer, &err);
     return answer_of(o, ok, answer, &err, true);
 }
 
@@ -153,7 +153,7 @@ FIBER static int passwd(struct options *o, struct arena *a)
         (void)err_set(&err, ERR_INVALID, "the password must be UTF-8");
         return verb_fail(&err);
     }
-    bool ok = client_call(o, a, "PATCH", client_path(a, "/v1/accounts/", o->args[1]), body, &answer, &err);
+    bool ok = client_call(o, a, "PATCH", client_path(a, "/v1/accounts/?name=", o->args[1]), body, &answer, &err);
     return answer_of(o, ok, answer, &err, false);
 }
 
@@ -175,7 +175,7 @@ FIBER static int account_run(struct options *o, struct arena *a, void *arg)
         CLEANUP(client_json_free) json_t *answer = NULL;
         if (!options_finish(o, 2, 2, &err))
             return verb_fail(&err);
-        bool ok = client_call(o, a, is_show ? "GET" : "DELETE", client_path(a, "/v1/accounts/", o->args[1]), NULL, &answer, &err);
+        bool ok = client_call(o, a, is_show ? "GET" : "DELETE", client_path(a, "/v1/accounts/?name=", o->args[1]), NULL, &answer, &err);
         return answer_of(o, ok, answer, &err, is_show);
     }
     return verb_unknown(o);

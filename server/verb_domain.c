@@ -79,7 +79,7 @@ FIBER static int domain_run(struct options *o, struct arena *a, void *arg)
         bool ok = client_call(o, a, "POST", S("/v1/domains"), body, &answer, &err);
         return show_answer(o, ok, answer, &err, print_domain);
     }
-    str path = client_path(a, "/v1/domains/", name);
+    str path = client_path(a, "/v1/domains/?name=", name);
     if (strcmp(what, "set") == 0) {
         if (disable || enable)
             json_object_set_new(body, "is_disabled", json_boolean(disable));
@@ -127,12 +127,12 @@ FIBER static int alias_run(struct options *o, struct arena *a, void *arg)
         json_t *targets = json_array();
         for (int i = 2; i < o->n_args; i++)
             json_array_append_new(targets, json_string(o->args[i]));
-        bool ok = client_call(o, a, "PUT", client_path(a, "/v1/aliases/", o->args[1]),
+        bool ok = client_call(o, a, "PUT", client_path(a, "/v1/aliases/?name=", o->args[1]),
                               json_pack("{s:o}", "targets", targets), &answer, &err);
         return show_answer(o, ok, answer, &err, print_alias);
     }
     if (strcmp(o->args[0], "remove") == 0 && o->n_args == 2) {
-        bool ok = client_call(o, a, "DELETE", client_path(a, "/v1/aliases/", o->args[1]), NULL, &answer, &err);
+        bool ok = client_call(o, a, "DELETE", client_path(a, "/v1/aliases/?name=", o->args[1]), NULL, &answer, &err);
         return show_answer(o, ok, answer, &err, NULL);
     }
     return verb_unknown(o);

@@ -69,7 +69,7 @@ FIBER static int show(struct options *o, struct arena *a)
     struct err err = ERR_INIT;
     CLEANUP(client_json_free) json_t *answer = NULL;
     if (!options_finish(o, 2, 2, &err) ||
-        !client_call(o, a, "GET", client_path(a, "/v1/queue/", o->args[1]), NULL, &answer, &err))
+        !client_call(o, a, "GET", client_path(a, "/v1/queue/?name=", o->args[1]), NULL, &answer, &err))
         return verb_fail(&err);
     if (o->is_json) {
         client_print(answer);

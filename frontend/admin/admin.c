@@ -50,7 +50,8 @@ bool admin_enter(struct admin *a, struct http_req *req, struct rpc_call *call)
 
 char *admin_tail(struct http_req *req, const char *prefix)
 {
-    return arena_strz(req->arena, str_slice(req->path, strlen(prefix), SIZE_MAX));
+    str tail = str_slice(req->path, strlen(prefix), SIZE_MAX);
+    return tail.n ? arena_strz(req->arena, tail) : admin_param(req, "name");
 }
 
 char *admin_param(struct http_req *req, const char *name)

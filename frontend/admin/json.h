@@ -29,7 +29,8 @@ json_t *admin_string(str s);
 
 /* Set up a call with the admin right, or answer 401 and return false. */
 FIBER bool admin_enter(struct admin *a, struct http_req *req, struct rpc_call *call);
-/* The path behind a prefix route, e.g. the NAME of /v1/domains/NAME, NUL-terminated in the request's arena. */
+/* The name that a prefix route is about, e.g. of /v1/domains/NAME, or of /v1/domains/?name=NAME: a path cannot hold every address
+ * ("a/b@example.org"). NUL-terminated in the request's arena. */
 char *admin_tail(struct http_req *req, const char *prefix);
 
 FIBER void admin_domains(void *arg, struct http_req *req);
