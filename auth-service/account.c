@@ -66,7 +66,8 @@ static bool given_secret(ProtobufCBinaryData password, const char *hash, char ou
 static void check_new(struct add *add, struct new_account *n)
 {
     const Thurn__NewAccount *q = n->q;
-    if (!name_parse(str_c(q->address), add->arena, &n->name, &n->err) || !name_ok(q->display_name, &n->err) ||
+    if (!name_parse(str_c(q->address), add->arena, &n->name, &n->err) || !name_is_visible(&n->name, &n->err) ||
+        !name_ok(q->display_name, &n->err) ||
         !quota_ok(q->quota_bytes, q->quota_messages, &n->err) || !given_secret(q->password, q->password_hash, n->secret, &n->err))
         return;
     if (str_find(n->name.local, '+') >= 0)

@@ -252,7 +252,7 @@ FIBER static bool set_alias_body(struct sql_tx *tx, void *arg, struct err *err)
 bool admin_set_alias(struct auth *auth, const Thurn__Alias *q, struct arena *a, Thurn__Alias *out, struct err *err)
 {
     struct name name, target;
-    if (!name_parse(str_c(q->address), a, &name, err) || !alias_may_be(auth, &name, a, err))
+    if (!name_parse(str_c(q->address), a, &name, err) || !name_is_visible(&name, err) || !alias_may_be(auth, &name, a, err))
         return false;
     if (q->n_targets == 0 || q->n_targets > AUTH_ALIAS_TARGETS_MAX)
         return err_set(err, ERR_INVALID, "an alias has 1 to %u targets", AUTH_ALIAS_TARGETS_MAX);

@@ -1,11 +1,15 @@
 #include "auth-service/name.h"
 
+#include <unicode/uchar.h>
 #include <unicode/unorm2.h>
 #include <unicode/ustring.h>
+#include <unicode/utf8.h>
 
+#include "base/buf.h"
 #include "mail/address.h"
 
 #define LOCAL_UTF16_MAX 512
+#define FOLDED_MAX 8 /* bytes; a letter's folded form is one letter, of at most 4 */
 
 /* NFC of valid UTF-8, into the arena. */
 static bool nfc(str s, struct arena *a, str *out, struct err *err)
@@ -29,12 +33,31 @@ static bool nfc(str s, struct arena *a, str *out, struct err *err)
     return true;
 }
 
-static str fold(str s, struct arena *a)
+/* Letter by letter: with Unicode's full folding "straße" and "strasse" would be one mailbox. Folding may undo NFC. */
+static bool fold(str s, struct arena *a, str *out, struct err *err)
 {
-    char *p = arena_strz(a, s);
-    for (size_t i = 0; i < s.n; i++)
-        p[i] = (char)ascii_lower((unsigned char)p[i]);
-    return str_n(p, s.n);
+    BUF(folded, NAME_KEY_MAX * FOLDED_MAX);
+    for (int32_t i = 0; i < (int32_t)s.n;) {
+        UChar32 c;
+        char utf8[U8_MAX_LENGTH];
+        int32_t n = 0;
+        U8_NEXT_UNSAFE(s.p, i, c); /* valid since nfc */
+        c = u_foldCase(c, U_FOLD_CASE_DEFAULT);
+        U8_APPEND_UNSAFE(utf8, n, c);
+        buf_add_n(&folded, utf8, (size_t)n);
+    }
+    return nfc(arena_str(a, buf_str(&folded)), a, out, err);
+}
+
+bool name_is_visible(const struct name *n, struct err *err)
+{
+    for (int32_t i = 0; i < (int32_t)n->local.n;) {
+        UChar32 c;
+        U8_NEXT_UNSAFE(n->local.p, i, c);
+        if (u_hasBinaryProperty(c, UCHAR_DEFAULT_IGNORABLE_CODE_POINT))
+            return err_set(err, ERR_INVALID, "the local part has a character that is not seen, U+%04X", (unsigned)c);
+    }
+    return true;
 }
 
 str name_key(str folded_local, str domain, struct arena *a)
@@ -50,7 +73,8 @@ bool name_parse(str address, struct arena *a, struct name *out, struct err *err)
     if (!smtp_mailbox_parse(address, true, a, &path, err) || !nfc(path.local, a, &normal, err) ||
         !domain_normalize(path.domain, a, &n.domain, err) || !address_normalize(normal, path.domain, a, &n.address, err))
         return false;
-    n.local = fold(normal, a);
+    if (!fold(normal, a, &n.local, err))
+        return false;
     n.key = name_key(n.local, n.domain, a);
     if (n.key.n > NAME_KEY_MAX)
         return err_set(err, ERR_LIMIT, "address is longer than %u bytes", NAME_KEY_MAX);

@@ -408,6 +408,27 @@ static void routes(struct world *w)
     assert_string_equal(route(w, "bob@example.org"), "suspended");
 }
 
+/* Case is no matter in any script; a letter is not two; what is not seen is in no name. */
+static void letters(struct world *w)
+{
+    assert_true(add_domain(w, "example.org", ""));
+    assert_int_equal(add(w, "Ünï@example.org", "x", "", false), ERR_NONE);
+    assert_int_equal(add(w, "ÜNÏ@example.org", "x", "", false), ERR_EXISTS);
+    assert_int_equal(add(w, "Ольга@example.org", "x", "", false), ERR_NONE);
+    assert_int_equal(add(w, "straße@example.org", "x", "", false), ERR_NONE);
+    assert_int_equal(add(w, "strasse@example.org", "x", "", false), ERR_NONE);
+    assert_string_equal(route(w, "ünï@example.org"), "local ünï@example.org");
+    assert_string_equal(route(w, "U\u0308NI\u0308@example.org"), "local ÜNÏ@example.org"); /* decomposed */
+    assert_string_equal(route(w, "ОЛЬГА@example.org"), "local ОЛЬГА@example.org");
+    assert_non_null(log_in(w, "ольга", "x", "192.0.2.1"));
+    static const char *const unseen[] = {"a\u200bb@example.org", "\ufeffann@example.org", "a\u00adb@example.org", "\"a\u2060\"@example.org"};
+    for (size_t i = 0; i < ARRAY_LEN(unseen); i++) {
+        assert_int_equal(add(w, unseen[i], "x", "", false), ERR_INVALID);
+        assert_false(set_alias(w, unseen[i], "bob@elsewhere.example"));
+    }
+    assert_string_equal(route(w, "a\u200db@elsewhere.example"), "remote ~a\u200db@elsewhere.example"); /* others' names are theirs */
+}
+
 /* 100 aliases of 100 aliases …: bounded work, and a clear answer. */
 static void alias_bomb(struct world *w)
 {
@@ -699,6 +720,7 @@ CASE(brute_force)
 CASE(success_resets)
 CASE(routes)
 CASE(alias_bomb)
+CASE(letters)
 CASE(credentials)
 CASE(may_send_as)
 CASE(limits)
@@ -712,7 +734,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_directory),   cmocka_unit_test(test_rights),         cmocka_unit_test(test_logins),
         cmocka_unit_test(test_schemes),     cmocka_unit_test(test_brute_force),    cmocka_unit_test(test_success_resets),
-        cmocka_unit_test(test_routes),      cmocka_unit_test(test_alias_bomb),     cmocka_unit_test(test_may_send_as),
+        cmocka_unit_test(test_routes),      cmocka_unit_test(test_alias_bomb), cmocka_unit_test(test_letters),     cmocka_unit_test(test_may_send_as),
         cmocka_unit_test(test_limits),      cmocka_unit_test(test_bulk),           cmocka_unit_test(test_directory_away),
         cmocka_unit_test(test_failures),    cmocka_unit_test(test_second_process), cmocka_unit_test(test_credentials),
     };
