@@ -111,8 +111,10 @@ FIBER static bool tenant_exists(struct auth *auth, int64_t tenant_id, struct are
 bool admin_add_domain(struct auth *auth, const Thurn__AddDomainRequest *q, struct arena *a, Thurn__Domain *out, struct err *err)
 {
     struct add_domain add = {.d = {.tenant_id = q->tenant_id ? q->tenant_id : 1, .created_unix = clock_unix()}};
+    char **warnings;
+    size_t n_warnings;
     if (!name_domain(str_c(q->name), a, &add.d.name, err) || !catch_all_address(q->catch_all, a, &add.d.catch_all, err) ||
-        !tenant_exists(auth, add.d.tenant_id, a, err))
+        !tenant_exists(auth, add.d.tenant_id, a, err) || !targets_of_catch_all(auth, &add.d, a, &warnings, &n_warnings, err))
         return false;
     if (!sql_write(auth->opts.directory, add_domain_body, &add, err)) {
         if (err->kind == ERR_EXISTS) {
@@ -123,6 +125,8 @@ bool admin_add_domain(struct auth *auth, const Thurn__AddDomainRequest *q, struc
     }
     directory_changed(auth, add.d.name);
     *out = *domain_message(&add.d, a);
+    out->warnings = warnings;
+    out->n_warnings = n_warnings;
     return true;
 }
 
@@ -147,11 +151,27 @@ FIBER static bool set_domain_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
+/* A catch-all that is to be set on a domain that is there. */
+FIBER static bool check_catch_all(struct auth *auth, str name, str catch_all, struct arena *a, char ***warnings, size_t *n_warnings,
+                                  struct err *err)
+{
+    const struct record *rec;
+    *n_warnings = 0;
+    if (!directory_get(auth, &name, 1, true, a, &rec, err))
+        return false;
+    struct domain d = rec->domain;
+    d.catch_all = catch_all;
+    return rec->kind != RECORD_DOMAIN || targets_of_catch_all(auth, &d, a, warnings, n_warnings, err);
+}
+
 bool admin_set_domain(struct auth *auth, const Thurn__SetDomainRequest *q, struct arena *a, Thurn__Domain *out, struct err *err)
 {
     struct set_domain s = {.arena = a};
     str name, catch_all;
-    if (!name_domain(str_c(q->name), a, &name, err) || !catch_all_address(q->catch_all, a, &catch_all, err))
+    char **warnings = NULL;
+    size_t n_warnings = 0;
+    if (!name_domain(str_c(q->name), a, &name, err) || !catch_all_address(q->catch_all, a, &catch_all, err) ||
+        (q->has_catch_all && !check_catch_all(auth, name, catch_all, a, &warnings, &n_warnings, err)))
         return false;
     s.params[0] = sql_s(name);
     s.params[1] = q->has_catch_all ? sql_s(catch_all) : sql_null();
@@ -162,6 +182,8 @@ bool admin_set_domain(struct auth *auth, const Thurn__SetDomainRequest *q, struc
         return err_set(err, ERR_NOT_FOUND, "no domain '%.*s'", STR_ARG(name));
     directory_changed(auth, name);
     *out = *domain_message(&s.d, a);
+    out->warnings = warnings;
+    out->n_warnings = n_warnings;
     return true;
 }
 
@@ -266,7 +288,7 @@ bool admin_set_alias(struct auth *auth, const Thurn__Alias *q, struct arena *a, 
         out->targets[out->n_targets++] = arena_strz(a, target.address);
     }
     struct sql_value params[4] = {sql_s(name.key), sql_s(name.domain), sql_s(name.address), sql_s(buf_str(&targets))};
-    if (!sql_write(auth->opts.directory, set_alias_body, params, err))
+    if (!targets_of_alias(auth, &name, out->targets, out->n_targets, a, &out->warnings, &out->n_warnings, err) || !sql_write(auth->opts.directory, set_alias_body, params, err))
         return false;
     directory_changed(auth, name.key);
     out->address = arena_strz(a, name.address);

@@ -86,6 +86,10 @@ Thurn__Domain *domain_message(const struct domain *d, struct arena *a);
 /* --- resolve.c, login.c --- */
 FIBER bool resolve(struct auth *auth, char *const *addresses, size_t n, struct arena *a, Thurn__Resolution **out,
                    struct err *err) WARN_UNUSED;
+/* The same as if the directory held rec under key (an alias' key, a domain's name). *has_loop: on the way of one of the
+ * addresses is a circle, or more than 16 aliases, even when it leads to somebody too. */
+FIBER bool resolve_as_if(struct auth *auth, str key, const struct record *rec, char *const *addresses, size_t n, struct arena *a,
+                         Thurn__Resolution **out, bool *has_loop, struct err *err) WARN_UNUSED;
 FIBER bool login(struct auth *auth, const Thurn__AuthenticateRequest *q, struct arena *a, Thurn__AuthenticateReply *out,
                  struct err *err) WARN_UNUSED;
 
@@ -100,6 +104,14 @@ FIBER bool admin_list_domains(struct auth *auth, const Thurn__ListRequest *q, st
 FIBER bool admin_set_alias(struct auth *auth, const Thurn__Alias *q, struct arena *a, Thurn__Alias *out, struct err *err);
 FIBER bool admin_remove_alias(struct auth *auth, str address, struct arena *a, struct err *err);
 FIBER bool admin_list_aliases(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListAliasesReply *out, struct err *err);
+
+/* --- targets.c: where an alias or a catch-all would lead, before it is written --- */
+/* INVALID for a circle. *out gets a sentence for each target here that nobody has; TARGETS_WARNINGS_MAX at most. */
+#define TARGETS_WARNINGS_MAX 20u
+FIBER bool targets_of_alias(struct auth *auth, const struct name *alias, char **targets, size_t n, struct arena *a, char ***out,
+                            size_t *n_out, struct err *err) WARN_UNUSED;
+FIBER bool targets_of_catch_all(struct auth *auth, const struct domain *d, struct arena *a, char ***out, size_t *n_out,
+                                struct err *err) WARN_UNUSED;
 
 /* --- account.c --- */
 FIBER bool account_add(struct auth *auth, const Thurn__AddAccountsRequest *q, struct arena *a, Thurn__AddAccountsReply *out, struct err *err);

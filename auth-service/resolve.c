@@ -19,6 +19,7 @@ struct resolver {
     struct map known;       /* key, domain name, or "!<tenant>" for its admin -> const struct record */
     struct map wanted_keys, wanted_domains, wanted_admins; /* missing in this pass; values are non-NULL */
     Thurn__Target *targets[AUTH_ALIAS_TARGETS_MAX + 1], *suspended[AUTH_ALIAS_TARGETS_MAX + 1]; /* of the address in hand */
+    bool has_loop;          /* on the way of one of the addresses, whether it led elsewhere too or not */
 };
 
 /* One address being resolved. */
@@ -211,7 +212,10 @@ static Thurn__Resolution *resolve_one(struct resolver *r, str address)
     map_init(&e.seen);
     (void)walk(&e, address, 0); /* unknown shows as no targets */
     map_done(&e.seen);
-    return e.is_incomplete ? NULL : conclude(&e, address);
+    if (e.is_incomplete)
+        return NULL;
+    r->has_loop |= e.has_loop;
+    return conclude(&e, address);
 }
 
 /* --- reading what is missing --- */
@@ -269,7 +273,8 @@ FIBER static bool rounds(struct resolver *r, char *const *addresses, size_t n, T
     return err_set(err, ERR_LIMIT, "alias expansion takes too many rounds");
 }
 
-bool resolve(struct auth *auth, char *const *addresses, size_t n, struct arena *a, Thurn__Resolution **out, struct err *err)
+bool resolve_as_if(struct auth *auth, str key, const struct record *rec, char *const *addresses, size_t n, struct arena *a,
+                   Thurn__Resolution **out, bool *has_loop, struct err *err)
 {
     if (n > AUTH_BATCH_MAX)
         return err_set(err, ERR_LIMIT, "more than %u addresses", AUTH_BATCH_MAX);
@@ -281,8 +286,17 @@ bool resolve(struct auth *auth, char *const *addresses, size_t n, struct arena *
         map_init(maps[i]);
     for (size_t i = 0; i < n; i++)
         out[i] = NULL;
+    if (rec)
+        (void)map_put(&r->known, key, (void *)(uintptr_t)rec); /* nothing was there */
     bool ok = rounds(r, addresses, n, out, err);
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
         map_done(maps[i]);
+    *has_loop = r->has_loop;
     return ok;
+}
+
+bool resolve(struct auth *auth, char *const *addresses, size_t n, struct arena *a, Thurn__Resolution **out, struct err *err)
+{
+    bool has_loop; /* shows in the resolutions */
+    return resolve_as_if(auth, STR_NONE, NULL, addresses, n, a, out, &has_loop, err);
 }

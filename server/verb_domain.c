@@ -41,10 +41,14 @@ static int show_answer(struct options *o, bool ok, json_t *answer, const struct 
 {
     if (!ok)
         return verb_fail(err);
+    size_t i;
+    json_t *warning;
     if (o->is_json)
         client_print(answer);
     else if (print)
         print(answer);
+    json_array_foreach (json_object_get(answer, "warnings"), i, warning)
+        fprintf(stderr, "thurn: warning: %s\n", json_string_value(warning));
     return EXIT_DONE;
 }
 

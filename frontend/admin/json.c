@@ -97,3 +97,13 @@ json_t *admin_string(str s)
     }
     return json_stringn(buf_z(&ascii), ascii.n);
 }
+
+json_t *admin_warnings(json_t *o, char *const *warnings, size_t n)
+{
+    json_t *list = n ? json_array() : NULL;
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(list, admin_string(str_c(warnings[i])));
+    if (list)
+        json_object_set_new(o, "warnings", list);
+    return o;
+}

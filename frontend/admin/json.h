@@ -26,6 +26,8 @@ bool admin_only(json_t *o, const char *const *keys, struct err *err) WARN_UNUSED
 FIBER void admin_answer(struct http_req *req, int status, json_t *o);
 /* A string from bytes that need not be UTF-8. */
 json_t *admin_string(str s);
+/* o with "warnings" when there are any. Returns o. */
+json_t *admin_warnings(json_t *o, char *const *warnings, size_t n);
 
 /* Set up a call with the admin right, or answer 401 and return false. */
 FIBER bool admin_enter(struct admin *a, struct http_req *req, struct rpc_call *call);
