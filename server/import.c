@@ -9,6 +9,7 @@
 
 #define BATCH 500u
 #define LINE_MAX_BYTES 4096u
+#define BYTE_ORDER_MARK "\xef\xbb\xbf" /* what spreadsheets begin UTF-8 with */
 
 bool import_set_quota(json_t *account, const char *quota, struct err *err)
 {
@@ -117,7 +118,7 @@ FIBER static bool send_batch(struct options *o, struct import *im, struct err *e
     return true;
 }
 
-/* One line without its end; false at the end of the file. One that is too long is read to its end and cut. */
+/* One line without its end, the first without a byte order mark; false at the end of the file. One that is too long is read to its end and cut. */
 static bool next_line(struct import *im, FILE *f, char line[LINE_MAX_BYTES], bool *is_whole)
 {
     if (!fgets(line, LINE_MAX_BYTES, f))
@@ -128,6 +129,8 @@ static bool next_line(struct import *im, FILE *f, char line[LINE_MAX_BYTES], boo
     for (int c = 0; !*is_whole && c != '\n' && c != EOF;)
         c = fgetc(f);
     line[n] = '\0';
+    if (im->line == 1 && str_starts(str_n(line, n), S(BYTE_ORDER_MARK)))
+        memmove(line, line + strlen(BYTE_ORDER_MARK), n + 1 - strlen(BYTE_ORDER_MARK));
     return true;
 }
 

@@ -46,11 +46,11 @@ static bool read_line_secret(struct arena *a, bool is_prompted, const char **out
     return s.n ? true : err_set(err, ERR_INVALID, "no password on standard input");
 }
 
-/* --password, --password-stdin, or a prompt. */
+/* The rest of "VERB ADDRESS": --password, --password-stdin, or a prompt, which comes when all else is known to be right. */
 static bool take_password(struct options *o, struct arena *a, bool is_needed, const char **out, struct err *err)
 {
     bool from_stdin = options_flag(o, "--password-stdin");
-    if (!options_take(o, "--password", out, err))
+    if (!options_take(o, "--password", out, err) || !options_finish(o, 2, 2, err))
         return false;
     if (*out)
         return true;
@@ -80,9 +80,7 @@ FIBER static int add(struct options *o, struct arena *a)
         return verb_fail(&err);
     if (file)
         return options_finish(o, 1, 1, &err) ? import_accounts(o, file) : verb_fail(&err);
-    if (o->n_args < 2 ? !options_finish(o, 2, 2, &err) : !take_password(o, a, !hash, &password, &err))
-        return verb_fail(&err);
-    if (!options_finish(o, 2, 2, &err))
+    if (!take_password(o, a, !hash, &password, &err))
         return verb_fail(&err);
     json_t *body = json_pack("{s:s, s:s, s:b}", "address", o->args[1], hash ? "password_hash" : "password",
                              hash ? hash : password, "is_admin", (int)is_admin);
@@ -146,7 +144,7 @@ FIBER static int passwd(struct options *o, struct arena *a)
     struct err err = ERR_INIT;
     const char *password = NULL;
     CLEANUP(client_json_free) json_t *answer = NULL;
-    if (!take_password(o, a, true, &password, &err) || !options_finish(o, 2, 2, &err))
+    if (!take_password(o, a, true, &password, &err))
         return verb_fail(&err);
     json_t *body = json_pack("{s:s}", "password", password);
     if (!body) {

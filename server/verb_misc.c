@@ -13,7 +13,9 @@
 
 int verb_version(struct options *o)
 {
-    (void)o;
+    struct err err = ERR_INIT;
+    if (!options_finish(o, 0, 0, &err))
+        return verb_fail(&err);
     puts("thurn " THURN_VERSION);
     return EXIT_DONE;
 }

@@ -106,8 +106,13 @@ FIBER static int act(struct options *o, struct arena *a, const char *sender, con
 {
     struct err err = ERR_INIT;
     bool is_all = options_flag(o, "--all");
+    bool is_filter = is_all || (sender && sender[0]) || (recipient && recipient[0]);
     if (!options_finish(o, 1, 1001, &err))
         return verb_fail(&err);
+    if (is_filter == (o->n_args > 1) || (is_all && (sender || recipient))) {
+        (void)err_set(&err, ERR_INVALID, "thurn queue %s wants one of: ID…, --sender or --recipient, --all", o->args[0]);
+        return verb_fail(&err);
+    }
     json_t *ids = json_array();
     for (int i = 1; i < o->n_args; i++)
         json_array_append_new(ids, json_string(o->args[i]));

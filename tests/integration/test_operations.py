@@ -153,7 +153,7 @@ def test_command_line():
     for verb in verbs:
         status, out, err = thurn(verb, "--help")
         assert status == 0 and not err and f"\n  thurn {verb}" in out, (verb, out, err)
-        status, out, err = thurn(verb, "--nonsense") if verb != "version" else (2, "", f"--nonsense thurn {verb} --help")
+        status, out, err = thurn(verb, "--nonsense")
         assert status == 2 and not out and f"thurn {verb} --help" in err, (verb, out, err)
     for args, status, text in (((), 2, "thurn: a mail server"), (("--nonsense",), 2, "'--nonsense'; see thurn --help"),
                                (("nonsense",), 2, "no verb 'nonsense'; see thurn --help"),
@@ -161,6 +161,9 @@ def test_command_line():
                                (("account", "show"), 2, "a word missing"), (("account", "show", "a@b.test", "c"), 2, "what is 'c'?"),
                                (("domain", "add", "a.test", "--tenant", "x"), 2, "--tenant 'x'"),
                                (("account", "add", "a@b.test"), 2, "no password on standard input"),
+                               (("account", "add", "a@b.test", "--pasword", "x"), 2, "'--pasword'"), (("account", "passwd", "a@b.test", "-p"), 2, "'-p'"),
+                               (("account", "passwd"), 2, "a word missing"), (("version", "extra"), 2, "what is 'extra'?"),
+                               (("queue", "retry"), 2, "--all"), (("queue", "drop", "--sender", ""), 2, "--all"), (("queue", "hold", "x", "--all"), 2, "one of"),
                                (("account", "list"), 1, "is 'thurn serve' running"), (("account", "add", "--from-file", "/nonexistent"), 2, "cannot read")):
         got = thurn(*args)
         assert got[0] == status and not got[1] and text in got[2], (args, got)
@@ -182,7 +185,9 @@ def test_accounts():
         r = server.admin("account", "add", "--from-file", "-", stdin="\n".join(rows), check=False)
         told = re.findall(r"^-:(\d+): .", r.stderr, re.M)
         assert r.returncode == 5 and told == ["1", "2", "4", "5"] and "2 accounts added, 4 refused" in r.stdout, (r.stdout, r.stderr)
-        for name in ("new", "last"):
+        r = server.admin("account", "add", "--from-file", "-", stdin="\ufefffirst@example.test,x,\n\ufeffsecond@example.test,x,\n", check=False)
+        assert r.returncode == 5 and "1 accounts added, 1 refused" in r.stdout and "-:2: " in r.stderr and "U+FEFF" in r.stderr, (r.stdout, r.stderr)
+        for name in ("new", "last", "first"):
             server.admin("account", "remove", f"{name}@example.test")
         assert server.admin("account", "list", "--domain", "example.test").stdout.count("\n") == 10001
         server.admin("account", "passwd", "bob@example.test", "--password-stdin", stdin="new one\n")
@@ -216,6 +221,20 @@ def test_accounts():
                 assert c.select("INBOX")[1] == [b"1"], name
         server.admin("account", "remove", "cleo@example.test")
         assert server.admin("account", "show", "cleo@example.test", check=False).returncode == 3
+        # names that no path could hold, and what is only told
+        for name in ("a/b", "a/./b", "50%"):
+            server.admin("account", "add", f"{name}@example.test", "--password", "x")
+            for verb in (("show",), ("set", "--quota", "1G"), ("passwd", "--password", "y")):
+                server.admin("account", verb[0], f"{name}@example.test", *verb[1:])
+            server.admin("account", "remove", f"{name}@example.test")
+            server.admin("alias", "set", f"{name}+z@example.test", "ann@example.test")
+            server.admin("alias", "remove", f"{name}+z@example.test")
+        r = server.admin("alias", "set", "old@example.test", "nobody@example.test")
+        assert "thurn: warning: mail for nobody@example.test goes nowhere" in r.stderr, r
+        r = server.admin("alias", "set", "nobody@example.test", "old@example.test", check=False)
+        assert r.returncode == 2 and "circle" in r.stderr, r
+        assert "goes nowhere" in server.admin("domain", "set", "example.test", "--catch-all", "none@example.test").stderr
+        server.admin("domain", "set", "example.test", "--catch-all", "")
         # over HTTP: with the token only
         url = f"http://127.0.0.1:{server.ports['http']}"
         assert server.run("--url", url, "--token", "tok", "account", "show", "ann@example.test").returncode == 0
