@@ -6,6 +6,10 @@
  * SHA-256. At the start the newest segment is read to its end. A last record that runs past the end of the file was never
  * finished, and is cut off. Anything else that does not hold may be damage in front of acknowledged bodies: the file is
  * left as it is, and appending goes on in a new one. So it does after a failed write or sync, when nothing is known.
+ *
+ * A segment that is mostly dead is compacted: its bodies are appended anew and their rows changed. The file stays for a day
+ * after that, as a copy of the databases that was made before names the old places. Its time says since when it waits:
+ * nothing was appended to it or moved out of it since then. Bodies that died in it have been dead for a day anyway.
  */
 #include <dirent.h>
 #include <endian.h>
@@ -30,6 +34,7 @@
 #define QUEUE_MAX 10000u
 #define COMPACT_AGE_S 3600       /* a body's row gets its place long before its segment is that old */
 #define COMPACT_PAGE 200
+#define EMPTY_KEPT_S DAY_S       /* so long is a segment kept after the last body was moved out of it */
 
 struct segments {
     struct blob_backend base;
@@ -345,6 +350,25 @@ FIBER static bool move_one(struct segments *s, struct shard *sh, const struct bl
     return segment_put(&s->base, &o, &body, &m.seg, &m.off, err) && sql_write(sh->db, move_body, &m, err);
 }
 
+struct stamp_job {
+    int fd, error;
+};
+
+static void stamp(void *arg)
+{
+    struct stamp_job *j = arg;
+    const struct timespec now[2] = {{.tv_sec = clock_unix()}, {.tv_sec = clock_unix()}};
+    j->error = futimens(j->fd, now) != 0 || fsync(j->fd) != 0 ? errno : 0;
+}
+
+/* Durable before a row points elsewhere. */
+FIBER static bool stamp_moving(int64_t seg, int fd, struct err *err)
+{
+    struct stamp_job j = {.fd = fd};
+    return work_run(stamp, &j, err) &&
+           (!j.error || err_set(err, ERR_UNAVAILABLE, "segment %lld: %s", (long long)seg, strerror(j.error)));
+}
+
 FIBER static bool move_all(struct segments *s, struct store *store, int64_t seg, int fd, struct err *err)
 {
     for (unsigned i = 0; i < store->n_shards; i++) {
@@ -357,6 +381,8 @@ FIBER static bool move_all(struct segments *s, struct store *store, int64_t seg,
             if (!sql_query(sh->db, &live_blobs, v, &a, &r, err))
                 return false;
             n = r.n_rows;
+            if (n && !stamp_moving(seg, fd, err))
+                return false;
             for (size_t k = 0; k < n; k++) {
                 struct blob_place p = blob_place_take(sql_at(&r, k, 0));
                 if (!move_one(s, sh, &p, fd, err))
@@ -393,12 +419,15 @@ FIBER static bool compact_one(struct segments *s, struct store *store, const str
         return true;
     char name[32];
     segment_name(name, f->seg);
+    if (n == 0) {
+        if (f->changed_unix + EMPTY_KEPT_S < clock_unix())
+            (void)unlinkat(s->dir_fd, name, 0); /* the next compaction tries again */
+        return true;
+    }
     int fd = openat(s->dir_fd, name, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return err_set(err, ERR_UNAVAILABLE, "segment %s: %s", name, strerror(errno));
-    bool ok = (n == 0 || move_all(s, store, f->seg, fd, err)) && count_live(store, f->seg, &live, &n, err);
-    if (ok && n == 0)
-        (void)unlinkat(s->dir_fd, name, 0); /* the next compaction tries again */
+    bool ok = move_all(s, store, f->seg, fd, err);
     close(fd);
     return ok;
 }

@@ -347,6 +347,56 @@ static void damage_case(struct world *w)
     assert_true(str_eq(world_read(w, inbox, 5, 0, 0), world_message(w, 9, BYTES)));
 }
 
+static const struct sql_stmt make_backup = {"t_make_backup", "", "", "CREATE TABLE t_backup AS SELECT * FROM s_blob", NULL,
+                                            false};
+static const struct sql_stmt empty_blobs = {"t_empty_blobs", "", "", "DELETE FROM s_blob", NULL, false};
+static const struct sql_stmt restore_blobs = {"t_restore_blobs", "", "", "INSERT INTO s_blob SELECT * FROM t_backup", NULL,
+                                              false};
+
+FIBER static bool backup_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    (void)arg;
+    return sql_exec(tx, &make_backup, NULL, 1, NULL, err);
+}
+
+FIBER static bool restore_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    (void)arg;
+    return sql_exec(tx, &empty_blobs, NULL, 1, NULL, err) && sql_exec(tx, &restore_blobs, NULL, 1, NULL, err);
+}
+
+/* The databases are copied, a compaction runs, the folder is copied: what the copy of the databases names is there. */
+static void backup_case(struct world *w)
+{
+    enum { N = 30, BIG = 2500000 };
+    int64_t inbox = world_mailbox(w, "INBOX");
+    struct err err = ERR_INIT;
+    char path[200];
+    for (unsigned i = 0; i < N; i++)
+        assert_true(append_blob(w, inbox, world_put(w, world_message(w, i, BIG))) != 0);
+    world_expunge(w, inbox, 2, 20);
+    freeze_later(2);
+    assert_true(sql_write(w->db, backup_body, NULL, &err));
+    assert_int_equal(sweep(w, 0, false)->removed, 19);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_blob WHERE seg = 1"), 0);
+    clock_freeze(clock_unix_ms() + 23 * 3600000, clock_mono_ms());
+    (void)sweep(w, 0, false);
+    assert_true(sql_write(w->db, restore_body, NULL, &err));
+    assert_true(world_sql(w, "SELECT count(*) FROM s_blob WHERE seg = 1") > 0);
+    assert_true(str_eq(world_read(w, inbox, 1, 0, 0), world_message(w, 0, BIG)));
+    for (unsigned i = 20; i < N; i++)
+        assert_true(str_eq(world_read(w, inbox, i + 1, 0, 0), world_message(w, i, BIG)));
+    /* It is compacted again, and a day later the file goes. */
+    freeze_later(1);
+    (void)sweep(w, 0, false);
+    freeze_later(2);
+    (void)sweep(w, 0, false);
+    segment_path(w, 1, path);
+    assert_int_not_equal(access(path, F_OK), 0);
+    assert_true(str_eq(world_read(w, inbox, 1, 0, 0), world_message(w, 0, BIG)));
+    clock_real();
+}
+
 /* Segments that are mostly dead are rewritten; what lives in them stays readable. */
 static void compact_case(struct world *w)
 {
@@ -364,6 +414,8 @@ static void compact_case(struct world *w)
         assert_int_equal(utime(path, &old), 0);
     }
     assert_int_equal(sweep(w, 0, false)->removed, 19);
+    freeze_later(2);
+    (void)sweep(w, 0, false);
     clock_real();
     segment_path(w, 1, path);
     assert_int_not_equal(access(path, F_OK), 0);
@@ -418,6 +470,7 @@ int main(void)
     static const struct world_case one[] = {
         {"sizes", sizes_case},   {"content", content_case}, {"limits", limits_case}, {"sweep", sweep_case},
         {"crash", crash_case},   {"torn", torn_case},       {"damage", damage_case}, {"compact", compact_case},
+        {"backup", backup_case},
         {"lock", lock_case},
         {"retention", retention_case},
     };
