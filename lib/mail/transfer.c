@@ -238,13 +238,20 @@ void transfer_decode(enum transfer_kind kind, str bytes, struct buf *out)
     transfer_finish(&t, out);
 }
 
-void transfer_encode_base64(struct buf *out, str bytes)
+/* --- encoding --- */
+
+#define BASE64_LINE (LINE_MAX_OUT / 4 * 3)
+#define QP_AHEAD 5u /* bytes that decide about one: "From " */
+
+/* Whole lines; the rest too when it is the end. Returns how many bytes were used. */
+static size_t base64_run(str bytes, bool is_end, struct buf *out)
 {
-    const size_t per_line = LINE_MAX_OUT / 4 * 3;
-    for (size_t i = 0; i < bytes.n; i += per_line) {
-        buf_add_base64(out, str_slice(bytes, i, i + MIN(per_line, bytes.n - i)));
+    size_t at = 0;
+    for (size_t n; (n = MIN(bytes.n - at, (size_t)BASE64_LINE)) == BASE64_LINE || (is_end && n > 0); at += n) {
+        buf_add_base64(out, str_slice(bytes, at, at + n));
         buf_add(out, S("\r\n"));
     }
+    return at;
 }
 
 static bool ends_line(str text, size_t i)
@@ -252,31 +259,84 @@ static bool ends_line(str text, size_t i)
     return i >= text.n || text.p[i] == '\n' || (text.p[i] == '\r' && i + 1 < text.n && text.p[i + 1] == '\n');
 }
 
-void transfer_encode_qp(struct buf *out, str text)
+static size_t qp_run(size_t *column, str text, bool is_end, struct buf *out)
 {
-    size_t column = 0;
-    for (size_t i = 0; i < text.n; i++) {
+    size_t i = 0;
+    for (; i < text.n && (is_end || i + QP_AHEAD <= text.n); i++) {
         unsigned char c = (unsigned char)text.p[i];
-        if (c == '\r' && ends_line(text, i))
+        if (c == '\r' && i + 1 < text.n && text.p[i + 1] == '\n')
             continue;
         if (c == '\n') {
             buf_add(out, S("\r\n"));
-            column = 0;
+            *column = 0;
             continue;
         }
         bool is_last = ends_line(text, i + 1);
         bool is_plain = (c > ' ' && c < 0x7f && c != '=') || (is_blank(c) && !is_last);
-        if (column == 0 && (c == '.' || (c == 'F' && str_starts(str_slice(text, i, SIZE_MAX), S("From ")))))
+        if (*column == 0 && (c == '.' || (c == 'F' && str_starts(str_slice(text, i, SIZE_MAX), S("From ")))))
             is_plain = false; /* survives dot-stuffing and mbox */
         size_t width = is_plain ? 1 : 3;
-        if (column + width > LINE_MAX_OUT - (is_last ? 0u : 1u)) {
+        if (*column + width > LINE_MAX_OUT - (is_last ? 0u : 1u)) {
             buf_add(out, S("=\r\n"));
-            column = 0;
+            *column = 0;
         }
         if (is_plain)
             buf_addc(out, (char)c);
         else
             buf_printf(out, "=%02X", c);
-        column += width;
+        *column += width;
     }
+    return i;
+}
+
+void transfer_encoder_init(struct transfer_encoder *e, enum transfer_kind kind)
+{
+    assert(kind == TRANSFER_BASE64 || kind == TRANSFER_QP);
+    *e = (struct transfer_encoder){.kind = kind};
+}
+
+static size_t encode_run(struct transfer_encoder *e, str bytes, bool is_end, struct buf *out)
+{
+    return e->kind == TRANSFER_BASE64 ? base64_run(bytes, is_end, out) : qp_run(&e->column, bytes, is_end, out);
+}
+
+void transfer_encode(struct transfer_encoder *e, str bytes, struct buf *out)
+{
+    /* What was held back, with as much of the new bytes as lets it go. */
+    while (e->n_held && bytes.n) {
+        size_t before = e->n_held, n = MIN(bytes.n, sizeof(e->held) - before);
+        memcpy(e->held + before, bytes.p, n);
+        size_t used = encode_run(e, str_n(e->held, before + n), false, out);
+        if (used >= before) {
+            e->n_held = 0;
+            bytes = str_slice(bytes, used - before, SIZE_MAX);
+        } else { /* not yet decided, or only a part of it */
+            e->n_held = (unsigned)(before + n - used);
+            memmove(e->held, e->held + used, e->n_held);
+            bytes = str_slice(bytes, n, SIZE_MAX);
+        }
+    }
+    size_t used = encode_run(e, bytes, false, out);
+    str rest = str_slice(bytes, used, SIZE_MAX);
+    if (rest.n) {
+        memcpy(e->held, rest.p, rest.n);
+        e->n_held = (unsigned)rest.n;
+    }
+}
+
+void transfer_encode_end(struct transfer_encoder *e, struct buf *out)
+{
+    (void)encode_run(e, str_n(e->held, e->n_held), true, out); /* all of it */
+    e->n_held = 0;
+}
+
+void transfer_encode_base64(struct buf *out, str bytes)
+{
+    (void)base64_run(bytes, true, out); /* all of it */
+}
+
+void transfer_encode_qp(struct buf *out, str text)
+{
+    size_t column = 0;
+    (void)qp_run(&column, text, true, out); /* all of it */
 }

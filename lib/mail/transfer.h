@@ -1,5 +1,5 @@
 /*
- * transfer.h: content transfer encodings (RFC 2045 section 6), decoded as a stream, leniently.
+ * transfer.h: content transfer encodings (RFC 2045 section 6), decoded as a stream, leniently, and encoded.
  */
 #ifndef MAIL_TRANSFER_H
 #define MAIL_TRANSFER_H
@@ -36,6 +36,19 @@ void transfer_finish(struct transfer *t, struct buf *out);
 /* All at once. */
 void transfer_decode(enum transfer_kind kind, str bytes, struct buf *out);
 
+/*
+ * Encode as a stream, TRANSFER_BASE64 or TRANSFER_QP. The result does not depend on how the input was cut. Quoted-printable is for
+ * text: line ends (LF or CRLF) become CRLF; a CR that stands alone is encoded. Lines stay within 76 characters.
+ */
+struct transfer_encoder {
+    enum transfer_kind kind;
+    size_t column;     /* QP: in the line that is being written */
+    unsigned n_held;
+    char held[128];    /* base64: less than a line; QP: what the next bytes decide about */
+};
+void transfer_encoder_init(struct transfer_encoder *e, enum transfer_kind kind);
+void transfer_encode(struct transfer_encoder *e, str bytes, struct buf *out);
+void transfer_encode_end(struct transfer_encoder *e, struct buf *out);
 /* Base64 in lines of 76 with CRLF, the last one included. */
 void transfer_encode_base64(struct buf *out, str bytes);
 /* Quoted-printable for text: line ends (LF or CRLF) become CRLF, lines stay within 76 characters. */

@@ -70,7 +70,8 @@ struct remote_message {
     FIBER struct rpc_source *(*open)(void *arg, struct err *err);
     void (*close)(void *arg, struct rpc_source *s);
     void *arg;
-    bool is_8bit, is_smtputf8;
+    bool is_8bit;                /* goes as 7-bit text to a host without 8BITMIME */
+    bool is_smtputf8;
     bool requires_tls;           /* never in clear: fails with 5.7.10 where STARTTLS is not offered */
     bool ret_full;
     str envelope_id;             /* ENVID as given (xtext), or empty */

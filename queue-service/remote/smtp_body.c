@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "fiber/fiber.h"
 #include "queue-service/remote/content.h"
+#include "queue-service/remote/seven_bit.h"
 #include "queue-service/remote/smtp_internal.h"
 
 #define CHUNK ((size_t)64 * 1024) /* of BDAT */
@@ -15,7 +16,8 @@
 struct body {
     struct smtp_client *c;
     const struct remote_message *m;
-    uint64_t n_read; /* bytes of the content */
+    bool is_converted; /* to 7 bits; seven_bit.c counts the bytes */
+    uint64_t n_read;   /* bytes of the content */
 };
 
 /* The next piece of the content; empty at the end, where the count must be right. */
@@ -24,6 +26,8 @@ FIBER static bool read_piece(struct body *b, struct rpc_source *s, str *piece, s
     if (!s->read(s, piece, err))
         return false;
     b->n_read += piece->n;
+    if (b->is_converted)
+        return true;
     if (piece->n == 0 ? b->n_read == b->m->size : b->n_read <= b->m->size)
         return true;
     return err_set(err, ERR_INTERNAL, "content has %llu bytes, not %llu", (unsigned long long)b->n_read,
@@ -183,11 +187,14 @@ FIBER static enum smtp_body_end send_chunks(struct body *b, struct rpc_source *s
 enum smtp_body_end smtp_body_send(struct smtp_client *c, const struct remote_message *m, bool by_data, struct smtp_reply *r,
                                   struct smtp_trouble *why)
 {
-    struct body b = {.c = c, .m = m};
+    struct body b = {.c = c, .m = m, .is_converted = smtp_must_convert(c, m)};
     struct err err = ERR_INIT;
-    struct rpc_source *s = m->open(m->arg, &err);
+    bool is_hopeless = false;
+    struct rpc_source *s = b.is_converted ? seven_bit_open(m, &is_hopeless, &err) : m->open(m->arg, &err);
     if (!s) {
         trouble_content(why, &err);
+        if (is_hopeless) /* RFC 6152 3: what cannot be converted goes back */
+            smtp_trouble_set(why, true, "5.6.3", "%s takes 7-bit text only: %s", c->peer, err.msg);
         c->is_in_content = by_data;
         return SMTP_BODY_BROKEN;
     }
@@ -202,7 +209,9 @@ enum smtp_body_end smtp_body_send(struct smtp_client *c, const struct remote_mes
         buf_done(&k.bytes);
     }
     stream_set_min_rate(c->stream, 0);
-    if (m->close)
+    if (b.is_converted)
+        seven_bit_close(s);
+    else if (m->close)
         m->close(m->arg, s);
     return end;
 }

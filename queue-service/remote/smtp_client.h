@@ -76,7 +76,7 @@ struct smtp_rcpt {
 /* The outcome of one recipient, state included (DONE for all but a temporary trouble). */
 void smtp_rcpt_trouble(struct smtp_rcpt *rcpt, const struct smtp_trouble *why, str peer);
 
-/* Whether the peer can take such a message at all (its size, 8-bit text, UTF-8 addresses). */
+/* Whether the peer can take such a message at all (its size, UTF-8 addresses). */
 bool smtp_client_can(const struct smtp_client *c, const struct remote_message *m, const struct smtp_rcpt *rcpts, size_t n,
                      struct smtp_trouble *why) WARN_UNUSED;
 enum smtp_end {

@@ -24,6 +24,11 @@ static inline bool smtp_can(const struct smtp_client *c, enum smtp_cap cap)
 {
     return (c->caps.offered & cap) != 0;
 }
+/* Whether the content has to be made 7-bit text for this peer (RFC 6152 3). */
+static inline bool smtp_must_convert(const struct smtp_client *c, const struct remote_message *m)
+{
+    return m->is_8bit && !smtp_can(c, SMTP_CAP_8BITMIME);
+}
 /* One reply within timeout_ms. Errors: the stream's; INVALID and LIMIT when the peer does not speak SMTP. Suspends. */
 FIBER bool smtp_read_reply(struct smtp_client *c, unsigned timeout_ms, struct smtp_caps *caps, struct smtp_reply *out,
                            struct err *err) WARN_UNUSED;

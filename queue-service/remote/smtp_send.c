@@ -87,10 +87,6 @@ bool smtp_client_can(const struct smtp_client *c, const struct remote_message *m
                          c->peer, (unsigned long long)c->caps.size_max);
         return false;
     }
-    if (m->is_8bit && !smtp_can(c, SMTP_CAP_8BITMIME)) { /* RFC 6152 3 */
-        smtp_trouble_set(why, true, "5.6.3", "the message has 8-bit text, and %s takes 7-bit text only", c->peer);
-        return false;
-    }
     if (!smtp_can(c, SMTP_CAP_SMTPUTF8) && needs_utf8(m, rcpts, n)) { /* RFC 6531 3.5 */
         smtp_trouble_set(why, true, "5.6.7", "the message needs SMTPUTF8, and %s does not offer it", c->peer);
         return false;
@@ -129,9 +125,9 @@ FIBER static bool write_mail(struct transaction *t, struct err *err)
     struct smtp_client *c = t->c;
     BUF(line, 4096);
     buf_printf(&line, "MAIL FROM:<%.*s>", STR_ARG(m->sender));
-    if (smtp_can(c, SMTP_CAP_SIZE))
+    if (smtp_can(c, SMTP_CAP_SIZE) && !smtp_must_convert(c, m)) /* what it will be is not known before */
         buf_printf(&line, " SIZE=%llu", (unsigned long long)m->size);
-    if (m->is_8bit)
+    if (m->is_8bit && smtp_can(c, SMTP_CAP_8BITMIME))
         buf_add(&line, S(" BODY=8BITMIME"));
     if (t->is_utf8)
         buf_add(&line, S(" SMTPUTF8"));

@@ -584,11 +584,35 @@ static void extensions_main(void *arg)
 {
     (void)arg;
     world_open();
-    setup("x\r\n");
+    /* RFC 6152 3: converted for a host without 8BITMIME; its size is not known then. */
+    setup("Subject: a\r\n\r\ngr\xc3\xbc\xc3\x9f\x65\r\n");
+    w.memory.piece = 3;
     w.m.is_8bit = true;
-    w.a.scripts[0] = GREET "S 250 mx.test\n" QUIT;
+    w.a.scripts[0] = GREET "S 250-mx.test\nS 250 SIZE\n" MAIL DATA QUIT;
+    deliver();
+    expect(0, REMOTE_DELIVERED, 250, "2.0.0");
+    peer_check(&w.a, 1);
+    assert_true(str_find_str(buf_str(&w.a.lines), S("MAIL FROM:<ann@example.test>\n")) > 0);
+    assert_true(str_find_str(buf_str(&w.a.content), S("Content-Transfer-Encoding: quoted-printable\r\n\r\ngr=C3=BC=C3=9Fe\r\n")) > 0);
+    assert_int_equal(metric_get(M_REMOTE_DOWNGRADES, NULL), 1);
+    /* What cannot be converted goes back. */
+    BUF(parts, 1 << 20);
+    buf_add(&parts, S("Content-Type: multipart/mixed; boundary=b\r\n\r\n"));
+    for (int i = 0; i < 1100; i++)
+        buf_add(&parts, S("--b\r\n\r\n\xc3\xbc\r\n"));
+    setup(buf_z(&parts));
+    w.m.is_8bit = true;
+    w.a.scripts[0] = GREET "S 250-mx.test\nS 250 CHUNKING\n" MAIL QUIT;
     deliver();
     expect(0, REMOTE_FAILED, 0, "5.6.3");
+    peer_check(&w.a, 1);
+    setup("\xc3\xbc\r\n"); /* while what cannot be read is tried again */
+    w.m.is_8bit = true;
+    w.memory.fails_read = true;
+    w.memory.piece = 1;
+    w.a.scripts[0] = GREET "S 250-mx.test\nS 250 CHUNKING\n" MAIL QUIT;
+    deliver();
+    expect(0, REMOTE_DEFERRED, 0, "4.3.0");
     peer_check(&w.a, 1);
     setup("x\r\n");
     w.m.is_8bit = true;
