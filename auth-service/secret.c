@@ -118,7 +118,7 @@ static const struct scheme *scheme_of(str hash, str *data)
     if (str_starts(hash, S("$")))
         return scheme_named(S("CRYPT"));
     ptrdiff_t end = str_find(hash, '}');
-    if (end < 2 || hash.p[0] != '{')
+    if (end < 2 || !str_starts(hash, S("{")))
         return NULL;
     *data = str_slice(hash, (size_t)end + 1, SIZE_MAX);
     return scheme_named(str_slice(hash, 1, (size_t)end));

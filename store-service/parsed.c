@@ -93,8 +93,10 @@ static Thurn__Part *part(const struct mime_part *m, struct arena *a)
     p->body_size = m->body_size;
     p->body_lines = m->body_lines;
     p->parts = m->n_children ? arena_array(a, Thurn__Part *, m->n_children) : NULL;
-    for (const struct mime_part *c = m->children; c; c = c->next)
+    for (const struct mime_part *c = m->children; c; c = c->next) {
+        assert(p->n_parts < m->n_children && p->parts);
         p->parts[p->n_parts++] = part(c, a);
+    }
     p->envelope = m->envelope ? envelope(m->envelope, a) : NULL;
     return p;
 }
