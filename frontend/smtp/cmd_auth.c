@@ -154,7 +154,7 @@ void smtp_auth_answer(struct smtp_session *s)
         steps[step].take(s, line);
 }
 
-void smtp_cmd_auth(struct smtp_session *s, enum smtp_verb verb, str args)
+FIBER void smtp_cmd_auth(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     (void)verb;
     FIBER_DEADLINE(AUTH_TIMEOUT_MS);
