@@ -87,7 +87,7 @@ struct rpc_source *seven_bit_open(const struct remote_message *m, bool *is_hopel
     return &s->source;
 }
 
-void seven_bit_close(struct rpc_source *src)
+FIBER void seven_bit_close(struct rpc_source *src)
 {
     struct seven_bit *s = CONTAINER_OF(src, struct seven_bit, source);
     if (s->m->close)
