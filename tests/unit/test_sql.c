@@ -240,7 +240,7 @@ struct adder {
     bool ok;
 };
 
-static bool add_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool add_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct adder *ad = arg;
     const struct sql_value v[] = {sql_i(1), sql_i(1)};

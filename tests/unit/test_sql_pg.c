@@ -194,7 +194,7 @@ struct adding {
     struct err err;
 };
 
-static bool add_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool add_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct adding *ad = arg;
     ad->n_runs++;

@@ -380,7 +380,7 @@ static void race_case(struct world *w)
 
 static const struct sql_stmt forget_timeline = {"t_forget", "", "", "UPDATE s_account SET timeline = -1", NULL, false};
 
-static bool forget_body(struct sql_tx *tx, void *arg, struct err *err)
+FIBER static bool forget_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     (void)arg;
     return sql_exec(tx, &forget_timeline, NULL, 1, NULL, err);
