@@ -63,7 +63,7 @@ ProtobufCService *queue_service(struct queue *q);
 /* Whether this node owns a shard and its lease holds: it can take mail (readiness). */
 bool queue_is_ready(const struct queue *q);
 /* No new attempts; those under way have drain_ms to end; shards are released. */
-FIBER void queue_drain(struct queue *q);
+FIBER void queue_retire(struct queue *q);
 /* Drains, then frees. No call may be under way. */
 FIBER void queue_free(struct queue *q);
 

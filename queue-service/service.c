@@ -219,7 +219,7 @@ static bool has_right(struct rpc_call *c)
 
 FIBER static bool drain(struct queue *q)
 {
-    queue_drain(q);
+    queue_retire(q);
     return true;
 }
 
@@ -388,7 +388,7 @@ bool queue_is_ready(const struct queue *q)
     return !q->is_draining && q->n_owned > 0 && clock_mono_ms() < q->lease_until_ms;
 }
 
-void queue_drain(struct queue *q)
+void queue_retire(struct queue *q)
 {
     CHECK(q, QUEUE_MAGIC);
     q->is_draining = true;
@@ -403,7 +403,7 @@ void queue_free(struct queue *q)
 {
     if (!q)
         return;
-    queue_drain(q);
+    queue_retire(q);
     q->is_stopping = true;
     shard_wake(q);
     schedule_stop(q);

@@ -383,7 +383,7 @@ void node_drain(struct node *n)
         listener_stop(n->rpc_listeners[i]);
     stop_jobs(n);
     if (n->queue)
-        queue_drain(n->queue);
+        queue_retire(n->queue);
     if (n->rpc)
         rpc_server_drain(n->rpc);
 }

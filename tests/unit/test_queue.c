@@ -10,9 +10,7 @@
 #include "mail/delivery_key.h"
 #include "proto/auth.pb-c.h"
 #include "proto/queue.pb-c.h"
-#define queue_drain queue_drain_call /* the wrapper of the method has the name of the function */
 #include "proto/queue_calls.h"
-#undef queue_drain
 #include "proto/store.pb-c.h"
 #include "queue-service/remote/remote.h"
 #include "unit/testdb.h"
@@ -1135,7 +1133,7 @@ static void two_nodes(struct world_run *w)
     for (int i = 0; i < 40; i++)
         assert_true(enqueue(w, other, (struct mail){.to = "alice@example.org"}));
     world.remote_away = 0;
-    queue_drain(w->q); /* a planned stop: everything moves */
+    queue_retire(w->q); /* a planned stop: everything moves */
     assert_int_equal(stats(w, w->q)->shards_owned, 0);
     assert_false(enqueue(w, w->q, (struct mail){.to = "alice@example.org"}));
     assert_int_equal(w->err.kind, ERR_UNAVAILABLE);

@@ -13,9 +13,7 @@
 #include "base/num.h"
 #include "proto/auth.pb-c.h"
 #include "proto/queue.pb-c.h"
-#define queue_drain queue_drain_call /* the wrapper of the method has the name of the function */
 #include "proto/queue_calls.h"
-#undef queue_drain
 #include "queue-service/queue.h"
 
 static uint32_t n_messages = 20000, n_senders = 50;
