@@ -70,6 +70,21 @@ static bool open_shards(struct node *n, struct err *err)
     return true;
 }
 
+static bool open_databases(struct node *n, struct err *err)
+{
+    if (n->roles & ROLE_AUTH_BIT) {
+        n->directory_db = open_db(n, "directory", config_str(n->config, CFG_DIRECTORY_DB), "directory.db", err);
+        if (!n->directory_db)
+            return false;
+    }
+    if (n->roles & ROLE_QUEUE_BIT) {
+        n->queue_db = open_db(n, "queue", config_str(n->config, CFG_QUEUE_DB), "queue.db", err);
+        if (!n->queue_db)
+            return false;
+    }
+    return !(n->roles & ROLE_STORE_BIT) || open_shards(n, err);
+}
+
 static bool open_redis(struct node *n, struct redis **out, struct err *err)
 {
     struct redis_opts opts = {.url = config_str(n->config, CFG_REDIS)};
@@ -123,9 +138,6 @@ static size_t limits_of(const struct config *c, struct auth_limit out[LIMITS_])
 
 static bool open_auth(struct node *n, struct err *err)
 {
-    n->directory_db = open_db(n, "directory", config_str(n->config, CFG_DIRECTORY_DB), "directory.db", err);
-    if (!n->directory_db)
-        return false;
     size_t shards;
     (void)config_list(n->config, CFG_SHARDS, &shards);
     if (config_int(n->config, CFG_DIRECTORY_SHARDS))
@@ -152,7 +164,7 @@ FIBER static bool open_store(struct node *n, struct err *err)
     char folder[NODE_PATH_MAX], spool[NODE_PATH_MAX];
     snprintf(folder, sizeof(folder), "%s/blobs", n->data);
     snprintf(spool, sizeof(spool), "%s/spool", n->data);
-    if (!open_shards(n, err) || !node_make_folder(spool, err))
+    if (!node_make_folder(spool, err))
         return false;
     struct store_opts opts = {
         .shards = n->shards,
@@ -180,9 +192,6 @@ FIBER static bool open_store(struct node *n, struct err *err)
 
 static bool open_queue(struct node *n, struct err *err)
 {
-    n->queue_db = open_db(n, "queue", config_str(n->config, CFG_QUEUE_DB), "queue.db", err);
-    if (!n->queue_db)
-        return false;
     uint32_t retry[QUEUE_RETRIES_MAX];
     size_t n_retry = 0;
     if (!settings_retry(n->config, retry, ARRAY_LEN(retry), &n_retry, err))
@@ -217,15 +226,19 @@ static bool open_queue(struct node *n, struct err *err)
     return true;
 }
 
-bool node_open(struct node *n, const struct config *c, struct err *err)
+bool node_open_databases(struct node *n, const struct config *c, struct err *err)
 {
     *n = (struct node){.config = c};
     char host[40] = "localhost";
     (void)gethostname(host, sizeof(host) - 1);
     snprintf(n->name, sizeof(n->name), "%.36s-%d-%llx", host, (int)getpid(), (unsigned long long)clock_unix_ms());
     n->data = str_dup(config_str(c, CFG_DATA));
-    if (!settings_check(c, err) || !settings_roles(c, &n->roles, err) || !node_make_folder(n->data, err) ||
-        !settings_rpc_tls(c, &n->rpc_tls, &n->rpc_tls_server, err))
+    return settings_check(c, err) && settings_roles(c, &n->roles, err) && node_make_folder(n->data, err) && open_databases(n, err);
+}
+
+bool node_open(struct node *n, const struct config *c, struct err *err)
+{
+    if (!node_open_databases(n, c, err) || !settings_rpc_tls(c, &n->rpc_tls, &n->rpc_tls_server, err))
         return false;
     bool has_service = (n->roles & ~(unsigned)ROLE_FRONTEND_BIT) != 0;
     bool needs_auth = n->roles & (ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT), needs_store = needs_auth;

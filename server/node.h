@@ -53,6 +53,9 @@ struct node {
     size_t n_rpc_listeners;
 };
 
+/* Open the databases alone: what node_migrate needs. Nothing is called, and no lock of a running server is in the way.
+ * Errors name the setting. */
+FIBER bool node_open_databases(struct node *n, const struct config *c, struct err *err) WARN_UNUSED;
 /* Open databases and services. Nothing listens yet. Errors name the setting. */
 FIBER bool node_open(struct node *n, const struct config *c, struct err *err) WARN_UNUSED;
 /* Bring every database of this process's roles up to date. *applied counts steps. */

@@ -33,7 +33,8 @@ FIBER static void migrate(void *arg)
     struct config c;
     struct node node = {0};
     unsigned applied = 0;
-    bool ok = options_config(m->o, &c, &err) && node_open(&node, &c, &err) && node_migrate(&node, m->is_dry, &applied, &err);
+    bool ok = options_config(m->o, &c, &err) && node_open_databases(&node, &c, &err) &&
+              node_migrate(&node, m->is_dry, &applied, &err);
     node_close(&node);
     config_done(&c);
     if (!ok) {

@@ -94,6 +94,19 @@ def test_workers():
         assert not children()
 
 
+def test_migrate_calls_nobody():
+    """thurn migrate of a role that calls others speaks of the steps and of nothing else, and goes while a server runs."""
+    with tempfile.TemporaryDirectory(prefix="thurn-migrate-", dir="/tmp") as d:
+        config, dead = pathlib.Path(f"{d}/queue.yaml"), free_ports(1)[0]
+        config.write_text(f"data: {d}/data\nroles: [queue]\nhostname: mx.example.test\nrpc.auth: 127.0.0.1:{dead}\nrpc.store: 127.0.0.1:{dead}\n")
+        for expected in (r"[1-9][0-9]* steps applied\n", r"0 steps applied\n"):
+            r = subprocess.run([str(harness.BINARY), "migrate", "--config", str(config)], capture_output=True, text=True, timeout=60)
+            assert r.returncode == 0 and "rpc." not in r.stderr and re.fullmatch(expected, r.stdout), r
+    with harness.Server("sqlite-local", accounts=()) as server:
+        r = server.run("migrate", "--config", str(server.front.config))
+        assert r.stdout == "0 steps applied\n" and "rpc." not in r.stderr, r
+
+
 def test_reload_and_stop():
     """SIGHUP takes a new certificate without dropping a session; SIGTERM lets a transaction finish."""
     with tempfile.TemporaryDirectory(prefix="thurn-cert-", dir="/tmp") as d:
