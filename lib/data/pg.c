@@ -5,17 +5,18 @@
 #include "base/metrics.h"
 #include "data/pg_conn.h"
 
-#define BACKOFF_MIN_MS 100
-#define BACKOFF_MAX_MS 5000
+#define BACKOFF_MIN_MS 50
+#define BACKOFF_MAX_MS 1000 /* a server that comes back is used again within a second */
 
 struct pg_db {
     struct sql_db base;
     struct list idle;              /* of struct pg_conn, most recently used first */
     unsigned n_conns, n_waiting;   /* made or being made; callers in pool_get */
+    unsigned n_connecting;         /* of these, being made */
     unsigned generation;           /* grows when a connection was lost: idle ones made before are suspect */
     struct fiber_cond changed;     /* see pool_changed */
     int64_t retry_mono_ms;         /* no new connection before this */
-    unsigned backoff_ms;
+    unsigned backoff_ms;           /* not 0: the last attempt failed */
     struct err last_err;           /* of the last attempt to connect */
     struct fiber *closer;          /* waits for n_conns to become 0 */
 };
@@ -60,26 +61,48 @@ static struct pg_conn *pool_pop_idle(struct pg_db *db)
     return NULL;
 }
 
+/* Several attempts that fail at the same time count once. */
+static void back_off(struct pg_db *db)
+{
+    int64_t now_ms = clock_mono_ms();
+    if (now_ms < db->retry_mono_ms)
+        return;
+    db->backoff_ms = MIN(MAX(db->backoff_ms * 2, BACKOFF_MIN_MS), BACKOFF_MAX_MS);
+    db->retry_mono_ms = now_ms + db->backoff_ms / 2 + (int64_t)random_below(db->backoff_ms / 2);
+}
+
 FIBER static struct pg_conn *pool_connect(struct pg_db *db, struct err *err)
 {
     db->n_conns++;
+    db->n_connecting++;
     unsigned generation = db->generation;
     struct pg_conn *c = pg_conn_new(&db->base.opts, err);
+    db->n_connecting--;
     if (c) {
         c->generation = generation;
+        if (db->backoff_ms)
+            fiber_cond_broadcast(&db->changed); /* who waits may connect too */
         db->backoff_ms = 0;
         return c;
     }
     db->n_conns--;
     if (err->kind != ERR_CANCELLED) {
-        db->backoff_ms = MIN(MAX(db->backoff_ms * 2, BACKOFF_MIN_MS), BACKOFF_MAX_MS);
-        db->retry_mono_ms = clock_mono_ms() + db->backoff_ms / 2 + (int64_t)random_below(db->backoff_ms);
+        back_off(db);
         db->last_err = *err;
         if (err->kind == ERR_TIMEOUT)
             err->kind = ERR_UNAVAILABLE; /* nothing was begun */
     }
-    pool_changed(db);
+    fiber_cond_broadcast(&db->changed); /* maybe nothing is left to wait for */
+    if (db->closer)
+        fiber_wake(db->closer);
     return NULL;
+}
+
+/* One attempt at a time while the server is away. */
+static bool may_connect(const struct pg_db *db)
+{
+    return db->n_conns < db->base.opts.pool && clock_mono_ms() >= db->retry_mono_ms &&
+           (db->backoff_ms == 0 || db->n_connecting == 0);
 }
 
 FIBER static struct pg_conn *pool_get(struct pg_db *db, struct err *err)
@@ -92,8 +115,7 @@ FIBER static struct pg_conn *pool_get(struct pg_db *db, struct err *err)
         struct pg_conn *c = pool_pop_idle(db);
         if (c)
             return c;
-        bool may_connect = clock_mono_ms() >= db->retry_mono_ms;
-        if (may_connect && db->n_conns < db->base.opts.pool)
+        if (may_connect(db))
             return pool_connect(db, err);
         if (db->n_conns == 0) {
             (void)err_set(err, ERR_UNAVAILABLE, "%s", db->last_err.msg);

@@ -25,7 +25,7 @@ static struct {
     int listener, port;
     pthread_t thread;
     int client[PROXY_CONNS], server[PROXY_CONNS], n;
-    _Atomic bool is_ending, kill_all;
+    _Atomic bool is_ending, kill_all, is_refusing;
     _Atomic int drop_at_commit, swallow_commit; /* cut before (after) a COMMIT passes, that many times */
     _Atomic int n_accepted;
     char socket_dir[100];
@@ -46,7 +46,7 @@ static void proxy_accept(void)
     snprintf(un.sun_path, sizeof un.sun_path, "%s/.s.PGSQL.5432", proxy.socket_dir);
     int c = accept(proxy.listener, NULL, NULL), s = socket(AF_UNIX, SOCK_STREAM, 0);
     proxy.n_accepted++;
-    if (c < 0 || s < 0 || connect(s, (struct sockaddr *)&un, sizeof un) != 0 || proxy.n == PROXY_CONNS) {
+    if (c < 0 || s < 0 || proxy.is_refusing || connect(s, (struct sockaddr *)&un, sizeof un) != 0 || proxy.n == PROXY_CONNS) {
         close(c);
         close(s);
         return;
@@ -324,6 +324,53 @@ static void away_case(struct world *w)
     assert_true(sql_ping(w->db, &err));
 }
 
+struct pinging {
+    struct world *w;
+    bool is_ending;
+    unsigned n_failed;
+    int64_t longest_ms;
+};
+
+/* Ask again and again, without a deadline, as long as nothing answers. */
+static void pinging_main(void *arg)
+{
+    struct pinging *p = arg;
+    struct err err = ERR_INIT, slept = ERR_INIT;
+    for (bool ok = false; !ok || !p->is_ending; p->n_failed += !ok) {
+        int64_t began = clock_mono_ms();
+        err_clear(&err);
+        ok = sql_ping(p->w->db, &err);
+        p->longest_ms = MAX(p->longest_ms, clock_mono_ms() - began);
+        assert_true(ok || err.kind == ERR_UNAVAILABLE);
+        assert_true(fiber_sleep_ms(1, &slept));
+    }
+}
+
+/* A server that is away for two seconds: nobody hangs meanwhile, one attempt at a time goes out, and it is used again at
+ * once when it is back. */
+static void restart_case(struct world *w)
+{
+    enum { CALLERS = 12 };
+    struct err err = ERR_INIT;
+    struct pinging p = {.w = w};
+    proxy.is_refusing = proxy.kill_all = true;
+    while (proxy.kill_all)
+        assert_true(fiber_sleep_ms(1, &err));
+    int accepted = proxy.n_accepted;
+    FIBER_GROUP(g, CALLERS);
+    for (int i = 0; i < CALLERS; i++)
+        assert_true(fiber_group_spawn(&g, "pinging", pinging_main, &p, &err));
+    assert_true(fiber_sleep_ms(2000, &err));
+    assert_in_range(proxy.n_accepted - accepted, 4, 30);
+    assert_true(p.n_failed > CALLERS);
+    proxy.is_refusing = false;
+    p.is_ending = true;
+    int64_t back_ms = clock_mono_ms();
+    assert_true(fiber_group_wait(&g, &err));
+    assert_in_range(clock_mono_ms() - back_ms, 0, 1500);
+    assert_in_range(p.longest_ms, 0, 1000);
+}
+
 #define CASE(name, pool)                                                                           \
     static void test_##name(void **state)                                                          \
     {                                                                                              \
@@ -337,13 +384,14 @@ CASE(deadlock, 4)
 CASE(timeout, 4)
 CASE(pool, 2)
 CASE(away, 4)
+CASE(restart, 4)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lost_idle), cmocka_unit_test(test_lost_before_commit), cmocka_unit_test(test_lost_after_commit),
         cmocka_unit_test(test_deadlock),  cmocka_unit_test(test_timeout),            cmocka_unit_test(test_pool),
-        cmocka_unit_test(test_away),
+        cmocka_unit_test(test_away),      cmocka_unit_test(test_restart),
     };
     if (!testdb_have(TESTDB_PG))
         return 0;
