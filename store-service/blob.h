@@ -41,7 +41,7 @@ void blob_queue_unref(struct sql_tx *tx, const int64_t *ids, size_t n, int64_t n
 /* --- codec (blob_codec.c); any thread --- */
 /* Compress for inline storage; false: it does not fit. *out lives in a. */
 bool blob_compress(str content, struct arena *a, str *out, enum blob_codec *codec);
-/* Errors: INTERNAL (damaged). *out lives in a. */
+/* Errors: INTERNAL (damaged). *out lives in a, or is data itself when it is not compressed. */
 bool blob_decompress(str data, enum blob_codec codec, uint64_t size, struct arena *a, str *out, struct err *err) WARN_UNUSED;
 void blob_hash(str content, unsigned char out[BLOB_HASH_SIZE]);
 /* Ids that grow with time. */
@@ -61,15 +61,25 @@ FIBER bool blob_store(struct shard *sh, int64_t tenant_id, struct spool *body, i
 /* Where a body is. Errors: NOT_FOUND. place (with inline data) lives in a. */
 FIBER bool blob_find(struct shard *sh, int64_t tenant_id, str hash, struct arena *a, struct blob_place *out,
                      struct err *err) WARN_UNUSED;
-/* Bytes [offset, offset + length) of the content, clamped to it, into the sink. Suspends. Errors: UNAVAILABLE, INTERNAL,
- * the sink's. */
+/* All of an inline body, proven by its hash. Any thread. *out lives in a, or is p->data. Errors: INTERNAL (damaged). */
+bool blob_inline(const struct blob_place *p, struct arena *a, str *out, struct err *err) WARN_UNUSED;
+/*
+ * Bytes [offset, offset + length) of the content, clamped to it, into the sink. Suspends. Errors: UNAVAILABLE, INTERNAL,
+ * the sink's.
+ *
+ * Who reads a whole body gets its last piece only when its hash holds; a part of a body outside the database is not
+ * proven, as that would take all of it. Damage is logged, counted, and INTERNAL.
+ */
 FIBER bool blob_read(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length, struct rpc_sink *out,
                      struct err *err) WARN_UNUSED;
 /* The same into a; length bounded by the caller. */
 FIBER bool blob_read_range(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length,
                            struct arena *a, str *out, struct err *err) WARN_UNUSED;
+/* It does not have the hash that it is kept under: logs and counts that, sets INTERNAL and returns false. Any thread. */
+bool blob_damaged(const struct blob_place *p, struct err *err);
 
 /* --- where large bodies live: backend/ --- */
+#define BLOB_REMOVE_MAX 1000u
 struct blob_object { /* what a backend is asked for */
     uint32_t space;
     const struct blob_place *place; /* tenant, hash, blob_id, size; seg and off as put said */

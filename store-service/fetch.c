@@ -55,22 +55,22 @@ static str join(str prefix, str body, uint64_t offset, uint64_t length, struct a
     return str_n(p, head.n + tail.n);
 }
 
-static bool set_raw(struct fetch_op *f, const struct msg_row *m, Thurn__Message *p, uint64_t offset, uint64_t length,
-                    struct err *err)
+static void set_raw(struct fetch_op *f, const struct msg_row *m, Thurn__Message *p, uint64_t offset, uint64_t length)
 {
     str body;
+    struct err err = ERR_INIT;
     if (m->place.tier != BLOB_INLINE) {
         f->reads[f->n_reads++] = (struct raw_read){p, blob_place_copy(&m->place, f->arena), arena_str(f->arena, m->prefix),
                                                    offset, length};
-        return true;
+        return;
     }
-    if (!blob_decompress(m->place.data, (enum blob_codec)m->place.codec, (uint64_t)m->place.size, f->arena, &body, err))
-        return false;
+    p->is_raw_omitted = !blob_inline(&m->place, f->arena, &body, &err);
+    if (p->is_raw_omitted) /* one that cannot be read is no reason to hide the others */
+        return;
     str raw = join(m->prefix, body, offset, length, f->arena);
     if (m->place.codec == BLOB_RAW) /* it is still a view of the row */
         raw = arena_str(f->arena, raw);
     p->raw = rpc_bytes(raw);
-    return true;
 }
 
 /* Turn rows into messages until the reply is full; where it is, that is where the next one goes on. */
@@ -94,8 +94,8 @@ static bool fill(struct fetch_op *f, const struct msg_row *rows, size_t n, struc
         if (f->q->with_parsed && !(p->parsed = parsed_unpack(rows[i].parsed, f->arena, err)))
             return false;
         p->is_raw_omitted = is_omitted;
-        if (f->q->with_raw && !is_omitted && !set_raw(f, &rows[i], p, offset, length, err))
-            return false;
+        if (f->q->with_raw && !is_omitted)
+            set_raw(f, &rows[i], p, offset, length);
     }
     return true;
 }
@@ -168,7 +168,7 @@ FIBER static bool read_bodies(struct fetch_op *f, struct err *err)
         }
         for (size_t i = 0; i < n; i++) {
             Thurn__Message *m = jobs[i].read->message;
-            m->is_raw_omitted = err_is_set(&jobs[i].err); /* one that cannot be read is no reason to hide the others */
+            m->is_raw_omitted = err_is_set(&jobs[i].err);
             if (m->is_raw_omitted)
                 log_error("store.body_unread", KV_I64("account_id", f->op.ref->account_id), KV_I64("uid", m->uid),
                           KV_ERR(&jobs[i].err));

@@ -92,7 +92,7 @@ FIBER static bool read_raw(struct search_op *s, const struct msg_row *m, struct 
 {
     str body;
     if (m->place.tier == BLOB_INLINE) {
-        if (!blob_decompress(m->place.data, (enum blob_codec)m->place.codec, (uint64_t)m->place.size, a, &body, err))
+        if (!blob_inline(&m->place, a, &body, err))
             return false;
     } else if (!blob_read_range(s->op.shard, &m->place, 0, SEARCHED_MAX, a, &body, err)) {
         return false;

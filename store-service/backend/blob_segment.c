@@ -100,6 +100,19 @@ static bool header_read(const unsigned char h[RECORD_HEADER], uint64_t *size)
     return le32toh(magic) == RECORD_MAGIC && memcmp(again, h, RECORD_HEADER) == 0;
 }
 
+static bool record_holds(int fd, uint64_t at, uint64_t size, const unsigned char *want)
+{
+    unsigned char hash[BLOB_HASH_SIZE];
+    char *p = xmalloc(size ? size : 1);
+    struct spool body;
+    spool_of_file(&body, fd, at, size, want);
+    bool ok = spool_read_blocking(&body, 0, p, size);
+    if (ok)
+        blob_hash(str_n(p, size), hash);
+    xfree(p);
+    return ok && memcmp(hash, want, BLOB_HASH_SIZE) == 0;
+}
+
 /* --- appending: on the lane's thread --- */
 
 static bool write_all(int fd, const void *p, size_t n, uint64_t at)
@@ -339,13 +352,34 @@ FIBER static bool move_body(struct sql_tx *tx, void *arg, struct err *err)
     return sql_exec(tx, &move_blob, v, 1, NULL, err);
 }
 
+struct proving {
+    const struct blob_place *p;
+    int fd;
+    bool ok;
+};
+
+static void prove(void *arg)
+{
+    struct proving *pr = arg;
+    pr->ok = record_holds(pr->fd, (uint64_t)pr->p->off, (uint64_t)pr->p->size, (const unsigned char *)pr->p->hash.p);
+}
+
+/* What is damaged stays where it is, and with it its segment: the copy would look sound to whoever opens it. */
 FIBER static bool move_one(struct segments *s, struct shard *sh, const struct blob_place *p, int fd, struct err *err)
 {
     struct spool body;
+    struct proving pr = {.p = p, .fd = fd};
     struct moving m = {.p = p};
     struct blob_object o = {sh->number, p};
     if (p->hash.n != BLOB_HASH_SIZE)
         return err_set(err, ERR_INTERNAL, "a body's name has %zu bytes", p->hash.n);
+    if (!work_run(prove, &pr, err))
+        return false;
+    if (!pr.ok) {
+        struct err damaged = ERR_INIT;
+        (void)blob_damaged(p, &damaged); /* one that is lost does not keep the others from being moved */
+        return true;
+    }
     spool_of_file(&body, fd, (uint64_t)p->off, (uint64_t)p->size, (const unsigned char *)p->hash.p);
     return segment_put(&s->base, &o, &body, &m.seg, &m.off, err) && sql_write(sh->db, move_body, &m, err);
 }
@@ -456,19 +490,6 @@ enum segment_state {
     SEGMENT_UNFINISHED, /* but for a last record that runs past the end of the file */
     SEGMENT_DAMAGED,    /* a record does not hold; what is behind it is not known */
 };
-
-static bool record_holds(int fd, uint64_t at, uint64_t size, const unsigned char *want)
-{
-    unsigned char hash[BLOB_HASH_SIZE];
-    char *p = xmalloc(size ? size : 1);
-    struct spool body;
-    spool_of_file(&body, fd, at, size, want);
-    bool ok = spool_read_blocking(&body, 0, p, size);
-    if (ok)
-        blob_hash(str_n(p, size), hash);
-    xfree(p);
-    return ok && memcmp(hash, want, BLOB_HASH_SIZE) == 0;
-}
 
 /* *end: up to where records hold. */
 static enum segment_state check_segment(int fd, uint64_t bytes, uint64_t *end)
