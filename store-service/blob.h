@@ -96,8 +96,9 @@ struct blob_backend {
                       struct rpc_sink *out, struct err *err);
     /* The name under which an object is to be deleted later, in a; empty: nothing is to be done (segments). */
     str (*garbage_name)(struct blob_backend *b, const struct blob_object *o, struct arena *a);
-    /* Delete by that name; what is not there is a success. May be NULL. Suspends. */
-    FIBER bool (*remove)(struct blob_backend *b, str name, struct err *err);
+    /* Delete by these names, at most BLOB_REMOVE_MAX of them; what is not there is a success. Sets is_gone[i] (false at
+     * the call) of each that is gone, also when others fail. May be NULL. Suspends. Errors: UNAVAILABLE. */
+    FIBER bool (*remove)(struct blob_backend *b, const str *names, size_t n, bool *is_gone, struct err *err);
     /* Make room: move what lives out of files that are mostly dead. May be NULL. Suspends. */
     FIBER bool (*compact)(struct blob_backend *b, struct store *s, bool dry_run, struct err *err);
     FIBER void (*free)(struct blob_backend *b);

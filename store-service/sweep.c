@@ -2,6 +2,7 @@
  * What has to be done from time to time: partitions, retention, bodies that nothing refers to, objects to be deleted,
  * segments to be compacted. Everything here may stop half-way and is found again by the next run.
  */
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "store-service/blob.h"
@@ -139,33 +140,43 @@ FIBER static bool forget_body(struct sql_tx *tx, void *arg, struct err *err)
     return sql_exec(tx, &delete_garbage, f->names, f->n, NULL, err);
 }
 
-FIBER static bool sweep_garbage(struct shard *sh, struct err *err)
+/* One page: those that are gone now are forgotten, also when others are not. */
+FIBER static bool remove_page(struct shard *sh, const struct sql_result *page, struct arena *a, struct err *err)
 {
     struct blob_backend *b = sh->store->blobs;
-    ARENA(after, 1 << 20);
-    str from = STR_NONE;
-    for (size_t n = PAGE; b->remove && n == PAGE;) {
-        ARENA(a, 1 << 20);
-        const struct sql_value v[] = {sql_s(from), sql_i(PAGE)};
-        struct sql_result r;
-        if (!sql_query(sh->db, &read_garbage, v, &a, &r, err))
+    size_t n = page->n_rows;
+    str *names = arena_array(a, str, n);
+    bool *is_gone = arena_array(a, bool, n);
+    struct sql_value *gone = arena_array(a, struct sql_value, n);
+    struct forget f = {gone, 0};
+    struct err removing = ERR_INIT;
+    for (size_t i = 0; i < n; i++)
+        names[i] = sql_at(page, i, 0)->s;
+    (void)!b->remove(b, names, n, is_gone, &removing);
+    for (size_t i = 0; i < n; i++)
+        if (is_gone[i])
+            gone[f.n++] = sql_s(names[i]);
+    if (f.n > 0 && !sql_write(sh->db, forget_body, &f, err))
+        return false;
+    return !err_is_set(&removing) || err_set(err, removing.kind, "%s", removing.msg);
+}
+
+FIBER static bool sweep_garbage(struct shard *sh, struct err *err)
+{
+    BUF(from, 4096);
+    for (size_t n = BLOB_REMOVE_MAX; sh->store->blobs->remove && n == BLOB_REMOVE_MAX;) {
+        ARENA(a, 2 << 20);
+        const struct sql_value v[] = {sql_s(buf_str(&from)), sql_i(BLOB_REMOVE_MAX)};
+        struct sql_result page;
+        if (!sql_query(sh->db, &read_garbage, v, &a, &page, err))
             return false;
-        n = r.n_rows;
-        struct sql_value *names = arena_array(&a, struct sql_value, n);
-        struct forget f = {names, 0};
-        for (size_t i = 0; i < n; i++) {
-            from = arena_str(&after, sql_at(&r, i, 0)->s);
-            if (!b->remove(b, from, err))
-                break;
-            names[f.n++] = sql_s(from);
+        n = page.n_rows;
+        if (n > 0 && !remove_page(sh, &page, &a, err))
+            return false;
+        if (n > 0) {
+            buf_clear(&from);
+            buf_add(&from, sql_at(&page, n - 1, 0)->s);
         }
-        struct err first = *err;
-        err_clear(err);
-        bool ok = f.n == 0 || sql_write(sh->db, forget_body, &f, err);
-        if (ok && err_is_set(&first))
-            return err_set(err, first.kind, "%s", first.msg);
-        if (!ok)
-            return false;
     }
     return true;
 }

@@ -6,20 +6,24 @@
  * answer was lost finds its own object, which is a success. A server that does not know conditional puts (501) gets
  * plain ones from then on, as the content is the same in any case.
  *
- * A body goes in one request, whatever its size (S3 takes 5 GiB), from memory or piece by piece from its spool.
+ * A body goes in one request, whatever its size (S3 takes 5 GiB), from memory or piece by piece from its spool. Objects
+ * are deleted many to a request (POST ?delete), or one by one at a server that does not know that (501).
  */
+#include <openssl/evp.h>
+
 #include "base/num.h"
 #include "store-service/spool.h"
 
 #define PUTS_MAX 32u /* at once */
 #define TRIES 3
 #define RETRY_MS 100
+#define RESPONSE_MAX (512u * 1024) /* an error for each of BLOB_REMOVE_MAX objects */
 
 struct s3 {
     struct blob_backend base;
     struct http_client *http;
     char *endpoint, *bucket, *access_key, *secret_key, *region, *ca_file;
-    bool has_no_conditional_put;
+    bool has_no_conditional_put, has_no_multi_delete;
     struct fiber_sem puts;
 };
 
@@ -40,9 +44,11 @@ static str object_name(struct blob_backend *b, const struct blob_object *o, stru
 
 struct exchange {
     const char *method;
-    str name;
+    str name;                 /* of the object; empty: the bucket */
+    str query;                /* with its question mark, or empty */
     struct http_header headers[4];
     size_t n_headers;
+    str body;                 /* POST */
     struct putting *put;      /* PUT: its body */
     struct getting *get;      /* GET: where the answer goes */
     struct arena *a;
@@ -94,11 +100,12 @@ FIBER static bool exchange(struct s3 *s, struct exchange *x, struct err *err)
 {
     struct http_request req = {
         .method = x->method,
-        .url = arena_printf(x->a, "%s/%s/%.*s", s->endpoint, s->bucket, STR_ARG(x->name)),
+        .url = arena_printf(x->a, "%s/%s/%.*s%.*s", s->endpoint, s->bucket, STR_ARG(x->name), STR_ARG(x->query)),
         .headers = x->headers,
         .n_headers = x->n_headers,
         .sign = {str_c(s->access_key), str_c(s->secret_key), str_c(s->region), S("s3")},
-        .response_max = 64 * 1024,
+        .body = x->body,
+        .response_max = RESPONSE_MAX,
         .ca_file = str_c(s->ca_file),
         .on_data = x->get ? on_data : NULL,
         .arg = x,
@@ -126,12 +133,19 @@ FIBER static bool exchange(struct s3 *s, struct exchange *x, struct err *err)
     }
 }
 
+/* The text of the first such element, empty when there is none; *rest is what is behind it. */
+static str element(str xml, str open, str close, str *rest)
+{
+    ptrdiff_t at = str_find_str(xml, open);
+    str text = at < 0 ? STR_NONE : str_slice(xml, (size_t)at + open.n, SIZE_MAX);
+    ptrdiff_t end = at < 0 ? -1 : str_find_str(text, close);
+    *rest = end < 0 ? STR_NONE : str_slice(text, (size_t)end + close.n, SIZE_MAX);
+    return end < 0 ? STR_NONE : str_slice(text, 0, (size_t)end);
+}
+
 static bool set_status_error(const struct exchange *x, struct err *err)
 {
-    str code = STR_NONE;
-    ptrdiff_t at = str_find_str(x->r.body, S("<Code>")), end = str_find_str(x->r.body, S("</Code>"));
-    if (at >= 0 && end > at)
-        code = str_slice(x->r.body, (size_t)at + 6, (size_t)end);
+    str rest, code = element(x->r.body, S("<Code>"), S("</Code>"), &rest);
     return err_set(err, x->r.status == 404 ? ERR_NOT_FOUND : ERR_UNAVAILABLE, "s3: %s %.*s: status %d %.*s", x->method,
                    STR_ARG(x->name), x->r.status, STR_ARG(code));
 }
@@ -196,13 +210,85 @@ FIBER static bool s3_get(struct blob_backend *b, const struct blob_object *o, ui
     return g.left == 0 || err_set(err, ERR_UNAVAILABLE, "s3: the answer ended early");
 }
 
-FIBER static bool s3_remove(struct blob_backend *b, str name, struct err *err)
+FIBER static bool remove_one(struct s3 *s, str name, struct err *err)
 {
-    ARENA(a, 256 * 1024);
+    ARENA(a, 1 << 20);
     struct exchange x = {.method = "DELETE", .name = name, .a = &a};
-    if (!exchange(of(b), &x, err))
+    if (!exchange(s, &x, err))
         return false;
     return is_2xx(&x) || x.r.status == 404 || set_status_error(&x, err);
+}
+
+FIBER static bool remove_each(struct s3 *s, const str *names, size_t n, bool *is_gone, struct err *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!remove_one(s, names[i], err))
+            return false;
+        is_gone[i] = true;
+    }
+    return true;
+}
+
+/* Names are hexadecimal digits, '/' and '.': there is nothing to be escaped. Quiet: only failures are answered. */
+static str delete_body(const str *names, size_t n, struct arena *a)
+{
+    BUF(b, 64 + n * 256);
+    buf_add(&b, S("<?xml version=\"1.0\" encoding=\"UTF-8\"?><Delete><Quiet>true</Quiet>"));
+    for (size_t i = 0; i < n; i++)
+        buf_printf(&b, "<Object><Key>%.*s</Key></Object>", STR_ARG(names[i]));
+    buf_add(&b, S("</Delete>"));
+    assert(buf_ok(&b));
+    return arena_str(a, buf_str(&b));
+}
+
+/* S3 refuses a list without its digest, lest objects be deleted that nobody named. */
+static str content_md5(str body, struct arena *a)
+{
+    unsigned char md[16];
+    BUF(b, 32);
+    if (EVP_Digest(body.p, body.n, md, NULL, EVP_md5(), NULL) != 1)
+        panic("no MD5");
+    buf_add_base64(&b, str_n(md, sizeof md));
+    return arena_str(a, buf_str(&b));
+}
+
+/* <Error><Key>…</Key><Code>…</Code>…</Error> for each that is still there. */
+static bool take_failures(str xml, const str *names, size_t n, bool *is_gone, struct err *err)
+{
+    str rest, failure;
+    for (size_t i = 0; i < n; i++)
+        is_gone[i] = true;
+    for (; !str_empty(failure = element(xml, S("<Error>"), S("</Error>"), &xml));) {
+        str name = element(failure, S("<Key>"), S("</Key>"), &rest), code = element(failure, S("<Code>"), S("</Code>"), &rest);
+        if (str_eq(code, S("NoSuchKey")))
+            continue;
+        for (size_t i = 0; i < n; i++)
+            is_gone[i] &= !str_eq(names[i], name);
+        if (!err_is_set(err))
+            (void)err_set(err, ERR_UNAVAILABLE, "s3: delete %.*s: %.*s", STR_ARG(name), STR_ARG(code));
+    }
+    return !err_is_set(err);
+}
+
+FIBER static bool s3_remove(struct blob_backend *b, const str *names, size_t n, bool *is_gone, struct err *err)
+{
+    struct s3 *s = of(b);
+    assert(n <= BLOB_REMOVE_MAX);
+    if (n == 1 || s->has_no_multi_delete)
+        return remove_each(s, names, n, is_gone, err);
+    ARENA(a, 2 << 20);
+    struct exchange x = {.method = "POST", .query = S("?delete="), .body = delete_body(names, n, &a), .a = &a};
+    x.headers[x.n_headers++] = (struct http_header){S("content-type"), S("application/xml")};
+    x.headers[x.n_headers++] = (struct http_header){S("content-md5"), content_md5(x.body, &a)};
+    if (!exchange(s, &x, err))
+        return false;
+    if (x.r.status == 501) {
+        s->has_no_multi_delete = true;
+        return remove_each(s, names, n, is_gone, err);
+    }
+    if (!is_2xx(&x))
+        return set_status_error(&x, err);
+    return take_failures(x.r.body, names, n, is_gone, err);
 }
 
 static void s3_free(struct blob_backend *b)

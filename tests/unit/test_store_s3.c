@@ -94,7 +94,7 @@ static void sizes_case(struct world *w)
         assert_true(str_eq(rpc_str(r->messages[i]->raw), big[i]));
 }
 
-static const char *object_name(struct world *w)
+static const char *object_name(struct world *w, size_t row)
 {
     static const struct sql_stmt st = {"t_blob", "", "itb", "SELECT blob_id, '', hash FROM s_blob WHERE tier = 2",
                                        "SELECT blob_id, ''::text, hash FROM s_blob WHERE tier = 2", false};
@@ -102,8 +102,8 @@ static const char *object_name(struct world *w)
     struct sql_result r;
     BUF(hex, 64);
     assert_true(sql_query(w->db, &st, NULL, &w->a, &r, &err));
-    buf_add_hex(&hex, sql_at(&r, 0, 2)->s);
-    return arena_printf(&w->a, "%.2s/1/7/%s.%llx", buf_z(&hex), buf_z(&hex), (unsigned long long)sql_at(&r, 0, 0)->i).p;
+    buf_add_hex(&hex, sql_at(&r, row, 2)->s);
+    return arena_printf(&w->a, "%.2s/1/7/%s.%llx", buf_z(&hex), buf_z(&hex), (unsigned long long)sql_at(&r, row, 0)->i).p;
 }
 
 static uint64_t sweep(struct world *w)
@@ -130,7 +130,7 @@ static void sweep_case(struct world *w)
     struct err err = ERR_INIT;
     str m = unique_message(w, 1, 80000);
     assert_true(append_blob(w, inbox, world_put(w, m)) == 1);
-    str name = str_c(object_name(w));
+    str name = str_c(object_name(w, 0));
     assert_true(object_exists(w, name));
     world_expunge(w, inbox, 1, 1);
     assert_true(sql_write(w->db, age_body, NULL, &err));
@@ -139,8 +139,49 @@ static void sweep_case(struct world *w)
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_garbage"), 0);
     assert_true(append_blob(w, inbox, world_put(w, m)) == 2);
     assert_false(object_exists(w, name));
-    assert_true(object_exists(w, str_c(object_name(w))));
+    assert_true(object_exists(w, str_c(object_name(w, 0))));
     assert_true(str_eq(world_read(w, inbox, 2, 0, 0), m));
+}
+
+static bool garbage_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    static const struct sql_stmt add = {"t_garbage", "ti", "", "INSERT INTO s_garbage (object, at) VALUES (?1, ?2)", NULL, false};
+    const unsigned *n = arg;
+    for (unsigned i = 0; i < *n; i++) {
+        struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, 2);
+        v[0] = sql_s(arena_printf(sql_arena(tx), "%02x/1/7/%064x.%x", i % 256, i, i));
+        sql_queue(tx, &add, v, 1, NULL);
+    }
+    return sql_run(tx, err);
+}
+
+static void make_garbage(struct world *w, unsigned n)
+{
+    struct err err = ERR_INIT;
+    if (!sql_write(w->db, garbage_body, &n, &err))
+        fail_msg("%s", err.msg);
+}
+
+/* Many objects to a request, and more than one page of them; most are not there, which is as good. */
+static void many_case(struct world *w)
+{
+    enum { N = 25 };
+    int64_t inbox = world_mailbox(w, "INBOX");
+    struct err err = ERR_INIT;
+    str names[N];
+    for (unsigned i = 0; i < N; i++)
+        assert_true(append_blob(w, inbox, world_put(w, unique_message(w, i, 70000))) == i + 1);
+    for (unsigned i = 0; i < N; i++) {
+        names[i] = str_c(object_name(w, i));
+        assert_true(object_exists(w, names[i]));
+    }
+    world_expunge(w, inbox, 1, N);
+    assert_true(sql_write(w->db, age_body, NULL, &err));
+    make_garbage(w, 1500);
+    assert_int_equal(sweep(w), N);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_garbage"), 0);
+    for (unsigned i = 0; i < N; i++)
+        assert_false(object_exists(w, names[i]));
 }
 
 /* A crash between the object and its row's "ready": the put finds its own object and goes on. */
@@ -150,7 +191,7 @@ static void crash_case(struct world *w)
     sql_fail_nth(w->db, 3, false);
     assert_null(world_put(w, m));
     sql_fail_nth(w->db, 0, false);
-    assert_true(object_exists(w, str_c(object_name(w))));
+    assert_true(object_exists(w, str_c(object_name(w, 0))));
     const Thurn__BlobRef *ref = world_put(w, m);
     assert_non_null(ref);
     int64_t inbox = world_mailbox(w, "INBOX");
@@ -165,6 +206,8 @@ static struct {
     pthread_t thread;
     _Atomic bool is_ending;
     _Atomic int n_501, n_500, n_puts, n_conditional; /* n_500: so many answers in a row are 500 */
+    _Atomic int n_posts, n_deletes;
+    const char *_Atomic post_answer;                 /* NULL: 501 */
     char *object;
     size_t object_bytes;
 } fake;
@@ -237,6 +280,14 @@ static void serve(int fd)
             fake.object_bytes = n;
             body = NULL;
             answer(fd, 200, "", 0);
+        } else if (!strncmp(head, "DELETE ", 7)) {
+            fake.n_deletes++;
+            answer(fd, 204, "", 0);
+        } else if (!strncmp(head, "POST ", 5)) {
+            const char *text = fake.post_answer;
+            fake.n_posts++;
+            assert(strcasestr(head, "content-md5: ") && strstr(head, "?delete= "));
+            answer(fd, text ? 200 : 501, text ? text : "", text ? strlen(text) : 0);
         } else {
             answer(fd, fake.object ? 200 : 404, fake.object ? fake.object : "", fake.object_bytes);
         }
@@ -336,6 +387,32 @@ static void stumbling_case(struct world *w)
     buf_done(&sink.buf);
 }
 
+/* What could not be deleted stays known, what could does not; a server without multi-object delete is asked once. */
+static void deletes_case(struct world *w)
+{
+    Thurn__SweepRequest q = THURN__SWEEP_REQUEST__INIT;
+    const Thurn__SweepReply *r = NULL;
+    fake.n_posts = fake.n_deletes = 0;
+    fake.post_answer = "<DeleteResult><Error><Key>02/1/7/0000000000000000000000000000000000000000000000000000000000000002.2</Key>"
+                       "<Code>AccessDenied</Code><Message>no</Message></Error><Error><Key>03/1/7/"
+                       "0000000000000000000000000000000000000000000000000000000000000003.3</Key><Code>NoSuchKey</Code></Error>"
+                       "</DeleteResult>";
+    make_garbage(w, 10);
+    MUST_FAIL(w, sweep, &q, &r, ERR_UNAVAILABLE);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_garbage"), 1);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_garbage WHERE object LIKE '02/%'"), 1);
+    assert_true(fake.n_posts == 1 && fake.n_deletes == 0);
+    MUST(w, sweep, &q, &r); /* a single one is a plain DELETE */
+    assert_true(fake.n_posts == 1 && fake.n_deletes == 1);
+    fake.post_answer = NULL;
+    for (int i = 1; i <= 2; i++) {
+        make_garbage(w, 10);
+        MUST(w, sweep, &q, &r);
+        assert_int_equal(world_sql(w, "SELECT count(*) FROM s_garbage"), 0);
+        assert_true(fake.n_posts == 2 && fake.n_deletes == 1 + 10 * i);
+    }
+}
+
 static bool read_settings(void)
 {
     const char *path = getenv("THURN_TEST_S3");
@@ -352,8 +429,10 @@ static bool read_settings(void)
 
 int main(void)
 {
-    static const struct world_case real[] = {{"sizes", sizes_case}, {"sweep", sweep_case}, {"crash", crash_case}};
-    static const struct world_case played[] = {{"no_conditions", no_conditions_case}, {"stumbling", stumbling_case}};
+    static const struct world_case real[] = {{"sizes", sizes_case}, {"sweep", sweep_case}, {"crash", crash_case},
+                                              {"many", many_case}};
+    static const struct world_case played[] = {{"no_conditions", no_conditions_case}, {"stumbling", stumbling_case},
+                                                {"deletes", deletes_case}};
     int failed = 0;
     fake_start();
     failed += world_main(played, ARRAY_LEN(played), 1, with_fake);
