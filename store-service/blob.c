@@ -32,7 +32,7 @@ static const struct sql_stmt unref_blobs = {
     "s_unref_blobs", "iii", "",
     "UPDATE s_blob SET refs = refs - ?2, zero_since = CASE WHEN refs <= ?2 THEN ?3 ELSE zero_since END WHERE blob_id = ?1",
     "UPDATE s_blob b SET refs = refs - v.n, zero_since = CASE WHEN refs <= v.n THEN v.at ELSE zero_since END"
-    " FROM unnest($1, $2, $3) AS v (blob_id, n, at) WHERE b.blob_id = v.blob_id",
+    " FROM {rows} AS v (blob_id, n, at) WHERE b.blob_id = v.blob_id",
     true};
 static const struct sql_stmt hold_blob = {
     "s_hold_blob", "ibi", "",

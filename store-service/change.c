@@ -6,7 +6,7 @@ static const struct sql_stmt insert_changes = {
     "s_insert_changes", "iiiiiib", "",
     "INSERT INTO s_changes (account_id, modseq, week, type, op, mailbox_id, items) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     "INSERT INTO s_changes (account_id, modseq, week, type, op, mailbox_id, items)"
-    " SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7)",
+    " SELECT * FROM {rows} AS v",
     true};
 
 void change_queue(struct sql_tx *tx, const struct change *rows, size_t n)

@@ -16,7 +16,7 @@ static const struct sql_stmt read_log = {
 static const struct sql_stmt live_threads = {
     "s_live_threads", "ii", "i",
     "SELECT ?2 WHERE EXISTS (SELECT 1 FROM s_msg WHERE account_id = ?1 AND thread_id = ?2)",
-    "SELECT v.t FROM unnest($1, $2) AS v (a, t) WHERE EXISTS (SELECT 1 FROM s_msg m WHERE m.account_id = v.a AND"
+    "SELECT v.t FROM {rows} AS v (a, t) WHERE EXISTS (SELECT 1 FROM s_msg m WHERE m.account_id = v.a AND"
     " m.thread_id = v.t)",
     true};
 

@@ -11,7 +11,7 @@ static const struct sql_stmt load_keywords = {
     "SELECT account_id, kw_id, name, fold FROM s_keyword WHERE account_id = ANY ($1)", true};
 static const struct sql_stmt insert_keywords = {
     "s_insert_keywords", "iitt", "", "INSERT INTO s_keyword (account_id, kw_id, name, fold) VALUES (?1, ?2, ?3, ?4)",
-    "INSERT INTO s_keyword (account_id, kw_id, name, fold) SELECT * FROM unnest($1, $2, $3, $4)", true};
+    "INSERT INTO s_keyword (account_id, kw_id, name, fold) SELECT * FROM {rows} AS v", true};
 
 void keywords_queue_load(struct sql_tx *tx, const int64_t *account_ids, size_t n, struct sql_result *out)
 {

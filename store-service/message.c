@@ -151,11 +151,11 @@ static const struct sql_stmt insert_msgs = {
     "INSERT INTO s_msg (account_id, mailbox_id, uid, email_id, thread_id, modseq, internal_unix, saved_unix, size, flags,"
     " internal_zone, kw) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     "INSERT INTO s_msg (account_id, mailbox_id, uid, email_id, thread_id, modseq, internal_unix, saved_unix, size, flags,"
-    " internal_zone, kw) SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+    " internal_zone, kw) SELECT * FROM {rows} AS v",
     true};
 static const struct sql_stmt delete_msgs = {
     "s_delete_msgs", "iii", "", "DELETE FROM s_msg WHERE account_id = ?1 AND mailbox_id = ?2 AND uid = ?3",
-    "DELETE FROM s_msg m USING unnest($1, $2, $3) AS v (a, b, uid)"
+    "DELETE FROM s_msg m USING {rows} AS v (a, b, uid)"
     " WHERE m.account_id = v.a AND m.mailbox_id = v.b AND m.uid = v.uid",
     true};
 static const struct sql_stmt delete_orphans = {
@@ -163,7 +163,7 @@ static const struct sql_stmt delete_orphans = {
     "DELETE FROM s_email WHERE account_id = ?1 AND email_id = ?3 AND NOT EXISTS (SELECT 1 FROM s_msg WHERE"
     " account_id = ?1 AND thread_id = ?2 AND email_id = ?3) RETURNING email_id, blob_id",
     /* Each once: of a thousand copies of one email, every look-up would step over all that were deleted just now. */
-    "DELETE FROM s_email e USING (SELECT DISTINCT * FROM unnest($1, $2, $3) AS u (a, t, email_id)) AS v WHERE e.account_id = v.a AND"
+    "DELETE FROM s_email e USING (SELECT DISTINCT * FROM {rows} AS u) AS v (a, t, email_id) WHERE e.account_id = v.a AND"
     " e.email_id = v.email_id AND NOT EXISTS (SELECT 1 FROM s_msg m WHERE m.account_id = v.a AND m.thread_id = v.t AND"
     " m.email_id = v.email_id) RETURNING e.email_id, e.blob_id",
     true};

@@ -8,12 +8,12 @@ static const struct sql_stmt read_msgs = {
     "s_purge_read", "ii", "iii", "SELECT mailbox_id, uid, email_id FROM s_msg WHERE account_id = ?1 LIMIT ?2", NULL, false};
 static const struct sql_stmt purge_emails = {
     "s_purge_emails", "ii", "i", "DELETE FROM s_email WHERE account_id = ?1 AND email_id = ?2 RETURNING blob_id",
-    "DELETE FROM s_email e USING unnest($1, $2) AS v (a, id) WHERE e.account_id = v.a AND e.email_id = v.id"
+    "DELETE FROM s_email e USING {rows} AS v (a, id) WHERE e.account_id = v.a AND e.email_id = v.id"
     " RETURNING e.blob_id",
     true};
 static const struct sql_stmt purge_msgs = {
     "s_purge_msgs", "iii", "", "DELETE FROM s_msg WHERE account_id = ?1 AND mailbox_id = ?2 AND uid = ?3",
-    "DELETE FROM s_msg m USING unnest($1, $2, $3) AS v (a, b, uid) WHERE m.account_id = v.a AND m.mailbox_id = v.b AND"
+    "DELETE FROM s_msg m USING {rows} AS v (a, b, uid) WHERE m.account_id = v.a AND m.mailbox_id = v.b AND"
     " m.uid = v.uid",
     true};
 static const struct sql_stmt purge_rest[] = {

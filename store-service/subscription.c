@@ -12,7 +12,7 @@ static const struct sql_stmt load_names = {
     "s_load_subscriptions", "i", "it", "SELECT sub_id, path FROM s_subscription WHERE account_id = ?1", NULL, false};
 static const struct sql_stmt insert_names = {
     "s_insert_subscriptions", "iit", "", "INSERT INTO s_subscription (account_id, sub_id, path) VALUES (?1, ?2, ?3)",
-    "INSERT INTO s_subscription (account_id, sub_id, path) SELECT * FROM unnest($1, $2, $3)", true};
+    "INSERT INTO s_subscription (account_id, sub_id, path) SELECT * FROM {rows} AS v", true};
 static const struct sql_stmt delete_name = {
     "s_delete_subscription", "ii", "", "DELETE FROM s_subscription WHERE account_id = ?1 AND sub_id = ?2", NULL, false};
 

@@ -20,7 +20,7 @@ static const struct sql_stmt dead_blobs = {
 static const struct sql_stmt delete_blobs = {
     "s_delete_blobs", "iii", "i",
     "DELETE FROM s_blob WHERE blob_id = ?1 AND refs = 0 AND zero_since < ?2 AND hold_until < ?3 RETURNING blob_id",
-    "DELETE FROM s_blob b USING unnest($1, $2, $3) AS v (id, before, now) WHERE b.blob_id = v.id AND b.refs = 0 AND"
+    "DELETE FROM s_blob b USING {rows} AS v (id, before, now) WHERE b.blob_id = v.id AND b.refs = 0 AND"
     " b.zero_since < v.before AND b.hold_until < v.now RETURNING b.blob_id",
     true};
 static const struct sql_stmt delete_inlines = {
@@ -28,7 +28,7 @@ static const struct sql_stmt delete_inlines = {
     "DELETE FROM s_blob_inline WHERE blob_id = ANY ($1)", true};
 static const struct sql_stmt insert_garbage = {
     "s_insert_garbage", "ti", "", "INSERT INTO s_garbage (object, at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-    "INSERT INTO s_garbage (object, at) SELECT * FROM unnest($1, $2) ON CONFLICT DO NOTHING", true};
+    "INSERT INTO s_garbage (object, at) SELECT * FROM {rows} AS v ON CONFLICT DO NOTHING", true};
 static const struct sql_stmt read_garbage = {"s_read_garbage", "ti", "t",
                                              "SELECT object FROM s_garbage WHERE object > ?1 ORDER BY object LIMIT ?2",
                                              NULL, false};

@@ -132,7 +132,7 @@ static str session_options(const struct sql_opts *opts, const char *own, struct 
 {
     return arena_printf(a,
                         "%s -c statement_timeout=%u -c idle_in_transaction_session_timeout=60000 -c jit=off"
-                        " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
+                        " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
                         " -c max_parallel_workers_per_gather=0 -c default_transaction_isolation=read\\ committed",
                         own ? own : "", opts->statement_timeout_ms);
 }
@@ -259,7 +259,7 @@ void pg_conn_free(struct pg_conn *c)
 
 /* --- the pipeline --- */
 
-static void push_op(struct pg_conn *c, enum pg_op_kind kind, const struct sql_stmt *st, struct sql_result *out)
+static void push_op(struct pg_conn *c, enum pg_op_kind kind, const struct sql_stmt *st, size_t form, struct sql_result *out)
 {
     if (c->first == c->n)
         c->first = c->n = 0;
@@ -267,19 +267,31 @@ static void push_op(struct pg_conn *c, enum pg_op_kind kind, const struct sql_st
         c->cap = c->cap ? c->cap * 2 : 16;
         c->ops = xrealloc(c->ops, size_mul(c->cap, sizeof *c->ops));
     }
-    c->ops[c->n++] = (struct pg_op){kind, st, out};
+    c->ops[c->n++] = (struct pg_op){kind, st, form, out};
 }
 
-static bool prepare(struct pg_conn *c, const struct sql_stmt *st, struct arena *a)
+/* Of the map of prepared statements: addresses leave the highest bits free. */
+static uint64_t prepared_key(const struct sql_stmt *st, size_t form)
 {
-    if (map64_get(&c->prepared, (uintptr_t)st))
+    static_assert(PG_VALUES_ROWS_MAX < 16, "a form has four bits");
+    return (uint64_t)(uintptr_t)st | (uint64_t)form << 60;
+}
+
+static const char *prepared_name(const struct sql_stmt *st, size_t form, struct arena *a)
+{
+    return form ? arena_printf(a, "%s/%zu", st->name, form).p : st->name;
+}
+
+static bool prepare(struct pg_conn *c, const struct sql_stmt *st, size_t form, const char *name, struct arena *a)
+{
+    if (map64_get(&c->prepared, prepared_key(st, form)))
         return true;
-    Oid types[SQL_PARAMS_MAX];
-    pg_param_types(st, types);
-    if (!PQsendPrepare(c->h, st->name, pg_text(st, a), (int)strlen(st->params), types))
+    Oid types[PG_PARAMS_MAX];
+    int n = pg_param_types(st, form, types);
+    if (!PQsendPrepare(c->h, name, pg_text(st, form, a), n, types))
         return false;
-    map64_put(&c->prepared, (uintptr_t)st, (void *)(uintptr_t)st);
-    push_op(c, PG_OP_PREPARE, st, NULL);
+    map64_put(&c->prepared, prepared_key(st, form), (void *)(uintptr_t)st);
+    push_op(c, PG_OP_PREPARE, st, form, NULL);
     return true;
 }
 
@@ -287,10 +299,12 @@ void pg_conn_queue(struct pg_conn *c, const struct sql_stmt *st, const struct sq
                    struct sql_result *out, struct arena *a)
 {
     struct pg_params p;
-    pg_params_encode(&p, st, params, n_rows, a);
-    if (!c->is_broken && prepare(c, st, a) &&
-        PQsendQueryPrepared(c->h, st->name, p.n, p.values, p.lengths, p.formats, 1))
-        push_op(c, PG_OP_EXEC, st, out);
+    size_t form = pg_form(st, n_rows);
+    const char *name = prepared_name(st, form, a);
+    pg_params_encode(&p, st, form, params, n_rows, a);
+    if (!c->is_broken && prepare(c, st, form, name, a) &&
+        PQsendQueryPrepared(c->h, name, p.n, p.values, p.lengths, p.formats, 1))
+        push_op(c, PG_OP_EXEC, st, form, out);
     else
         c->is_broken = true; /* nothing that was queued is lost silently: the next sync fails */
 }
@@ -308,7 +322,7 @@ static void take_result(struct pg_conn *c, struct pg_op *op, PGresult *r, struct
     if (st == PGRES_FATAL_ERROR)
         fail(e, r, op->st);
     if (op->kind == PG_OP_PREPARE && st != PGRES_COMMAND_OK)
-        map64_remove(&c->prepared, (uintptr_t)op->st);
+        map64_remove(&c->prepared, prepared_key(op->st, op->form));
     bool has_result = (st == PGRES_TUPLES_OK || st == PGRES_COMMAND_OK) && op->kind == PG_OP_EXEC && op->out;
     if (has_result && !err_is_set(&e->err) && !pg_result_decode(r, op->st, a, op->out, &e->err))
         assert(err_is_set(&e->err));
@@ -362,7 +376,7 @@ bool pg_conn_sync(struct pg_conn *c, struct arena *a, struct pg_error *e)
     if (c->is_broken || !PQpipelineSync(c->h))
         lost(c, e);
     else
-        push_op(c, PG_OP_SYNC, NULL, NULL);
+        push_op(c, PG_OP_SYNC, NULL, 0, NULL);
     struct pg_error ignored = {0};
     while (!c->is_broken && c->first < c->n)
         if (!read_op(c, a, c->first < tail ? &ignored : e))
@@ -383,7 +397,7 @@ void pg_conn_tail(struct pg_conn *c, const struct sql_stmt *st)
         c->is_broken = true;
         return;
     }
-    push_op(c, PG_OP_SYNC, NULL, NULL);
+    push_op(c, PG_OP_SYNC, NULL, 0, NULL);
 }
 
 bool pg_conn_script(struct pg_conn *c, const char *text, struct arena *a, struct pg_error *e)

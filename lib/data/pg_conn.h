@@ -19,6 +19,7 @@ enum pg_op_kind { PG_OP_PREPARE, PG_OP_EXEC, PG_OP_SYNC };
 struct pg_op {
     enum pg_op_kind kind;
     const struct sql_stmt *st;
+    size_t form;            /* see pg_form */
     struct sql_result *out; /* EXEC: NULL when the result is not wanted */
 };
 
@@ -32,7 +33,7 @@ struct pg_conn {
     unsigned statement_timeout_ms;
     struct fiber_timer timer;
     bool is_overdue;
-    struct map64 prepared;      /* const struct sql_stmt * → itself */
+    struct map64 prepared;      /* statement and form → the statement */
     struct pg_op *ops;          /* sent or queued, oldest first; [first, n) have no result yet */
     size_t first, n, cap;
 };
@@ -62,18 +63,30 @@ FIBER bool pg_conn_script(struct pg_conn *c, const char *text, struct arena *a, 
 #define PG_TEXT 25
 #define PG_BYTEA 17
 
+/*
+ * How n_rows of a statement go to the server. A form is a prepared statement of its own.
+ *
+ * 0: as they are: one parameter a column, which for a row set is an array. Otherwise: as {rows} in its text, that many
+ * rows of scalar parameters. Few rows are much cheaper so: an array costs the server a function scan to set up, before
+ * it has said anything (four microseconds each, and a statement has up to fifteen); VALUES cost next to nothing.
+ */
+size_t pg_form(const struct sql_stmt *st, size_t n_rows);
+#define PG_VALUES_ROWS_MAX 8u
+#define PG_PARAMS_MAX 128u
+
 struct pg_params {
     int n;
-    const char *values[SQL_PARAMS_MAX];
-    int lengths[SQL_PARAMS_MAX], formats[SQL_PARAMS_MAX];
-    uint64_t ints[SQL_PARAMS_MAX]; /* network order */
+    const char *values[PG_PARAMS_MAX];
+    int lengths[PG_PARAMS_MAX], formats[PG_PARAMS_MAX];
+    uint64_t ints[PG_PARAMS_MAX]; /* network order */
 };
-/* Binary parameters of one row, or one array per parameter. Arrays live in `a`. */
-void pg_params_encode(struct pg_params *p, const struct sql_stmt *st, const struct sql_value *v, size_t n_rows,
+/* Binary parameters in that form. Arrays live in `a`. */
+void pg_params_encode(struct pg_params *p, const struct sql_stmt *st, size_t form, const struct sql_value *v, size_t n_rows,
                       struct arena *a);
-void pg_param_types(const struct sql_stmt *st, Oid types[SQL_PARAMS_MAX]);
+/* Returns how many parameters there are. */
+int pg_param_types(const struct sql_stmt *st, size_t form, Oid types[PG_PARAMS_MAX]);
 /* The statement's text for PostgreSQL: its own, or the shared one with ?N as $N; NUL-terminated in `a`. */
-const char *pg_text(const struct sql_stmt *st, struct arena *a);
+const char *pg_text(const struct sql_stmt *st, size_t form, struct arena *a);
 bool pg_result_decode(const PGresult *r, const struct sql_stmt *st, struct arena *a, struct sql_result *out,
                       struct err *err) WARN_UNUSED;
 /* The error of a failed result by its SQLSTATE. */

@@ -2,6 +2,7 @@
 
 #include <endian.h>
 
+#include "base/buf.h"
 #include "base/num.h"
 
 #define PG_INT8_ARRAY 1016
@@ -23,14 +24,46 @@ static Oid array_type(char t)
     return t == 'i' ? PG_INT8_ARRAY : t == 't' ? PG_TEXT_ARRAY : PG_BYTEA_ARRAY;
 }
 
-void pg_param_types(const struct sql_stmt *st, Oid types[SQL_PARAMS_MAX])
+#define ROWS "{rows}"
+
+size_t pg_form(const struct sql_stmt *st, size_t n_rows)
 {
-    for (size_t i = 0; st->params[i]; i++)
-        types[i] = st->is_rowset ? array_type(st->params[i]) : element_type(st->params[i]);
+    bool is_few = st->is_rowset && n_rows <= PG_VALUES_ROWS_MAX && n_rows * strlen(st->params) <= PG_PARAMS_MAX;
+    return is_few && strstr(st->pg, ROWS) ? n_rows : 0;
 }
 
-const char *pg_text(const struct sql_stmt *st, struct arena *a)
+int pg_param_types(const struct sql_stmt *st, size_t form, Oid types[PG_PARAMS_MAX])
 {
+    size_t n_cols = strlen(st->params), n = n_cols * MAX(form, 1);
+    for (size_t i = 0; i < n; i++) {
+        char type = st->params[i % n_cols];
+        types[i] = st->is_rowset && !form ? array_type(type) : element_type(type);
+    }
+    return (int)n;
+}
+
+/* What stands for {rows}: "(VALUES ($1, $2), ($3, $4))", or "(SELECT unnest($1), unnest($2))". */
+static void add_rows(struct buf *b, size_t form, size_t n_cols)
+{
+    buf_add(b, form ? S("(VALUES ") : S("(SELECT "));
+    for (size_t i = 0; i < n_cols * MAX(form, 1); i++) {
+        bool begins = form && i % n_cols == 0, ends = form && (i + 1) % n_cols == 0;
+        buf_printf(b, "%s%s%s$%zu%s", i ? ", " : "", begins ? "(" : "", form ? "" : "unnest(", i + 1, ends || !form ? ")" : "");
+    }
+    buf_addc(b, ')');
+}
+
+const char *pg_text(const struct sql_stmt *st, size_t form, struct arena *a)
+{
+    const char *rows = st->pg && st->is_rowset ? strstr(st->pg, ROWS) : NULL;
+    if (rows) {
+        BUF(b, 64 * 1024);
+        buf_add(&b, str_n(st->pg, (size_t)(rows - st->pg)));
+        add_rows(&b, form, strlen(st->params));
+        buf_add(&b, str_c(rows + strlen(ROWS)));
+        assert(buf_ok(&b));
+        return arena_strz(a, buf_str(&b));
+    }
     if (st->pg)
         return st->pg;
     char *text = arena_strz(a, str_c(st->sqlite));
@@ -80,29 +113,36 @@ static str encode_array(char type, const struct sql_value *v, size_t stride, siz
     return str_n(start, size);
 }
 
-void pg_params_encode(struct pg_params *p, const struct sql_stmt *st, const struct sql_value *v, size_t n_rows,
+static void encode_scalar(struct pg_params *p, size_t i, char type, const struct sql_value *v)
+{
+    if (v->is_null) {
+        p->values[i] = NULL;
+        p->lengths[i] = 0;
+    } else if (type == 'i') {
+        p->ints[i] = htobe64((uint64_t)v->i);
+        p->values[i] = (const char *)&p->ints[i];
+        p->lengths[i] = 8;
+    } else {
+        p->values[i] = v->s.p ? v->s.p : "";
+        p->lengths[i] = (int)v->s.n;
+    }
+}
+
+void pg_params_encode(struct pg_params *p, const struct sql_stmt *st, size_t form, const struct sql_value *v, size_t n_rows,
                       struct arena *a)
 {
-    size_t n = strlen(st->params);
-    assert(n <= SQL_PARAMS_MAX);
+    size_t n_cols = strlen(st->params), n = n_cols * MAX(form, 1);
+    assert(n <= PG_PARAMS_MAX);
     p->n = (int)n;
     for (size_t i = 0; i < n; i++) {
-        char type = st->params[i];
+        char type = st->params[i % n_cols];
         p->formats[i] = 1;
-        if (st->is_rowset) {
-            str array = encode_array(type, v + i, n, n_rows, a);
+        if (!st->is_rowset || form) {
+            encode_scalar(p, i, type, &v[i]);
+        } else {
+            str array = encode_array(type, v + i, n_cols, n_rows, a);
             p->values[i] = array.p;
             p->lengths[i] = (int)array.n;
-        } else if (v[i].is_null) {
-            p->values[i] = NULL;
-            p->lengths[i] = 0;
-        } else if (type == 'i') {
-            p->ints[i] = htobe64((uint64_t)v[i].i);
-            p->values[i] = (const char *)&p->ints[i];
-            p->lengths[i] = 8;
-        } else {
-            p->values[i] = v[i].s.p ? v[i].s.p : "";
-            p->lengths[i] = (int)v[i].s.n;
         }
     }
 }

@@ -6,7 +6,7 @@
  *  - On SQLite it runs on the database's writer thread (reads: on a reader thread), inside a savepoint; many bodies that
  *    wait go into one commit. sql_run executes at once, a row-set statement as a loop over its rows.
  *  - On PostgreSQL it runs on the calling fiber over async libpq in pipeline mode: statements queue until a result is
- *    looked at, and then go out together in one round trip. A row-set statement is ONE statement over unnest arrays.
+ *    looked at, and then go out together in one round trip. A row-set statement is ONE statement.
  *    BEGIN travels with the first and COMMIT with the last statements.
  *
  * So a body must not touch fibers, clocks that suspend, or anything of the loop: only tx, its arguments, and memory of
@@ -32,7 +32,9 @@ struct sql_stmt {
     const char *cols;   /* result columns, "" = none */
     const char *sqlite; /* parameters ?1, ?2, … of one row */
     const char *pg;     /* $1, $2, …; NULL = same text as sqlite (?N is rewritten to $N) */
-    bool is_rowset;     /* pg text takes arrays ($1::bigint[] …, joined by unnest), sqlite runs once a row */
+    /* Rows of parameters: sqlite runs once a row. pg has {rows} where a table of them stands ("FROM {rows} AS v (a, b)"),
+     * as VALUES of a few or as arrays of many; a text without it takes arrays ($1::bigint[] …). */
+    bool is_rowset;
 };
 
 struct sql_value {

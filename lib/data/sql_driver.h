@@ -8,7 +8,6 @@
 
 #include "data/sql.h"
 
-#define SQL_PARAMS_MAX 48                      /* of one statement */
 #define SQL_TX_ARENA_MAX ((size_t)256 << 20)   /* results and scratch of one body; over it the body fails with LIMIT */
 #define SQL_TRIES 3                            /* runs of one body after deadlocks and lost connections */
 

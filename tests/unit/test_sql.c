@@ -24,7 +24,12 @@ static const struct sql_stmt insert_item = {
     "insert_item", "itb", "", "INSERT INTO item (id, name, body) VALUES (?1, ?2, ?3)", NULL, false};
 static const struct sql_stmt insert_items = {
     "insert_items", "itb", "i", "INSERT INTO item (id, name, body) VALUES (?1, ?2, ?3) RETURNING id",
-    "INSERT INTO item (id, name, body) SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[]) RETURNING id", true};
+    "INSERT INTO item (id, name, body) SELECT * FROM {rows} AS v RETURNING id", true};
+static const struct sql_stmt delete_items = {"delete_items", "i", "", "DELETE FROM item WHERE id = ?1",
+                                             "DELETE FROM item WHERE id = ANY ($1)", true};
+static const struct sql_stmt set_items = {
+    "set_items", "iit", "", "UPDATE item SET n = ?2, name = ?3 WHERE id = ?1",
+    "UPDATE item SET n = v.n, name = v.name FROM {rows} AS v (id, n, name) WHERE item.id = v.id", true};
 static const struct sql_stmt get_item = {"get_item", "i", "itbi", "SELECT id, name, body, n FROM item WHERE id = ?1",
                                          NULL, false};
 static const struct sql_stmt count_items = {"count_items", "", "i", "SELECT count(*) FROM item", NULL, false};
@@ -146,6 +151,13 @@ static bool many_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
+static bool clear_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    static const struct sql_stmt clear = {"clear", "", "", "DELETE FROM item", NULL, false};
+    (void)arg;
+    return sql_exec(tx, &clear, NULL, 1, NULL, err);
+}
+
 static void rowset_case(struct world *w)
 {
     struct err err = ERR_INIT;
@@ -168,6 +180,45 @@ static void rowset_case(struct world *w)
     m = (struct many){.n = 0, .first = 5000};
     assert_true(sql_write(w->db, many_body, &m, &err));
     assert_int_equal(m.n_returned, 0);
+}
+
+static bool change_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct many *m = arg;
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, m->n * 3), *gone = arena_array(sql_arena(tx), struct sql_value, m->n);
+    for (size_t i = 0; i < m->n; i++) {
+        v[i * 3] = sql_i(m->first + (int64_t)i);
+        v[i * 3 + 1] = sql_i((int64_t)i + 1);
+        v[i * 3 + 2] = i == 1 ? sql_null() : sql_s(arena_printf(sql_arena(tx), "changed %lld", (long long)(m->first + (int64_t)i)));
+        gone[i] = sql_i(m->first + (int64_t)i);
+    }
+    struct sql_result r;
+    if (!sql_exec(tx, &set_items, v, m->n, &r, err))
+        return false;
+    m->n_affected = r.n_affected;
+    return sql_exec(tx, &delete_items, gone, m->n / 2, &r, err); /* the first half of them */
+}
+
+/* A few rows go another way than many; each number of them is a statement of its own. */
+static void few_rows_case(struct world *w)
+{
+    struct err err = ERR_INIT;
+    for (size_t n = 1; n <= 20; n++) {
+        struct many m = {.n = n, .first = 100 * (int64_t)n};
+        for (int again = 0; again < 2; again++) {
+            struct sql_value key = sql_i(m.first + (int64_t)n - 1);
+            struct sql_result r;
+            if (!sql_write(w->db, many_body, &m, &err) || !sql_write(w->db, change_body, &m, &err))
+                fail_msg("%zu rows: %s", n, err.msg);
+            assert_int_equal(m.n_returned, n);
+            assert_int_equal(m.n_affected, n);
+            assert_int_equal(count(w), n - n / 2);
+            assert_true(sql_query(w->db, &get_item, &key, &w->a, &r, &err));
+            assert_int_equal(sql_at(&r, 0, 3)->i, n);
+            assert_true(n == 2 ? sql_at(&r, 0, 1)->is_null : str_starts(sql_at(&r, 0, 1)->s, S("changed ")));
+            assert_true(sql_write(w->db, clear_body, NULL, &err));
+        }
+    }
 }
 
 /* --- errors --- */
@@ -495,6 +546,7 @@ static void test_memory(void **state)
     }
 CASE(values)
 CASE(rowset)
+CASE(few_rows)
 CASE(errors)
 CASE(concurrent)
 CASE(savepoint)
@@ -506,7 +558,7 @@ CASE(migrate_race)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),     cmocka_unit_test(test_rowset),  cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_values),     cmocka_unit_test(test_rowset),  cmocka_unit_test(test_few_rows),  cmocka_unit_test(test_errors),
         cmocka_unit_test(test_concurrent), cmocka_unit_test(test_savepoint), cmocka_unit_test(test_read),
         cmocka_unit_test(test_faults),     cmocka_unit_test(test_migrate), cmocka_unit_test(test_migrate_race),
         cmocka_unit_test(dsn_case),        cmocka_unit_test(test_memory),
