@@ -3,8 +3,9 @@
 #include "store-service/internal.h"
 
 /* The first eight digits of the current WAL file's name are the timeline: it changes when a standby is promoted. SQLite
- * has no such thing: restoring a backup sets the column to -1. */
-#define PG_TIMELINE "('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint"
+ * has no such thing: restoring a backup sets the column to -1. A query of its own, as it is run once then and not for
+ * each row. */
+#define PG_TIMELINE "(SELECT ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint)"
 
 static const struct sql_stmt lock_accounts = {
     "s_lock_accounts", "i", ACCOUNT_COL_TYPES "i", "SELECT " ACCOUNT_COLS ", 0 FROM s_account WHERE account_id = ?1",
@@ -25,7 +26,7 @@ static const struct sql_stmt update_accounts = {
     " WHERE account_id = ?1",
     "UPDATE s_account a SET modseq = v.c2, floor_modseq = v.c3, uidvalidity = v.c4, email_seq = v.c5, mailbox_seq = v.c6,"
     " used_bytes = v.c7, used_messages = v.c8, inbox_id = v.c9, timeline = v.c10, week = v.c11, week_modseq = v.c12"
-    " FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+    " FROM {rows}"
     " AS v (c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12) WHERE a.account_id = v.c1",
     true};
 static const struct sql_stmt jump_uids = {

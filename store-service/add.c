@@ -33,8 +33,7 @@ FIBER static bool read_and_write(struct work *w, struct err *err)
         w->t->needs_prepare = true;
         return err_set(err, ERR_UNAVAILABLE, "accounts are not ready");
     }
-    work_write(w);
-    return true;
+    return work_write(w, err);
 }
 
 FIBER static bool add_body(struct sql_tx *tx, void *arg, struct err *err)
@@ -76,7 +75,8 @@ FIBER static bool run_once(struct add_tx *t, struct err *err)
     return err_set(err, ERR_CONFLICT, "accounts were not ready");
 }
 
-/* A unique key that another transaction took at the same moment (the same body, mostly) is found by the next try. */
+/* A unique key that is there already (a delivery's), or that another transaction took at the same moment (the same body,
+ * mostly), is found by the next try. */
 FIBER static bool run_transaction(struct shard *sh, struct add_request **requests, size_t n, struct err *err)
 {
     ARENA(arena, 16 << 20);
@@ -92,6 +92,7 @@ FIBER static bool run_transaction(struct shard *sh, struct add_request **request
             return true;
         if (err->kind != ERR_EXISTS && err->kind != ERR_CONFLICT)
             break;
+        t.looks_up_keys |= err->kind == ERR_EXISTS;
     }
     return false;
 }

@@ -12,31 +12,31 @@ static const struct sql_stmt get_inboxes = {
 static const struct sql_stmt get_mailboxes = {
     "s_get_mailboxes", "ii", MAILBOX_COL_TYPES,
     "SELECT " MAILBOX_COLS("") " FROM s_mailbox WHERE account_id = ?1 AND mailbox_id = ?2",
-    "SELECT " MAILBOX_COLS("m.") " FROM unnest($1, $2) AS v (a, b) JOIN s_mailbox m ON m.account_id = v.a AND"
+    "SELECT " MAILBOX_COLS("m.") " FROM {rows} AS v (a, b) JOIN s_mailbox m ON m.account_id = v.a AND"
     " m.mailbox_id = v.b",
     true};
 static const struct sql_stmt find_delivered = {
     "s_find_delivered", "ib", "ibii",
     "SELECT day, key, mailbox_id, uid FROM s_delivered WHERE day = ?1 AND key = ?2",
-    "SELECT d.day, d.key, d.mailbox_id, d.uid FROM unnest($1, $2) AS v (day, key) JOIN s_delivered d ON d.day = v.day AND"
+    "SELECT d.day, d.key, d.mailbox_id, d.uid FROM {rows} AS v (day, key) JOIN s_delivered d ON d.day = v.day AND"
     " d.key = v.key",
     true};
 static const struct sql_stmt find_requests = {
     "s_find_requests", "ibi", "ibb",
     "SELECT account_id, request_id, reply FROM s_request WHERE account_id = ?1 AND request_id = ?2 AND day >= ?3",
-    "SELECT r.account_id, r.request_id, r.reply FROM unnest($1, $2, $3) AS v (a, id, day) JOIN s_request r ON"
+    "SELECT r.account_id, r.request_id, r.reply FROM {rows} AS v (a, id, day) JOIN s_request r ON"
     " r.account_id = v.a AND r.request_id = v.id AND r.day >= v.day",
     true};
 static const struct sql_stmt find_threads = {
     "s_find_threads", "ii", "iii",
     "SELECT account_id, key, thread_id FROM s_thread_key WHERE account_id = ?1 AND key = ?2",
-    "SELECT t.account_id, t.key, t.thread_id FROM unnest($1, $2) AS v (a, key) JOIN s_thread_key t ON t.account_id = v.a AND"
+    "SELECT t.account_id, t.key, t.thread_id FROM {rows} AS v (a, key) JOIN s_thread_key t ON t.account_id = v.a AND"
     " t.key = v.key",
     true};
 static const struct sql_stmt lock_blobs = {
     "s_lock_blobs", "ib", "iib",
     "SELECT blob_id, tenant_id, hash FROM s_blob WHERE tenant_id = ?1 AND hash = ?2 AND is_ready = 1",
-    "SELECT b.blob_id, b.tenant_id, b.hash FROM unnest($1, $2) AS v (t, hash) JOIN s_blob b ON b.tenant_id = v.t AND"
+    "SELECT b.blob_id, b.tenant_id, b.hash FROM {rows} AS v (t, hash) JOIN s_blob b ON b.tenant_id = v.t AND"
     " b.hash = v.hash AND b.is_ready = 1 ORDER BY b.blob_id FOR UPDATE OF b",
     true};
 
@@ -146,16 +146,32 @@ static void queue_accounts(struct work *w)
     keywords_queue_load(w->tx, kw, n_kw, &w->r_keywords);
 }
 
+bool work_queue_keys(struct work *w, bool refused_only)
+{
+    struct sql_value *keys = arena_array(w->a, struct sql_value, w->t->n_adds * 2);
+    size_t n = 0;
+    for (size_t i = 0; i < w->t->n_requests; i++)
+        for (size_t k = 0; k < w->t->requests[i]->n; k++) {
+            const struct add *ad = &w->t->requests[i]->v[k];
+            if (!ad->key.n || (refused_only && !err_is_set(&ad->err)))
+                continue;
+            keys[n * 2] = sql_i(ad->day);
+            keys[n++ * 2 + 1] = sql_s(ad->key);
+        }
+    sql_queue(w->tx, &find_delivered, keys, n, &w->r_delivered);
+    return n > 0;
+}
+
 void work_queue_reads(struct work *w)
 {
     collect_accounts(w);
     collect_slots(w);
     size_t n = w->t->n_adds;
-    struct sql_value *boxes = arena_array(w->a, struct sql_value, n * 2), *keys = arena_array(w->a, struct sql_value, n * 2);
+    struct sql_value *boxes = arena_array(w->a, struct sql_value, n * 2);
     struct sql_value *reqs = arena_array(w->a, struct sql_value, w->t->n_requests * 3);
     struct sql_value *threads = arena_array(w->a, struct sql_value, w->t->n_keys * 2);
     struct sql_value *blobs = arena_array(w->a, struct sql_value, w->n_slots * 2);
-    size_t n_boxes = 0, n_delivered = 0, n_reqs = 0, n_threads = 0;
+    size_t n_boxes = 0, n_reqs = 0, n_threads = 0;
     for (size_t i = 0; i < w->t->n_requests; i++) {
         const struct add_request *rq = w->t->requests[i];
         if (rq->request_id.n) {
@@ -169,10 +185,6 @@ void work_queue_reads(struct work *w)
             ac->wants_all |= ad->target == ADD_TO_PATH || ad->target == ADD_TO_ROLE;
             ac->wants_inbox |= ad->target == ADD_TO_INBOX;
             ac->wants_keywords |= ad->n_keywords > 0;
-            if (ad->key.n) {
-                keys[n_delivered * 2] = sql_i(ad->day);
-                keys[n_delivered++ * 2 + 1] = sql_s(ad->key);
-            }
             for (size_t t = 0; t < ad->content->n_thread_keys; t++) {
                 threads[n_threads * 2] = sql_i(ad->ref->account_id);
                 threads[n_threads++ * 2 + 1] = sql_i(ad->content->thread_keys[t]);
@@ -193,7 +205,8 @@ void work_queue_reads(struct work *w)
     }
     queue_accounts(w);
     sql_queue(w->tx, &get_mailboxes, boxes, n_boxes, &w->r_boxes);
-    sql_queue(w->tx, &find_delivered, keys, n_delivered, &w->r_delivered);
+    if (w->t->looks_up_keys)
+        work_queue_keys(w, false);
     sql_queue(w->tx, &find_requests, reqs, n_reqs, &w->r_requests);
     sql_queue(w->tx, &find_threads, threads, n_threads, &w->r_threads);
     sql_queue(w->tx, &lock_blobs, blobs, w->n_slots, &w->r_blobs);

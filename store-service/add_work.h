@@ -16,6 +16,7 @@ struct add_tx {
     struct add_request **requests;
     size_t n_requests, n_adds, n_keys;
     bool needs_prepare;
+    bool looks_up_keys;              /* from the start: the first try ran into a key that was used before */
     struct arena *arena;             /* lives longer than the transaction */
     const Thurn__AccountRef **to_prepare;
     size_t n_to_prepare;
@@ -78,7 +79,14 @@ struct acct *work_acct(struct work *w, int64_t account_id);
 struct slot *work_slot(struct work *w, const struct add *ad);
 /* The key of work.threads. */
 uint64_t work_thread_key(int64_t account_id, int64_t key);
-/* Decide what becomes of each request, and queue the writes. */
-void work_write(struct work *w);
+/*
+ * Queue the look-up of delivery keys: of all that have one, or of those that were refused. False: there are none.
+ *
+ * Hardly a delivery comes twice, so the keys are just inserted: one that is there fails the transaction with EXISTS, and
+ * the next try looks them up first. Only who is refused is looked up in any case, for he may have the message already.
+ */
+bool work_queue_keys(struct work *w, bool refused_only);
+/* Decide what becomes of each request, and queue the writes. Suspends when somebody is refused. */
+FIBER bool work_write(struct work *w, struct err *err) WARN_UNUSED;
 
 #endif

@@ -9,34 +9,34 @@ static const struct sql_stmt insert_blobs = {
     "INSERT INTO s_blob (blob_id, tenant_id, hash, size, tier, codec, is_ready, seg, off, stored_len, refs, zero_since,"
     " hold_until) VALUES (?1, ?2, ?3, ?4, 0, ?5, 1, 0, 0, ?6, ?7, 0, ?8)",
     "INSERT INTO s_blob (blob_id, tenant_id, hash, size, tier, codec, is_ready, seg, off, stored_len, refs, zero_since,"
-    " hold_until) SELECT c1, c2, c3, c4, 0, c5, 1, 0, 0, c6, c7, 0, c8 FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)"
+    " hold_until) SELECT c1, c2, c3, c4, 0, c5, 1, 0, 0, c6, c7, 0, c8 FROM {rows}"
     " AS v (c1, c2, c3, c4, c5, c6, c7, c8)",
     true};
 static const struct sql_stmt insert_inlines = {
     "s_insert_inlines", "ib", "", "INSERT INTO s_blob_inline (blob_id, data) VALUES (?1, ?2)",
-    "INSERT INTO s_blob_inline (blob_id, data) SELECT * FROM unnest($1, $2)", true};
+    "INSERT INTO s_blob_inline (blob_id, data) SELECT * FROM {rows} AS v", true};
 static const struct sql_stmt ref_blobs = {
     "s_ref_blobs", "ii", "", "UPDATE s_blob SET refs = refs + ?2 WHERE blob_id = ?1",
-    "UPDATE s_blob b SET refs = refs + v.n FROM unnest($1, $2) AS v (blob_id, n) WHERE b.blob_id = v.blob_id", true};
+    "UPDATE s_blob b SET refs = refs + v.n FROM {rows} AS v (blob_id, n) WHERE b.blob_id = v.blob_id", true};
 static const struct sql_stmt insert_emails = {
     "s_insert_emails", "iiiiiibb", "",
     "INSERT INTO s_email (account_id, email_id, thread_id, blob_id, size, sent_unix, prefix, parsed)"
     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     "INSERT INTO s_email (account_id, email_id, thread_id, blob_id, size, sent_unix, prefix, parsed)"
-    " SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)",
+    " SELECT * FROM {rows} AS v",
     true};
 static const struct sql_stmt insert_threads = {
     "s_insert_threads", "iii", "",
     "INSERT INTO s_thread_key (account_id, key, thread_id) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-    "INSERT INTO s_thread_key (account_id, key, thread_id) SELECT * FROM unnest($1, $2, $3) ON CONFLICT DO NOTHING", true};
+    "INSERT INTO s_thread_key (account_id, key, thread_id) SELECT * FROM {rows} AS v ON CONFLICT DO NOTHING", true};
 static const struct sql_stmt insert_delivered = {
     "s_insert_delivered", "ibiii", "",
     "INSERT INTO s_delivered (day, key, account_id, mailbox_id, uid) VALUES (?1, ?2, ?3, ?4, ?5)",
-    "INSERT INTO s_delivered (day, key, account_id, mailbox_id, uid) SELECT * FROM unnest($1, $2, $3, $4, $5)", true};
+    "INSERT INTO s_delivered (day, key, account_id, mailbox_id, uid) SELECT * FROM {rows} AS v", true};
 static const struct sql_stmt insert_requests = {
     "s_insert_requests", "ibib", "",
     "INSERT INTO s_request (account_id, request_id, day, reply) VALUES (?1, ?2, ?3, ?4)",
-    "INSERT INTO s_request (account_id, request_id, day, reply) SELECT * FROM unnest($1, $2, $3, $4)", true};
+    "INSERT INTO s_request (account_id, request_id, day, reply) SELECT * FROM {rows} AS v", true};
 
 /* --- decisions --- */
 
@@ -376,7 +376,7 @@ static void queue_writes(struct work *w)
     sql_queue(w->tx, &insert_delivered, w->delivered.v, w->delivered.n, NULL);
     sql_queue(w->tx, &insert_requests, w->requests.v, w->requests.n, NULL);
     change_queue(w->tx, w->changes, w->n_changes);
-    mailbox_queue_update(w->tx, changed, n_changed);
+    mailbox_queue_counts(w->tx, changed, n_changed);
     account_queue_update(w->tx, t->touched, t->n_touched);
 }
 
@@ -392,7 +392,23 @@ static void make_room(struct work *w)
     w->changes = arena_array(w->a, struct change, n * (1 + MAILBOX_DEPTH_MAX));
 }
 
-void work_write(struct work *w)
+/* What was delivered before is answered so, whatever stands against it now. */
+FIBER static bool reconsider_refused(struct work *w, struct err *err)
+{
+    if (w->t->looks_up_keys || !work_queue_keys(w, true))
+        return true;
+    if (!sql_run(w->tx, err))
+        return false;
+    for (size_t i = 0; i < w->t->n_requests; i++)
+        for (size_t k = 0; k < w->t->requests[i]->n; k++) {
+            struct add *ad = &w->t->requests[i]->v[k];
+            if (err_is_set(&ad->err) && is_duplicate(w, ad))
+                err_clear(&ad->err);
+        }
+    return true;
+}
+
+FIBER bool work_write(struct work *w, struct err *err)
 {
     make_room(w);
     for (size_t i = 0; i < w->t->n_requests; i++) {
@@ -401,5 +417,8 @@ void work_write(struct work *w)
         else
             add_each(w, w->t->requests[i]);
     }
+    if (!reconsider_refused(w, err))
+        return false;
     queue_writes(w);
+    return true;
 }

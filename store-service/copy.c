@@ -81,9 +81,9 @@ FIBER static bool copy_body(struct sql_tx *tx, void *arg, struct err *err)
     link_messages(tx, cp, to, rows, n);
     if (cp->q->is_move && !messages_remove(tx, &cp->op, &from, rows, n, true, err))
         return false;
-    mailbox_queue_update(tx, to, 1);
+    mailbox_queue_counts(tx, to, 1);
     if (cp->q->is_move && to != &from)
-        mailbox_queue_update(tx, &from, 1);
+        mailbox_queue_counts(tx, &from, 1);
     uidset_to_proto(&cp->from, cp->arena, &cp->r->from, &cp->r->n_from);
     uidset_to_proto(&cp->to, cp->arena, &cp->r->to, &cp->r->n_to);
     cp->r->modseq = (uint64_t)cp->op.account.modseq;

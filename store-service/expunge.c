@@ -36,7 +36,7 @@ FIBER static bool expunge_body(struct sql_tx *tx, void *arg, struct err *err)
         return true;
     if (!messages_remove(tx, &e->op, &m, rows, n, false, err))
         return false;
-    mailbox_queue_update(tx, &m, 1);
+    mailbox_queue_counts(tx, &m, 1);
     op_end(tx, &e->op);
     return true;
 }

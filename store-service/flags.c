@@ -5,7 +5,7 @@
 static const struct sql_stmt update_flags = {
     "s_update_flags", "iiiibi", "",
     "UPDATE s_msg SET flags = ?4, kw = ?5, modseq = ?6 WHERE account_id = ?1 AND mailbox_id = ?2 AND uid = ?3",
-    "UPDATE s_msg m SET flags = v.flags, kw = v.kw, modseq = v.modseq FROM unnest($1, $2, $3, $4, $5, $6)"
+    "UPDATE s_msg m SET flags = v.flags, kw = v.kw, modseq = v.modseq FROM {rows}"
     " AS v (a, b, uid, flags, kw, modseq) WHERE m.account_id = v.a AND m.mailbox_id = v.b AND m.uid = v.uid",
     true};
 
@@ -87,7 +87,7 @@ static void write_changes(struct sql_tx *tx, struct flags_op *f, struct mailbox_
         p[5] = sql_i(rows[i].modseq);
     }
     sql_queue(tx, &update_flags, v, n, NULL);
-    mailbox_queue_update(tx, m, 1);
+    mailbox_queue_counts(tx, m, 1);
 }
 
 FIBER static bool flags_body(struct sql_tx *tx, void *arg, struct err *err)

@@ -167,6 +167,7 @@ struct mailbox_row mailbox_take(const struct sql_result *r, size_t row);
 /* The one row of a mailbox_queue_get. Errors: NOT_FOUND. */
 bool mailbox_take_one(const struct sql_result *r, struct mailbox_row *out, struct err *err) WARN_UNUSED;
 void mailbox_queue_insert(struct sql_tx *tx, const struct mailbox_row *rows, size_t n);
+void mailbox_queue_counts(struct sql_tx *tx, const struct mailbox_row *rows, size_t n); /* what messages change: cheaper */
 void mailbox_queue_update(struct sql_tx *tx, const struct mailbox_row *rows, size_t n); /* everything but the key */
 Thurn__Mailbox *mailbox_to_proto(const struct mailbox_row *m, struct arena *a);
 /* One component of a path: UTF-8, no '/', no control characters, at most MAILBOX_NAME_MAX bytes. Becomes NFC, in a.

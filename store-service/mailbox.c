@@ -15,8 +15,7 @@ static const struct sql_stmt insert_mailboxes = {
     "s_insert_mailboxes", MAILBOX_COL_TYPES, "",
     "INSERT INTO s_mailbox (" MAILBOX_COLS("") ") VALUES"
     " (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
-    "INSERT INTO s_mailbox (" MAILBOX_COLS("") ") SELECT * FROM"
-    " unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+    "INSERT INTO s_mailbox (" MAILBOX_COLS("") ") SELECT * FROM {rows} AS v",
     true};
 static const struct sql_stmt update_mailboxes = {
     "s_update_mailboxes", MAILBOX_COL_TYPES, "",
@@ -25,9 +24,18 @@ static const struct sql_stmt update_mailboxes = {
     " WHERE account_id = ?1 AND mailbox_id = ?2",
     "UPDATE s_mailbox m SET parent_id = v.c3, name = v.c4, role = v.c5, kind = v.c6, uidvalidity = v.c7, uidnext = v.c8,"
     " highestmodseq = v.c9, created_modseq = v.c10, total = v.c11, unseen = v.c12, deleted = v.c13, bytes = v.c14,"
-    " is_subscribed = v.c15 FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+    " is_subscribed = v.c15 FROM {rows}"
     " AS v (c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13, c14, c15)"
     " WHERE m.account_id = v.c1 AND m.mailbox_id = v.c2",
+    true};
+
+/* What messages change in a mailbox. */
+static const struct sql_stmt count_mailboxes = {
+    "s_count_mailboxes", "iiiiiiii", "",
+    "UPDATE s_mailbox SET uidnext = ?3, highestmodseq = ?4, total = ?5, unseen = ?6, deleted = ?7, bytes = ?8"
+    " WHERE account_id = ?1 AND mailbox_id = ?2",
+    "UPDATE s_mailbox m SET uidnext = v.c3, highestmodseq = v.c4, total = v.c5, unseen = v.c6, deleted = v.c7,"
+    " bytes = v.c8 FROM {rows} AS v (c1, c2, c3, c4, c5, c6, c7, c8) WHERE m.account_id = v.c1 AND m.mailbox_id = v.c2",
     true};
 
 void mailbox_queue_get(struct sql_tx *tx, int64_t account_id, int64_t mailbox_id, struct sql_result *out)
@@ -84,6 +92,19 @@ static struct sql_value *to_values(struct arena *a, const struct mailbox_row *ro
 void mailbox_queue_insert(struct sql_tx *tx, const struct mailbox_row *rows, size_t n)
 {
     sql_queue(tx, &insert_mailboxes, to_values(sql_arena(tx), rows, n), n, NULL);
+}
+
+void mailbox_queue_counts(struct sql_tx *tx, const struct mailbox_row *rows, size_t n)
+{
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, size_mul(n, 8));
+    for (size_t i = 0; i < n; i++) {
+        const struct mailbox_row *m = &rows[i];
+        const int64_t cols[8] = {m->account_id, m->mailbox_id, m->uidnext, m->highestmodseq,
+                                 m->total,      m->unseen,     m->deleted, m->bytes};
+        for (size_t k = 0; k < 8; k++)
+            v[i * 8 + k] = sql_i(cols[k]);
+    }
+    sql_queue(tx, &count_mailboxes, v, n, NULL);
 }
 
 void mailbox_queue_update(struct sql_tx *tx, const struct mailbox_row *rows, size_t n)

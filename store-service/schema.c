@@ -118,7 +118,7 @@ static const struct sql_migration steps[] = {
      SUBSCRIPTION_TABLE("bigint", "")},
 };
 
-#define WEEKS_AHEAD 8
+#define WEEKS_AHEAD 3 /* each partition costs every statement that may read it a lock */
 
 FIBER bool schema_make_partitions(struct sql_db *db, struct err *err)
 {

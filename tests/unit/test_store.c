@@ -163,13 +163,20 @@ static void deliver_case(struct world *w)
     assert_true(again.is_duplicate);
     assert_int_equal(again.uid, 1);
     assert_true(again.mailbox_id == r.mailbox_id);
+    struct sql_stats before, after;
+    sql_get_stats(w->db, &before);
     assert_true(world_deliver(w, hello, "k2", 20000, &again));
+    sql_get_stats(w->db, &after);
     assert_int_equal(again.uid, 2);
+    assert_int_equal(after.round_trips - before.round_trips, w->kind == TESTDB_PG ? 2 : 1);
     assert_int_equal(world_status(w, r.mailbox_id)->total, 2);
     assert_true(r.mailbox_id == world_mailbox(w, "INBOX"));
     w->ref.quota_bytes = 3 * strlen(hello) - 1;
     assert_true(world_deliver(w, hello, "k3", 20000, &again));
     assert_int_equal(again.error_kind, ERR_LIMIT);
+    /* Who has it already has it, also when there would be no room for it now. */
+    assert_true(world_deliver(w, hello, "k2", 20000, &again));
+    assert_true(again.error_kind == 0 && again.is_duplicate && again.uid == 2);
     w->ref.quota_bytes++;
     assert_true(world_deliver(w, hello, "k3", 20000, &again));
     assert_int_equal(again.error_kind, 0);
@@ -224,7 +231,7 @@ static void deliver_many_case(struct world *w)
     assert_int_equal(r->results[0]->uid, 2);
     assert_int_equal(r->results[2]->error_kind, ERR_CONFLICT);
     assert_int_equal(after.commits - before.commits, 1);
-    assert_int_equal(after.round_trips - before.round_trips, w->kind == TESTDB_PG ? 2 : 1);
+    assert_int_equal(after.round_trips - before.round_trips, w->kind == TESTDB_PG ? 3 : 1); /* one for who was refused */
     int64_t lists = world_mailbox(w, "Lists");
     assert_true(lists != 0);
     const Thurn__FetchReply *f = world_fetch(w, r->results[0]->mailbox_id, true, true);
