@@ -113,7 +113,7 @@ bool sql_check_dsn(str dsn, struct err *err) WARN_UNUSED;
 FIBER void sql_close(struct sql_db *db);
 const char *sql_name(const struct sql_db *db);
 bool sql_db_is_pg(const struct sql_db *db);
-/* Whether a trivial statement succeeds now (readiness). */
+/* Whether a trivial statement succeeds now (readiness); on SQLite after a write that failed because of the disk: a write. */
 FIBER bool sql_ping(struct sql_db *db, struct err *err) WARN_UNUSED;
 
 /* --- schema --- */

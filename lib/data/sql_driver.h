@@ -36,6 +36,7 @@ struct sql_db {
     struct sql_opts opts;  /* defaults filled in; name and dsn point to the copies */
     /* Read on any thread. */
     _Atomic uint64_t round_trips, commits, statements, rollbacks;
+    _Atomic bool is_stuck; /* SQLite: the disk is full or broken, as far as the last write could tell */
     _Atomic unsigned fail_run, fail_commit; /* sql_fail_nth: this many runs (commits) from now; 0 = off */
 };
 #define SQL_DB_MAGIC 0x5d1db001u

@@ -58,6 +58,18 @@ static bool run_body(struct sqlite_db *db, struct sqlite_conn *conn, struct sqli
     return sql_tx_verdict(&tx.base, ok, &job->err);
 }
 
+/* Something failed: was it the disk? */
+static void look_at_disk(struct sqlite_db *db)
+{
+    switch (db->write_conn.h ? sqlite3_extended_errcode(db->write_conn.h) & 0xff : SQLITE_CANTOPEN) {
+    case SQLITE_FULL:
+    case SQLITE_IOERR:
+    case SQLITE_CANTOPEN:
+    case SQLITE_READONLY:
+        db->base.is_stuck = true;
+    }
+}
+
 static void rollback(struct sqlite_db *db, const char *text)
 {
     struct err ignored = ERR_INIT; /* the transaction may be gone already */
@@ -90,6 +102,7 @@ static bool write_one(struct sqlite_db *db, struct sqlite_job *job, bool is_alon
         ++*n_done;
         return is_alone || sqlite_conn_exec(&db->write_conn, "RELEASE body", &job->err);
     }
+    look_at_disk(db);
     if (sqlite3_get_autocommit(db->write_conn.h)) /* a full disk, say, has rolled back everything */
         return false;
     if (!is_alone)
@@ -105,12 +118,14 @@ static void commit(struct sqlite_db *db, struct work_item **items, size_t n, siz
         return;
     }
     if (sqlite_conn_exec(&db->write_conn, "COMMIT", &err)) {
+        db->base.is_stuck = false;
         atomic_fetch_add_explicit(&db->base.commits, 1, memory_order_relaxed);
         metric_inc(M_SQL_COMMITS);
         if (!sql_fault_commit(&db->base))
             return;
         (void)err_set(&err, ERR_TIMEOUT, "injected fault: outcome unknown");
     } else {
+        look_at_disk(db);
         /* After a failed sync nobody knows what is on the disk. */
         if ((sqlite3_extended_errcode(db->write_conn.h) & 0xff) == SQLITE_IOERR)
             err.kind = ERR_TIMEOUT;
@@ -125,6 +140,7 @@ static size_t write_transaction(struct sqlite_db *db, struct work_item **items, 
     struct err err = ERR_INIT;
     if ((!db->write_conn.h && !sqlite_conn_open(&db->write_conn, db->base.dsn, SQLITE_WRITER, &err)) ||
         !sqlite_conn_exec(&db->write_conn, "BEGIN IMMEDIATE", &err)) {
+        look_at_disk(db);
         fail_jobs(items, n, &err);
         return n;
     }

@@ -4,6 +4,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+
+#include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -219,6 +222,38 @@ static void few_rows_case(struct world *w)
             assert_true(sql_write(w->db, clear_body, NULL, &err));
         }
     }
+}
+
+/* --- a disk that takes no more: reads go on, and readiness tells until a write goes through again --- */
+
+static void limit_files(rlim_t bytes)
+{
+    struct rlimit limit = {bytes, RLIM_INFINITY};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static void full_disk_case(struct world *w)
+{
+    struct err err = ERR_INIT;
+    struct many m = {.n = 10, .first = 1};
+    if (kind != TESTDB_SQLITE)
+        return;
+    assert_true(sql_write(w->db, many_body, &m, &err));
+    signal(SIGXFSZ, SIG_IGN);
+    limit_files(1);
+    assert_false(sql_write(w->db, clear_body, NULL, &err));
+    if (!err_is_temporary(&err))
+        fail_msg("%s", err.msg);
+    assert_int_equal(count(w), 10);
+    for (int i = 0; i < 2; i++) {
+        err_clear(&err);
+        assert_false(sql_ping(w->db, &err));
+    }
+    limit_files(RLIM_INFINITY);
+    err_clear(&err);
+    if (!sql_ping(w->db, &err) || !sql_write(w->db, clear_body, NULL, &err))
+        fail_msg("%s", err.msg);
+    assert_int_equal(count(w), 0);
 }
 
 /* --- errors --- */
@@ -547,6 +582,7 @@ static void test_memory(void **state)
 CASE(values)
 CASE(rowset)
 CASE(few_rows)
+CASE(full_disk)
 CASE(errors)
 CASE(concurrent)
 CASE(savepoint)
@@ -558,7 +594,7 @@ CASE(migrate_race)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),     cmocka_unit_test(test_rowset),  cmocka_unit_test(test_few_rows),  cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_values),     cmocka_unit_test(test_rowset),  cmocka_unit_test(test_few_rows), cmocka_unit_test(test_full_disk),  cmocka_unit_test(test_errors),
         cmocka_unit_test(test_concurrent), cmocka_unit_test(test_savepoint), cmocka_unit_test(test_read),
         cmocka_unit_test(test_faults),     cmocka_unit_test(test_migrate), cmocka_unit_test(test_migrate_race),
         cmocka_unit_test(dsn_case),        cmocka_unit_test(test_memory),
