@@ -21,6 +21,7 @@
 
 #include "data/redis.h"
 #include "data/sql.h"
+#include "fiber/disk.h"
 #include "net/dns.h"
 #include "net/tls.h"
 
@@ -47,6 +48,7 @@ struct queue_opts {
     unsigned max_site_sessions;   /* to one site, of all nodes together; default 20 */
     unsigned max_local_jobs;      /* local deliveries at a time; default 64 */
     uint16_t outbound_port;       /* of the remote servers; default 25 */
+    struct disk_room *room;       /* of the database when it is a file here; NULL = not looked at. Borrowed */
     bool allow_private_hosts;     /* tests: connect to loopback and private addresses too */
     str relay;                    /* "host:port" for all remote mail; empty = by MX */
     unsigned lease_ms;            /* default 6000; renewed each third of it */

@@ -192,6 +192,10 @@ FIBER static bool enqueue(struct queue *q, const Thurn__EnqueueRequest *req, str
         metric_inc(M_QUEUE_REFUSED);
         return err_set(err, ERR_LIMIT, "the queue holds %zu messages", q->n_messages);
     }
+    if (!disk_room_take(q->opts.room, "queue", err)) {
+        err->kind = ERR_LIMIT; /* the queue is full, in a way */
+        return false;
+    }
     (void)map_put(&q->enqueueing, enqueue_id, q); /* nothing was there */
     bool ok = enqueue_new(q, req, a, &out->queue_id, err);
     (void)map_remove(&q->enqueueing, enqueue_id); /* it is ours */

@@ -66,6 +66,12 @@ static int plain_login(const struct config *c)
     return str_eq(s, S("always")) ? 2 : str_eq(s, S("loopback")) ? 1 : 0;
 }
 
+static bool has_room(void *arg)
+{
+    struct err err = ERR_INIT;
+    return disk_room_take(arg, "mail", &err); /* the answer says enough */
+}
+
 static bool open_mail(struct frontends *f, struct err *err)
 {
     const struct config *c = f->node->config;
@@ -85,6 +91,8 @@ static bool open_mail(struct frontends *f, struct err *err)
         .plain_login = plain_login(c),
         .message_max = (uint64_t)config_int(c, CFG_MESSAGE_MAX),
         .recipients_max = (unsigned)config_int(c, CFG_RECIPIENTS_MAX),
+        .has_room = has_room,
+        .room = f->node->room,
     };
     struct imap_opts imap = {
         .hostname = config_str(c, CFG_HOSTNAME),

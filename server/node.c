@@ -170,6 +170,7 @@ FIBER static bool open_store(struct node *n, struct err *err)
         .shards = n->shards,
         .n_shards = (unsigned)n->n_shards,
         .redis = n->redis_beacons,
+        .room = n->room,
         .spool_folder = str_c(spool),
         .limits = {.message_bytes = (uint64_t)config_int(n->config, CFG_MESSAGE_MAX)},
         .blobs = {
@@ -216,6 +217,7 @@ static bool open_queue(struct node *n, struct err *err)
         .lease_ms = (unsigned)config_int(n->config, CFG_QUEUE_LEASE),
         .lifetime_s = (uint32_t)(config_int(n->config, CFG_QUEUE_LIFETIME) / 1000),
         .outbound_port = (uint16_t)config_int(n->config, CFG_OUT_PORT),
+        .room = n->queue_db && !sql_db_is_pg(n->queue_db) ? n->room : NULL,
         .allow_private_hosts = config_bool(n->config, CFG_OUT_PRIVATE),
         .relay = config_str(n->config, CFG_OUT_RELAY),
     };
@@ -236,10 +238,29 @@ bool node_open_databases(struct node *n, const struct config *c, struct err *err
     return settings_check(c, err) && settings_roles(c, &n->roles, err) && node_make_folder(n->data, err) && open_databases(n, err);
 }
 
+bool node_on_sqlite(const struct node *n)
+{
+    if ((n->directory_db && sql_db_is_pg(n->directory_db)) || (n->queue_db && sql_db_is_pg(n->queue_db)))
+        return false;
+    for (size_t i = 0; i < n->n_shards; i++)
+        if (sql_db_is_pg(n->shards[i]))
+            return false;
+    return true;
+}
+
+/* Mail lies in the data folder: a database in a file, or bodies in segments. */
+static bool keeps_files(const struct node *n)
+{
+    bool has_blobs = (n->roles & ROLE_STORE_BIT) && !str_eq(config_str(n->config, CFG_BLOBS_KIND), S("s3"));
+    return has_blobs || (n->roles & ~(unsigned)ROLE_FRONTEND_BIT && node_on_sqlite(n));
+}
+
 bool node_open(struct node *n, const struct config *c, struct err *err)
 {
     if (!node_open_databases(n, c, err) || !settings_rpc_tls(c, &n->rpc_tls, &n->rpc_tls_server, err))
         return false;
+    if (keeps_files(n))
+        n->room = disk_room_new(n->data, (uint64_t)config_int(c, CFG_DISK_RESERVE));
     bool has_service = (n->roles & ~(unsigned)ROLE_FRONTEND_BIT) != 0;
     bool needs_auth = n->roles & (ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT), needs_store = needs_auth;
     if (!open_dns(n, err) || (has_service && !open_redis(n, &n->redis, err)) ||
@@ -433,6 +454,7 @@ void node_close(struct node *n)
         http_client_free(n->http);
     if (n->dns)
         dns_free(n->dns);
+    disk_room_free(n->room);
     tls_client_free(n->rpc_tls);
     tls_client_free(n->out_tls);
     tls_server_free(n->rpc_tls_server);
@@ -453,6 +475,8 @@ bool node_ready(const struct node *n, struct err *err)
         !remote_ready(n->store_service, n->is_store_remote, "store", err) ||
         !remote_ready(n->queue_service, n->is_queue_remote, "queue", err))
         return false;
+    if (!disk_room_check(n->room, err))
+        return false;
     if ((n->directory_db && !ready_verdict(n->ready, n->directory_db, err)) ||
         (n->queue_db && !ready_verdict(n->ready, n->queue_db, err)))
         return false;
@@ -465,14 +489,4 @@ bool node_ready(const struct node *n, struct err *err)
             return true;
     }
     return n->n_shards == 0;
-}
-
-bool node_on_sqlite(const struct node *n)
-{
-    if ((n->directory_db && sql_db_is_pg(n->directory_db)) || (n->queue_db && sql_db_is_pg(n->queue_db)))
-        return false;
-    for (size_t i = 0; i < n->n_shards; i++)
-        if (sql_db_is_pg(n->shards[i]))
-            return false;
-    return true;
 }

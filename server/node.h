@@ -11,6 +11,7 @@
 #include "base/config.h"
 #include "data/redis.h"
 #include "data/sql.h"
+#include "fiber/disk.h"
 #include "net/dns.h"
 #include "net/http_client.h"
 #include "net/listener.h"
@@ -36,6 +37,7 @@ struct node {
     struct sql_db *directory_db, *queue_db;
     struct sql_db **shards;      /* n_shards of them */
     size_t n_shards;
+    struct disk_room *room;      /* of the data folder, when databases or bodies are kept there */
     struct tls_client *rpc_tls, *out_tls;
     struct tls_server *rpc_tls_server;
     /* The services of this process. */

@@ -24,7 +24,7 @@ FIBER bool store_do_append(struct store *s, struct rpc_call *c, const Thurn__App
                      struct err *err)
 {
     struct op op; /* only for its checks */
-    if (!op_init(&op, s, q->account, err))
+    if (!op_init(&op, s, q->account, err) || !disk_room_take(s->room, "message", err))
         return false;
     if (q->n_items == 0 || q->n_items > ITEMS_MAX)
         return err_set(err, q->n_items ? ERR_LIMIT : ERR_INVALID, "1 to %u messages", ITEMS_MAX);

@@ -97,6 +97,7 @@ FIBER bool store_do_copy(struct store *s, struct rpc_call *c, const Thurn__CopyR
     struct copy_op cp = {.q = q, .arena = c->arena, .r = r};
     struct uidset uids;
     if (!op_init_once(&cp.op, s, q->account, q->request_id, c, &r->base, err) ||
+        (!q->is_move && !disk_room_take(s->room, "copy", err)) ||
         !uidset_of_proto(c->arena, q->uids, q->n_uids, UINT32_MAX, false, &uids, err))
         return false;
     cp.op.kinds = KIND_EMAIL | KIND_MAILBOX;

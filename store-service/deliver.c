@@ -144,6 +144,8 @@ FIBER bool store_do_deliver(struct store *s, struct rpc_call *c, const Thurn__De
     struct delivery d = {.store = s, .q = q, .content = &content, .arena = c->arena};
     if (q->n_recipients == 0 || q->n_recipients > RECIPIENTS_MAX)
         return err_set(err, q->n_recipients ? ERR_LIMIT : ERR_INVALID, "1 to %u recipients", RECIPIENTS_MAX);
+    if (!disk_room_take(s->room, "message", err))
+        return false;
     if (!content_of_body(s, q->body, rpc_str(q->prefix), c->arena, &content, err)) {
         body_must_be(q->body, err);
         return false;

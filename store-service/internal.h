@@ -69,6 +69,7 @@ struct store {
     struct blob_backend *blobs;
     struct parsed_cache *parsed;
     struct beacons *beacons;
+    struct disk_room *room;
     struct store_limits limits;
     char *spool_folder;
 };

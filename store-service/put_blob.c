@@ -46,7 +46,7 @@ FIBER bool store_do_put_blob(struct store *s, struct rpc_call *c, const Thurn__P
 {
     if (!c->body)
         return err_set(err, ERR_INVALID, "no body given");
-    if (q->account && !store_shard(s, q->account->shard, err))
+    if ((q->account && !store_shard(s, q->account->shard, err)) || !disk_room_take(s->room, "body", err))
         return false;
     ARENA(a, 64 << 20);
     SPOOL_SCOPE struct spool spool;

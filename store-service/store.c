@@ -41,6 +41,7 @@ struct store *store_new(const struct store_opts *opts, struct err *err)
         xfree(s);
         return NULL;
     }
+    s->room = opts->room;
     s->spool_folder = str_dup(str_empty(opts->spool_folder) ? S("/tmp") : opts->spool_folder);
     s->n_shards = opts->n_shards;
     s->shards = xcalloc(opts->n_shards, sizeof *s->shards);

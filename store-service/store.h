@@ -12,6 +12,7 @@
 
 #include "data/redis.h"
 #include "data/sql.h"
+#include "fiber/disk.h"
 #include "net/http_client.h"
 
 struct store;
@@ -43,6 +44,7 @@ struct store_opts {
     unsigned n_shards;
     struct store_blob_opts blobs;
     str spool_folder;        /* for bodies while they arrive; default /tmp */
+    struct disk_room *room;  /* of the databases or bodies when they are files here; NULL = not looked at. Borrowed */
     struct redis *redis;     /* carries beacons between processes; NULL = one process only */
     struct store_limits limits; /* zero = default */
 };

@@ -50,6 +50,10 @@ FIBER static enum smtp_reply open_txn(struct smtp_session *s, struct smtp_txn *t
         metric_inc_label(M_SMTP_REFUSED, "size");
         return SMTP_TOO_BIG;
     }
+    if (s->server->opts.has_room && !s->server->opts.has_room(s->server->opts.room)) {
+        metric_inc_label(M_SMTP_REFUSED, "room");
+        return SMTP_NO_ROOM; /* RFC 1870 6.1 */
+    }
     t->sender = S("");
     if (!t->mail.path.is_null && !address_normalize(t->mail.path.local, t->mail.path.domain, &t->arena, &t->sender, &err))
         return SMTP_SENDER_SYNTAX;

@@ -58,6 +58,9 @@ struct smtp_opts {
     int plain_login;            /* passwords without TLS: 0 never, 1 from loopback, 2 always */
     uint64_t message_max;       /* bytes; default 50 MiB */
     unsigned recipients_max;    /* of a message; default and most 1000 */
+    /* Whether mail can be stored at all, as far as this process knows: asked at MAIL. NULL = yes. */
+    bool (*has_room)(void *arg);
+    void *room;                 /* arg of has_room; borrowed */
     struct smtp_limits limits;
 };
 

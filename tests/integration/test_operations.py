@@ -107,6 +107,52 @@ def test_migrate_calls_nobody():
         assert r.stdout == "0 steps applied\n" and "rpc." not in r.stderr, r
 
 
+def test_full_disk():
+    """Down to the reserve, mail is refused with 452 4.3.1 and /readyz says so; deleting goes on; with room all is well again."""
+    if os.geteuid() != 0:
+        print("skip  test_full_disk: mounting a small disk takes root")
+        return
+    server = harness.Server("sqlite-local", extra="disk_reserve: 16M\n")
+    data = server.folder / "data"
+    data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=700", "tmpfs", str(data)], check=True)
+    try:
+        with server:
+            send = lambda: smtplib_send(server, b"Subject: disk\r\n\r\n" + b"x" * 70 * 1000 + b"\r\n")
+            ready = lambda: http_get(server.front.http, "/readyz")
+            for _ in range(3):
+                assert send() == 250
+            free = os.statvfs(data).f_bavail * os.statvfs(data).f_frsize
+            (data / "filler").write_bytes(bytes(free - (8 << 20)))
+            wait_until(lambda: ready()[0] == 503, "the disk to be noticed")
+            assert "reserve" in ready()[1], ready()
+            assert send() == 452
+            with imaplib.IMAP4(*server.address("imap")) as c:
+                c.login("ann@example.test", PASSWORD)
+                c.select("INBOX")
+                assert c.append("INBOX", None, None, b"Subject: a\r\n\r\nb\r\n")[0] == "NO"
+                assert c.copy("1", "Archive")[0] == "NO"
+                assert c.uid("MOVE", "1", "Trash")[0] == "OK"
+                c.store("1", "+FLAGS", "\\Deleted")
+                assert c.expunge()[0] == "OK" and c.select("INBOX")[1] == [b"1"]
+            assert server.front.metric('thurn_disk_refused_total{what="mail"}') >= 1
+            (data / "filler").unlink()
+            wait_until(lambda: ready()[0] == 200, "room to be noticed")
+            assert send() == 250
+    finally:
+        subprocess.run(["umount", "-l", str(data)], check=False)
+
+
+def smtplib_send(server, message):
+    """Send to ann; the code of the last reply."""
+    with smtplib.SMTP(*server.address("smtp")) as s:
+        try:
+            s.sendmail("x@elsewhere.test", ["ann@example.test"], message)
+        except smtplib.SMTPResponseException as e:
+            return e.smtp_code
+    return 250
+
+
 def test_reload_and_stop():
     """SIGHUP takes a new certificate without dropping a session; SIGTERM lets a transaction finish."""
     with tempfile.TemporaryDirectory(prefix="thurn-cert-", dir="/tmp") as d:
