@@ -1,4 +1,10 @@
-/* PurgeAccount: all rows of an account, some thousands a transaction; repeating it goes on where it stopped. */
+/*
+ * PurgeAccount: all rows of an account, some thousands a transaction; repeating it goes on where it stopped.
+ *
+ * One row stays: that of the account itself, at an epoch that nobody has. It is written first. Who still believes in the
+ * account (a front-end's cache, a message on its way) gets CONFLICT, asks the directory, and hears that there is none;
+ * without it the first late delivery would make the account anew, beside what is left of the old one.
+ */
 #include "base/clock.h"
 #include "store-service/blob.h"
 
@@ -23,11 +29,16 @@ static const struct sql_stmt purge_rest[] = {
     {"s_purge_threads", "i", "", "DELETE FROM s_thread_key WHERE account_id = ?1", NULL, false},
     {"s_purge_changes", "i", "", "DELETE FROM s_changes WHERE account_id = ?1", NULL, false},
     {"s_purge_requests", "i", "", "DELETE FROM s_request WHERE account_id = ?1", NULL, false},
-    {"s_purge_account", "i", "", "DELETE FROM s_account WHERE account_id = ?1", NULL, false},
 };
+#define EPOCH_GONE ((int64_t)UINT32_MAX + 1)
+static const struct sql_stmt bury_account = {
+    "s_bury_account", "iii", "",
+    "INSERT INTO s_account (" ACCOUNT_COLS ") VALUES (?1, ?2, ?3, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1)"
+    " ON CONFLICT (account_id) DO UPDATE SET epoch = excluded.epoch, used_bytes = 0, used_messages = 0, inbox_id = 0",
+    NULL, false};
 
 struct purge {
-    int64_t account_id, now_unix;
+    int64_t account_id, tenant_id, now_unix;
     size_t n; /* rows of this page */
 };
 
@@ -36,7 +47,9 @@ FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
     struct purge *p = arg;
     struct arena *a = sql_arena(tx);
     const struct sql_value v[] = {sql_i(p->account_id), sql_i(PAGE)};
+    const struct sql_value burial[] = {sql_i(p->account_id), sql_i(p->tenant_id), sql_i(EPOCH_GONE)};
     struct sql_result rows, gone;
+    sql_queue(tx, &bury_account, burial, 1, NULL);
     if (!sql_exec(tx, &read_msgs, v, 1, &rows, err))
         return false;
     struct sql_value *msgs = arena_array(a, struct sql_value, rows.n_rows * 3);
@@ -76,7 +89,7 @@ FIBER bool store_do_purge_account(struct store *s, struct rpc_call *c, const Thu
     struct op op; /* for its checks alone */
     if (!op_init(&op, s, q->account, err))
         return false;
-    struct purge p = {.account_id = q->account->account_id, .now_unix = clock_unix()};
+    struct purge p = {.account_id = q->account->account_id, .tenant_id = q->account->tenant_id, .now_unix = clock_unix()};
     do {
         if (!sql_write(op.shard->db, page_body, &p, err))
             return false;

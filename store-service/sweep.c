@@ -225,8 +225,9 @@ FIBER static bool floors_body(struct sql_tx *tx, void *arg, struct err *err)
 FIBER static bool drop_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     const struct retention *r = arg;
-    const struct sql_value week[] = {sql_i(r->week)}, day[] = {sql_i(r->day)}, day_week[] = {sql_i(r->day / 7)};
-    return sql_exec(tx, &drop_changes, week, 1, NULL, err) && sql_exec(tx, &delete_changes, week, 1, NULL, err) &&
+    /* A partition goes while readers are about that began before its floors were raised; so it goes a week after that. */
+    const struct sql_value last_week[] = {sql_i(r->week - 1)}, week[] = {sql_i(r->week)}, day[] = {sql_i(r->day)}, day_week[] = {sql_i(r->day / 7)};
+    return sql_exec(tx, &drop_changes, last_week, 1, NULL, err) && sql_exec(tx, &delete_changes, week, 1, NULL, err) &&
            sql_exec(tx, &drop_delivered, day_week, 1, NULL, err) && sql_exec(tx, &delete_delivered, day, 1, NULL, err) &&
            sql_exec(tx, &delete_requests, day, 1, NULL, err);
 }

@@ -792,9 +792,76 @@ static void purge_case(struct world *w)
     q.account = &w->ref;
     MUST(w, purge_account, &q, NULL);
     MUST(w, purge_account, &q, NULL);
-    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_account"), 1);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_mailbox WHERE account_id = 2"), 0);
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_msg"), 1);
     assert_int_equal(world_sql(w, "SELECT refs FROM s_blob"), 1);
+    /* Who has not heard of it yet does not bring it back. */
+    Thurn__DeliverReply__Result d;
+    const Thurn__AccountInfo *info = NULL;
+    assert_true(world_deliver(w, hello, "late", 20000, &d));
+    assert_int_equal(d.error_kind, ERR_CONFLICT);
+    MUST_FAIL(w, get_account, &q, &info, ERR_CONFLICT);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_mailbox WHERE account_id = 2"), 0);
+    w->ref = world_account(w, 3); /* one that was never used */
+    MUST(w, purge_account, &q, NULL);
+    assert_true(world_deliver(w, hello, "later", 20000, &d));
+    assert_int_equal(d.error_kind, ERR_CONFLICT);
+}
+
+struct late_mail {
+    struct world *w;
+    Thurn__AccountRef ref;
+    bool is_ending;
+    unsigned n, n_delivered;
+};
+
+static void late_mail_main(void *arg)
+{
+    struct late_mail *l = arg;
+    while (!l->is_ending) {
+        ARENA(a, 4 << 20);
+        struct rpc_call c;
+        Thurn__DeliverRequest q = THURN__DELIVER_REQUEST__INIT;
+        Thurn__DeliverRecipient to = THURN__DELIVER_RECIPIENT__INIT, *rcpts[] = {&to};
+        Thurn__Body body = THURN__BODY__INIT;
+        const Thurn__DeliverReply *r = NULL;
+        str key = arena_printf(&a, "%032u", l->n++);
+        rpc_call_init(&c, &a);
+        c.principal.rights = RPC_RIGHT_SYSTEM;
+        body.content = rpc_bytes(arena_printf(&a, "Subject: %u\r\n\r\nlate\r\n", l->n));
+        to.account = &l->ref;
+        to.delivery_key = rpc_bytes(key);
+        q.body = &body;
+        q.recipients = rcpts;
+        q.n_recipients = 1;
+        assert_true(store_deliver(&c, l->w->service, &q, &r));
+        assert_true(r->results[0]->error_kind == 0 || r->results[0]->error_kind == ERR_CONFLICT);
+        l->n_delivered += r->results[0]->error_kind == 0;
+    }
+}
+
+/* Mail comes while an account is purged: nothing is left that belongs to nobody. */
+static void purge_race_case(struct world *w)
+{
+    enum { SENDERS = 6 };
+    for (int round = 0; round < 5; round++) {
+        struct err err = ERR_INIT;
+        struct late_mail l = {.w = w, .ref = world_account(w, 10 + round), .n = 100000u * (unsigned)round};
+        Thurn__AccountRequest q = THURN__ACCOUNT_REQUEST__INIT;
+        q.account = &l.ref;
+        FIBER_GROUP(g, SENDERS);
+        for (int i = 0; i < SENDERS; i++)
+            assert_true(fiber_group_spawn(&g, "late", late_mail_main, &l, &err));
+        while (l.n_delivered < 20)
+            assert_true(fiber_yield(&err));
+        MUST(w, purge_account, &q, NULL);
+        l.is_ending = true;
+        assert_true(fiber_group_wait(&g, &err));
+        assert_int_equal(world_sql(w, "SELECT count(*) FROM s_msg"), 0);
+        assert_int_equal(world_sql(w, "SELECT count(*) FROM s_email"), 0);
+        assert_int_equal(world_sql(w, "SELECT count(*) FROM s_mailbox"), 0);
+        assert_int_equal(world_sql(w, "SELECT count(*) FROM s_blob WHERE refs <> 0"), 0);
+    }
 }
 
 static void states_case(struct world *w)
@@ -902,7 +969,7 @@ int main(void)
         {"sync", sync_case},
         {"changes", changes_case},
         {"bulk", bulk_case},
-        {"purge", purge_case},
+        {"purge", purge_case},   {"purge_race", purge_race_case},
         {"states", states_case},
         {"watch", watch_case},
     };
