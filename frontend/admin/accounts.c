@@ -175,14 +175,18 @@ FIBER static void show(struct admin *a, struct http_req *req, struct rpc_call *c
     admin_answer(req, 200, o);
 }
 
-/* The directory row goes first: nothing is delivered or logged in any more while the rows of the store go. */
+/*
+ * Closed first: nobody logs in any more and nothing is delivered while the rows of the store go. The directory's row goes
+ * last, as it says where the others are: whatever fails, removing the account again goes on.
+ */
 FIBER static void remove_account(struct admin *a, struct http_req *req, struct rpc_call *call, Thurn__NameRequest *name)
 {
+    Thurn__SetAccountRequest closed = THURN__SET_ACCOUNT_REQUEST__INIT;
     const Thurn__AccountReply *r, *gone;
-    if (!auth_get_account(call, a->auth, name, &r))
-        return;
-    rpc_call_again(call);
-    if (!auth_remove_account(call, a->auth, name, &gone))
+    closed.address = name->name;
+    closed.state = THURN__ACCOUNT_STATE__ACCOUNT_CLOSED;
+    closed.has_state = true;
+    if (!auth_set_account(call, a->auth, &closed, &r))
         return;
     rpc_call_again(call);
     Thurn__AccountRef ref = ref_of(r->account);
@@ -190,7 +194,12 @@ FIBER static void remove_account(struct admin *a, struct http_req *req, struct r
     q.account = &ref;
     call->route_key = (uint64_t)ref.account_id;
     if (!store_purge_account(call, a->store, &q, NULL)) {
-        (void)err_prefix(&call->err, "the account is removed, its mail not yet; remove it again later");
+        (void)err_prefix(&call->err, "the account is closed, its mail is not removed yet; remove it again later");
+        return;
+    }
+    rpc_call_again(call);
+    if (!auth_remove_account(call, a->auth, name, &gone)) {
+        (void)err_prefix(&call->err, "the account is closed and its mail removed; remove it again later");
         return;
     }
     http_reply_json(req, 200, S("{}"));

@@ -11,6 +11,7 @@ import pathlib
 import random
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -225,6 +226,35 @@ def test_shard_away(cluster):
     wait_until(are_there, "what was taken to be delivered", 60)
     for user, subject in taken:
         arrives(cluster, user, subject)
+
+
+def test_removal_while_shard_is_away(cluster):
+    """The account is closed at once; what it had goes when it is removed again."""
+    names = ["gone1@example.test", "gone2@example.test"]  # they are placed in turn
+    for name in names:
+        cluster.thurn("account", "add", name, "--password", PASSWORD)
+    gone = next(name for name in names if shard_of(cluster, name) == 1)
+    number = re.search(r'"account_id": *(\d+)', cluster.thurn("--json", "account", "show", gone).stdout)[1]
+    assert send(cluster, gone, "to be removed")[0] == 250
+    arrives(cluster, gone, "to be removed")
+
+    def rows():
+        return int(subprocess.run(["psql", cluster.env()["PG_SHARD_1"], "-Atc", f"SELECT count(*) FROM s_msg WHERE account_id = {number}"],
+                                  capture_output=True, text=True, check=True).stdout)
+    assert rows() == 1
+    cluster.do("kill", "pg-shard-1", "KILL")
+    try:
+        failed = cluster.thurn("account", "remove", gone, check=False)
+        assert failed.returncode != 0 and "remove it again" in failed.stderr, failed
+        assert "closed" in cluster.thurn("account", "show", gone).stdout
+        wait_until(lambda: send(cluster, gone, "too late")[0] == 550, "mail to be refused", 30)
+    finally:
+        cluster.do("run", "pg-shard-1")
+    wait_until(lambda: cluster.thurn("account", "remove", gone, check=False).returncode == 0, "the account to be removed", 30)
+    assert rows() == 0
+    assert cluster.thurn("account", "show", gone, check=False).returncode == 3
+    for name in names:
+        cluster.thurn("account", "remove", name, check=name != gone)
 
 
 def test_redis_away(cluster):
