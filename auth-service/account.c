@@ -96,7 +96,7 @@ FIBER static bool hash_all(struct add *add, struct err *err)
     return fiber_group_wait(&g, err);
 }
 
-/* Domains must be ours; their tenant is the account's. */
+/* Domains must be ours. The transaction looks again; this spares the hashing of passwords for mistakes. */
 FIBER static bool find_domains(struct add *add, struct err *err)
 {
     str *names = arena_array(add->arena, str, add->n);
@@ -113,8 +113,6 @@ FIBER static bool find_domains(struct add *add, struct err *err)
         struct new_account *a = &add->v[of[k]];
         if (found[k]->kind != RECORD_DOMAIN)
             err_set(&a->err, ERR_NOT_FOUND, "no domain '%.*s'", STR_ARG(names[k]));
-        else
-            a->row.tenant_id = found[k]->domain.tenant_id;
     }
     return true;
 }
@@ -124,34 +122,66 @@ static bool is_candidate(const struct new_account *n)
     return !err_is_set(&n->err);
 }
 
-/* Which of the candidates exist already, as account or alias, or twice in this request. */
-FIBER static bool mark_existing(struct sql_tx *tx, struct add *add, bool *exists, struct err *err)
+/* What the transaction finds about a candidate. */
+enum verdict { VERDICT_NEW, VERDICT_EXISTS, VERDICT_NO_DOMAIN };
+
+/* The candidates' domains are kept from being removed; each has the tenant of its own. */
+static void take_domains(struct add *add, const struct sql_result *r, enum verdict *verdicts)
+{
+    struct map domains;
+    map_init(&domains);
+    for (size_t i = 0; i < r->n_rows; i++)
+        (void)map_put(&domains, sql_at(r, i, DOMAIN_NAME)->s, (void *)(uintptr_t)sql_at(r, i, DOMAIN_TENANT));
+    for (size_t i = 0; i < add->n; i++) {
+        if (!is_candidate(&add->v[i]))
+            continue;
+        const struct sql_value *tenant = map_get(&domains, add->v[i].name.domain);
+        if (tenant)
+            add->v[i].row.tenant_id = tenant->i;
+        else
+            verdicts[i] = VERDICT_NO_DOMAIN;
+    }
+    map_done(&domains);
+}
+
+/* Those that are accounts or aliases already. */
+static void take_existing(struct map *seen, struct add *add, const struct sql_result *r, size_t key_col, enum verdict *verdicts)
+{
+    for (size_t i = 0; i < r->n_rows; i++) {
+        const struct new_account *hit = map_get(seen, sql_at(r, i, key_col)->s);
+        if (hit)
+            verdicts[hit - add->v] = VERDICT_EXISTS;
+    }
+}
+
+/* Also EXISTS: what is twice in this request. */
+FIBER static bool judge(struct sql_tx *tx, struct add *add, enum verdict *verdicts, struct err *err)
 {
     struct sql_value *keys = arena_array(sql_arena(tx), struct sql_value, add->n);
+    struct sql_value *names = arena_array(sql_arena(tx), struct sql_value, add->n);
     struct map seen;
     map_init(&seen);
     size_t n = 0;
     for (size_t i = 0; i < add->n; i++) {
-        exists[i] = false;
+        verdicts[i] = VERDICT_NEW;
         if (!is_candidate(&add->v[i]))
             continue;
+        names[n] = sql_s(add->v[i].name.domain);
         keys[n++] = sql_s(add->v[i].name.key);
         if (map_get(&seen, add->v[i].name.key))
-            exists[i] = true;
+            verdicts[i] = VERDICT_EXISTS;
         else
             (void)map_put(&seen, add->v[i].name.key, &add->v[i]); /* nothing was there */
     }
-    struct sql_result accounts, aliases;
+    struct sql_result domains, accounts, aliases;
+    sql_queue(tx, &q_keep_domains, names, n, &domains);
     sql_queue(tx, &q_accounts_by_key, keys, n, &accounts);
     sql_queue(tx, &q_aliases_by_key, keys, n, &aliases);
     bool ok = n == 0 || sql_run(tx, err);
-    for (int pass = 0; ok && n && pass < 2; pass++) {
-        const struct sql_result *r = pass ? &aliases : &accounts;
-        for (size_t i = 0; i < r->n_rows; i++) {
-            struct new_account *hit = map_get(&seen, sql_at(r, i, pass ? (size_t)ALIAS_KEY : (size_t)ACCOUNT_KEY)->s);
-            if (hit)
-                exists[hit - add->v] = true;
-        }
+    if (ok && n) {
+        take_domains(add, &domains, verdicts);
+        take_existing(&seen, add, &accounts, ACCOUNT_KEY, verdicts);
+        take_existing(&seen, add, &aliases, ALIAS_KEY, verdicts);
     }
     map_done(&seen);
     return ok;
@@ -209,7 +239,8 @@ static void fill_params(const struct account *r, str domain, struct sql_value *p
     memcpy(p, v, sizeof(v));
 }
 
-FIBER static bool insert_rows(struct sql_tx *tx, struct add *add, const bool *exists, size_t n_new, struct err *err)
+FIBER static bool insert_rows(struct sql_tx *tx, struct add *add, const enum verdict *verdicts, size_t n_new,
+                              struct err *err)
 {
     struct arena *a = sql_arena(tx);
     const struct auth *auth = add->auth;
@@ -226,7 +257,7 @@ FIBER static bool insert_rows(struct sql_tx *tx, struct add *add, const bool *ex
     size_t k = 0;
     for (size_t i = 0; i < add->n; i++) {
         struct new_account *n = &add->v[i];
-        if (!is_candidate(n) || exists[i])
+        if (!is_candidate(n) || verdicts[i] != VERDICT_NEW)
             continue;
         unsigned shard = pick_shard(auth, counts);
         if (shard == 0)
@@ -248,17 +279,17 @@ FIBER static bool insert_rows(struct sql_tx *tx, struct add *add, const bool *ex
 
 struct add_txn {
     struct add *add;
-    bool *exists;
+    enum verdict *verdicts;
 };
 FIBER static bool add_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct add_txn *t = arg;
-    if (!mark_existing(tx, t->add, t->exists, err))
+    if (!judge(tx, t->add, t->verdicts, err))
         return false;
     size_t n_new = 0;
     for (size_t i = 0; i < t->add->n; i++)
-        n_new += is_candidate(&t->add->v[i]) && !t->exists[i];
-    return n_new == 0 || insert_rows(tx, t->add, t->exists, n_new, err);
+        n_new += is_candidate(&t->add->v[i]) && t->verdicts[i] == VERDICT_NEW;
+    return n_new == 0 || insert_rows(tx, t->add, t->verdicts, n_new, err);
 }
 
 static Thurn__AddAccountsReply__Result *result_of(struct auth *auth, struct new_account *n, struct arena *a)
@@ -282,7 +313,7 @@ bool account_add(struct auth *auth, const Thurn__AddAccountsRequest *q, struct a
     if (q->n_accounts > AUTH_BATCH_MAX)
         return err_set(err, ERR_LIMIT, "more than %u accounts in one request", AUTH_BATCH_MAX);
     struct add add = {.auth = auth, .n = q->n_accounts, .arena = a, .v = arena_array(a, struct new_account, q->n_accounts)};
-    struct add_txn txn = {.add = &add, .exists = arena_array(a, bool, add.n)};
+    struct add_txn txn = {.add = &add, .verdicts = arena_array(a, enum verdict, add.n)};
     for (size_t i = 0; i < add.n; i++) {
         add.v[i].q = q->accounts[i];
         check_new(&add, &add.v[i]);
@@ -291,8 +322,11 @@ bool account_add(struct auth *auth, const Thurn__AddAccountsRequest *q, struct a
         return false;
     out->results = arena_array(a, Thurn__AddAccountsReply__Result *, add.n);
     for (size_t i = 0; i < add.n; i++) {
-        if (txn.exists[i])
-            err_set(&add.v[i].err, ERR_EXISTS, "'%.*s' exists", STR_ARG(add.v[i].name.address));
+        const struct name *name = &add.v[i].name;
+        if (txn.verdicts[i] == VERDICT_EXISTS)
+            err_set(&add.v[i].err, ERR_EXISTS, "'%.*s' exists", STR_ARG(name->address));
+        else if (txn.verdicts[i] == VERDICT_NO_DOMAIN)
+            err_set(&add.v[i].err, ERR_NOT_FOUND, "no domain '%.*s'", STR_ARG(name->domain));
         out->results[out->n_results++] = result_of(auth, &add.v[i], a);
         explicit_bzero(add.v[i].secret, SECRET_HASH_MAX);
     }

@@ -54,10 +54,15 @@ bool admin_add_tenant(struct auth *auth, const Thurn__AddTenantRequest *q, struc
     return true;
 }
 
-bool admin_list_tenants(struct auth *auth, struct arena *a, Thurn__ListTenantsReply *out, struct err *err)
+bool admin_list_tenants(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListTenantsReply *out,
+                        struct err *err)
 {
     struct sql_result r;
-    if (!sql_query(auth->opts.directory, &q_list_tenants, NULL, a, &r, err))
+    size_t limit;
+    Thurn__ListRequest page = *q;
+    if (page.limit == 0)
+        page.limit = AUTH_BATCH_MAX;
+    if (!directory_page(auth, &q_list_tenants, &page, a, &r, &limit, err))
         return false;
     out->tenants = arena_array(a, Thurn__Tenant *, r.n_rows);
     for (size_t i = 0; i < r.n_rows; i++) {
@@ -66,6 +71,8 @@ bool admin_list_tenants(struct auth *auth, struct arena *a, Thurn__ListTenantsRe
         t->tenant_id = sql_at(&r, i, 0)->i;
         t->name = arena_strz(a, sql_at(&r, i, 1)->s);
     }
+    if (r.n_rows == limit)
+        out->next = out->tenants[r.n_rows - 1]->name;
     return true;
 }
 
@@ -91,21 +98,16 @@ struct add_domain {
 FIBER static bool add_domain_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct domain *d = &((struct add_domain *)arg)->d;
+    struct sql_value tenant = sql_i(d->tenant_id);
+    struct sql_result r;
+    if (!sql_exec(tx, &q_tenant_by_id, &tenant, 1, &r, err))
+        return false;
+    if (r.n_rows == 0)
+        return err_set(err, ERR_NOT_FOUND, "no tenant %lld", (long long)d->tenant_id);
     if (!take_ids(tx, S("domain"), 1, &d->domain_id, err))
         return false;
     struct sql_value params[5] = {sql_i(d->domain_id), sql_i(d->tenant_id), sql_s(d->name), sql_s(d->catch_all), sql_i(d->created_unix)};
     return sql_exec(tx, &q_add_domain, params, 1, NULL, err);
-}
-
-FIBER static bool tenant_exists(struct auth *auth, int64_t tenant_id, struct arena *a, struct err *err)
-{
-    struct sql_result r;
-    if (!sql_query(auth->opts.directory, &q_list_tenants, NULL, a, &r, err))
-        return false;
-    for (size_t i = 0; i < r.n_rows; i++)
-        if (sql_at(&r, i, 0)->i == tenant_id)
-            return true;
-    return err_set(err, ERR_NOT_FOUND, "no tenant %lld", (long long)tenant_id);
 }
 
 bool admin_add_domain(struct auth *auth, const Thurn__AddDomainRequest *q, struct arena *a, Thurn__Domain *out, struct err *err)
@@ -114,7 +116,7 @@ bool admin_add_domain(struct auth *auth, const Thurn__AddDomainRequest *q, struc
     char **warnings;
     size_t n_warnings;
     if (!name_domain(str_c(q->name), a, &add.d.name, err) || !catch_all_address(q->catch_all, a, &add.d.catch_all, err) ||
-        !tenant_exists(auth, add.d.tenant_id, a, err) || !targets_of_catch_all(auth, &add.d, a, &warnings, &n_warnings, err))
+        !targets_of_catch_all(auth, &add.d, a, &warnings, &n_warnings, err))
         return false;
     if (!sql_write(auth->opts.directory, add_domain_body, &add, err)) {
         if (err->kind == ERR_EXISTS) {
@@ -206,7 +208,8 @@ struct remove_name {
 FIBER static bool remove_domain_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct remove_name *m = arg;
-    struct sql_result used, removed;
+    struct sql_result locked, used, removed;
+    sql_queue(tx, &q_lock_domain, &m->key, 1, &locked);
     sql_queue(tx, &q_domain_in_use, &m->key, 1, &used);
     if (!sql_run(tx, err))
         return false;
@@ -253,28 +256,29 @@ bool admin_list_domains(struct auth *auth, const Thurn__ListRequest *q, struct a
 
 /* --- aliases --- */
 
+struct set_alias {
+    struct sql_value params[4]; /* key, domain, address, targets */
+};
 /* The alias' domain must be ours, and no account may have its address. */
-FIBER static bool alias_may_be(struct auth *auth, const struct name *name, struct arena *a, struct err *err)
-{
-    const struct record *rec;
-    if (!directory_get(auth, &name->domain, 1, true, a, &rec, err))
-        return false;
-    if (rec->kind != RECORD_DOMAIN)
-        return err_set(err, ERR_NOT_FOUND, "no domain '%.*s'", STR_ARG(name->domain));
-    if (!directory_get_fresh(auth, name->key, a, &rec, err))
-        return false;
-    return rec->kind != RECORD_ACCOUNT || err_set(err, ERR_EXISTS, "'%.*s' is an account", STR_ARG(name->address));
-}
-
 FIBER static bool set_alias_body(struct sql_tx *tx, void *arg, struct err *err)
 {
-    return sql_exec(tx, &q_set_alias, arg, 1, NULL, err);
+    const struct set_alias *s = arg;
+    struct sql_result domain, account;
+    sql_queue(tx, &q_lock_domain, &s->params[1], 1, &domain);
+    sql_queue(tx, &q_accounts_by_key, &s->params[0], 1, &account);
+    if (!sql_run(tx, err))
+        return false;
+    if (domain.n_rows == 0)
+        return err_set(err, ERR_NOT_FOUND, "no domain '%.*s'", STR_ARG(s->params[1].s));
+    if (account.n_rows)
+        return err_set(err, ERR_EXISTS, "'%.*s' is an account", STR_ARG(s->params[2].s));
+    return sql_exec(tx, &q_set_alias, s->params, 1, NULL, err);
 }
 
 bool admin_set_alias(struct auth *auth, const Thurn__Alias *q, struct arena *a, Thurn__Alias *out, struct err *err)
 {
     struct name name, target;
-    if (!name_parse(str_c(q->address), a, &name, err) || !name_is_visible(&name, err) || !alias_may_be(auth, &name, a, err))
+    if (!name_parse(str_c(q->address), a, &name, err) || !name_is_visible(&name, err))
         return false;
     if (q->n_targets == 0 || q->n_targets > AUTH_ALIAS_TARGETS_MAX)
         return err_set(err, ERR_INVALID, "an alias has 1 to %u targets", AUTH_ALIAS_TARGETS_MAX);
@@ -287,8 +291,9 @@ bool admin_set_alias(struct auth *auth, const Thurn__Alias *q, struct arena *a, 
         buf_addc(&targets, '\n');
         out->targets[out->n_targets++] = arena_strz(a, target.address);
     }
-    struct sql_value params[4] = {sql_s(name.key), sql_s(name.domain), sql_s(name.address), sql_s(buf_str(&targets))};
-    if (!targets_of_alias(auth, &name, out->targets, out->n_targets, a, &out->warnings, &out->n_warnings, err) || !sql_write(auth->opts.directory, set_alias_body, params, err))
+    struct set_alias s = {{sql_s(name.key), sql_s(name.domain), sql_s(name.address), sql_s(buf_str(&targets))}};
+    if (!targets_of_alias(auth, &name, out->targets, out->n_targets, a, &out->warnings, &out->n_warnings, err) ||
+        !sql_write(auth->opts.directory, set_alias_body, &s, err))
         return false;
     directory_changed(auth, name.key);
     out->address = arena_strz(a, name.address);

@@ -95,7 +95,7 @@ FIBER bool login(struct auth *auth, const Thurn__AuthenticateRequest *q, struct 
 
 /* --- admin.c: each answers by filling *out, in the arena --- */
 FIBER bool admin_add_tenant(struct auth *auth, const Thurn__AddTenantRequest *q, struct arena *a, Thurn__Tenant *out, struct err *err);
-FIBER bool admin_list_tenants(struct auth *auth, struct arena *a, Thurn__ListTenantsReply *out, struct err *err);
+FIBER bool admin_list_tenants(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListTenantsReply *out, struct err *err);
 FIBER bool admin_add_domain(struct auth *auth, const Thurn__AddDomainRequest *q, struct arena *a, Thurn__Domain *out, struct err *err);
 FIBER bool admin_set_domain(struct auth *auth, const Thurn__SetDomainRequest *q, struct arena *a, Thurn__Domain *out, struct err *err);
 FIBER bool admin_get_domain(struct auth *auth, str name, struct arena *a, Thurn__Domain *out, struct err *err);

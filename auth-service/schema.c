@@ -93,16 +93,28 @@ const struct sql_stmt q_list_domains = {
     .sqlite = "SELECT " DOMAIN_COLS " FROM dir_domain WHERE name > ?1 AND (?3 = '' OR name = ?3)"
               " AND (?4 = '' OR name LIKE ?4 ESCAPE '\\') ORDER BY name LIMIT ?2"};
 const struct sql_stmt q_list_tenants = {
-    .name = "list_tenants", .params = "", .cols = "it",
-    .sqlite = "SELECT tenant_id, name FROM dir_tenant ORDER BY tenant_id LIMIT 1000"};
+    .name = "list_tenants", .params = "titt", .cols = "it",
+    .sqlite = "SELECT tenant_id, name FROM dir_tenant WHERE name > ?1"
+              " AND (?3 = '' OR tenant_id = (SELECT tenant_id FROM dir_domain WHERE name = ?3))"
+              " AND (?4 = '' OR name LIKE ?4 ESCAPE '\\') ORDER BY name LIMIT ?2"};
 
 /* --- mutations --- */
+const struct sql_stmt q_keep_domains = {
+    .name = "keep_domains", .params = "t", .cols = DOMAIN_TYPES, .is_rowset = true,
+    .sqlite = "SELECT " DOMAIN_COLS " FROM dir_domain WHERE name = ?1",
+    .pg = "SELECT " DOMAIN_COLS " FROM dir_domain WHERE name = ANY($1::text[]) ORDER BY name FOR KEY SHARE"};
+const struct sql_stmt q_lock_domain = {
+    .name = "lock_domain", .params = "t", .cols = DOMAIN_TYPES,
+    .sqlite = "SELECT " DOMAIN_COLS " FROM dir_domain WHERE name = ?1",
+    .pg = "SELECT " DOMAIN_COLS " FROM dir_domain WHERE name = $1 FOR UPDATE"};
 /* (name, how many): the last of the range. */
 const struct sql_stmt q_next_id = {
     .name = "next_id", .params = "ti", .cols = "i",
     .sqlite = "UPDATE dir_counter SET value = value + ?2 WHERE name = ?1 RETURNING value"};
 const struct sql_stmt q_tenant_by_name = {
     .name = "tenant_by_name", .params = "t", .cols = "it", .sqlite = "SELECT tenant_id, name FROM dir_tenant WHERE name = ?1"};
+const struct sql_stmt q_tenant_by_id = {
+    .name = "tenant_by_id", .params = "i", .cols = "i", .sqlite = "SELECT tenant_id FROM dir_tenant WHERE tenant_id = ?1"};
 const struct sql_stmt q_add_tenant = {
     .name = "add_tenant", .params = "it", .cols = "", .sqlite = "INSERT INTO dir_tenant (tenant_id, name) VALUES (?1, ?2)"};
 const struct sql_stmt q_add_domain = {

@@ -21,8 +21,10 @@ enum alias_col { ALIAS_KEY, ALIAS_ADDRESS, ALIAS_TARGETS };
 extern const struct sql_stmt q_accounts_by_key, q_aliases_by_key, q_domains_by_name, q_accounts_by_id, q_credentials, q_admin_of;
 /* Pages: (after, limit, domain or empty, LIKE pattern). */
 extern const struct sql_stmt q_list_accounts, q_list_aliases, q_list_domains, q_list_tenants;
-/* Mutations. */
-extern const struct sql_stmt q_next_id, q_tenant_by_name, q_add_tenant, q_add_domain, q_set_domain, q_remove_domain,
+/* Mutations. Domains are locked first, and what is said of them and of what is in them is read behind that: q_keep_domains
+ * (rows of domains in any order) holds against removal, q_lock_domain against everything that puts something into it. */
+extern const struct sql_stmt q_keep_domains, q_lock_domain;
+extern const struct sql_stmt q_next_id, q_tenant_by_name, q_tenant_by_id, q_add_tenant, q_add_domain, q_set_domain, q_remove_domain,
     q_domain_in_use, q_lock_placement, q_add_placement, q_add_account, q_set_account, q_replace_secret,
     q_remove_account, q_set_alias, q_remove_alias;
 

@@ -118,7 +118,7 @@ METHOD(m_lease, LeaseRequest, LeaseReply, THURN__LEASE_REPLY__INIT, SYSTEM, leas
 /* --- for administration --- */
 
 METHOD(m_add_tenant, AddTenantRequest, Tenant, THURN__TENANT__INIT, ADMIN, admin_add_tenant(auth, q, a, out, err))
-METHOD(m_list_tenants, Empty, ListTenantsReply, THURN__LIST_TENANTS_REPLY__INIT, ADMIN, admin_list_tenants(auth, a, out, err))
+METHOD(m_list_tenants, ListRequest, ListTenantsReply, THURN__LIST_TENANTS_REPLY__INIT, ADMIN, admin_list_tenants(auth, q, a, out, err))
 METHOD(m_add_domain, AddDomainRequest, Domain, THURN__DOMAIN__INIT, ADMIN, admin_add_domain(auth, q, a, out, err))
 METHOD(m_set_domain, SetDomainRequest, Domain, THURN__DOMAIN__INIT, ADMIN, admin_set_domain(auth, q, a, out, err))
 METHOD(m_get_domain, NameRequest, Domain, THURN__DOMAIN__INIT, ADMIN, admin_get_domain(auth, str_c(q->name), a, out, err))

@@ -8,7 +8,7 @@
  *   POST   /v1/accounts                              one account, or {"accounts":[…]} (up to 1,000): a result for each
  *   GET|PATCH|DELETE /v1/accounts/ADDRESS
  *   GET    /v1/aliases[?domain=&after=&limit=]   PUT|DELETE /v1/aliases/ADDRESS   {"targets":[…]}
- *   GET    /v1/tenants   POST /v1/tenants
+ *   GET    /v1/tenants[?domain=&after=&limit=&match=]   POST /v1/tenants   {"name":…}
  *   GET    /v1/queue[?sender=&recipient=&limit=]   GET /v1/queue/ID   POST /v1/queue  {"op":"retry","filter":{…}}
  *   GET    /v1/queue-stats
  *   POST   /v1/sweep  {"older_than_s":86400,"dry_run":false}

@@ -113,13 +113,13 @@ void admin_tenants(void *arg, struct http_req *req)
     if (!admin_enter(a, req, &call))
         return;
     if (str_eq(req->method, S("GET"))) {
-        Thurn__Empty none = THURN__EMPTY__INIT;
+        ADMIN_LIST_REQUEST(q, req);
         const Thurn__ListTenantsReply *r;
-        if (auth_list_tenants(&call, a->auth, &none, &r)) {
+        if (auth_list_tenants(&call, a->auth, &q, &r)) {
             json_t *tenants = json_array();
             for (size_t i = 0; i < r->n_tenants; i++)
                 json_array_append_new(tenants, tenant_json(r->tenants[i]));
-            admin_answer(req, 200, json_pack("{s:o}", "tenants", tenants));
+            admin_answer(req, 200, json_pack("{s:o, s:s}", "tenants", tenants, "next", r->next));
         }
     } else {
         CLEANUP(json_decref_) json_t *o = admin_body(req, &call.err);

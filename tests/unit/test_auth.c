@@ -748,6 +748,131 @@ static void second_process(struct world *w)
     auth_free(other);
 }
 
+/* A domain that another process removed, and that this one still remembers, gets no accounts and no aliases. */
+static void removed_domain(struct world *w)
+{
+    struct err err = ERR_INIT;
+    struct auth_opts opts = options(w);
+    struct auth *other = auth_new(&opts, &err);
+    if (!other)
+        fail_msg("%s", err.msg);
+    ProtobufCService *mine = w->s, *others = auth_service(other);
+    Thurn__NameRequest name = THURN__NAME_REQUEST__INIT;
+    assert_true(add_domain(w, "example.org", ""));
+    assert_string_equal(route(w, "new@example.org"), "unknown");
+    w->s = others;
+    name.name = z("example.org");
+    assert_non_null(CALL(w, remove_domain, Empty, &name));
+    w->s = mine;
+    assert_int_equal(add(w, "new@example.org", "x", "", false), ERR_NOT_FOUND);
+    assert_false(set_alias(w, "info@example.org", "x@elsewhere.example"));
+    assert_int_equal(w->err.kind, ERR_NOT_FOUND);
+    auth_free(other);
+}
+
+enum { RIVALS = 40 };
+struct rival {
+    struct world *w;
+    int i;
+    bool is_alias;
+    unsigned *n_done;
+};
+
+/* Every second one an account, every second one an alias, of the same addresses. */
+FIBER static void compete(void *arg)
+{
+    struct rival *r = arg;
+    struct rpc_call c;
+    begin(r->w, &c, RPC_RIGHT_ADMIN);
+    char *address = arena_strz(&r->w->a, arena_printf(&r->w->a, "r%d@example.org", r->i / 2)), *target = z("x@elsewhere.example");
+    if (r->is_alias) {
+        Thurn__Alias q = THURN__ALIAS__INIT;
+        q.address = address;
+        q.targets = &target;
+        q.n_targets = 1;
+        *r->n_done += auth_set_alias(&c, r->w->s, &q, NULL);
+    } else {
+        Thurn__NewAccount n = THURN__NEW_ACCOUNT__INIT, *list = &n;
+        Thurn__AddAccountsRequest q = THURN__ADD_ACCOUNTS_REQUEST__INIT;
+        const Thurn__AddAccountsReply *reply;
+        n.address = address;
+        n.password_hash = z("{PLAIN}x");
+        q.accounts = &list;
+        q.n_accounts = 1;
+        *r->n_done += auth_add_accounts(&c, r->w->s, &q, &reply) && reply->results[0]->error_kind == ERR_NONE;
+    }
+}
+
+static const struct sql_stmt q_both = {
+    .name = "both", .params = "", .cols = "i", .sqlite = "SELECT count(*) FROM dir_account a JOIN dir_alias l ON l.key = a.key"};
+
+/* Nothing becomes an account and an alias, and each address becomes one of them. */
+static void account_or_alias(struct world *w)
+{
+    struct rival rivals[RIVALS];
+    struct err err = ERR_INIT;
+    struct sql_result r;
+    unsigned n_done = 0;
+    assert_true(add_domain(w, "example.org", ""));
+    {
+        FIBER_GROUP(g, RIVALS);
+        for (int i = 0; i < RIVALS; i++) {
+            rivals[i] = (struct rival){w, i, i % 2, &n_done};
+            assert_true(fiber_group_spawn(&g, "rival", compete, &rivals[i], &err));
+        }
+        assert_true(fiber_group_wait(&g, &err));
+    }
+    assert_true(sql_query(w->db, &q_both, NULL, &w->a, &r, &err));
+    assert_int_equal(sql_at(&r, 0, 0)->i, 0);
+    assert_int_equal(n_done, RIVALS / 2);
+}
+
+static const struct sql_stmt q_many_tenants = {
+    .name = "many_tenants", .params = "", .cols = "",
+    .sqlite = "WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 1500)"
+              " INSERT INTO dir_tenant (tenant_id, name) SELECT i, 'tenant ' || i FROM n"};
+FIBER static bool many_tenants_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    (void)arg;
+    return sql_exec(tx, &q_many_tenants, NULL, 1, NULL, err);
+}
+
+static void tenants(struct world *w)
+{
+    struct err err = ERR_INIT;
+    Thurn__AddDomainRequest q = THURN__ADD_DOMAIN_REQUEST__INIT;
+    Thurn__ListRequest page = THURN__LIST_REQUEST__INIT;
+    bool seen[1501] = {false};
+    unsigned n = 0;
+    assert_true(sql_write(w->db, many_tenants_body, NULL, &err));
+    q.name = z("last.example");
+    q.tenant_id = 1500;
+    assert_non_null(CALL(w, add_domain, Domain, &q));
+    q.name = z("none.example");
+    q.tenant_id = 1501;
+    assert_null(CALL(w, add_domain, Domain, &q));
+    assert_int_equal(w->err.kind, ERR_NOT_FOUND);
+    page.limit = 400;
+    page.after = z("");
+    do {
+        const Thurn__ListTenantsReply *r = CALL(w, list_tenants, ListTenantsReply, &page);
+        assert_non_null(r);
+        assert_in_range(r->n_tenants, 1, 400);
+        for (size_t i = 0; i < r->n_tenants; i++) {
+            assert_in_range(r->tenants[i]->tenant_id, 1, 1500);
+            assert_false(seen[r->tenants[i]->tenant_id]);
+            seen[r->tenants[i]->tenant_id] = true;
+            n++;
+        }
+        page.after = r->next;
+    } while (page.after[0]);
+    assert_int_equal(n, 1500);
+    page.domain = z("last.example");
+    const Thurn__ListTenantsReply *of_domain = CALL(w, list_tenants, ListTenantsReply, &page);
+    assert_int_equal(of_domain->n_tenants, 1);
+    assert_string_equal(of_domain->tenants[0]->name, "tenant 1500");
+}
+
 /* Each statement of a bulk failing in turn: nothing half done, and the repetition succeeds. */
 static void failures(struct world *w)
 {
@@ -795,6 +920,9 @@ CASE(bulk)
 CASE(directory_away)
 CASE(second_process)
 CASE(failures)
+CASE(removed_domain)
+CASE(account_or_alias)
+CASE(tenants)
 
 int main(void)
 {
@@ -804,6 +932,7 @@ int main(void)
         cmocka_unit_test(test_routes),      cmocka_unit_test(test_alias_bomb), cmocka_unit_test(test_dead_ends), cmocka_unit_test(test_letters),     cmocka_unit_test(test_may_send_as),
         cmocka_unit_test(test_limits),      cmocka_unit_test(test_bulk),           cmocka_unit_test(test_directory_away),
         cmocka_unit_test(test_failures),    cmocka_unit_test(test_second_process), cmocka_unit_test(test_credentials),
+        cmocka_unit_test(test_removed_domain), cmocka_unit_test(test_account_or_alias), cmocka_unit_test(test_tenants),
     };
     int failed = 0;
     log_configure(LOG_ERROR, LOG_LOGFMT);
