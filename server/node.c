@@ -299,7 +299,7 @@ bool node_migrate(struct node *n, bool dry_run, unsigned *applied, struct err *e
         steps += one;
     }
     for (size_t i = 0; i < n->n_shards; i++) {
-        if (!store_migrate(n->shards[i], dry_run, &one, err))
+        if (!store_migrate(n->shards[i], dry_run, &one, err) || (!dry_run && !store_claim(n->shards[i], (uint32_t)i + 1, err)))
             return err_prefix(err, "shard %zu", i + 1);
         steps += one;
     }

@@ -14,6 +14,7 @@ static const struct sql_stmt lock_accounts = {
 static const struct sql_stmt read_account = {"s_read_account", "i", ACCOUNT_COL_TYPES "i",
                                              "SELECT " ACCOUNT_COLS ", timeline FROM s_account WHERE account_id = ?1",
                                              NULL, false};
+static const struct sql_stmt read_number = {"s_read_number", "", "i", "SELECT number FROM s_shard", NULL, false};
 static const struct sql_stmt read_timeline = {"s_read_timeline", "", "i", "SELECT 0", "SELECT " PG_TIMELINE, false};
 static const struct sql_stmt insert_account = {
     "s_insert_account", ACCOUNT_COL_TYPES, "",
@@ -101,6 +102,7 @@ int64_t account_next_modseq(struct account_row *row, int64_t now_unix)
 
 struct prepare {
     const Thurn__AccountRef *ref;
+    uint32_t shard;
     int64_t now_unix;
 };
 
@@ -155,11 +157,16 @@ static bool jump(struct sql_tx *tx, struct account_row *a)
 FIBER static bool prepare_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     const struct prepare *p = arg;
-    struct sql_result found, timeline;
+    struct sql_result found, timeline, number;
     account_queue_lock(tx, &p->ref->account_id, 1, &found);
     sql_queue(tx, &read_timeline, NULL, 1, &timeline);
+    sql_queue(tx, &read_number, NULL, 1, &number);
     if (!sql_run(tx, err))
         return false;
+    /* Databases given in another order: nobody's mail is here, and nobody's may begin here. */
+    if (number.n_rows && sql_at(&number, 0, 0)->i != p->shard)
+        return err_set(err, ERR_UNAVAILABLE, "the database of shard %u is that of shard %lld", p->shard,
+                       (long long)sql_at(&number, 0, 0)->i);
     if (found.n_rows == 0)
         return create(tx, p, sql_at(&timeline, 0, 0)->i);
     struct account_row a = account_take(&found, 0);
@@ -168,7 +175,7 @@ FIBER static bool prepare_body(struct sql_tx *tx, void *arg, struct err *err)
 
 bool account_prepare(struct shard *sh, const Thurn__AccountRef *ref, struct err *err)
 {
-    struct prepare p = {ref, clock_unix()};
+    struct prepare p = {.ref = ref, .shard = sh->number, .now_unix = clock_unix()};
     if (sql_write(sh->db, prepare_body, &p, err))
         return true;
     if (err->kind != ERR_EXISTS) /* somebody else made it at the same time */

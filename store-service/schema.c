@@ -106,6 +106,10 @@
     "CREATE TABLE s_subscription (account_id " INT " NOT NULL, sub_id " INT " NOT NULL, path text NOT NULL,"           \
     " PRIMARY KEY (account_id, sub_id))" WITHOUT_ROWID ";"
 
+/* One row: which shard this database is, written by the first `thurn migrate` that names it. */
+#define NUMBER_TABLE(INT, WITHOUT_ROWID)                                                                               \
+    "CREATE TABLE s_shard (only_row " INT " PRIMARY KEY CHECK (only_row = 1), number " INT " NOT NULL)" WITHOUT_ROWID ";"
+
 static const struct sql_migration steps[] = {
     {1, "accounts, mailboxes, messages, change log, bodies",
      COMMON_TABLES("INTEGER", "BLOB", "INTEGER", "", "", " WITHOUT ROWID")
@@ -116,6 +120,7 @@ static const struct sql_migration steps[] = {
      PARTITION_FUNCTIONS},
     {2, "subscriptions to names without a mailbox", SUBSCRIPTION_TABLE("INTEGER", " WITHOUT ROWID"),
      SUBSCRIPTION_TABLE("bigint", "")},
+    {3, "the number of the shard", NUMBER_TABLE("INTEGER", " WITHOUT ROWID"), NUMBER_TABLE("bigint", "")},
 };
 
 #define WEEKS_AHEAD 3 /* each partition costs every statement that may read it a lock */
@@ -137,4 +142,29 @@ bool store_migrate(struct sql_db *shard, bool dry_run, unsigned *applied, struct
 {
     return sql_migrate(shard, "store", steps, ARRAY_LEN(steps), dry_run, applied, err) &&
            (dry_run || schema_make_partitions(shard, err));
+}
+
+struct claim {
+    struct sql_value number;
+    int64_t found; /* out */
+};
+FIBER static bool claim_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    static const struct sql_stmt claim = {
+        "s_claim", "i", "i",
+        "INSERT INTO s_shard (only_row, number) VALUES (1, ?1) ON CONFLICT (only_row) DO UPDATE SET only_row = 1 RETURNING number", NULL, false};
+    struct claim *c = arg;
+    struct sql_result r;
+    if (!sql_exec(tx, &claim, &c->number, 1, &r, err))
+        return false;
+    c->found = sql_at(&r, 0, 0)->i;
+    return true;
+}
+
+bool store_claim(struct sql_db *shard, uint32_t number, struct err *err)
+{
+    struct claim c = {.number = sql_i(number)};
+    return sql_write(shard, claim_body, &c, err) &&
+           (c.found == number || err_set(err, ERR_CONFLICT, "this database is that of shard %lld: the order of store.shards must not change",
+                                         (long long)c.found));
 }

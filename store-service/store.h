@@ -59,5 +59,8 @@ FIBER void store_free(struct store *s);
 
 /* Bring one shard's schema up to date; see sql_migrate. */
 FIBER bool store_migrate(struct sql_db *shard, bool dry_run, unsigned *applied, struct err *err) WARN_UNUSED;
+/* Write into a migrated database which shard it is, from 1, or see that it is the same as ever: CONFLICT when it is another's.
+ * A store that is given databases in another order makes no account in them and answers UNAVAILABLE. */
+FIBER bool store_claim(struct sql_db *shard, uint32_t number, struct err *err) WARN_UNUSED;
 
 #endif

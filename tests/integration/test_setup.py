@@ -64,6 +64,17 @@ def test_config_file():
         assert f"as {conf} says" in r.stdout, r.stdout
 
 
+def test_shard_order():
+    """A database knows which shard it is: the same ones in another order do not start."""
+    with tempfile.TemporaryDirectory(prefix="thurn-setup-", dir="/tmp") as d:
+        conf = pathlib.Path(d) / "c.yaml"
+        for names, status in ((("a", "b"), 0), (("a", "b", "c"), 0), (("b", "a", "c"), 4), (("a", "c"), 4), (("a", "b"), 0)):
+            shards = ", ".join(f"'sqlite:{d}/{n}.db'" for n in names)
+            conf.write_text(f"data: {d}/data\nstore.shards: [{shards}]\n")
+            r = thurn("migrate", "--config", str(conf))
+            assert r.returncode == status and (not status or "the order of store.shards" in complaint(r)), (names, r)
+
+
 def test_running_server():
     """Beside a running server neither setup nor serve touches anything; both name the process."""
     with harness.Server("sqlite-local") as server:
