@@ -34,29 +34,32 @@ static bool self_signed(const struct config *c, const char *data, struct tls_cer
            tls_make_self_signed(names, ARRAY_LEN(names), out->certificate, out->key, err);
 }
 
+/* The certificates of these settings, or the self-signed one; *out lives in a. */
+static bool tls_options(const struct config *c, const char *data, struct tls_server_opts *out, struct arena *a, struct err *err)
+{
+    struct tls_cert_files *files = arena_array(a, struct tls_cert_files, CERTIFICATES_MAX);
+    size_t n;
+    const str *pairs = config_list(c, CFG_TLS_CERTIFICATES, &n);
+    if (n > CERTIFICATES_MAX)
+        return config_complain(c, CFG_TLS_CERTIFICATES, err, "has more than %d pairs", CERTIFICATES_MAX);
+    for (size_t i = 0; i < n; i++) {
+        str rest = str_trim(pairs[i]);
+        if (!str_split(&rest, ' ', &files[i].certificate) || !str_trim(rest).n)
+            return config_complain(c, CFG_TLS_CERTIFICATES, err, "wants pairs \"CERTIFICATE.pem KEY.pem\", not '%.*s'",
+                                   (int)MIN(pairs[i].n, (size_t)60), pairs[i].p);
+        files[i].key = str_trim(rest);
+    }
+    if (!n && !self_signed(c, data, &files[n++], a, err))
+        return false;
+    *out = (struct tls_server_opts){.certs = files, .n_certs = n};
+    return true;
+}
+
 struct tls_server *frontends_tls(const struct config *c, const char *data, struct err *err)
 {
     ARENA(a, 1 << 20);
-    struct tls_cert_files *files = arena_array(&a, struct tls_cert_files, CERTIFICATES_MAX);
-    size_t n;
-    const str *pairs = config_list(c, CFG_TLS_CERTIFICATES, &n);
-    if (n > CERTIFICATES_MAX) {
-        (void)config_complain(c, CFG_TLS_CERTIFICATES, err, "has more than %d pairs", CERTIFICATES_MAX);
-        return NULL;
-    }
-    for (size_t i = 0; i < n; i++) {
-        str rest = str_trim(pairs[i]);
-        if (!str_split(&rest, ' ', &files[i].certificate) || !str_trim(rest).n) {
-            (void)config_complain(c, CFG_TLS_CERTIFICATES, err, "wants pairs \"CERTIFICATE.pem KEY.pem\", not '%.*s'",
-                                  (int)MIN(pairs[i].n, (size_t)60), pairs[i].p);
-            return NULL;
-        }
-        files[i].key = str_trim(rest);
-    }
-    if (!n && !self_signed(c, data, &files[n++], &a, err))
-        return NULL;
-    struct tls_server_opts opts = {.certs = files, .n_certs = n};
-    return tls_server_new(&opts, err);
+    struct tls_server_opts opts;
+    return tls_options(c, data, &opts, &a, err) ? tls_server_new(&opts, err) : NULL;
 }
 
 /* limits.allow_plain_login: 0 never, 1 loopback, 2 always. */
@@ -187,52 +190,61 @@ static void set_accept(struct frontends *f, enum frontend_kind kind, struct list
         opts->refuse_text = STR_NONE; /* nothing may be said before the handshake */
 }
 
-static bool listen_one(struct frontends *f, enum frontend_kind kind, const struct net_addr *addr, int fd, struct err *err)
-{
-    const struct config *c = f->node->config;
-    struct listener_opts opts = {
-        .name = frontend_listens[kind].name,
-        .inherited_fd = fd,
-        .implicit_tls = frontend_listens[kind].has_tls ? f->tls : NULL,
-        .proxy_from = f->proxy_from,
-        .n_proxy_from = kind >= FRONTEND_HTTP ? 0 : f->n_proxy_from,
-        .max_connections = (unsigned)config_int(c, CFG_MAX_CONNECTIONS),
-        .max_per_ip = (unsigned)config_int(c, CFG_MAX_PER_IP),
-    };
-    if (addr)
-        opts.addr = *addr;
-    if (f->n_listeners == FRONTENDS_LISTENERS_MAX)
-        return err_set(err, ERR_INVALID, "more than %d listeners", FRONTENDS_LISTENERS_MAX);
-    set_accept(f, kind, &opts);
-    struct listener *l = listener_start(&opts, err);
-    if (!l)
-        return err_prefix(err, "listen.%s", frontend_listens[kind].name);
-    f->listeners[f->n_listeners++] = l;
-    return true;
-}
-
-bool frontends_listen(struct frontends *f, enum frontend_kind first, enum frontend_kind last,
-                      const struct inherited_fd *inherited, size_t n_inherited, struct err *err)
+bool frontends_bind(const struct config *c, enum frontend_kind first, enum frontend_kind last, struct frontend_socket *out,
+                    size_t *n, struct err *err)
 {
     for (enum frontend_kind kind = first; kind <= last; kind++) {
         struct net_addr addrs[FRONTENDS_ADDRESSES_MAX];
-        size_t n = 0;
-        bool is_inherited = n_inherited && kind < FRONTEND_HTTP;
-        if (!is_inherited && !frontends_addresses(f->node->config, kind, addrs, &n, err))
+        size_t count;
+        if (!frontends_addresses(c, kind, addrs, &count, err))
             return false;
-        for (size_t i = 0; i < n; i++)
-            if (!listen_one(f, kind, &addrs[i], -1, err))
-                return false;
-        for (size_t i = 0; is_inherited && i < n_inherited; i++)
-            if (inherited[i].kind == kind && !listen_one(f, kind, NULL, inherited[i].fd, err))
-                return false;
+        for (size_t i = 0; i < count; i++) {
+            int fd = listener_bind(&addrs[i], err);
+            if (fd < 0)
+                return err_prefix(err, "listen.%s", frontend_listens[kind].name);
+            assert(*n < FRONTENDS_LISTENERS_MAX);
+            out[(*n)++] = (struct frontend_socket){kind, fd};
+        }
     }
     return true;
 }
 
-bool frontends_reload(struct frontends *f, struct err *err)
+static bool listen_one(struct frontends *f, struct frontend_socket *socket, struct err *err)
 {
-    return !f->tls || tls_server_reload(f->tls, err);
+    const struct config *c = f->node->config;
+    const struct frontend_listen *row = &frontend_listens[socket->kind];
+    struct listener_opts opts = {
+        .name = row->name,
+        .inherited_fd = socket->fd,
+        .implicit_tls = row->has_tls ? f->tls : NULL,
+        .proxy_from = f->proxy_from,
+        .n_proxy_from = socket->kind >= FRONTEND_HTTP ? 0 : f->n_proxy_from,
+        .max_connections = (unsigned)config_int(c, CFG_MAX_CONNECTIONS),
+        .max_per_ip = (unsigned)config_int(c, CFG_MAX_PER_IP),
+    };
+    set_accept(f, socket->kind, &opts);
+    socket->fd = -1;
+    struct listener *l = listener_start(&opts, err);
+    if (!l)
+        return err_prefix(err, "listen.%s", row->name);
+    f->listeners[f->n_listeners++] = l;
+    return true;
+}
+
+bool frontends_listen(struct frontends *f, enum frontend_kind first, enum frontend_kind last, struct frontend_socket *sockets,
+                      size_t n, struct err *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (sockets[i].kind >= first && sockets[i].kind <= last && !listen_one(f, &sockets[i], err))
+            return false;
+    return true;
+}
+
+bool frontends_reload(struct frontends *f, const struct config *fresh, struct err *err)
+{
+    ARENA(a, 1 << 20);
+    struct tls_server_opts opts;
+    return !f->tls || (tls_options(fresh, f->node->data, &opts, &a, err) && tls_server_reload(f->tls, &opts, err));
 }
 
 void frontends_drain(struct frontends *f)

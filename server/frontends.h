@@ -38,25 +38,29 @@ struct frontends {
     size_t n_proxy_from;
 };
 
-/* A socket that was bound before (by a parent process). */
-struct inherited_fd {
+/* A socket that listens already: a process binds them all before it touches a database; a worker has them from its parent. */
+struct frontend_socket {
     enum frontend_kind kind;
-    int fd;
+    int fd; /* -1 once a listener has it */
 };
 
 /* Make the servers of this process: the mail protocols when it has the frontend role and serves_mail (a parent of workers
  * does not). http serves what server/health.h says. */
 FIBER bool frontends_open(struct frontends *f, struct node *node, struct http_server *http, bool serves_mail,
                           struct err *err) WARN_UNUSED;
-/* Listen on the kinds from first to last; inherited sockets are used instead of the settings when there are any. */
+/* Bind what the settings say for the kinds from first to last; appended to out, which has room for FRONTENDS_LISTENERS_MAX and
+ * is the caller's to close, also after a failure. Errors: INVALID, UNAVAILABLE with what to do. */
+bool frontends_bind(const struct config *c, enum frontend_kind first, enum frontend_kind last, struct frontend_socket *out,
+                    size_t *n, struct err *err) WARN_UNUSED;
+/* Accept on those of the kinds from first to last. */
 FIBER bool frontends_listen(struct frontends *f, enum frontend_kind first, enum frontend_kind last,
-                            const struct inherited_fd *inherited, size_t n_inherited, struct err *err) WARN_UNUSED;
+                            struct frontend_socket *sockets, size_t n, struct err *err) WARN_UNUSED;
 /* The addresses of one kind from the settings, port offset added. */
 bool frontends_addresses(const struct config *c, enum frontend_kind kind, struct net_addr *out, size_t *n, struct err *err) WARN_UNUSED;
 /* Whether a process can serve with these settings: settings_check, the listeners, the certificates. Binds nothing. */
 bool frontends_check(const struct config *c, struct err *err) WARN_UNUSED;
-/* Read certificates again. */
-bool frontends_reload(struct frontends *f, struct err *err) WARN_UNUSED;
+/* Take up the certificates that these settings name, and read them again. On failure those in force stay. */
+bool frontends_reload(struct frontends *f, const struct config *fresh, struct err *err) WARN_UNUSED;
 /* Stop accepting, say goodbye to idle sessions, wait for the rest until the fiber's deadline. */
 FIBER void frontends_drain(struct frontends *f);
 FIBER void frontends_close(struct frontends *f);

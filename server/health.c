@@ -5,10 +5,12 @@
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "frontend/admin/admin.h"
-#include "server/metrics_sum.h"
+#include "server/metrics_join.h"
 #include "server/workers.h"
 
 #define PAGE_MAX (4u << 20)
+#define METRICS_TYPE "text/plain; version=0.0.4"
+#define PAGES_MAX (16u << 20) /* with workers */
 
 static struct serve *serving;
 static struct admin admin;
@@ -17,6 +19,14 @@ FIBER static void livez(void *arg, struct http_req *req)
 {
     (void)arg;
     http_reply(req, 200, "text/plain", S("ok\n"));
+}
+
+/* Mail is served by the workers when there are any: one at least has to be ready. */
+FIBER static bool workers_ready(struct arena *a, struct err *err)
+{
+    struct worker_answer answers[WORKERS_MAX];
+    return !serving->workers || workers_ask(serving->workers, S("/readyz"), a, answers) > 0 ||
+           err_set(err, ERR_UNAVAILABLE, "no worker is ready");
 }
 
 FIBER static void readyz(void *arg, struct http_req *req)
@@ -28,7 +38,7 @@ FIBER static void readyz(void *arg, struct http_req *req)
     else if (serving->is_draining)
         (void)err_set(&err, ERR_UNAVAILABLE, "draining");
     else
-        IGNORE(node_ready(&serving->node, &err)); /* err says it */
+        IGNORE(node_ready(&serving->node, &err) && workers_ready(req->arena, &err)); /* err says it */
     if (!err_is_set(&err)) {
         http_reply(req, 200, "text/plain", S("ok\n"));
         return;
@@ -40,14 +50,19 @@ FIBER static void metrics(void *arg, struct http_req *req)
 {
     (void)arg;
     BUF(own, PAGE_MAX);
-    BUF(all, PAGE_MAX);
-    str pages[WORKERS_MAX + 1];
+    BUF(all, PAGES_MAX);
     metrics_print(&own);
-    pages[0] = buf_str(&own);
-    size_t n = 1 + workers_metrics(serving->workers, req->arena, pages + 1);
-    if (n > 1)
-        metrics_sum(pages, n, &all);
-    http_reply(req, 200, "text/plain; version=0.0.4", n > 1 ? buf_str(&all) : pages[0]);
+    if (!serving->workers) {
+        http_reply(req, 200, METRICS_TYPE, buf_str(&own));
+        return;
+    }
+    struct worker_answer answers[WORKERS_MAX];
+    struct metrics_page pages[WORKERS_MAX + 1] = {{.text = buf_str(&own)}};
+    size_t n = workers_ask(serving->workers, S("/metrics"), req->arena, answers);
+    for (size_t i = 0; i < n; i++)
+        pages[1 + i] = (struct metrics_page){answers[i].worker, answers[i].body};
+    metrics_join(pages, 1 + n, &all);
+    http_reply(req, 200, METRICS_TYPE, buf_str(&all));
 }
 
 /* Ask every queue node; with the queue in this process, that one. */

@@ -105,6 +105,11 @@ static bool open_dns(struct node *n, struct err *err)
     return n->dns ? true : err_prefix(err, "dns.servers");
 }
 
+bool node_reload(struct node *n, const struct config *fresh, struct err *err)
+{
+    return settings_rpc_tls_reload(fresh, n->rpc_tls, n->rpc_tls_server, err);
+}
+
 /* A remote service: the addresses of its setting. */
 static bool connect_service(struct node *n, enum config_id id, const char *name, const ProtobufCServiceDescriptor *d,
                             ProtobufCService **out, bool *is_remote, struct err *err)

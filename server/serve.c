@@ -72,36 +72,48 @@ FIBER static bool migrate_own(struct serve *s, struct err *err)
     return true;
 }
 
+/* Everything but mail itself, which workers serve when there are any. */
+FIBER static bool start_services(struct serve *s, bool has_workers, const char *socket, struct err *err)
+{
+    bool has_services = (s->node.roles & ~(unsigned)ROLE_FRONTEND_BIT) != 0;
+    s->http = health_server_new(s);
+    return migrate_own(s, err) && node_start(&s->node, has_workers && has_services ? socket : NULL, err) &&
+           listen_control(s, err) && frontends_open(&s->frontends, &s->node, s->http, !has_workers, err);
+}
+
 FIBER static bool start(struct serve *s, struct err *err)
 {
-    unsigned count = (unsigned)config_int(&s->config, CFG_WORKERS);
-    bool has_workers = count && !s->is_worker;
+    unsigned count = s->is_worker ? 0 : (unsigned)config_int(&s->config, CFG_WORKERS);
     char socket[NODE_PATH_MAX];
     if ((!s->is_worker && !running_none(&s->config, err)) || !node_open(&s->node, &s->config, err))
         return false;
-    if (has_workers && s->node.roles != (ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT | ROLE_STORE_BIT | ROLE_AUTH_BIT))
-        return config_complain(&s->config, CFG_WORKERS, err, "needs all roles in this process; with other roles start more processes");
+    bool is_frontend = (s->node.roles & ROLE_FRONTEND_BIT) != 0;
+    if (count && !is_frontend)
+        return config_complain(&s->config, CFG_WORKERS, err, "needs the role 'frontend' in this process");
     snprintf(socket, sizeof(socket), "%s/services.sock", s->node.data);
-    s->http = health_server_new(s);
-    if (!migrate_own(s, err) || !node_start(&s->node, has_workers ? socket : NULL, err) || !listen_control(s, err))
+    enum frontend_kind first = is_frontend && !s->is_worker ? FRONTEND_SMTP : FRONTEND_HTTP;
+    if (!frontends_bind(&s->config, first, FRONTEND_HTTPS, s->sockets, &s->n_sockets, err) ||
+        !start_services(s, count > 0, socket, err) ||
+        !frontends_listen(&s->frontends, count ? FRONTEND_HTTP : FRONTEND_SMTP, FRONTEND_HTTPS, s->sockets, s->n_sockets, err))
         return false;
-    enum frontend_kind first = FRONTEND_SMTP, last = FRONTEND_HTTPS;
-    if (has_workers || !(s->node.roles & ROLE_FRONTEND_BIT))
-        first = FRONTEND_HTTP; /* the workers serve mail; the parent only this */
-    if (!frontends_open(&s->frontends, &s->node, s->http, !has_workers, err) ||
-        !frontends_listen(&s->frontends, first, last, s->inherited, s->n_inherited, err))
-        return false;
-    if (has_workers) {
+    if (count)
         s->workers = workers_start(s, count, socket, err);
-        if (!s->workers)
-            return false;
-    }
-    return true;
+    return !count || s->workers;
+}
+
+/* Those that no listener has: of mail, in the parent of workers. */
+static void close_sockets(struct serve *s)
+{
+    for (size_t i = 0; i < s->n_sockets; i++)
+        if (s->sockets[i].fd >= 0)
+            (void)close(s->sockets[i].fd);
+    s->n_sockets = 0;
 }
 
 /* Give everything back, in the order of dependence. Copes with what was never made. */
 FIBER static void tear_down(struct serve *s)
 {
+    close_sockets(s);
     workers_stop(s->workers);
     s->workers = NULL;
     listener_free(s->control);
@@ -135,6 +147,7 @@ FIBER static void stop_fiber(void *arg)
     struct serve *s = arg;
     int64_t from = clock_mono_ms();
     log_info("server.draining");
+    close_sockets(s);
     workers_stop(s->workers);
     s->workers = NULL;
     frontends_drain(&s->frontends);
@@ -144,19 +157,44 @@ FIBER static void stop_fiber(void *arg)
     fiber_runtime_stop();
 }
 
+static bool read_config(struct serve *s, struct config *out, struct err *err)
+{
+    if (!options_config(s->options, out, err))
+        return false;
+    if (!s->is_worker)
+        return true;
+    const char *socket = getenv(WORKER_SOCKET);
+    char text[NODE_PATH_MAX];
+    snprintf(text, sizeof(text), "unix:%s", socket ? socket : "");
+    return socket ? config_override(out, CFG_LISTEN_HTTP, str_c(text), err)
+                  : err_set(err, ERR_INVALID, "a worker was started without its parent");
+}
+
+/* The workers' turn comes last: what is wrong here would be wrong there. */
+static bool reload(struct serve *s, const struct config *fresh, struct err *err)
+{
+    if (!frontends_check(fresh, err) || !frontends_reload(&s->frontends, fresh, err) ||
+        !node_reload(&s->node, fresh, err) || !workers_reload(s->workers, fresh, err))
+        return false;
+    configure_log(fresh);
+    return true;
+}
+
 static void reload_fiber(void *arg)
 {
     struct serve *s = arg;
     struct err err = ERR_INIT;
     struct config fresh;
-    if (!options_config(s->options, &fresh, &err) || !frontends_reload(&s->frontends, &err))
+    BUF(changed, 4096);
+    if (!read_config(s, &fresh, &err) || !reload(s, &fresh, &err)) {
         log_error("server.reload", KV_ERR(&err)); /* what was in force stays in force */
-    else {
-        configure_log(&fresh);
+    } else {
+        config_needs_restart(&s->config, &fresh, &changed);
+        if (changed.n)
+            log_warn("server.needs_restart", KV_STR("settings", buf_str(&changed)));
         log_info("server.reloaded");
     }
     config_done(&fresh);
-    workers_signal(s->workers, SIGHUP);
 }
 
 static void on_signal(uv_signal_t *handle, int signum)
@@ -188,16 +226,9 @@ static void watch_signals(struct serve *s)
 
 static bool configure(struct serve *s, struct err *err)
 {
-    s->is_worker = workers_inherited(s->inherited, &s->n_inherited);
-    if (!options_config(s->options, &s->config, err))
+    s->is_worker = workers_inherited(s->sockets, &s->n_sockets);
+    if (!read_config(s, &s->config, err))
         return false;
-    if (s->is_worker) {
-        const char *socket = getenv(WORKER_SOCKET);
-        char text[NODE_PATH_MAX];
-        snprintf(text, sizeof(text), "unix:%s", socket ? socket : "");
-        if (!socket || !config_override(&s->config, CFG_LISTEN_HTTP, str_c(text), err))
-            return socket ? false : err_set(err, ERR_INVALID, "a worker was started without its parent");
-    }
     configure_log(&s->config);
     return true;
 }

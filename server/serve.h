@@ -17,8 +17,8 @@ struct serve {
     struct http_server *http;
     struct listener *control;   /* the control socket */
     struct workers *workers;    /* NULL without */
-    struct inherited_fd inherited[FRONTENDS_LISTENERS_MAX];
-    size_t n_inherited;         /* in a worker: the sockets that the parent bound */
+    struct frontend_socket sockets[FRONTENDS_LISTENERS_MAX]; /* of the front-ends; in a worker some are its parent's */
+    size_t n_sockets;
     bool is_worker;
     bool is_ready, is_draining;
     int status;                 /* exit status */

@@ -47,27 +47,59 @@ bool settings_retry(const struct config *c, uint32_t *out, size_t max, size_t *n
     return true;
 }
 
+/* What rpc.tls says, both ways. */
+struct rpc_tls {
+    struct tls_cert_files own;
+    struct tls_client_opts client;
+    struct tls_server_opts server;
+};
+
+/* *out has no CA when there is no rpc.tls; it points into itself. */
+static bool read_rpc_tls(const struct config *c, struct rpc_tls *out, struct err *err)
+{
+    str ca = config_str(c, CFG_RPC_CA);
+    out->own = (struct tls_cert_files){config_str(c, CFG_RPC_CERTIFICATE), config_str(c, CFG_RPC_KEY)};
+    out->client = (struct tls_client_opts){.ca_file = ca, .own = out->own};
+    out->server = (struct tls_server_opts){.certs = &out->own, .n_certs = 1, .client_ca = ca};
+    return !ca.n || (out->own.certificate.n && out->own.key.n) ||
+           config_complain(c, CFG_RPC_CA, err, "needs rpc.tls.certificate and rpc.tls.key beside it");
+}
+
+static bool bad_rpc_tls(const struct config *c, const struct err *bad, struct err *err)
+{
+    return config_complain(c, CFG_RPC_CA, err, "and its certificate and key cannot be used: %s", bad->msg);
+}
+
 bool settings_rpc_tls(const struct config *c, struct tls_client **client, struct tls_server **server, struct err *err)
 {
-    str certificate = config_str(c, CFG_RPC_CERTIFICATE), key = config_str(c, CFG_RPC_KEY), ca = config_str(c, CFG_RPC_CA);
-    struct tls_cert_files files = {certificate, key};
-    struct tls_client_opts client_opts = {.ca_file = ca, .own = files};
-    struct tls_server_opts server_opts = {.certs = &files, .n_certs = 1, .client_ca = ca};
+    struct rpc_tls t;
     struct err bad = ERR_INIT;
     *client = NULL;
     *server = NULL;
-    if (!ca.n)
+    if (!read_rpc_tls(c, &t, err))
+        return false;
+    if (!t.client.ca_file.n)
         return true;
-    if (!certificate.n || !key.n)
-        return config_complain(c, CFG_RPC_CA, err, "needs rpc.tls.certificate and rpc.tls.key beside it");
-    *client = tls_client_new(&client_opts, &bad);
+    *client = tls_client_new(&t.client, &bad);
     if (*client)
-        *server = tls_server_new(&server_opts, &bad);
+        *server = tls_server_new(&t.server, &bad);
     if (*server)
         return true;
     tls_client_free(*client);
     *client = NULL;
-    return config_complain(c, CFG_RPC_CA, err, "and its certificate and key cannot be used: %s", bad.msg);
+    return bad_rpc_tls(c, &bad, err);
+}
+
+bool settings_rpc_tls_reload(const struct config *c, struct tls_client *client, struct tls_server *server, struct err *err)
+{
+    struct rpc_tls t;
+    struct err bad = ERR_INIT;
+    if (!read_rpc_tls(c, &t, err))
+        return false;
+    if ((client != NULL) != (t.client.ca_file.n > 0))
+        return config_complain(c, CFG_RPC_CA, err, "cannot come or go while the process runs; restart it");
+    return !client || (tls_server_reload(server, &t.server, &bad) && tls_client_reload(client, &t.client, &bad)) ||
+           bad_rpc_tls(c, &bad, err);
 }
 
 static bool check_rpc_tls(const struct config *c, struct err *err)

@@ -16,7 +16,10 @@
 
 #define CONFIG_FD 3
 #define FIRST_SOCKET_FD 4
-#define RESTART_DELAY_MS 1000
+#define RESTART_MIN_MS 1000
+#define RESTART_MAX_MS 60000
+#define LIVED_MS 30000  /* one that ran for so long is replaced without delay when it ends */
+#define ASK_TIMEOUT_MS 1000
 #define ENVIRONMENT "THURN_INHERITED"
 
 struct worker {
@@ -24,6 +27,8 @@ struct worker {
     struct workers *all;
     unsigned number;      /* from 1 */
     bool is_running;      /* the process; its handle is closed when it ends */
+    int64_t started_mono_ms;
+    unsigned delay_ms;    /* before it is started again */
     struct fiber_timer restart;
 };
 
@@ -32,8 +37,6 @@ struct workers {
     unsigned n;
     struct worker *list;
     int config_fd;
-    struct inherited_fd sockets[FRONTENDS_LISTENERS_MAX];
-    size_t n_sockets;
     char *socket_path;
     bool is_stopping;
     struct fiber *stopper; /* waits in workers_stop */
@@ -46,39 +49,38 @@ static const enum config_id passed_on[] = {
     CFG_SEND_RATE, CFG_IMAP_PER_ACCOUNT, CFG_IMAP_IDLE, CFG_PLAIN_LOGIN, CFG_LOG_LEVEL, CFG_LOG_FORMAT,
 };
 
-static bool write_config(struct workers *w, struct err *err)
+/* Where a worker finds a service: where its parent does, or at its parent. */
+static void add_service(const struct workers *w, const struct config *c, const char *name, enum config_id id, bool is_remote,
+                        struct buf *yaml)
 {
-    BUF(yaml, 1 << 20);
-    config_export(&w->serve->config, passed_on, ARRAY_LEN(passed_on), &yaml);
-    buf_add(&yaml, S("roles: [frontend]\n"));
-    static const char *const services[] = {"store", "queue", "auth"};
-    for (size_t i = 0; i < ARRAY_LEN(services); i++) {
-        buf_printf(&yaml, "rpc.%s: ", services[i]);
-        BUF(address, NODE_PATH_MAX);
-        buf_printf(&address, "unix:%s", w->socket_path);
-        buf_add_json(&yaml, buf_str(&address));
-        buf_addc(&yaml, '\n');
+    if (is_remote) {
+        config_export(c, &id, 1, yaml);
+        return;
     }
-    w->config_fd = memfd_create("thurn-worker-config", MFD_CLOEXEC);
-    if (w->config_fd < 0 || write(w->config_fd, yaml.p, yaml.n) != (ssize_t)yaml.n)
-        return err_set(err, ERR_UNAVAILABLE, "cannot write the workers' config: %s", strerror(errno));
-    return true;
+    BUF(address, NODE_PATH_MAX);
+    buf_printf(&address, "unix:%s", w->socket_path);
+    buf_printf(yaml, "rpc.%s: ", name);
+    buf_add_json(yaml, buf_str(&address));
+    buf_addc(yaml, '\n');
 }
 
-static bool bind_sockets(struct workers *w, struct err *err)
+/* Into the memory file that every worker reads, at its start and at HUP. */
+static bool write_config(struct workers *w, const struct config *c, struct err *err)
 {
-    for (enum frontend_kind kind = FRONTEND_SMTP; kind < FRONTEND_HTTP; kind++) {
-        struct net_addr addrs[FRONTENDS_ADDRESSES_MAX];
-        size_t n;
-        if (!frontends_addresses(&w->serve->config, kind, addrs, &n, err))
-            return false;
-        for (size_t i = 0; i < n; i++) {
-            int fd = listener_bind(&addrs[i], err);
-            if (fd < 0)
-                return err_prefix(err, "listen.%s", frontend_listens[kind].name);
-            w->sockets[w->n_sockets++] = (struct inherited_fd){kind, fd};
-        }
-    }
+    static const enum config_id tls[] = {CFG_RPC_CERTIFICATE, CFG_RPC_KEY, CFG_RPC_CA};
+    const struct node *node = &w->serve->node;
+    BUF(yaml, 1 << 20);
+    config_export(c, passed_on, ARRAY_LEN(passed_on), &yaml);
+    if (node->is_store_remote || node->is_queue_remote || node->is_auth_remote)
+        config_export(c, tls, ARRAY_LEN(tls), &yaml);
+    buf_add(&yaml, S("roles: [frontend]\n"));
+    add_service(w, c, "store", CFG_RPC_STORE, node->is_store_remote, &yaml);
+    add_service(w, c, "queue", CFG_RPC_QUEUE, node->is_queue_remote, &yaml);
+    add_service(w, c, "auth", CFG_RPC_AUTH, node->is_auth_remote, &yaml);
+    if (!buf_ok(&yaml))
+        return err_set(err, ERR_LIMIT, "the workers' config is longer than 1 MiB");
+    if (pwrite(w->config_fd, yaml.p, yaml.n, 0) != (ssize_t)yaml.n || ftruncate(w->config_fd, (off_t)yaml.n) != 0)
+        return err_set(err, ERR_UNAVAILABLE, "cannot write the workers' config: %s", strerror(errno));
     return true;
 }
 
@@ -91,6 +93,13 @@ static void restart(void *arg)
         spawn(worker);
 }
 
+static unsigned restart_delay(struct worker *worker)
+{
+    bool has_lived = clock_mono_ms() - worker->started_mono_ms >= LIVED_MS;
+    worker->delay_ms = has_lived || !worker->delay_ms ? RESTART_MIN_MS : MIN(worker->delay_ms * 2, RESTART_MAX_MS);
+    return worker->delay_ms;
+}
+
 static void on_closed(uv_handle_t *handle)
 {
     struct worker *worker = handle->data;
@@ -98,7 +107,7 @@ static void on_closed(uv_handle_t *handle)
     if (worker->all->stopper)
         fiber_wake(worker->all->stopper);
     if (!worker->all->is_stopping)
-        fiber_timer_start(&worker->restart, RESTART_DELAY_MS, restart, worker);
+        fiber_timer_start(&worker->restart, restart_delay(worker), restart, worker);
 }
 
 static void on_exit_of(uv_process_t *process, int64_t status, int signum)
@@ -128,9 +137,13 @@ static void spawn(struct worker *worker)
     for (int i = 0; i < 3; i++)
         stdio[i] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = i};
     stdio[CONFIG_FD] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = w->config_fd};
-    for (size_t i = 0; i < w->n_sockets; i++) {
-        stdio[FIRST_SOCKET_FD + i] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = w->sockets[i].fd};
-        buf_printf(&inherited, "%s%d:%zu", i ? "," : "", (int)w->sockets[i].kind, FIRST_SOCKET_FD + i);
+    const struct serve *serve = w->serve;
+    int n = FIRST_SOCKET_FD;
+    for (size_t i = 0; i < serve->n_sockets; i++) {
+        if (serve->sockets[i].kind >= FRONTEND_HTTP)
+            continue;
+        buf_printf(&inherited, "%s%d:%d", n > FIRST_SOCKET_FD ? "," : "", (int)serve->sockets[i].kind, n);
+        stdio[n++] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = serve->sockets[i].fd};
     }
     buf_printf(&variable, ENVIRONMENT "=%s", buf_z(&inherited));
     buf_printf(&socket, "THURN_WORKER_SOCKET=");
@@ -142,10 +155,11 @@ static void spawn(struct worker *worker)
         .args = args,
         .env = env,
         .stdio = stdio,
-        .stdio_count = FIRST_SOCKET_FD + (int)w->n_sockets,
+        .stdio_count = n,
         .exit_cb = on_exit_of,
     };
     worker->process.data = worker;
+    worker->started_mono_ms = clock_mono_ms();
     int rc = uv_spawn(fiber_loop(), &worker->process, &opts);
     worker->is_running = true;
     if (rc != 0) {
@@ -158,10 +172,12 @@ struct workers *workers_start(struct serve *s, unsigned count, const char *socke
 {
     struct workers *w = xnew(struct workers);
     w->serve = s;
-    w->config_fd = -1;
     w->socket_path = xstrdup(socket_path);
     w->list = xcalloc(count, sizeof(*w->list));
-    if (!write_config(w, err) || !bind_sockets(w, err)) {
+    w->config_fd = memfd_create("thurn-worker-config", MFD_CLOEXEC);
+    if (w->config_fd < 0)
+        (void)err_set(err, ERR_UNAVAILABLE, "no memory file for the workers' config: %s", strerror(errno));
+    if (w->config_fd < 0 || !write_config(w, &s->config, err)) {
         workers_stop(w);
         return NULL;
     }
@@ -172,31 +188,67 @@ struct workers *workers_start(struct serve *s, unsigned count, const char *socke
     return w;
 }
 
-size_t workers_metrics(struct workers *w, struct arena *a, str *pages)
+/* One worker being asked. */
+struct question {
+    struct workers *w;
+    unsigned worker; /* from 1 */
+    str path;
+    struct arena *a;
+    struct http_response answer;
+    bool is_good;
+};
+
+FIBER static void ask(void *arg)
 {
-    size_t n = 0;
-    for (unsigned i = 0; w && i < w->n; i++) {
-        BUF(path, NODE_PATH_MAX);
-        struct err err = ERR_INIT;
-        struct http_response rep;
-        struct http_request req = {
-            .method = "GET",
-            .url = S("http://worker/metrics"),
-            .unix_socket = worker_socket(w, i + 1, &path),
-            .response_max = 4u << 20,
-        };
-        FIBER_DEADLINE(1000);
-        if (w->list[i].is_running && http_request(w->serve->node.http, &req, a, &rep, &err) && rep.status == 200)
-            pages[n++] = rep.body;
+    struct question *q = arg;
+    BUF(socket, NODE_PATH_MAX);
+    struct err err = ERR_INIT; /* one that does not answer is missing from what was asked for */
+    struct http_request req = {
+        .method = "GET",
+        .url = arena_printf(q->a, "http://worker%.*s", STR_ARG(q->path)),
+        .unix_socket = worker_socket(q->w, q->worker, &socket),
+        .response_max = 4u << 20,
+    };
+    q->is_good = http_request(q->w->serve->node.http, &req, q->a, &q->answer, &err) && q->answer.status == 200;
+}
+
+size_t workers_ask(struct workers *w, str path, struct arena *a, struct worker_answer *out)
+{
+    struct question *questions = arena_array(a, struct question, WORKERS_MAX);
+    struct err err = ERR_INIT;
+    FIBER_DEADLINE(ASK_TIMEOUT_MS);
+    {
+        FIBER_GROUP(g, WORKERS_MAX);
+        for (unsigned i = 0; i < w->n; i++) {
+            questions[i] = (struct question){.w = w, .worker = i + 1, .path = path, .a = a};
+            if (w->list[i].is_running && !fiber_group_spawn(&g, "worker.ask", ask, &questions[i], &err))
+                break;
+        }
+        err_clear(&err);
+        IGNORE(fiber_group_wait(&g, &err)); /* who is late is missing */
     }
+    size_t n = 0;
+    for (unsigned i = 0; i < w->n; i++)
+        if (questions[i].is_good)
+            out[n++] = (struct worker_answer){i + 1, questions[i].answer.body};
     return n;
 }
 
-void workers_signal(struct workers *w, int signum)
+static void workers_signal(struct workers *w, int signum)
 {
-    for (unsigned i = 0; w && i < w->n; i++)
+    for (unsigned i = 0; i < w->n; i++)
         if (w->list[i].is_running)
             (void)uv_process_kill(&w->list[i].process, signum); /* gone already: its exit is on the way */
+}
+
+bool workers_reload(struct workers *w, const struct config *fresh, struct err *err)
+{
+    if (!w)
+        return true;
+    if (!write_config(w, fresh, err))
+        return false;
+    workers_signal(w, SIGHUP);
+    return true;
 }
 
 static bool any_running(const struct workers *w)
@@ -226,8 +278,6 @@ void workers_stop(struct workers *w)
             workers_signal(w, SIGKILL);
         }
     }
-    for (size_t i = 0; i < w->n_sockets; i++)
-        close(w->sockets[i].fd);
     if (w->config_fd >= 0)
         close(w->config_fd);
     free(w->socket_path);
@@ -235,7 +285,7 @@ void workers_stop(struct workers *w)
     free(w);
 }
 
-bool workers_inherited(struct inherited_fd *out, size_t *n)
+bool workers_inherited(struct frontend_socket *out, size_t *n)
 {
     const char *text = getenv(ENVIRONMENT);
     if (!text)
@@ -246,7 +296,7 @@ bool workers_inherited(struct inherited_fd *out, size_t *n)
         str kind;
         uint32_t k, fd;
         if (str_split(&item, ':', &kind) && num_u32(kind, FRONTENDS_ - 1, &k) && num_u32(item, 1u << 20, &fd))
-            out[(*n)++] = (struct inherited_fd){(enum frontend_kind)k, (int)fd};
+            out[(*n)++] = (struct frontend_socket){(enum frontend_kind)k, (int)fd};
     }
     return true;
 }

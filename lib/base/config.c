@@ -297,6 +297,21 @@ const str *config_list(const struct config *c, enum config_id id, size_t *n)
     return c->values[id].list;
 }
 
+static bool is_same(const struct config_value *a, const struct config_value *b)
+{
+    bool same = a->i == b->i && str_eq(a->s, b->s) && a->n == b->n;
+    for (size_t i = 0; same && i < a->n; i++)
+        same = str_eq(a->list[i], b->list[i]);
+    return same;
+}
+
+void config_needs_restart(const struct config *in_force, const struct config *fresh, struct buf *names)
+{
+    for (size_t id = 0; id < SETTINGS_; id++)
+        if (!rows[id].is_reloaded && !is_same(&in_force->values[id], &fresh->values[id]))
+            buf_printf(names, "%s%s", names->n ? " " : "", rows[id].path);
+}
+
 void config_export(const struct config *c, const enum config_id *ids, size_t n, struct buf *out)
 {
     for (size_t k = 0; k < n; k++) {

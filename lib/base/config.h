@@ -67,6 +67,8 @@ bool config_bool(const struct config *c, enum config_id id);
 int64_t config_int(const struct config *c, enum config_id id); /* INT, SIZE, DURATION (ms) */
 str config_str(const struct config *c, enum config_id id);     /* STRING, CHOICE, SECRET */
 const str *config_list(const struct config *c, enum config_id id, size_t *n);
+/* The settings that differ in two configs and only take effect at the next start, by their names. */
+void config_needs_restart(const struct config *in_force, const struct config *fresh, struct buf *names);
 /* INVALID with file and line of that setting: for checks that need more than one setting. */
 bool config_complain(const struct config *c, enum config_id id, struct err *err, const char *fmt, ...) PRINTF(4, 5);
 

@@ -377,18 +377,26 @@ static const char *what_to_do(const struct net_addr *addr, int r)
     }
 }
 
+static bool bind_to(int fd, const struct net_addr *a)
+{
+    int on = 1, off = 0;
+    if (net_addr_is_unix(a)) {
+        remove_stale_socket(a);
+        return bind(fd, &a->sa, a->len) == 0 && chmod(a->un.sun_path, 0600) == 0;
+    }
+    return setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
+           (a->sa.sa_family != AF_INET6 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) == 0) &&
+           bind(fd, &a->sa, a->len) == 0;
+}
+
 int listener_bind(const struct net_addr *addr, struct err *err)
 {
     struct net_addr a = *addr;
     char text[NET_ADDR_TEXT_MAX];
-    int on = 1, off = 0;
-    assert(!net_addr_is_unix(addr));
     int fd = socket(a.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0 && errno == EAFNOSUPPORT && fall_back_to_ipv4(&a))
         fd = socket(a.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
-        (a.sa.sa_family != AF_INET6 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) == 0) &&
-        bind(fd, &a.sa, a.len) == 0 && listen(fd, BACKLOG) == 0)
+    if (fd >= 0 && bind_to(fd, &a) && listen(fd, BACKLOG) == 0)
         return fd;
     (void)err_set(err, ERR_UNAVAILABLE, "%s: %s", net_addr_format(&a, text).p, what_to_do(&a, uv_translate_sys_error(errno)));
     if (fd >= 0)
@@ -403,6 +411,14 @@ static void on_handle_closed(uv_handle_t *h)
     free_if_done(l);
 }
 
+/* Where the socket really is: it may have been given to us, or asked for any free port. */
+static void take_address(struct listener *l, int fd)
+{
+    struct net_addr a = {.len = sizeof(a.un)};
+    if (getsockname(fd, &a.sa, &a.len) == 0)
+        l->addr = a;
+}
+
 struct listener *listener_start(const struct listener_opts *opts, struct err *err)
 {
     assert(opts->accept && opts->name);
@@ -411,6 +427,8 @@ struct listener *listener_start(const struct listener_opts *opts, struct err *er
     l->opts = *opts;
     l->name = xstrdup(opts->name);
     l->addr = opts->addr;
+    if (opts->inherited_fd > 0)
+        take_address(l, opts->inherited_fd);
     if (opts->refuse_text.n)
         l->refuse_text = str_dup(opts->refuse_text);
     if (opts->n_proxy_from) {
@@ -431,12 +449,8 @@ struct listener *listener_start(const struct listener_opts *opts, struct err *er
         listener_free(l);
         return NULL;
     }
-    int fd = listener_fd(l);
-    if (!net_addr_is_unix(&l->addr)) {
-        l->addr.len = sizeof(l->addr.un);
-        if (getsockname(fd, &l->addr.sa, &l->addr.len) != 0)
-            l->addr = opts->addr;
-    }
+    if (!net_addr_is_unix(&l->addr))
+        take_address(l, listener_fd(l));
     return l;
 }
 

@@ -16,7 +16,7 @@ struct listener;
 struct listener_opts {
     const char *name;               /* in logs and metrics: "smtp", "imaps", … */
     struct net_addr addr;
-    int inherited_fd;               /* > 0: already bound (workers); 0 or -1: bind addr */
+    int inherited_fd;               /* > 0: from listener_bind, here or in a parent, and owned from now on; else bind addr */
     struct tls_server *implicit_tls; /* NULL = plain */
     const struct net_cidr *proxy_from; /* networks whose connections start with a PROXY header */
     size_t n_proxy_from;
@@ -29,8 +29,9 @@ struct listener_opts {
     void *arg;
 };
 /*
- * Bind a TCP address and listen, without accepting: the descriptor, close-on-exec, for a child process to inherit. -1 on
- * failure. Errors: UNAVAILABLE, as listener_start.
+ * Bind an address and listen, without accepting: the descriptor, close-on-exec, for listener_start or for a child process to
+ * inherit. -1 on failure. The file of a Unix socket (mode 0600) stays until somebody binds it anew. Errors: UNAVAILABLE, as
+ * listener_start.
  */
 int listener_bind(const struct net_addr *addr, struct err *err) WARN_UNUSED;
 /* Bind and listen. Errors: UNAVAILABLE with the address and what to do (in use, privileged port). */

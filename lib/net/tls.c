@@ -21,9 +21,6 @@ struct cert_set {
 struct tls_server {
     uint32_t magic;
     unsigned refs;
-    struct tls_cert_files *files;
-    size_t n_files;
-    str client_ca;
     unsigned char *alpn; /* as on the wire: length-prefixed names */
     size_t alpn_n;
     struct cert_set set;
@@ -163,11 +160,13 @@ static int64_t expires_of(const X509 *cert)
     return ASN1_TIME_to_tm(X509_get0_notAfter(cert), &tm) == 1 ? (int64_t)timegm(&tm) : 0;
 }
 
-static bool set_load(struct tls_server *t, struct cert_set *out, struct err *err)
+static bool set_load(struct tls_server *t, const struct tls_server_opts *opts, struct cert_set *out, struct err *err)
 {
-    struct cert_set set = {.contexts = xcalloc(t->n_files, sizeof(SSL_CTX *)), .expires_unix = INT64_MAX};
+    if (opts->n_certs == 0)
+        return err_set(err, ERR_INVALID, "TLS needs a certificate and its key");
+    struct cert_set set = {.contexts = xcalloc(opts->n_certs, sizeof(SSL_CTX *)), .expires_unix = INT64_MAX};
     map_init(&set.by_name);
-    for (size_t i = 0; i < t->n_files; i++) {
+    for (size_t i = 0; i < opts->n_certs; i++) {
         SSL_CTX *ctx = set.contexts[set.n++] = new_context(TLS_server_method());
         (void)SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
         (void)SSL_CTX_set_num_tickets(ctx, 1); /* each costs 60 µs */
@@ -176,10 +175,10 @@ static bool set_load(struct tls_server *t, struct cert_set *out, struct err *err
         (void)SSL_CTX_set_tlsext_servername_arg(ctx, t);
         if (t->alpn)
             SSL_CTX_set_alpn_select_cb(ctx, on_alpn, t);
-        bool is_good = load_pair(ctx, &t->files[i], err);
-        if (is_good && !str_empty(t->client_ca)) {
-            CLEANUP(xfree_char) char *ca = str_dup(t->client_ca);
-            is_good = SSL_CTX_load_verify_file(ctx, ca) == 1 || fail(err, "client CA", t->client_ca);
+        bool is_good = load_pair(ctx, &opts->certs[i], err);
+        if (is_good && !str_empty(opts->client_ca)) {
+            CLEANUP(xfree_char) char *ca = str_dup(opts->client_ca);
+            is_good = SSL_CTX_load_verify_file(ctx, ca) == 1 || fail(err, "client CA", opts->client_ca);
             SSL_CTX_set_client_CA_list(ctx, SSL_load_client_CA_file(ca));
             SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
         }
@@ -194,11 +193,6 @@ static bool set_load(struct tls_server *t, struct cert_set *out, struct err *err
     ERR_clear_error();
     *out = set;
     return true;
-}
-
-static str keep(str s)
-{
-    return str_empty(s) ? STR_NONE : str_n(str_dup(s), s.n);
 }
 
 static void keep_alpn(struct tls_server *t, const char *const *names)
@@ -217,31 +211,22 @@ static void keep_alpn(struct tls_server *t, const char *const *names)
 
 struct tls_server *tls_server_new(const struct tls_server_opts *opts, struct err *err)
 {
-    if (opts->n_certs == 0) {
-        (void)err_set(err, ERR_INVALID, "TLS needs a certificate and its key");
-        return NULL;
-    }
     struct tls_server *t = xnew(struct tls_server);
     t->magic = TLS_SERVER_MAGIC;
     t->refs = 1;
-    t->files = xcalloc(opts->n_certs, sizeof(*t->files));
-    t->n_files = opts->n_certs;
-    for (size_t i = 0; i < opts->n_certs; i++)
-        t->files[i] = (struct tls_cert_files){keep(opts->certs[i].certificate), keep(opts->certs[i].key)};
-    t->client_ca = keep(opts->client_ca);
     keep_alpn(t, opts->alpn);
-    if (!set_load(t, &t->set, err)) {
+    if (!set_load(t, opts, &t->set, err)) {
         tls_server_free(t);
         return NULL;
     }
     return t;
 }
 
-bool tls_server_reload(struct tls_server *t, struct err *err)
+bool tls_server_reload(struct tls_server *t, const struct tls_server_opts *opts, struct err *err)
 {
     CHECK(t, TLS_SERVER_MAGIC);
     struct cert_set fresh;
-    if (!set_load(t, &fresh, err))
+    if (!set_load(t, opts, &fresh, err))
         return false;
     set_done(&t->set); /* connections hold their contexts by OpenSSL's count */
     t->set = fresh;
@@ -260,11 +245,6 @@ void tls_server_ref(struct tls_server *t)
     t->refs++;
 }
 
-static void drop(str s)
-{
-    free((char *)(uintptr_t)s.p);
-}
-
 void tls_server_free(struct tls_server *t)
 {
     if (!t)
@@ -273,12 +253,6 @@ void tls_server_free(struct tls_server *t)
     if (--t->refs > 0)
         return;
     set_done(&t->set);
-    for (size_t i = 0; i < t->n_files; i++) {
-        drop(t->files[i].certificate);
-        drop(t->files[i].key);
-    }
-    free(t->files);
-    drop(t->client_ca);
     free(t->alpn);
     t->magic = 0;
     free(t);
@@ -297,25 +271,42 @@ SSL *tls_server_ssl(struct tls_server *t, struct err *err)
 
 /* --- client --- */
 
-struct tls_client *tls_client_new(const struct tls_client_opts *opts, struct err *err)
+static SSL_CTX *client_context(const struct tls_client_opts *opts, struct err *err)
 {
-    struct tls_client *t = xnew(struct tls_client);
-    t->magic = TLS_CLIENT_MAGIC;
-    t->refs = 1;
-    t->ctx = new_context(TLS_client_method());
+    SSL_CTX *ctx = new_context(TLS_client_method());
     bool is_good;
     ERR_clear_error();
     if (str_empty(opts->ca_file)) {
-        is_good = SSL_CTX_set_default_verify_paths(t->ctx) == 1 || fail(err, "trust store", S("system"));
+        is_good = SSL_CTX_set_default_verify_paths(ctx) == 1 || fail(err, "trust store", S("system"));
     } else {
         CLEANUP(xfree_char) char *ca = str_dup(opts->ca_file);
-        is_good = SSL_CTX_load_verify_file(t->ctx, ca) == 1 || fail(err, "CA", opts->ca_file);
+        is_good = SSL_CTX_load_verify_file(ctx, ca) == 1 || fail(err, "CA", opts->ca_file);
     }
-    if (!is_good || (!str_empty(opts->own.certificate) && !load_pair(t->ctx, &opts->own, err))) {
-        tls_client_free(t);
+    if (is_good && (str_empty(opts->own.certificate) || load_pair(ctx, &opts->own, err)))
+        return ctx;
+    SSL_CTX_free(ctx);
+    return NULL;
+}
+
+struct tls_client *tls_client_new(const struct tls_client_opts *opts, struct err *err)
+{
+    SSL_CTX *ctx = client_context(opts, err);
+    if (!ctx)
         return NULL;
-    }
+    struct tls_client *t = xnew(struct tls_client);
+    *t = (struct tls_client){.magic = TLS_CLIENT_MAGIC, .refs = 1, .ctx = ctx};
     return t;
+}
+
+bool tls_client_reload(struct tls_client *t, const struct tls_client_opts *opts, struct err *err)
+{
+    CHECK(t, TLS_CLIENT_MAGIC);
+    SSL_CTX *fresh = client_context(opts, err);
+    if (!fresh)
+        return false;
+    SSL_CTX_free(t->ctx);
+    t->ctx = fresh;
+    return true;
 }
 
 void tls_client_ref(struct tls_client *t)

@@ -8,6 +8,7 @@ import re
 import signal
 import smtplib
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -83,7 +84,8 @@ def test_workers():
         with imaplib.IMAP4(*server.address("imap")) as c:
             c.login("ann@example.test", PASSWORD)
             assert c.select("INBOX")[1] == [b"20"]
-        assert server.front.metric('thurn_connections_total{listener="smtp"}') == 20
+        assert sum(server.front.metric(f'thurn_connections_total{{worker="{n}",listener="smtp"}}') for n in (1, 2)) == 20
+        assert server.front.metric('thurn_build_info{worker="2",version="%s"}' % version(server)) == 1
         victim = children()[0]
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: len(children()) == 2 and victim not in children(), "a new worker")
@@ -151,6 +153,134 @@ def smtplib_send(server, message):
         except smtplib.SMTPResponseException as e:
             return e.smtp_code
     return 250
+
+
+def test_workers_that_do_not_live():
+    """Without a worker nobody takes mail, and /readyz says so; one that cannot start is tried at longer and longer intervals."""
+    with harness.Server("sqlite-local", extra="workers: 2\n") as server:
+        children = lambda: [int(c) for c in subprocess.run(["pgrep", "-P", str(server.front.popen.pid)], capture_output=True, text=True).stdout.split()]
+        for child in children():
+            os.kill(child, signal.SIGSTOP)
+        status, text = http_get(server.front.http, "/readyz")
+        assert status == 503 and "no worker" in text, (status, text)
+        for child in children():
+            os.kill(child, signal.SIGKILL)
+        wait_until(lambda: http_get(server.front.http, "/readyz")[0] == 200, "new workers")
+        blocked = server.folder / "data/worker-1.sock"
+        blocked.unlink()
+        blocked.mkdir()
+        restarts = lambda: server.front.metric("thurn_worker_restarts_total")
+        before = restarts()
+        first = min(children(), key=lambda c: pathlib.Path(f"/proc/{c}/environ").read_bytes().find(b"worker-2"))
+        os.kill(first, signal.SIGKILL)
+        time.sleep(7)
+        assert 2 <= restarts() - before <= 3, restarts() - before # after 2 s and 4 s; at once and each second it would be 7
+        assert http_get(server.front.http, "/readyz")[0] == 200
+        blocked.rmdir()
+        wait_until(lambda: 'worker="1"' in http_get(server.front.http, "/metrics")[1], "the worker", 60)
+
+
+def test_workers_of_remote_services():
+    """A front-end process without services spreads over cores too: its workers call what it would call."""
+    with harness.Server("sqlite-remote", extra="") as server:
+        server.front.stop()
+        server.front.config.write_text(server.front.config.read_text() + "workers: 2\n")
+        server.front.start()
+        with smtplib.SMTP(*server.address("smtp")) as s:
+            s.sendmail("x@elsewhere.test", ["ann@example.test"], b"Subject: w\r\n\r\nx\r\n")
+        with imaplib.IMAP4(*server.address("imap")) as c:
+            c.login("ann@example.test", PASSWORD)
+            assert c.select("INBOX")[1] == [b"1"]
+
+
+def certificate(folder, name, issuer=None):
+    """folder/NAME.pem and folder/NAME.key: of the authority itself, or signed by it."""
+    key, pem = f"{folder}/{name}.key", f"{folder}/{name}.pem"
+    common = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}", "-keyout", key]
+    if not issuer:
+        subprocess.run(["openssl", "req", "-x509", *common, "-days", "9", "-out", pem], check=True, capture_output=True)
+        return
+    subprocess.run(["openssl", "req", *common, "-out", f"{folder}/csr"], check=True, capture_output=True)
+    pathlib.Path(f"{folder}/ext").write_text("subjectAltName=IP:127.0.0.1\n")
+    subprocess.run(["openssl", "x509", "-req", "-in", f"{folder}/csr", "-CA", f"{folder}/{issuer}.pem", "-CAkey", f"{folder}/{issuer}.key",
+                    "-CAcreateserial", "-days", "9", "-extfile", f"{folder}/ext", "-out", pem], check=True, capture_output=True)
+
+
+def test_reload_of_certificates():
+    """SIGHUP takes up another list of certificates, also in workers, and says which settings wait for a restart."""
+    with tempfile.TemporaryDirectory(prefix="thurn-cert-", dir="/tmp") as d:
+        for name in ("one.test", "two.test"):
+            certificate(d, name)
+        setting = lambda name: f"tls.certificates: ['{d}/{name}.pem {d}/{name}.key']\n"
+        with harness.Server("sqlite-local", extra=setting("one.test") + "workers: 2\n") as server:
+            subject = lambda: ssl.get_server_certificate(server.address("imaps"))
+            assert subject() == pathlib.Path(f"{d}/one.test.pem").read_text()
+            text = server.front.config.read_text()
+            server.front.config.write_text(text.replace("one.test", "two.test") + "log.level: debug\nlimits.recipients: 7\n")
+            server.front.popen.send_signal(signal.SIGHUP)
+            want = pathlib.Path(f"{d}/two.test.pem").read_text()
+            wait_until(lambda: all(subject() == want for _ in range(20)), "the new certificate in every worker")
+            log = server.front.log.read_text()
+            assert re.search(r"server.needs_restart.*settings=\S*limits.recipients", log), log
+            assert "listen.http" not in log and "tls.certificates" not in log, log
+            server.front.config.write_text(text.replace("one.test", "none.test"))
+            server.front.popen.send_signal(signal.SIGHUP)
+            wait_until(lambda: "none.test" in server.front.log.read_text(), "the complaint")
+            assert subject() == want
+            assert server.front.log.read_text().count("event=server.reload ") <= 1, "workers were told of a config that is wrong"
+
+
+def test_reload_of_rpc_certificates():
+    """A new authority for calls between processes, without a restart."""
+    with tempfile.TemporaryDirectory(prefix="thurn-cert-", dir="/tmp") as d:
+        def issue(n):
+            certificate(d, f"ca{n}")
+            certificate(d, f"node{n}", f"ca{n}")
+            for kind, name in (("ca", "ca.pem"), ("node", "node.pem"), ("node", "node.key")):
+                os.replace(f"{d}/{kind}{n}.{name[-3:]}", f"{d}/{name}")
+        issue(1)
+        tls = f"rpc.tls: {{ca: {d}/ca.pem, certificate: {d}/node.pem, key: {d}/node.key}}\n"
+        with harness.Server("sqlite-remote", extra=tls) as server:
+            services, front = server.processes
+            issue(2)
+            for p in server.processes:
+                p.popen.send_signal(signal.SIGHUP)
+            for p in server.processes:
+                wait_until(lambda: "server.reloaded" in p.log.read_text(), "the reload")
+            services.stop() # its new process knows only the new authority; the front-end is the old one
+            services.start()
+            wait_until(lambda: http_get(front.http, "/readyz")[0] == 200, "the services to be found")
+            with imaplib.IMAP4(*server.address("imap")) as c:
+                c.login("ann@example.test", PASSWORD)
+
+
+def test_ports_before_databases():
+    """A server whose port is taken leaves its databases alone."""
+    with tempfile.TemporaryDirectory(prefix="thurn-taken-", dir="/tmp") as d, socket.create_server(("127.0.0.1", 0)) as taken:
+        config = pathlib.Path(f"{d}/c.yaml")
+        config.write_text(f"data: {d}/data\nlisten: {{smtp: '127.0.0.1:{taken.getsockname()[1]}', submission: [], submissions: [], imap: [],"
+                          " imaps: [], http: []}\n")
+        r = subprocess.run([str(harness.BINARY), "serve", "--config", str(config)], capture_output=True, text=True, timeout=60)
+        assert r.returncode == 1 and "another program listens there" in r.stderr, r
+        with sqlite3.connect(f"{d}/data/mail.db") as db:
+            assert db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
+
+
+def test_lmtp_socket():
+    """LMTP on a Unix socket, with workers too."""
+    for extra in ("", "workers: 1\n"):
+        with tempfile.TemporaryDirectory(prefix="thurn-lmtp-", dir="/tmp") as d:
+            with harness.Server("sqlite-local", extra=f"{extra}") as server:
+                server.front.stop()
+                text = server.front.config.read_text()
+                server.front.config.write_text(text.replace(f"lmtp: 127.0.0.1:{server.ports['lmtp']}", f"lmtp: unix:{d}/lmtp"))
+                server.front.start()
+                with smtplib.LMTP(f"{d}/lmtp") as s:
+                    s.sendmail("x@elsewhere.test", ["ann@example.test"], b"Subject: l\r\n\r\nx\r\n")
+
+
+def version(server):
+    return server.run("version").stdout.split()[1]
 
 
 def test_reload_and_stop():

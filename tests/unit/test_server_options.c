@@ -1,6 +1,6 @@
 #include "base_test.h"
 
-#include "server/metrics_sum.h"
+#include "server/metrics_join.h"
 #include "server/options.h"
 
 static char *words[32];
@@ -81,21 +81,24 @@ static void dev_stays_on_loopback(void **state)
     config_done(&c);
 }
 
-static void sums_pages(void **state)
+static void joins_pages(void **state)
 {
     (void)state;
-    const str pages[] = {S_INIT("# HELP a x\n# TYPE a counter\na 1\nb{l=\"x y\"} 2.5\nc 10\n"),
-                         S_INIT("# HELP a x\n# TYPE a counter\na 2\nb{l=\"x y\"} 0.25\nb{l=\"z\"} 1\n")};
+    static const char own[] = "# HELP a x\n# TYPE a counter\na 1\n# HELP b x\n# TYPE b gauge\n";
+    static const char other[] = "# HELP a x\n# TYPE a counter\na 2\n# HELP b x\n# TYPE b gauge\nb{l=\"x y\"} 0.25\nb{l=\"z\"} 1\n";
+    static const char strange[] = "# HELP z x\n# TYPE z counter\nz 2\n# HELP b x\n# TYPE b gauge\nb 1\n";
+    const struct metrics_page pages[] = {{0, str_c(own)}, {1, str_c(other)}, {2, str_c(strange)}, {3, STR_NONE}};
     BUF(out, 4096);
-    metrics_sum(pages, 2, &out);
-    assert_str(buf_str(&out), S("# HELP a x\n# TYPE a counter\na 3\nb{l=\"x y\"} 2.75\nc 10\nb{l=\"z\"} 1\n"));
+    metrics_join(pages, ARRAY_LEN(pages), &out);
+    assert_str(buf_str(&out), S("# HELP a x\n# TYPE a counter\na 1\na{worker=\"1\"} 2\n# HELP b x\n# TYPE b gauge\n"
+                                "b{worker=\"1\",l=\"x y\"} 0.25\nb{worker=\"1\",l=\"z\"} 1\n"));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(takes_globals_before_and_after_the_verb), cmocka_unit_test(refuses_what_it_does_not_know),
-        cmocka_unit_test(dev_stays_on_loopback),                   cmocka_unit_test(sums_pages),
+        cmocka_unit_test(dev_stays_on_loopback),                   cmocka_unit_test(joins_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
