@@ -23,6 +23,7 @@
 
 struct setup {
     struct options *o;
+    const char *http;   /* listen.http for a config that is made now; NULL: the default */
     char address[512];  /* the first account, its domain as A-labels */
     const char *domain; /* of address */
     char password[32];  /* empty when the account was there before */
@@ -70,8 +71,11 @@ static bool may_bind_low_ports(void)
 static bool first_settings(const struct setup *s, struct config *c, struct err *err)
 {
     const char *offset = may_bind_low_ports() ? "0" : UNPRIVILEGED_OFFSET;
+    if (s->http)
+        c->values[CFG_LISTEN_HTTP].is_set = false; /* --dev has set it */
     return config_override(c, CFG_HOSTNAME, str_c(s->host), err) &&
            config_override(c, CFG_DEFAULT_DOMAIN, str_c(s->domain), err) &&
+           (!s->http || config_override(c, CFG_LISTEN_HTTP, str_c(s->http), err)) &&
            (s->o->port_offset || config_override(c, CFG_PORT_OFFSET, str_c(offset), err));
 }
 
@@ -87,7 +91,7 @@ static bool write_whole(const char *path, str text, struct err *err)
 }
 
 /* DATA/thurn.yaml, which was not there. */
-static bool write_config(const struct config *c, struct err *err)
+static bool write_config(const struct setup *s, const struct config *c, struct err *err)
 {
     char path[NODE_PATH_MAX], fresh[NODE_PATH_MAX];
     snprintf(path, sizeof(path), "%.*s/thurn.yaml", STR_ARG(config_str(c, CFG_DATA)));
@@ -96,6 +100,11 @@ static bool write_config(const struct config *c, struct err *err)
     buf_add(&text, S("# Made by `thurn setup`. All settings: `thurn config reference`.\n"));
     buf_printf(&text, "hostname: %.*s\ndefault_domain: %.*s\n", STR_ARG(config_str(c, CFG_HOSTNAME)),
                STR_ARG(config_str(c, CFG_DEFAULT_DOMAIN)));
+    if (s->http) {
+        buf_add(&text, S("listen.http: "));
+        buf_add_json(&text, str_c(s->http));
+        buf_addc(&text, '\n');
+    }
     if (config_int(c, CFG_PORT_OFFSET))
         buf_printf(&text, "listen:\n  # Added to the standard ports (25, 143, 993 …), for a server without root's rights.\n"
                           "  port_offset: %lld\n", (long long)config_int(c, CFG_PORT_OFFSET));
@@ -248,7 +257,7 @@ FIBER static bool setup_all(struct setup *s, struct config *c, struct err *err)
     bool ok = node_open(&node, c, err) && node_migrate(&node, false, &applied, err) && make_certificate(&node, c, err) &&
               make_account(s, &node, err);
     node_close(&node);
-    if (!ok || (!c->file && !write_config(c, err)))
+    if (!ok || (!c->file && !write_config(s, c, err)))
         return false;
     print_result(s, c);
     return true;
@@ -300,7 +309,7 @@ int verb_setup(struct options *o)
     struct err err = ERR_INIT;
     struct setup s = {.o = o, .is_served = options_flag(o, "--serve")};
     char given[512];
-    if (!options_finish(o, 0, 1, &err))
+    if (!options_take(o, "--http", &s.http, &err) || !options_finish(o, 0, 1, &err))
         return verb_fail(&err);
     if (!o->n_args)
         default_address(given, sizeof(given));

@@ -29,11 +29,12 @@ def test_setup_and_first_mail():
     """thurn setup --serve on an empty folder; the printed account receives a mail; a second setup changes nothing."""
     with tempfile.TemporaryDirectory(prefix="thurn-setup-", dir="/tmp") as d:
         offset = free_ports(1)[0] - 100
-        args = [str(harness.BINARY), "setup", "me@first.test", "--serve", "--", "--dev", "--data", f"{d}/data", "--port-offset", str(offset)]
+        args = [str(harness.BINARY), "setup", "me@first.test", "--serve", "--http", "127.0.0.1:8081", "--", "--dev", "--data", f"{d}/data",
+                "--port-offset", str(offset)]
         log = open(f"{d}/log", "w+")
         p = subprocess.Popen(args, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
         try:
-            ports = ports_from(offset)
+            ports = dict(ports_from(offset), http=offset + 8081)
             wait_until(lambda: p.poll() is not None or http_get(("127.0.0.1", ports["http"]), "/readyz")[0] == 200, "the server", 60)
             text = pathlib.Path(f"{d}/log").read_text()
             assert p.poll() is None, text
