@@ -24,41 +24,10 @@ static bool address_fits(str address, const char *pattern)
     return str_eq_nocase(address, p);
 }
 
-static bool rcpt_fits(const struct rcpt *r, const Thurn__QueueFilter *f)
-{
-    return address_fits(r->address, f->recipient);
-}
-
 static bool is_finished(const struct rcpt *r)
 {
     return r->state == R_DONE || r->state == R_FAILED;
 }
-
-static bool message_fits(const struct message *m, const Thurn__QueueFilter *f)
-{
-    if (!address_fits(m->sender, f->sender) || (f->tenant_id && f->tenant_id != m->tenant_id))
-        return false;
-    if (!f->recipient[0])
-        return true;
-    for (uint32_t i = 0; i < m->n_rcpts; i++)
-        if (!is_finished(&m->rcpts[i]) && rcpt_fits(&m->rcpts[i], f))
-            return true;
-    return false;
-}
-
-static bool filter_ok(const Thurn__QueueFilter *f, struct err *err)
-{
-    if (f && f->n_queue_ids > LIST_MAX)
-        return err_set(err, ERR_LIMIT, "more than %u ids in a filter", LIST_MAX);
-    return f || err_set(err, ERR_INVALID, "no filter is given; is_all means everything");
-}
-
-static bool filter_is_empty(const Thurn__QueueFilter *f)
-{
-    return f->n_queue_ids == 0 && !f->sender[0] && !f->recipient[0] && f->tenant_id == 0;
-}
-
-/* --- messages as operators see them --- */
 
 static Thurn__RecipientState state_of(const struct rcpt *r)
 {
@@ -75,6 +44,38 @@ static Thurn__RecipientState state_of(const struct rcpt *r)
         return THURN__RECIPIENT_STATE__RCPT_DUE;
     }
 }
+
+static bool rcpt_fits(const struct rcpt *r, const Thurn__QueueFilter *f)
+{
+    return address_fits(r->address, f->recipient) && (!f->states || (f->states >> state_of(r) & 1u));
+}
+
+static bool message_fits(const struct message *m, const Thurn__QueueFilter *f)
+{
+    if (!address_fits(m->sender, f->sender) || (f->tenant_id && f->tenant_id != m->tenant_id) ||
+        (f->created_before_unix && m->created_unix >= f->created_before_unix))
+        return false;
+    if (!f->recipient[0] && !f->states)
+        return true;
+    for (uint32_t i = 0; i < m->n_rcpts; i++)
+        if (!is_finished(&m->rcpts[i]) && rcpt_fits(&m->rcpts[i], f))
+            return true;
+    return false;
+}
+
+static bool filter_ok(const Thurn__QueueFilter *f, struct err *err)
+{
+    if (f && f->n_queue_ids > LIST_MAX)
+        return err_set(err, ERR_LIMIT, "more than %u ids in a filter", LIST_MAX);
+    return f || err_set(err, ERR_INVALID, "no filter is given; is_all means everything");
+}
+
+static bool filter_is_empty(const Thurn__QueueFilter *f)
+{
+    return f->n_queue_ids == 0 && !f->sender[0] && !f->recipient[0] && f->tenant_id == 0 && f->states == 0 && f->created_before_unix == 0;
+}
+
+/* --- messages as operators see them --- */
 
 static Thurn__QueuedRecipient *show_rcpt(const struct rcpt *r, struct arena *a)
 {
@@ -167,25 +168,23 @@ bool admin_list(struct queue *q, const Thurn__QueueListRequest *req, struct aren
     static const Thurn__QueueFilter everything = THURN__QUEUE_FILTER__INIT;
     const Thurn__QueueFilter *f = req->filter ? req->filter : &everything;
     size_t limit = req->limit ? MIN(req->limit, LIST_MAX) : 100, bytes = 0;
-    struct walk w = {.q = q, .filter = f};
+    bool counts = req->after == 0 && !filter_is_empty(f);
+    struct walk w = {.q = q, .filter = f, .after = req->after};
     if (!filter_ok(f, err))
         return false;
     out->messages = arena_array(a, Thurn__QueuedMessage *, limit);
     if (filter_is_empty(f) && req->after == 0)
         out->total = q->n_messages;
     for (struct message *m; (m = walk_next(&w));) {
-        if (!message_fits(m, f))
+        if (m->id <= req->after || !message_fits(m, f))
             continue;
-        if (!filter_is_empty(f) || req->after)
-            out->total++;
-        if (m->id <= req->after || out->next)
-            continue;
-        if (out->n_messages == limit || bytes > LIST_BYTES_MAX) {
+        out->total += counts;
+        if (!out->next && (out->n_messages == limit || bytes > LIST_BYTES_MAX))
             out->next = out->messages[out->n_messages - 1]->queue_id;
-            if (filter_is_empty(f) && req->after == 0)
-                break;
+        if (out->next && !counts)
+            break;
+        if (out->next)
             continue;
-        }
         Thurn__QueuedMessage *shown = arena_new(a, Thurn__QueuedMessage);
         show(m, true, a, shown);
         bytes += thurn__queued_message__get_packed_size(shown);

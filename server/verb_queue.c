@@ -7,6 +7,14 @@
 #include "server/client.h"
 #include "server/verbs.h"
 
+#define PAGE 1000u
+#define AGE_MAX_MS ((uint64_t)365 * 86400 * 1000)
+
+/* Which messages: all that is given must fit. Empty = any. */
+struct filter {
+    const char *sender, *recipient, *state;
+    uint64_t older_than_s;
+};
 
 static const char *when(char out[32], long long unix_s)
 {
@@ -38,29 +46,58 @@ static void warn_of(json_t *answer)
         fprintf(stderr, "thurn: one queue node did not answer: %s\n", w);
 }
 
-FIBER static int list(struct options *o, struct arena *a, const char *sender, const char *recipient)
+FIBER static bool page_of(struct options *o, struct arena *a, const struct filter *f, uint64_t limit, const char *after, json_t **out,
+                          struct err *err)
 {
-    struct err err = ERR_INIT;
-    const char *limit;
-    if (!options_take(o, "--limit", &limit, &err) || !options_finish(o, 1, 1, &err))
-        return verb_fail(&err);
-    str q = arena_printf(a, "/v1/queue?limit=%.*s&sender=%.*s&recipient=%.*s",
-                         STR_ARG(client_path(a, "", limit ? limit : "100")),
-                         STR_ARG(client_path(a, "", sender ? sender : "")),
-                         STR_ARG(client_path(a, "", recipient ? recipient : "")));
-    CLEANUP(client_json_free) json_t *answer = NULL;
-    if (!client_call(o, a, "GET", q, NULL, &answer, &err))
-        return verb_fail(&err);
-    if (o->is_json) {
-        client_print(answer);
-        return EXIT_DONE;
-    }
+    str q = arena_printf(a, "/v1/queue?limit=%llu&after=%.*s&sender=%.*s&recipient=%.*s&state=%.*s&older_than=%llu",
+                         (unsigned long long)MIN(limit, PAGE), STR_ARG(client_path(a, "", after)), STR_ARG(client_path(a, "", f->sender)),
+                         STR_ARG(client_path(a, "", f->recipient)), STR_ARG(client_path(a, "", f->state)),
+                         (unsigned long long)f->older_than_s);
+    return client_call(o, a, "GET", q, NULL, out, err);
+}
+
+static void print_page(json_t *page)
+{
     size_t i;
     json_t *m;
-    json_array_foreach (json_object_get(answer, "messages"), i, m)
+    json_array_foreach (json_object_get(page, "messages"), i, m)
         print_message(m);
-    printf("%lld messages in the queue\n", client_int(answer, "total"));
-    warn_of(answer);
+}
+
+/* Page by page: of a long queue no more than one is in memory. */
+FIBER static int list(struct options *o, struct arena *a, const struct filter *f)
+{
+    struct err err = ERR_INIT;
+    const char *text;
+    uint64_t left = 100;
+    if (!options_take(o, "--limit", &text, &err) || !options_finish(o, 1, 1, &err))
+        return verb_fail(&err);
+    if (text && (!num_u64(str_c(text), UINT32_MAX, &left) || left == 0)) {
+        (void)err_set(&err, ERR_INVALID, "--limit is a number of at least 1");
+        return verb_fail(&err);
+    }
+    CLEANUP(client_json_free) json_t *first = NULL;
+    if (!page_of(o, a, f, left, "", &first, &err))
+        return verb_fail(&err);
+    if (o->is_json) { /* the first thousand at most; "next" says that there are more */
+        client_print(first);
+        return EXIT_DONE;
+    }
+    print_page(first);
+    left -= MIN(left, json_array_size(json_object_get(first, "messages")));
+    char after[24];
+    (void)snprintf(after, sizeof(after), "%s", client_text(first, "next"));
+    while (left > 0 && after[0]) {
+        ARENA(scratch, 1u << 26);
+        CLEANUP(client_json_free) json_t *page = NULL;
+        if (!page_of(o, &scratch, f, left, after, &page, &err))
+            return verb_fail(&err);
+        print_page(page);
+        left -= MIN(left, json_array_size(json_object_get(page, "messages")));
+        (void)snprintf(after, sizeof(after), "%s", client_text(page, "next"));
+    }
+    printf("%lld messages in the queue\n", client_int(first, "total"));
+    warn_of(first);
     return EXIT_DONE;
 }
 
@@ -102,22 +139,22 @@ FIBER static int stats(struct options *o, struct arena *a)
     return EXIT_DONE;
 }
 
-FIBER static int act(struct options *o, struct arena *a, const char *sender, const char *recipient)
+FIBER static int act(struct options *o, struct arena *a, const struct filter *f)
 {
     struct err err = ERR_INIT;
     bool is_all = options_flag(o, "--all");
-    bool is_filter = is_all || (sender && sender[0]) || (recipient && recipient[0]);
+    bool is_part = f->sender[0] || f->recipient[0] || f->state[0] || f->older_than_s, is_filter = is_all || is_part;
     if (!options_finish(o, 1, 1001, &err))
         return verb_fail(&err);
-    if (is_filter == (o->n_args > 1) || (is_all && (sender || recipient))) {
-        (void)err_set(&err, ERR_INVALID, "thurn queue %s wants one of: ID…, --sender or --recipient, --all", o->args[0]);
+    if (is_filter == (o->n_args > 1) || (is_all && is_part)) {
+        (void)err_set(&err, ERR_INVALID, "thurn queue %s wants one of: ID…, a filter, --all", o->args[0]);
         return verb_fail(&err);
     }
     json_t *ids = json_array();
     for (int i = 1; i < o->n_args; i++)
         json_array_append_new(ids, json_string(o->args[i]));
-    json_t *filter = json_pack("{s:o, s:s, s:s, s:b}", "queue_ids", ids, "sender", sender ? sender : "", "recipient",
-                               recipient ? recipient : "", "is_all", (int)is_all);
+    json_t *filter = json_pack("{s:o, s:s, s:s, s:s, s:I, s:b}", "queue_ids", ids, "sender", f->sender, "recipient", f->recipient,
+                               "state", f->state, "older_than", (json_int_t)f->older_than_s, "is_all", (int)is_all);
     CLEANUP(client_json_free) json_t *answer = NULL;
     if (!client_call(o, a, "POST", S("/v1/queue"), json_pack("{s:s, s:o}", "op", o->args[0], "filter", filter), &answer, &err))
         return verb_fail(&err);
@@ -126,24 +163,40 @@ FIBER static int act(struct options *o, struct arena *a, const char *sender, con
     return client_int(answer, "affected") ? EXIT_DONE : EXIT_NOT_FOUND;
 }
 
+static bool take_filter(struct options *o, struct filter *f, struct err *err)
+{
+    const char *age = NULL;
+    uint64_t ms = 0;
+    if (!options_take(o, "--sender", &f->sender, err) || !options_take(o, "--recipient", &f->recipient, err) ||
+        !options_take(o, "--state", &f->state, err) || !options_take(o, "--older-than", &age, err))
+        return false;
+    if (age && (!num_duration_ms(str_c(age), AGE_MAX_MS, &ms) || ms < 1000))
+        return err_set(err, ERR_INVALID, "--older-than is a time such as 90s, 30m, 4h or 2d");
+    f->older_than_s = ms / 1000;
+    f->sender = f->sender ? f->sender : "";
+    f->recipient = f->recipient ? f->recipient : "";
+    f->state = f->state ? f->state : "";
+    return true;
+}
+
 FIBER static int queue_run(struct options *o, struct arena *a, void *arg)
 {
     (void)arg;
     static const char *const acts[] = {"retry", "hold", "release", "drop", "bounce"};
     struct err err = ERR_INIT;
-    const char *sender, *recipient;
-    if (!options_take(o, "--sender", &sender, &err) || !options_take(o, "--recipient", &recipient, &err))
+    struct filter f;
+    if (!take_filter(o, &f, &err))
         return verb_fail(&err);
     const char *what = o->n_args ? o->args[0] : "";
     if (strcmp(what, "list") == 0)
-        return list(o, a, sender, recipient);
+        return list(o, a, &f);
     if (strcmp(what, "show") == 0)
         return show(o, a);
     if (strcmp(what, "stats") == 0)
         return stats(o, a);
     for (size_t i = 0; i < ARRAY_LEN(acts); i++)
         if (strcmp(what, acts[i]) == 0)
-            return act(o, a, sender, recipient);
+            return act(o, a, &f);
     return verb_unknown(o);
 }
 

@@ -2,11 +2,13 @@
 
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "base/num.h"
 #include "proto/queue_calls.h"
 #include "proto/store_calls.h"
 
 #define IDS_MAX 1000u
+#define LIST_DEFAULT 100u
 
 static const char *const state_names[] = {"due", "held", "done", "failed", "active"};
 
@@ -39,7 +41,8 @@ static json_t *message_json(const Thurn__QueuedMessage *m)
 /* What the nodes answered so far. A node that is away is named in the answer instead of failing it. */
 struct gather {
     json_t *list;
-    uint64_t total;
+    uint64_t total, bound; /* bound: what is behind this id has not been seen of every node */
+    bool has_more;
     unsigned answered;
     struct err err;
 };
@@ -61,6 +64,10 @@ static void gather_list(void *arg, const ProtobufCMessage *reply, const struct e
     for (size_t i = 0; i < r->n_messages; i++)
         json_array_append_new(g->list, message_json(r->messages[i]));
     g->total += r->total;
+    if (r->next) {
+        g->has_more = true;
+        g->bound = MIN(g->bound, r->next);
+    }
     g->answered++;
 }
 
@@ -120,20 +127,82 @@ static void add_warning(json_t *o, const struct gather *g)
         json_object_set_new(o, "warning", admin_string(str_c(g->err.msg)));
 }
 
+/* "held" or "due,active" as bits. */
+static bool state_bits(const char *text, uint32_t *out, struct err *err)
+{
+    str rest = str_c(text), one;
+    *out = 0;
+    while (rest.n && str_split(&rest, ',', &one)) {
+        size_t i = 0;
+        while (i < ARRAY_LEN(state_names) && !str_eq(one, str_c(state_names[i])))
+            i++;
+        if (i == ARRAY_LEN(state_names))
+            return err_set(err, ERR_INVALID, "'%.*s' is no state: due, held or active", STR_ARG(one));
+        *out |= 1u << i;
+    }
+    return true;
+}
+
+/* An age in seconds as the time before which messages came. */
+static void older_than(uint64_t seconds, Thurn__QueueFilter *f)
+{
+    f->created_before_unix = seconds ? MAX(clock_unix() - (int64_t)MIN(seconds, (uint64_t)INT32_MAX), 1) : 0;
+}
+
+static bool u64_param(struct http_req *req, const char *name, uint64_t *out, struct err *err)
+{
+    const char *text = admin_param(req, name);
+    *out = 0;
+    return !text[0] || num_u64(str_c(text), UINT64_MAX, out) || err_set(err, ERR_INVALID, "'%s' is no number", name);
+}
+
+static uint64_t id_of(json_t *m)
+{
+    uint64_t id = 0;
+    return num_u64(str_c(json_string_value(json_object_get(m, "queue_id"))), UINT64_MAX, &id) ? id : 0;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    uint64_t x = id_of(*(json_t *const *)a), y = id_of(*(json_t *const *)b);
+    return x < y ? -1 : x > y;
+}
+
+/* The pages of several nodes made one, in the order of ids: of what is behind the shortest one's end nothing can be said yet. */
+static json_t *merge_pages(const struct gather *g, size_t limit, struct arena *a, uint64_t *next)
+{
+    size_t n = json_array_size(g->list), kept = 0;
+    json_t **all = arena_array(a, json_t *, n), *out = json_array();
+    for (size_t i = 0; i < n; i++)
+        all[i] = json_array_get(g->list, i);
+    qsort(all, n, sizeof(json_t *), by_id);
+    while (kept < n && kept < limit && id_of(all[kept]) <= g->bound)
+        json_array_append(out, all[kept++]);
+    *next = kept && (kept < n || g->has_more) ? id_of(all[kept - 1]) : 0;
+    return out;
+}
+
 FIBER static void list(struct admin *a, struct http_req *req, struct err *err)
 {
     Thurn__QueueFilter filter = THURN__QUEUE_FILTER__INIT;
+    Thurn__QueueListRequest q = THURN__QUEUE_LIST_REQUEST__INIT;
+    uint64_t age_s, next;
     filter.sender = admin_param(req, "sender");
     filter.recipient = admin_param(req, "recipient");
-    Thurn__QueueListRequest q = THURN__QUEUE_LIST_REQUEST__INIT;
-    q.filter = &filter;
-    q.limit = admin_limit(req);
-    struct gather g = {.list = json_array(), .err = ERR_INIT};
-    if (!ask_all(a, req, QUEUE_METHOD_LIST, &q.base, gather_list, &g, err)) {
-        json_decref(g.list);
+    if (!state_bits(admin_param(req, "state"), &filter.states, err) || !u64_param(req, "older_than", &age_s, err) ||
+        !u64_param(req, "after", &q.after, err))
         return;
-    }
-    json_t *o = json_pack("{s:o, s:I}", "messages", g.list, "total", (json_int_t)g.total);
+    older_than(age_s, &filter);
+    q.filter = &filter;
+    q.limit = admin_limit(req) ? admin_limit(req) : LIST_DEFAULT;
+    CLEANUP(json_decref_) json_t *found = json_array();
+    struct gather g = {.list = found, .bound = UINT64_MAX, .err = ERR_INIT};
+    if (!ask_all(a, req, QUEUE_METHOD_LIST, &q.base, gather_list, &g, err))
+        return;
+    json_t *page = merge_pages(&g, q.limit, req->arena, &next);
+    json_t *o = json_pack("{s:o, s:I}", "messages", page, "total", (json_int_t)g.total);
+    if (next)
+        json_object_set_new(o, "next", json_string(arena_printf(req->arena, "%llu", (unsigned long long)next).p));
     add_warning(o, &g);
     admin_answer(req, 200, o);
 }
@@ -154,14 +223,18 @@ static bool parse_op(json_t *o, struct arena *a, Thurn__QueueOp *out, struct err
 
 static bool parse_filter(json_t *o, struct arena *a, Thurn__QueueFilter *f, struct err *err)
 {
-    static const char *const keys[] = {"queue_ids", "sender", "recipient", "is_all", NULL};
+    static const char *const keys[] = {"queue_ids", "sender", "recipient", "state", "older_than", "is_all", NULL};
+    char *states = arena_strz(a, S(""));
+    uint64_t age_s = 0;
     json_t *filter = json_object_get(o, "filter");
     if (!json_is_object(filter))
-        return err_set(err, ERR_INVALID, "'filter' must say which: queue_ids, sender, recipient, or is_all");
+        return err_set(err, ERR_INVALID, "'filter' must say which: queue_ids, sender, recipient, state, older_than, or is_all");
     if (!admin_only(filter, keys, err) || !admin_get_str(filter, "sender", a, &f->sender, NULL, err) ||
         !admin_get_str(filter, "recipient", a, &f->recipient, NULL, err) ||
-        !admin_get_bool(filter, "is_all", &f->is_all, NULL, err))
+        !admin_get_str(filter, "state", a, &states, NULL, err) || !admin_get_u64(filter, "older_than", &age_s, NULL, err) ||
+        !admin_get_bool(filter, "is_all", &f->is_all, NULL, err) || !state_bits(states, &f->states, err))
         return false;
+    older_than(age_s, f);
     json_t *ids = json_object_get(filter, "queue_ids");
     size_t n = json_array_size(ids);
     if (n > IDS_MAX)
@@ -173,7 +246,7 @@ static bool parse_filter(json_t *o, struct arena *a, Thurn__QueueFilter *f, stru
         if (!json_is_string(id) || !num_u64(str_c(json_string_value(id)), UINT64_MAX, &f->queue_ids[i]))
             return err_set(err, ERR_INVALID, "queue_ids are decimal numbers in quotes");
     }
-    if (!n && !f->sender[0] && !f->recipient[0] && !f->is_all)
+    if (!n && !f->sender[0] && !f->recipient[0] && !f->states && !f->created_before_unix && !f->is_all)
         return err_set(err, ERR_INVALID, "an empty filter would take nothing; for everything say is_all");
     return true;
 }

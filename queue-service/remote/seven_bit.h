@@ -11,6 +11,6 @@
  * content read has m->size bytes or reading fails. Suspends for the first reading.
  */
 FIBER struct rpc_source *seven_bit_open(const struct remote_message *m, bool *is_hopeless, struct err *err);
-void seven_bit_close(struct rpc_source *s);
+FIBER void seven_bit_close(struct rpc_source *s);
 
 #endif

@@ -71,13 +71,30 @@ def test_deferred_and_queue_commands(server, sink):
     assert "waits" in server.admin("queue", "show", ident).stdout
     server.admin("queue", "hold", ident)
     assert queue(server)["messages"][0]["recipients"][0]["state"] == "held"
-    server.admin("queue", "release", ident)
+    assert [m["queue_id"] for m in queue(server, "--state", "held", "--recipient", "@dead.test")["messages"]] == [ident]
+    for args in (("--state", "due,active"), ("--older-than", "1h"), ("--state", "held", "--sender", "@nowhere.test")):
+        assert queue(server, *args) | {"messages": []} == {"messages": [], "total": 0} and not queue(server, *args)["messages"], args
+    assert server.admin("queue", "list", "--state", "none", check=False).returncode == 2
+    assert server.admin("queue", "drop", "--state", "held", "--older-than", "1d", check=False).returncode == 3
+    server.admin("queue", "release", "--state", "held")
     due = queue(server)["messages"][0]["recipients"][0]["due_unix"]
     server.admin("queue", "retry", ident)
     wait_until(lambda: queue(server)["messages"][0]["recipients"][0]["due_unix"] != due, "another attempt")
     server.admin("queue", "drop", ident)
     wait_until(lambda: queue(server)["total"] == 0, "the queue to be empty")
     assert server.admin("queue", "show", ident, check=False).returncode == 3
+
+
+def test_queue_pages(server, sink):
+    """More messages than a page has, over the API and on the command line."""
+    for i in range(3):
+        submit(server, [f"p{i}@dead.test"], f"page {i}")
+    first = queue(server, "--limit", "2")
+    assert len(first["messages"]) == 2 and first["total"] == 3 and first["next"] == first["messages"][1]["queue_id"], first
+    text = server.admin("queue", "list", "--limit", "1000").stdout
+    assert all(f"p{i}@dead.test" in text for i in range(3)) and text.endswith("3 messages in the queue\n"), text
+    server.admin("queue", "drop", "--recipient", "@dead.test")
+    wait_until(lambda: queue(server)["total"] == 0, "the queue to be empty")
 
 
 def test_survives_restart(server, sink):
