@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "frontend/common/guests.h"
 #include "frontend/common/logins.h"
 #include "frontend/imap/imap.h"
 #include "frontend/smtp/smtp.h"
@@ -83,6 +84,7 @@ static bool open_mail(struct frontends *f, struct err *err)
     if (domain.n)
         buf_printf(&postmaster, "postmaster@%.*s", STR_ARG(domain));
     f->logins = logins_new(f->node->auth_service, 0);
+    f->guests = guests_new(GUESTS_MAX, (unsigned)config_int(c, CFG_BUSY_PER_IP));
     struct smtp_opts smtp = {
         .hostname = config_str(c, CFG_HOSTNAME),
         .postmaster = buf_str(&postmaster),
@@ -90,6 +92,7 @@ static bool open_mail(struct frontends *f, struct err *err)
         .store = f->node->store_service,
         .queue = f->node->queue_service,
         .logins = f->logins,
+        .guests = f->guests,
         .tls = f->tls,
         .plain_login = plain_login(c),
         .message_max = (uint64_t)config_int(c, CFG_MESSAGE_MAX),
@@ -102,6 +105,7 @@ static bool open_mail(struct frontends *f, struct err *err)
         .auth = f->node->auth_service,
         .store = f->node->store_service,
         .logins = f->logins,
+        .guests = f->guests,
         .tls = f->tls,
         .plain = (enum imap_plain)plain_login(c),
         .limits = {.message_bytes = (uint64_t)config_int(c, CFG_MESSAGE_MAX), .idle_ms = (unsigned)config_int(c, CFG_IMAP_IDLE)},
@@ -264,6 +268,7 @@ void frontends_close(struct frontends *f)
     smtp_server_free(f->smtp);
     imap_server_free(f->imap);
     logins_free(f->logins);
+    guests_free(f->guests);
     tls_server_free(f->tls);
     free(f->proxy_from);
     *f = (struct frontends){0};

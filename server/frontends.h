@@ -7,6 +7,7 @@
 #include "net/http_server.h"
 #include "server/node.h"
 
+struct guests;
 struct logins;
 struct smtp_server;
 struct imap_server;
@@ -29,6 +30,7 @@ struct frontends {
     struct node *node;
     struct tls_server *tls;
     struct logins *logins;
+    struct guests *guests;
     struct smtp_server *smtp;
     struct imap_server *imap;
     struct http_server *http;

@@ -40,11 +40,13 @@ struct imap_opts {
     str hostname;            /* for the greeting; copied */
     ProtobufCService *auth, *store;
     struct logins *logins;   /* of all front-ends of this process; outlives the server */
+    struct guests *guests;   /* likewise */
     struct tls_server *tls;  /* for STARTTLS; NULL = not offered. Outlives the server. */
     enum imap_plain plain;
     struct imap_limits limits;
 };
 
+struct guests;
 struct logins;
 struct imap_server;
 struct imap_server *imap_server_new(const struct imap_opts *opts);

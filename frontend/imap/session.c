@@ -194,6 +194,7 @@ static void finish(struct imap_session *s)
     imap_view_close(s);
     watch_remove(server->watch, &s->watch);
     logins_remove(server->opts.logins, &s->login_check);
+    guest_leave(&s->guest);
     imap_lease_release(s);
     if (s->end == IMAP_END_BROKEN)
         stream_abort(s->stream);
@@ -320,6 +321,7 @@ FIBER static void run(void *arg)
     bool goes_on = run_commands(s);
     s->fiber = NULL;
     fiber_context()->account = STR_NONE; /* it may be freed with the session */
+    guest_leave(&s->guest);
     if (!goes_on) {
         imap_end(s, IMAP_END_BROKEN);
         finish(s);
@@ -332,19 +334,30 @@ FIBER static void run(void *arg)
     go_idle(s);
 }
 
+static bool start_fiber(struct imap_session *s)
+{
+    struct err err = ERR_INIT;
+    if (s->state == IMAP_NEW && !guest_enter(s->server->opts.guests, &s->guest, stream_peer(s->stream))) {
+        metric_inc_label(M_IMAP_REFUSED, "busy_address");
+        return false;
+    }
+    if (fiber_spawn("imap", run, s, FIBER_NO_DEADLINE, &err))
+        return true;
+    metric_inc_label(M_IMAP_REFUSED, "fibers");
+    return false;
+}
+
 void imap_wake(struct imap_session *s)
 {
     if (!is_idle(s))
         return;
     fiber_timer_stop(&s->timer);
     stream_idle_stop(s->stream);
-    struct err err = ERR_INIT;
-    if (fiber_spawn("imap", run, s, FIBER_NO_DEADLINE, &err)) {
+    if (start_fiber(s)) {
         s->is_starting = true;
         return;
     }
     imap_end(s, IMAP_END_BUSY);
-    metric_inc_label(M_IMAP_REFUSED, "fibers");
     finish(s);
 }
 

@@ -10,6 +10,7 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "fiber/fiber.h"
+#include "frontend/common/guests.h"
 #include "frontend/common/logins.h"
 #include "frontend/common/watch.h"
 #include "frontend/imap/imap.h"
@@ -81,6 +82,7 @@ struct imap_session {
     char *idle_tag;               /* in IDLE: its tag */
     char *login;
     struct login login_check;     /* in server->opts.logins */
+    struct guest guest;           /* in server->opts.guests, while a fiber runs before the login */
     Thurn__AccountRef account;
     uint64_t listed_modseq;       /* of the account, when its mailboxes were last listed */
     uint64_t beacon_modseq;       /* newest beacon */

@@ -50,6 +50,7 @@ FIBER static void succeeded(struct smtp_session *s, const Thurn__AuthenticateRep
                                    .address = xstrdup(r->address),
                                    .may_send = r->state == THURN__ACCOUNT_STATE__ACCOUNT_ACTIVE};
     logins_add(s->server->opts.logins, &s->login_check, r, smtp_login_ended, s);
+    guest_leave(&s->guest);
     fiber_context()->account = str_c(s->login.address);
     metric_inc_label(M_SMTP_AUTH, "ok");
     smtp_say(s, SMTP_AUTH_OK);

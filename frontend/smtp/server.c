@@ -57,8 +57,8 @@ static void fill_in(struct smtp_limits *l)
 
 struct smtp_server *smtp_server_new(const struct smtp_opts *opts, struct err *err)
 {
-    if (!opts->auth || !opts->store || !opts->queue || !opts->logins || !opts->hostname.n || opts->hostname.n > SMTP_DOMAIN_MAX) {
-        (void)err_set(err, ERR_INVALID, "the SMTP server needs a hostname, the list of logins, and the auth, store and queue services");
+    if (!opts->auth || !opts->store || !opts->queue || !opts->logins || !opts->guests || !opts->hostname.n || opts->hostname.n > SMTP_DOMAIN_MAX) {
+        (void)err_set(err, ERR_INVALID, "the SMTP server needs a hostname, the lists of logins and guests, and the auth, store and queue services");
         return NULL;
     }
     struct smtp_server *s = xnew(struct smtp_server);

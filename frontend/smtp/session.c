@@ -150,6 +150,7 @@ static void close_session(struct smtp_session *s)
     metric_add_label(M_SMTP_SESSIONS, kind_names[s->kind], -1);
     smtp_txn_free(s->txn);
     logins_remove(server->opts.logins, &s->login_check);
+    guest_leave(&s->guest);
     stream_idle_stop(s->stream);
     stream_close(s->stream);
     list_remove(&s->node);
@@ -228,6 +229,7 @@ FIBER static void run(void *arg)
     context->account = STR_NONE;
     s->fiber = NULL;
     s->is_busy = false;
+    guest_leave(&s->guest);
     if (s->close) {
         close_session(s);
         return;
@@ -239,10 +241,24 @@ FIBER static void run(void *arg)
     on_ready(s); /* something may have come while the replies went out */
 }
 
+/* A host of our own (LMTP) and who has logged in are no guests. */
+static bool start_fiber(struct smtp_session *s)
+{
+    struct err err = ERR_INIT;
+    if (s->kind != SMTP_KIND_LMTP && !s->login.address &&
+        !guest_enter(s->server->opts.guests, &s->guest, stream_peer(s->stream))) {
+        metric_inc_label(M_SMTP_REFUSED, "busy_address");
+        return false;
+    }
+    if (fiber_spawn("smtp", run, s, FIBER_NO_DEADLINE, &err))
+        return true;
+    metric_inc_label(M_SMTP_REFUSED, "fibers");
+    return false;
+}
+
 static void on_ready(void *arg)
 {
     struct smtp_session *s = arg;
-    struct err err = ERR_INIT;
     CHECK(s, SMTP_SESSION_MAGIC);
     skip_long_line(s);
     if (s->skipped > SKIP_MAX || (s->skipped && s->auth.step)) { /* no command is lost by ending an exchange */
@@ -250,11 +266,9 @@ static void on_ready(void *arg)
         smtp_session_end(s, SMTP_CLOSE_LINE, SMTP_LINE_TOO_LONG);
     } else if (has_line(s)) {
         fiber_timer_stop(&s->timer);
-        s->is_busy = fiber_spawn("smtp", run, s, FIBER_NO_DEADLINE, &err);
-        if (!s->is_busy) {
-            metric_inc_label(M_SMTP_REFUSED, "fibers");
+        s->is_busy = start_fiber(s);
+        if (!s->is_busy)
             smtp_session_end(s, SMTP_CLOSE_FULL, SMTP_BUSY);
-        }
     } else if (stream_at_end(s->stream)) {
         smtp_session_end(s, SMTP_CLOSE_PEER, SMTP_REPLY_NONE);
     } else {

@@ -14,6 +14,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "frontend/common/guests.h"
 #include "frontend/common/logins.h"
 #include "frontend/common/resolver.h"
 #include "frontend/common/sasl.h"
@@ -106,6 +107,7 @@ struct smtp_session {
     struct smtp_auth auth;
     struct smtp_login login;
     struct login login_check;   /* in opts.logins */
+    struct guest guest;         /* in opts.guests, while a fiber runs before the login */
     bool is_login_over;         /* no longer good: nothing more is taken under it */
     struct smtp_txn *txn;       /* NULL: no MAIL yet */
     unsigned commands, bad, junk, unknown, auth_failures, overshoot, messages;

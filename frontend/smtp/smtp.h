@@ -23,6 +23,7 @@
 #include "net/stream.h"
 #include "rpc/call.h"
 
+struct guests;
 struct logins;
 struct smtp_server;
 
@@ -54,6 +55,7 @@ struct smtp_opts {
     str postmaster;             /* who <Postmaster> without a domain is; empty = postmaster@hostname */
     ProtobufCService *auth, *store, *queue;
     struct logins *logins;      /* of all front-ends of this process; outlives the server */
+    struct guests *guests;      /* likewise */
     struct tls_server *tls;     /* for STARTTLS; NULL = not offered. Must outlive the server */
     int plain_login;            /* passwords without TLS: 0 never, 1 from loopback, 2 always */
     uint64_t message_max;       /* bytes; default 50 MiB */

@@ -508,6 +508,54 @@ def test_sessions_of_one_address():
         assert [mail_from(server, "203.0.113.7") for _ in range(5)] == [b"250"] * 5
 
 
+def proxied(server, kind, address, *lines):
+    """A session of somebody at this address, after these lines (or fewer, if it was ended): socket, last reply."""
+    s = socket.create_connection(server.address(kind), 10)
+    s.sendall(f"PROXY TCP4 {address} 192.0.2.1 4711 25\r\n".encode())
+    f = s.makefile("rb")
+    reply = f.readline()
+    for line in lines:
+        try:
+            s.sendall(line)
+        except OSError:
+            break
+        reply = f.readline()
+    return s, reply
+
+
+def test_slow_strangers():
+    """One address holds at most so many fibers before a login, whatever it does slowly, and nobody else notices."""
+    slow = {"smtp": (b"HELO c.test\r\n", b"MAIL FROM:<x@e.test>\r\n", b"RCPT TO:<ann@example.test>\r\n", b"DATA\r\n"),
+            "imap": (b"a LOGIN {10}\r\n",)}
+    with harness.Server("sqlite-local", extra="limits.busy_per_ip: 20\n", listen_extra="  proxy_protocol_from: [127.0.0.0/8]\n"
+                        ) as server:
+        base, held = server.front.metric("thurn_fibers"), []
+        try:
+            ends = {}
+            for kind, lines in slow.items():
+                for _ in range(60):
+                    s, reply = proxied(server, kind, "203.0.113.7", *lines)
+                    held.append(s)
+                    ends[reply[:5]] = ends.get(reply[:5], 0) + 1
+            assert ends.get(b"354 E", 0) == 20, ends
+            assert ends.get(b"* BYE", 0) == 60, ends
+            assert server.front.metric("thurn_fibers") <= base + 25
+            start = time.monotonic()
+            s, reply = proxied(server, "imap", "203.0.113.8", b"a NOOP\r\n")
+            held.append(s)
+            assert reply.startswith(b"a OK"), reply
+            s, reply = proxied(server, "smtp", "203.0.113.8", *slow["smtp"], b"Subject: x\r\n\r\nx\r\n.\r\n")
+            held.append(s)
+            assert reply.startswith(b"250"), reply
+            assert time.monotonic() - start < 10
+            refused = [server.front.metric(f"thurn_{k}_refused_total{{{label}=\"busy_address\"}}") for k, label in (("smtp", "reason"), ("imap", "limit"))]
+            assert refused == [40, 60], refused
+        finally:
+            for s in held:
+                s.close()
+        harness.wait_until(lambda: server.front.metric("thurn_fibers") <= base + 2, "the fibers of those who went to end")
+
+
 def test_health_and_metrics():
     with harness.Server("sqlite-local") as server:
         assert http_get(server.front.http, "/livez")[0] == 200

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/num.h"
+#include "frontend/common/guests.h"
 #include "frontend/common/logins.h"
 #include "frontend/imap/imap.h"
 #include "proto/auth_calls.h"
@@ -37,6 +38,7 @@ struct world {
     ProtobufCService *faulty;
     struct proxy proxy;
     struct logins *logins;
+    struct guests *guests;
     struct imap_server *imap;
     const char *path;
 };
@@ -278,7 +280,8 @@ static void world_main(void *arg)
     w->proxy = (struct proxy){.base = {store_service(w->store)->descriptor, proxy_invoke, NULL},
                               .real = store_service(w->store), .faulty = w->faulty};
     w->logins = logins_new(auth_service(w->auth), 10);
-    struct imap_opts imap = {.logins = w->logins, .hostname = S("mail.example.org"), .auth = auth_service(w->auth), .store = &w->proxy.base,
+    w->guests = guests_new(0, 0);
+    struct imap_opts imap = {.logins = w->logins, .guests = w->guests, .hostname = S("mail.example.org"), .auth = auth_service(w->auth), .store = &w->proxy.base,
                              .plain = IMAP_PLAIN_ALWAYS,
                              .limits = {.message_bytes = 2u << 20, .bad_commands = 5, .auth_failures = 2}};
     w->imap = imap_server_new(&imap);
@@ -287,6 +290,7 @@ static void world_main(void *arg)
     imap_server_drain(w->imap, 0);
     imap_server_free(w->imap);
     logins_free(w->logins);
+    guests_free(w->guests);
     rpc_faulty_free(w->faulty);
     store_free(w->store);
     auth_free(w->auth);

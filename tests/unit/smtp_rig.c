@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "frontend/common/guests.h"
 #include "frontend/common/logins.h"
 
 static void quiet(enum log_level level, str line)
@@ -17,6 +18,7 @@ static void on_fiber(void *arg)
     struct rig *r = arg;
     struct err err = ERR_INIT;
     r->opts.logins = logins_new(&r->fake.auth.base, 5);
+    r->opts.guests = guests_new(0, 3);
     r->server = smtp_server_new(&r->opts, &err);
     assert_ok(r->server, &err);
     r->test(r);
@@ -25,6 +27,7 @@ static void on_fiber(void *arg)
     assert_int_equal(smtp_server_sessions(r->server), 0);
     smtp_server_free(r->server);
     logins_free(r->opts.logins);
+    guests_free(r->opts.guests);
 }
 
 void rig_run(void (*prepare)(struct rig *r), void (*test)(struct rig *r))

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "frontend/common/guests.h"
 #include "frontend/common/logins.h"
 #include "frontend/imap/imap.h"
 #include "fiber/fiber.h"
@@ -100,11 +101,13 @@ static void world_main(void *arg)
     w->opts.store = &no_store;
     w->opts.tls = w->tls;
     w->opts.logins = logins_new(&no_auth, 0);
+    w->opts.guests = guests_new(0, 0);
     w->server = imap_server_new(&w->opts);
     w->fn(w);
     imap_server_drain(w->server, 0);
     imap_server_free(w->server);
     logins_free(w->opts.logins);
+    guests_free(w->opts.guests);
 }
 
 static void run(void (*fn)(struct world *w), struct world *w)
