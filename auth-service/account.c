@@ -8,9 +8,10 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/map.h"
+#include "fiber/work.h"
 
 #define DISPLAY_NAME_MAX 256u
-#define HASHERS 8u /* fibers that wait for the work pool at a time */
+#define HASHERS_MAX 8u /* threads of the work pool for the passwords of one request */
 
 /* --- adding --- */
 
@@ -89,8 +90,10 @@ FIBER static void hash_some(void *arg)
 
 FIBER static bool hash_all(struct add *add, struct err *err)
 {
-    FIBER_GROUP(g, HASHERS);
-    for (unsigned i = 0; i < HASHERS && i < add->n; i++)
+    /* A quarter of the pool: log-ins want it too, and do not wait behind a thousand new passwords. */
+    unsigned n = MIN(MAX(work_pool_threads() / 4, 1u), HASHERS_MAX);
+    FIBER_GROUP(g, HASHERS_MAX);
+    for (unsigned i = 0; i < n && i < add->n; i++)
         if (!fiber_group_spawn(&g, "auth.hash", hash_some, add, err))
             return false;
     return fiber_group_wait(&g, err);

@@ -1,6 +1,9 @@
 #include "fiber/work.h"
 
+#include <stdlib.h>
+
 #include "base/metrics.h"
+#include "base/num.h"
 #include "fiber/internal.h"
 
 #define WORK_QUEUE_MAX 1024u /* calls that wait or run */
@@ -27,6 +30,13 @@ static void after_work(uv_work_t *req, int status)
     w->is_over = true;
     w->was_cancelled = status == UV_ECANCELED;
     fiber_wake(w->waiter);
+}
+
+unsigned work_pool_threads(void)
+{
+    const char *size = getenv("UV_THREADPOOL_SIZE"); /* set by fiber_runtime_init, unless the environment has it */
+    uint32_t n;
+    return size && num_u32(str_c(size), 1024, &n) && n > 0 ? n : 4;
 }
 
 bool work_run(void (*fn)(void *arg), void *arg, struct err *err)

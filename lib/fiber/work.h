@@ -16,6 +16,9 @@
 /* Run fn(arg) on a pool thread. Errors: CANCELLED, TIMEOUT (before it began), LIMIT (queue full). */
 FIBER bool work_run(void (*fn)(void *arg), void *arg, struct err *err) WARN_UNUSED;
 
+/* How many calls the pool runs at a time. Who has many of them leaves some to others. */
+unsigned work_pool_threads(void);
+
 struct work_lane;
 /* One request of a lane; embedded in what the caller submits. */
 struct work_item {

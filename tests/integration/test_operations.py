@@ -359,6 +359,21 @@ def test_command_line():
         assert got[0] == status and not got[1] and text in got[2], (args, got)
 
 
+def import_on_terminal(server, n):
+    """Passwords in the clear go in small batches, and who waits is told how far it is."""
+    main, sub = os.openpty()
+    names = [f"clear{i}@example.test" for i in range(n)]
+    p = subprocess.run([harness.BINARY, "--data", server.folder / "data", "account", "add", "--from-file", "-"],
+                       input="".join(f"{name},pw\n" for name in names), stdout=subprocess.PIPE, stderr=sub, text=True, timeout=120)
+    os.close(sub)
+    told = os.read(main, 65536).decode()
+    os.close(main)
+    assert p.returncode == 0 and f"{n} accounts added" in p.stdout, (p.stdout, told)
+    assert "\r25 accounts added, 0 refused\r" in told, told
+    for name in names:
+        server.admin("account", "remove", name)
+
+
 def test_accounts():
     """Ten thousand at once, refusals with their line, states, passwords, removal."""
     with harness.Server("sqlite-local", extra="admin.token: tok\n") as server:
@@ -379,6 +394,7 @@ def test_accounts():
         assert r.returncode == 5 and "1 accounts added, 1 refused" in r.stdout and "-:2: " in r.stderr and "U+FEFF" in r.stderr, (r.stdout, r.stderr)
         for name in ("new", "last", "first"):
             server.admin("account", "remove", f"{name}@example.test")
+        import_on_terminal(server, 30)
         assert server.admin("account", "list", "--domain", "example.test").stdout.count("\n") == 10001
         server.admin("account", "passwd", "bob@example.test", "--password-stdin", stdin="new one\n")
 
