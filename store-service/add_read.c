@@ -21,12 +21,6 @@ static const struct sql_stmt find_delivered = {
     "SELECT d.day, d.key, d.mailbox_id, d.uid FROM {rows} AS v (day, key) JOIN s_delivered d ON d.day = v.day AND"
     " d.key = v.key",
     true};
-static const struct sql_stmt find_requests = {
-    "s_find_requests", "ibi", "ibb",
-    "SELECT account_id, request_id, reply FROM s_request WHERE account_id = ?1 AND request_id = ?2 AND day >= ?3",
-    "SELECT r.account_id, r.request_id, r.reply FROM {rows} AS v (a, id, day) JOIN s_request r ON"
-    " r.account_id = v.a AND r.request_id = v.id AND r.day >= v.day",
-    true};
 static const struct sql_stmt find_threads = {
     "s_find_threads", "ii", "iii",
     "SELECT account_id, key, thread_id FROM s_thread_key WHERE account_id = ?1 AND key = ?2",
@@ -177,7 +171,7 @@ void work_queue_reads(struct work *w)
         if (rq->request_id.n) {
             reqs[n_reqs * 3] = sql_i(rq->v[0].ref->account_id);
             reqs[n_reqs * 3 + 1] = sql_s(rq->request_id);
-            reqs[n_reqs++ * 3 + 2] = sql_i(w->now_unix / DAY_S - 2);
+            reqs[n_reqs++ * 3 + 2] = sql_i(w->now_unix / DAY_S - ONCE_DAYS);
         }
         for (size_t k = 0; k < rq->n; k++) {
             const struct add *ad = &rq->v[k];
@@ -207,7 +201,7 @@ void work_queue_reads(struct work *w)
     sql_queue(w->tx, &get_mailboxes, boxes, n_boxes, &w->r_boxes);
     if (w->t->looks_up_keys)
         work_queue_keys(w, false);
-    sql_queue(w->tx, &find_requests, reqs, n_reqs, &w->r_requests);
+    sql_queue(w->tx, &once_find, reqs, n_reqs, &w->r_requests);
     sql_queue(w->tx, &find_threads, threads, n_threads, &w->r_threads);
     sql_queue(w->tx, &lock_blobs, blobs, w->n_slots, &w->r_blobs);
 }

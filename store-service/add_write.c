@@ -33,10 +33,6 @@ static const struct sql_stmt insert_delivered = {
     "s_insert_delivered", "ibiii", "",
     "INSERT INTO s_delivered (day, key, account_id, mailbox_id, uid) VALUES (?1, ?2, ?3, ?4, ?5)",
     "INSERT INTO s_delivered (day, key, account_id, mailbox_id, uid) SELECT * FROM {rows} AS v", true};
-static const struct sql_stmt insert_requests = {
-    "s_insert_requests", "ibib", "",
-    "INSERT INTO s_request (account_id, request_id, day, reply) VALUES (?1, ?2, ?3, ?4)",
-    "INSERT INTO s_request (account_id, request_id, day, reply) SELECT * FROM {rows} AS v", true};
 
 /* --- decisions --- */
 
@@ -121,6 +117,7 @@ static bool is_duplicate(struct work *w, struct add *ad)
     return ad->is_duplicate = true;
 }
 
+/* Names of keywords that are new are in the account's list then: who does not use them puts the list back. */
 static bool check(struct work *w, struct add *ad, struct mailbox_row **m, str *kw, struct err *err)
 {
     struct acct *ac = work_acct(w, ad->ref->account_id);
@@ -225,10 +222,15 @@ static void apply(struct work *w, struct add *ad, struct mailbox_row *m, str kw)
 static void add_each(struct work *w, struct add_request *rq)
 {
     for (size_t i = 0; i < rq->n; i++) {
+        struct keywords *k = &work_acct(w, rq->v[i].ref->account_id)->keywords, before = *k;
         struct mailbox_row *m;
         str kw;
-        if (!is_duplicate(w, &rq->v[i]) && check(w, &rq->v[i], &m, &kw, &rq->v[i].err))
+        if (is_duplicate(w, &rq->v[i]))
+            continue;
+        if (check(w, &rq->v[i], &m, &kw, &rq->v[i].err))
             apply(w, &rq->v[i], m, kw);
+        else
+            *k = before;
     }
 }
 
@@ -279,21 +281,29 @@ static void set_reply(struct work *w, struct add_request *rq)
     v[3] = sql_s(rq->reply);
 }
 
+static bool check_all(struct work *w, struct add_request *rq, struct mailbox_row **m, str *kw)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < rq->n; i++) {
+        if (!check(w, &rq->v[i], m, &kw[i], &rq->item.err))
+            return false;
+        bytes += add_size(&rq->v[i]);
+    }
+    return check_quota(work_acct(w, rq->v[0].ref->account_id), bytes, rq->n, &rq->item.err);
+}
+
 /* Checked as a whole before anything of it is applied. */
 static void add_all(struct work *w, struct add_request *rq, size_t at)
 {
+    struct keywords *k = &work_acct(w, rq->v[0].ref->account_id)->keywords, before = *k;
     struct mailbox_row *m = NULL;
     str *kw = arena_array(w->a, str, rq->n);
-    uint64_t bytes = 0;
     if (is_repeat(w, rq, at))
         return;
-    for (size_t i = 0; i < rq->n; i++) {
-        if (!check(w, &rq->v[i], &m, &kw[i], &rq->item.err))
-            return;
-        bytes += add_size(&rq->v[i]);
-    }
-    if (!check_quota(work_acct(w, rq->v[0].ref->account_id), bytes, rq->n, &rq->item.err))
+    if (!check_all(w, rq, &m, kw)) {
+        *k = before;
         return;
+    }
     for (size_t i = 0; i < rq->n; i++)
         apply(w, &rq->v[i], m, kw[i]);
     set_reply(w, rq);
@@ -374,7 +384,7 @@ static void queue_writes(struct work *w)
     messages_queue_insert(w->tx, w->msgs, w->n_msgs);
     sql_queue(w->tx, &insert_threads, w->thread_keys.v, w->thread_keys.n, NULL);
     sql_queue(w->tx, &insert_delivered, w->delivered.v, w->delivered.n, NULL);
-    sql_queue(w->tx, &insert_requests, w->requests.v, w->requests.n, NULL);
+    sql_queue(w->tx, &once_insert, w->requests.v, w->requests.n, NULL);
     change_queue(w->tx, w->changes, w->n_changes);
     mailbox_queue_counts(w->tx, changed, n_changed);
     account_queue_update(w->tx, t->touched, t->n_touched);

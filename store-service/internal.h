@@ -147,7 +147,9 @@ void op_remember(struct sql_tx *tx, const struct op *op);
 /* For op.c: queue the look-up behind the account's lock, and take its result. Errors: INTERNAL (a damaged row). */
 void once_queue_find(struct sql_tx *tx, struct op *op);
 bool once_take(struct op *op, struct err *err) WARN_UNUSED;
-/* For Append, which does it for many requests in one transaction. */
+/* For Append, which does it for many requests in one transaction. once_find is asked for account, request id and least
+ * day, and answers account, request id and packed reply; once_insert takes account, request id, day and packed reply. */
+extern const struct sql_stmt once_find, once_insert;
 bool once_check_id(ProtobufCBinaryData id, str *out, struct err *err) WARN_UNUSED;
 bool once_unpack(str packed, struct arena *a, ProtobufCMessage *out, struct err *err) WARN_UNUSED;
 

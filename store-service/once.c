@@ -1,16 +1,16 @@
 /* A mutation with a request id is done once: the row that says so is committed with it, and has its reply. */
 #include "store-service/internal.h"
 
-static const struct sql_stmt once_find = {
-    "s_once_find", "ibi", "ibb",
+const struct sql_stmt once_find = {
+    "s_find_requests", "ibi", "ibb",
     "SELECT account_id, request_id, reply FROM s_request WHERE account_id = ?1 AND request_id = ?2 AND day >= ?3",
-    "SELECT r.account_id, r.request_id, r.reply FROM unnest($1, $2, $3) AS v (a, id, day) JOIN s_request r ON"
+    "SELECT r.account_id, r.request_id, r.reply FROM {rows} AS v (a, id, day) JOIN s_request r ON"
     " r.account_id = v.a AND r.request_id = v.id AND r.day >= v.day",
     true};
-static const struct sql_stmt once_insert = {
-    "s_once_insert", "ibib", "",
+const struct sql_stmt once_insert = {
+    "s_insert_requests", "ibib", "",
     "INSERT INTO s_request (account_id, request_id, day, reply) VALUES (?1, ?2, ?3, ?4)",
-    "INSERT INTO s_request (account_id, request_id, day, reply) SELECT * FROM unnest($1, $2, $3, $4)", true};
+    "INSERT INTO s_request (account_id, request_id, day, reply) SELECT * FROM {rows} AS v", true};
 
 bool once_check_id(ProtobufCBinaryData id, str *out, struct err *err)
 {

@@ -140,12 +140,14 @@ static void append_many_case(struct world *w)
     q.request_id = (ProtobufCBinaryData){0, NULL};
     keywords[1] = (char *)"not a keyword";
     MUST_FAIL(w, append, &q, &r, ERR_INVALID);
-    keywords[1] = (char *)"later";
+    keywords[1] = (char *)"stray";
     q.mailbox_id = 12345;
     MUST_FAIL(w, append, &q, &r, ERR_NOT_FOUND);
     q.mailbox_id = inbox;
     w->ref.quota_messages = 2 * N - 1;
     MUST_FAIL(w, append, &q, &r, ERR_LIMIT);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_keyword"), 2); /* no name of what was refused */
+    keywords[1] = (char *)"later";
     w->ref.quota_messages = 2 * N;
     MUST(w, append, &q, &r);
     assert_int_equal(world_status(w, inbox)->total, 2 * N);
