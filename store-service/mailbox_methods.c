@@ -71,21 +71,38 @@ struct list_op {
     Thurn__ListMailboxesReply *r;
 };
 
+/* From the request's id on, as many as fit beside what the reply has already. */
+static void add_page(struct list_op *l, const struct mailbox_list *boxes)
+{
+    Thurn__ListMailboxesReply *r = l->r;
+    size_t room = thurn__list_mailboxes_reply__get_packed_size(r);
+    r->mailboxes = arena_array(l->arena, Thurn__Mailbox *, boxes->n);
+    for (size_t i = 0; i < boxes->n; i++) {
+        if (boxes->v[i].mailbox_id < l->q->from_mailbox_id)
+            continue;
+        Thurn__Mailbox *m = mailbox_to_proto(&boxes->v[i], l->arena);
+        room += thurn__mailbox__get_packed_size(m) + 4; /* its tag and length */
+        if (l->q->is_paged && room > REPLY_BYTES_MAX) {
+            r->next_mailbox_id = m->mailbox_id;
+            return;
+        }
+        r->mailboxes[r->n_mailboxes++] = m;
+    }
+}
+
 FIBER static bool list_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct list_op *l = arg;
     struct loaded now;
     struct sql_result names = {0};
+    *l->r = (Thurn__ListMailboxesReply)THURN__LIST_MAILBOXES_REPLY__INIT; /* a body may run again */
     op_begin_read(tx, &l->op);
-    if (l->q->with_keywords)
+    if (l->q->with_keywords && l->q->from_mailbox_id == 0)
         keywords_queue_load(tx, &l->op.ref->account_id, 1, &names);
     if (!load(tx, &l->op, &now, err))
         return false;
     keywords_to_proto(&names, NULL, l->arena, &l->r->keyword_names, &l->r->n_keyword_names);
-    l->r->mailboxes = arena_array(l->arena, Thurn__Mailbox *, now.boxes.n);
-    l->r->n_mailboxes = now.boxes.n;
-    for (size_t i = 0; i < now.boxes.n; i++)
-        l->r->mailboxes[i] = mailbox_to_proto(&now.boxes.v[i], l->arena);
+    add_page(l, &now.boxes);
     l->r->modseq = (uint64_t)l->op.account.modseq;
     return true;
 }

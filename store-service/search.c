@@ -141,7 +141,18 @@ FIBER static bool ask_message(struct search_op *s, const struct msg_row *m, bool
 struct found {
     struct uidset uids;
     uint64_t highest_modseq, next_uid;
+    uint32_t first_unseen, last_seen;
 };
+
+static void add_match(struct found *f, const struct msg_row *m)
+{
+    uidset_add(&f->uids, m->uid);
+    f->highest_modseq = MAX(f->highest_modseq, (uint64_t)m->modseq);
+    if (m->flags & THURN__FLAG__FLAG_SEEN)
+        f->last_seen = m->uid;
+    else if (!f->first_unseen)
+        f->first_unseen = m->uid;
+}
 
 /* One page; *go_on: there are more, and budget is left. */
 FIBER static bool search_page(struct search_op *s, struct found *f, int64_t until_mono_ms, bool *go_on, struct err *err)
@@ -161,10 +172,8 @@ FIBER static bool search_page(struct search_op *s, struct found *f, int64_t unti
         }
         if (!ask_message(s, &s->rows[i], &is_match, err))
             return false;
-        if (is_match) {
-            uidset_add(&f->uids, s->rows[i].uid);
-            f->highest_modseq = MAX(f->highest_modseq, (uint64_t)s->rows[i].modseq);
-        }
+        if (is_match)
+            add_match(f, &s->rows[i]);
         if (s->level == SEARCH_BODY && !fiber_yield(err)) /* decoding takes its time: let others run */
             return false;
     }
@@ -191,5 +200,7 @@ FIBER bool store_do_search(struct store *st, struct rpc_call *c, const Thurn__Se
     uidset_to_proto(&f.uids, c->arena, &r->uids, &r->n_uids);
     r->highest_modseq = f.highest_modseq;
     r->next_uid = (uint32_t)f.next_uid;
+    r->first_unseen = f.first_unseen;
+    r->last_seen = f.last_seen;
     return true;
 }

@@ -348,6 +348,46 @@ static void keyword_names_case(struct world *w)
     assert_int_equal(boxes->n_keyword_names, 0);
 }
 
+/* More names than one reply holds: 3,840 of 250 bytes. */
+static void many_names_case(struct world *w)
+{
+    char name[251], *path[32];
+    memset(name, 'x', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    for (size_t i = 0; i < ARRAY_LEN(path); i++)
+        path[i] = name;
+    for (unsigned i = 0; i < 120; i++) {
+        Thurn__CreateMailboxRequest q = THURN__CREATE_MAILBOX_REQUEST__INIT;
+        const Thurn__MailboxReply *r = NULL;
+        char first[8];
+        snprintf(first, sizeof first, "%u", i);
+        path[0] = first;
+        q.account = &w->ref;
+        q.path = path;
+        q.n_path = ARRAY_LEN(path);
+        MUST(w, create_mailbox, &q, &r);
+    }
+    Thurn__ListMailboxesRequest q = THURN__LIST_MAILBOXES_REQUEST__INIT;
+    const Thurn__ListMailboxesReply *r = NULL;
+    q.account = &w->ref;
+    q.is_paged = true;
+    size_t n = 0, pages = 0;
+    int64_t last_id = 0;
+    do {
+        MUST(w, list_mailboxes, &q, &r);
+        assert_true(thurn__list_mailboxes_reply__get_packed_size(r) < 1u << 20);
+        for (size_t i = 0; i < r->n_mailboxes; i++) {
+            assert_true(r->mailboxes[i]->mailbox_id > last_id);
+            last_id = r->mailboxes[i]->mailbox_id;
+        }
+        n += r->n_mailboxes;
+        pages++;
+        q.from_mailbox_id = r->next_mailbox_id;
+    } while (q.from_mailbox_id);
+    assert_int_equal(pages, 2);
+    assert_int_equal(n, 3840 + 6);
+}
+
 /* A mailbox of n messages, every second \Deleted, made of two by copying them to where they are. */
 static void fill_by_copies(struct world *w, int64_t mailbox_id, uint32_t n)
 {
@@ -963,6 +1003,7 @@ int main(void)
         {"flags", flags_case},
         {"keyword_limit", keyword_limit_case},
         {"keyword names", keyword_names_case},
+        {"many names", many_names_case},
         {"expunge", expunge_case},
         {"large expunge", large_expunge_case},
         {"copy", copy_case},

@@ -114,8 +114,18 @@ static void rows_case(struct world *w)
     const Thurn__SearchReply *r = NULL;
     q.account = &w->ref;
     q.mailbox_id = inbox;
+    MUST(w, search, &q, &r);
+    assert_int_equal(r->first_unseen, 3);
+    assert_int_equal(r->last_seen, 2);
+    q.from_uid = 4;
+    MUST(w, search, &q, &r);
+    assert_int_equal(r->first_unseen, 4);
+    assert_int_equal(r->last_seen, 0);
+    q.from_uid = 0;
     q.key = text(w, OP(KEYWORD), "", "$todo");
     MUST(w, search, &q, &r);
+    assert_int_equal(r->first_unseen, 3);
+    assert_int_equal(r->last_seen, 2);
     uint64_t modseq = r->highest_modseq;
     assert_true(modseq == world_status(w, inbox)->highestmodseq);
     assert_string_equal(find(w, number(w, OP(MODSEQ), modseq)), "2:3");
