@@ -69,30 +69,46 @@ FIBER static bool read_source(struct rpc_source *source, str *piece, struct err 
     return take_piece(CONTAINER_OF(source, struct literal_source, source), piece, err);
 }
 
-/* Read what the client still sends of a message that nobody wants. False: the connection is of no use any more. */
-FIBER static bool skip_rest(struct literal_source *l)
+/* Read what the client still sends of a message that nobody wants. False: the session ends. */
+FIBER static bool skip_rest(struct literal_source *l, struct err *err)
 {
-    struct err err = ERR_INIT;
     str piece;
     if (l->left > SKIP_MAX) {
         imap_end(l->s, IMAP_END_LIMIT);
-        return false;
+        return err_set(err, ERR_LIMIT, "literal too long");
     }
     while (l->left)
-        if (!take_piece(l, &piece, &err))
+        if (!take_piece(l, &piece, err))
             return false;
     return true;
 }
 
-/* The line end after the literal. More than that would be another message (RFC 3502), which is not announced. */
-FIBER static bool take_line_end(struct imap_session *s, bool *is_clean)
+/*
+ * The line end after the literal. Something else there is another message (RFC 3502), which is not announced, or the size was
+ * wrong: then what follows is the rest of a message, and must not be taken for commands.
+ */
+FIBER static bool take_line_end(struct imap_session *s, struct imap_command *c, struct err *err)
 {
-    struct err err = ERR_INIT;
-    size_t n = 0;
-    if (!imap_skip_command(s, SKIP_MAX, &n, &err))
-        return false;
-    *is_clean = n == 0;
-    return true;
+    struct err why = ERR_INIT;
+    str line;
+    bool is_line = stream_read_line(s->stream, s->server->opts.limits.line_bytes, false, &line, &why);
+    if (is_line && str_empty(line))
+        return true;
+    if (!is_line && why.kind != ERR_LIMIT) {
+        imap_end(s, why.kind == ERR_TIMEOUT ? IMAP_END_TIMEOUT : IMAP_END_BROKEN);
+        return err_set(err, why.kind, "%s", why.msg);
+    }
+    metric_inc_label(M_IMAP_REFUSED, "append_size");
+    imap_end(s, IMAP_END_LITERAL);
+    return imap_bad(c, err, "Expected one message of the size that was given.");
+}
+
+/* All up to the next command. False: the session ends. */
+FIBER static bool take_rest(struct literal_source *l, struct imap_command *c, struct err *err)
+{
+    if (l->is_broken)
+        return err_set(err, ERR_UNAVAILABLE, "connection lost in APPEND");
+    return skip_rest(l, err) && take_line_end(l->s, c, err);
 }
 
 /* --- storing --- */
@@ -166,7 +182,6 @@ FIBER static bool store_message(struct imap_session *s, struct imap_command *c, 
     Thurn__Body body = THURN__BODY__INIT;
     BUF(content, INLINE_MAX);
     bool ok;
-    stream_set_min_rate(s->stream, s->server->opts.limits.min_rate);
     if (l->left <= INLINE_MAX) {
         ok = read_inline(l, &content, err);
         body.content = rpc_bytes(buf_str(&content));
@@ -177,14 +192,12 @@ FIBER static bool store_message(struct imap_session *s, struct imap_command *c, 
         if (!ok && err->kind == ERR_LIMIT)
             c->code = S("OVERQUOTA");
     }
-    bool is_clean = false, in_step = !l->is_broken && skip_rest(l) && take_line_end(s, &is_clean);
-    stream_set_min_rate(s->stream, 0);
+    struct err why = ERR_INIT;
+    bool in_step = take_rest(l, c, &why);
     if (!ok)
         return false;
     if (!in_step)
-        return err_set(err, ERR_UNAVAILABLE, "connection lost in APPEND");
-    if (!is_clean)
-        return imap_bad(c, err, "One message at a time.");
+        return err_set(err, why.kind, "%s", why.msg);
     return append(s, c, p, &body, err);
 }
 
@@ -207,15 +220,16 @@ FIBER bool cmd_append(struct imap_session *s, struct imap_command *c, struct err
 {
     struct append p = {.mailbox = S("")};
     struct literal_source l = {.source.read = read_source, .s = s, .left = c->has_literal ? c->literal : 0};
-    if (!check(s, c, &p, err) || !imap_mailbox_open(s, c, p.mailbox, "TRYCREATE", &p.row, err)) {
-        bool is_clean;
-        if (c->has_literal && !c->is_sync_literal && skip_rest(&l))
-            (void)take_line_end(s, &is_clean); /* a broken connection has its own end */
+    bool is_wanted = check(s, c, &p, err) && imap_mailbox_open(s, c, p.mailbox, "TRYCREATE", &p.row, err);
+    if (!is_wanted && (!c->has_literal || c->is_sync_literal))
         return false;
-    }
     if (c->is_sync_literal && (!imap_write(s, S("+ OK\r\n"), err) || !stream_flush(s->stream, err))) {
         imap_end(s, IMAP_END_BROKEN);
         return false;
     }
-    return store_message(s, c, &p, &l, err);
+    struct err why = ERR_INIT;
+    stream_set_min_rate(s->stream, s->server->opts.limits.min_rate);
+    bool ok = is_wanted ? store_message(s, c, &p, &l, err) : take_rest(&l, c, &why); /* it has failed already */
+    stream_set_min_rate(s->stream, 0);
+    return ok && is_wanted;
 }

@@ -130,10 +130,8 @@ FIBER static bool run_slices(struct copy_run *run, struct err *err)
             undo(run);
         return false;
     }
-    if (!run->c->is_uid && !run->uidvalidity) { /* the numbers are still valid, the messages are gone */
-        s->is_dirty = true;
-        return imap_no(run->c, err, ERR_NOT_FOUND, "EXPUNGEISSUED", "Another session has removed these messages.");
-    }
+    if (!run->c->is_uid && !run->uidvalidity) /* the numbers are still valid, the messages are gone */
+        return imap_view_lost(s, run->c, err);
     if (run->to_mailbox_id == s->view->mailbox_id)
         s->is_dirty = true; /* the new ones are to be told */
     add_copyuid(run);

@@ -24,6 +24,7 @@ struct fetch_run {
     struct buf *out;
     size_t whole;             /* bytes of out that are whole responses */
     unsigned n_unread;        /* messages whose body the store could not give */
+    uint64_t n_gone;          /* messages that another session has removed */
 };
 
 static void look_at_items(struct fetch_run *run)
@@ -144,15 +145,18 @@ FIBER static bool add_message(struct fetch_run *run, const Thurn__Message *m, ui
     return out->n < OUT_WRITE || write_out(run, err);
 }
 
-/* The store could not give a body, and nothing of the response has been written: the others go on without it. */
+/* The store could not give a body, and nothing of the response has been written: the others go on without it. NOT_FOUND: the
+ * message has just been removed. */
 static bool leave_out(struct fetch_run *run, const Thurn__Message *m, uint32_t seq, bool seen_now,
                       const Thurn__FetchReply *page, const struct err *why)
 {
     if (run->s->end != IMAP_END_NONE || why->kind == ERR_CANCELLED || why->kind == ERR_TIMEOUT ||
         run->n_unread == UNREAD_MAX)
         return false;
-    run->n_unread++;
-    if (why->kind != ERR_NOT_FOUND) /* that is a message which another session has just removed */
+    bool is_gone = why->kind == ERR_NOT_FOUND;
+    run->n_gone += is_gone;
+    run->n_unread += !is_gone;
+    if (!is_gone)
         log_error("imap.unreadable", KV_I64("account_id", run->s->account.account_id),
                   KV_I64("mailbox_id", run->s->view->mailbox_id), KV_I64("uid", m->uid), KV_ERR(why));
     buf_truncate(run->out, run->whole);
@@ -245,9 +249,18 @@ FIBER static bool write_page(struct fetch_run *run, const Thurn__FetchReply *pag
     return true;
 }
 
+static uint64_t count_known(const struct imap_view *v, const Thurn__FetchReply *page)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < page->n_messages; i++)
+        n += uid_map_seq(&v->uids, page->messages[i]->uid) != 0;
+    return n;
+}
+
 FIBER static bool fetch_ranges(struct fetch_run *run, struct imap_ranges ranges, struct err *err)
 {
     uint32_t from = 0;
+    uint64_t n_missing = imap_view_count(run->s->view, ranges.v, ranges.n);
     do {
         Thurn__FetchRequest q = THURN__FETCH_REQUEST__INIT;
         const Thurn__FetchReply *page;
@@ -273,8 +286,11 @@ FIBER static bool fetch_ranges(struct fetch_run *run, struct imap_ranges ranges,
         run->c->arena = outer;
         if (!ok)
             return false;
+        n_missing -= MIN(n_missing, count_known(run->s->view, page));
         from = page->next_uid;
     } while (from);
+    if (!run->f.has_changed_since) /* else those that did not change are missing too */
+        run->n_gone += n_missing;
     return true;
 }
 
@@ -300,5 +316,7 @@ FIBER bool cmd_fetch(struct imap_session *s, struct imap_command *c, struct err 
     }
     if (out.n && !write_out(&run, err))
         return false;
-    return run.n_unread == 0 || imap_no(c, err, ERR_UNAVAILABLE, "UNAVAILABLE", "Some messages could not be read.");
+    if (run.n_unread)
+        return imap_no(c, err, ERR_UNAVAILABLE, "UNAVAILABLE", "Some messages could not be read.");
+    return run.n_gone == 0 || c->is_uid || imap_view_lost(s, c, err);
 }

@@ -1,12 +1,14 @@
 /* Getting in: RFC 3501 6.2, SASL PLAIN (RFC 4616) with initial response (RFC 4959). */
 #include "frontend/imap/commands.h"
 
+#include "base/clock.h"
 #include "base/metrics.h"
 #include "frontend/imap/parse.h"
 #include "proto/auth_calls.h"
 
 #define CREDENTIAL_MAX 1024u /* bytes of a login, and of a password */
 #define SASL_LINE_MAX 8192u
+#define HANDSHAKE_MS 30000 /* as of a connection that begins with TLS */
 
 static void take_account(struct imap_session *s, const Thurn__AuthenticateReply *r)
 {
@@ -120,7 +122,9 @@ FIBER static bool ask(struct imap_session *s, struct imap_command *c, str *answe
 {
     if (!imap_write(s, S("+ \r\n"), err) || !stream_flush(s->stream, err) ||
         !stream_read_line(s->stream, SASL_LINE_MAX, false, answer, err)) {
-        imap_end(s, err->kind == ERR_LIMIT ? IMAP_END_LIMIT : IMAP_END_BROKEN);
+        imap_end(s, err->kind == ERR_LIMIT     ? IMAP_END_LIMIT
+                    : err->kind == ERR_TIMEOUT ? IMAP_END_AUTH_TIMEOUT
+                                               : IMAP_END_BROKEN);
         return false;
     }
     if (str_eq(*answer, S("*")))
@@ -164,6 +168,7 @@ FIBER bool cmd_starttls(struct imap_session *s, struct imap_command *c, struct e
     if (!s->server->opts.tls || stream_has_tls(s->stream))
         return imap_bad(c, err, "TLS is not offered here.");
     c->is_silent = true;
+    FIBER_DEADLINE(HANDSHAKE_MS);
     if (!imap_printf(s, err, "%.*s OK Begin TLS negotiation now.\r\n", STR_ARG(c->tag)) ||
         !stream_flush(s->stream, err) ||
         !stream_start_tls_server(s->stream, s->server->opts.tls, &had_plaintext, err)) {

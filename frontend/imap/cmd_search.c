@@ -1,6 +1,7 @@
 /* SEARCH (RFC 3501 6.4.4, RFC 7162 3.1.5) and its extended result (RFC 4731). */
 #include "frontend/imap/commands.h"
 
+#include "base/metrics.h"
 #include "frontend/imap/parse_search.h"
 #include "mail/charset.h"
 #include "proto/store_calls.h"
@@ -140,6 +141,10 @@ FIBER bool cmd_search(struct imap_session *s, struct imap_command *c, struct err
     if (!imap_parse_sp(&c->args) || !imap_parse_search(&c->args, c->arena, &s->view->uids, &s->view->recents, &q)) {
         if (q.is_unknown_charset)
             return bad_charset(c, err);
+        if (q.is_too_large) {
+            metric_inc_label(M_IMAP_REFUSED, "search");
+            return imap_no(c, err, ERR_LIMIT, "LIMIT", "Too many keys, or too deep.");
+        }
         return imap_bad(c, err, "Malformed SEARCH.");
     }
     bool ok = (!q.has_modseq || imap_enable_condstore(s, err)) && run_search(s, q.key, &found, &modseq, err) &&

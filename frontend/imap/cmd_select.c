@@ -5,28 +5,6 @@
 #include "frontend/imap/mailboxes.h"
 #include "frontend/imap/parse.h"
 #include "frontend/imap/view.h"
-#include "proto/store_calls.h"
-
-/* Sequence number of the first unseen message; 0 = none, or the store did not say. */
-FIBER static uint32_t first_unseen(struct imap_session *s, struct imap_command *c)
-{
-    Thurn__SearchKey seen = THURN__SEARCH_KEY__INIT, not_seen = THURN__SEARCH_KEY__INIT, *keys[] = {&seen};
-    Thurn__SearchRequest q = THURN__SEARCH_REQUEST__INIT;
-    const Thurn__SearchReply *r;
-    struct rpc_call call;
-    seen.op = THURN__SEARCH_OP__SEARCH_FLAGS_SET;
-    seen.number = THURN__FLAG__FLAG_SEEN;
-    not_seen.op = THURN__SEARCH_OP__SEARCH_NOT;
-    not_seen.keys = keys;
-    not_seen.n_keys = 1;
-    q.account = &s->account;
-    q.mailbox_id = s->view->mailbox_id;
-    q.key = &not_seen;
-    imap_call(s, &call, c->arena);
-    if (!STORE_CALL(s, &call, store_search, &q, &r) || r->n_uids == 0)
-        return 0;
-    return uid_map_seq(&s->view->uids, (uint32_t)r->uids[0]->first);
-}
 
 static bool parse_select(struct imap_command *c, str *name, bool *is_valid, bool *has_condstore)
 {
@@ -39,16 +17,15 @@ static bool parse_select(struct imap_command *c, str *name, bool *is_valid, bool
            cur_skip(&c->args, ')') && imap_parse_end(&c->args);
 }
 
-FIBER static bool describe(struct imap_session *s, struct imap_command *c, const Thurn__Mailbox *row, struct err *err)
+FIBER static bool describe(struct imap_session *s, const Thurn__Mailbox *row, uint32_t first_unseen, struct err *err)
 {
     const struct imap_view *v = s->view;
     BUF(out, IMAP_FLAGS_MAX + 4096);
     imap_view_add_flags(v, &out);
     buf_printf(&out, "* %u EXISTS\r\n* %u RECENT\r\n", uid_map_count(&v->uids),
                uid_map_count(&v->recents));
-    uint32_t unseen = row->unseen ? first_unseen(s, c) : 0;
-    if (unseen)
-        buf_printf(&out, "* OK [UNSEEN %u] First unseen.\r\n", unseen);
+    if (first_unseen)
+        buf_printf(&out, "* OK [UNSEEN %u] First unseen.\r\n", first_unseen);
     buf_printf(&out, "* OK [UIDVALIDITY %u] UIDs valid.\r\n", row->uidvalidity);
     buf_printf(&out, "* OK [UIDNEXT %u] Predicted next UID.\r\n", MAX(row->uidnext, uid_map_max(&v->uids) + 1));
     buf_printf(&out, "* OK [HIGHESTMODSEQ %llu] Highest.\r\n", (unsigned long long)MAX(row->highestmodseq, (uint64_t)1));
@@ -61,6 +38,7 @@ FIBER static bool open_mailbox(struct imap_session *s, struct imap_command *c, b
     bool is_valid, has_condstore = false;
     struct imap_mailboxes list;
     const Thurn__Mailbox *row;
+    uint32_t first_unseen;
     if (!parse_select(c, &name, &is_valid, &has_condstore))
         return imap_bad(c, err, "Expected a mailbox name.");
     if (s->view && !imap_write(s, S("* OK [CLOSED] Previous mailbox closed.\r\n"), err)) /* RFC 7162 3.2.11 */
@@ -68,10 +46,10 @@ FIBER static bool open_mailbox(struct imap_session *s, struct imap_command *c, b
     imap_view_close(s); /* RFC 3501 6.3.1: even when the new one cannot be opened */
     s->has_condstore |= has_condstore;
     if (!imap_mailboxes_load(s, c, true, &list, err) || !imap_mailboxes_get(&list, c, name, "NONEXISTENT", &row, err) ||
-        !imap_view_open(s, c, row, is_readonly, err))
+        !imap_view_open(s, row, is_readonly, &first_unseen, err))
         return false;
     (void)imap_view_announce(s, list.keywords, list.n_keywords, NULL); /* FLAGS names them in any case */
-    if (!describe(s, c, row, err))
+    if (!describe(s, row, first_unseen, err))
         return false;
     c->code = is_readonly ? S("READ-ONLY") : S("READ-WRITE");
     return true;

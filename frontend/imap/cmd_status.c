@@ -5,7 +5,6 @@
 #include "frontend/imap/mailboxes.h"
 #include "frontend/imap/parse.h"
 #include "frontend/imap/recent.h"
-#include "proto/store_calls.h"
 
 enum { MESSAGES, RECENT, UIDNEXT, UIDVALIDITY, UNSEEN, HIGHESTMODSEQ, APPENDLIMIT, SIZE, DELETED };
 static const char *const names[] = {"MESSAGES",      "RECENT",      "UIDNEXT", "UIDVALIDITY", "UNSEEN",
@@ -64,31 +63,17 @@ void imap_add_status(const struct imap_session *s, struct buf *out, str name, co
     buf_add(out, S(")\r\n"));
 }
 
-/* UIDs from the first recent one on that are there. */
-FIBER static uint32_t count_recent(struct imap_session *s, struct imap_command *c, const Thurn__Mailbox *row)
+FIBER static uint32_t count_recent(struct imap_session *s, const Thurn__Mailbox *row)
 {
-    Thurn__Range range = THURN__RANGE__INIT, *ranges[] = {&range};
-    Thurn__SearchKey key = THURN__SEARCH_KEY__INIT;
-    Thurn__SearchRequest q = THURN__SEARCH_REQUEST__INIT;
-    const Thurn__SearchReply *r;
-    struct rpc_call call;
-    uint64_t n = 0;
-    range.first = imap_recent_from(s, c, row);
-    range.last = UINT32_MAX;
-    if (range.first >= row->uidnext)
+    uint32_t known = imap_recent_known(s, row->mailbox_id), n = 0;
+    struct imap_contents now = {0};
+    struct err why = ERR_INIT;
+    if (known ? known >= row->uidnext : row->unseen == 0)
         return 0;
-    key.op = THURN__SEARCH_OP__SEARCH_UIDS;
-    key.uids = ranges;
-    key.n_uids = 1;
-    q.account = &s->account;
-    q.mailbox_id = row->mailbox_id;
-    q.key = &key;
-    imap_call(s, &call, c->arena);
-    if (!STORE_CALL(s, &call, store_search, &q, &r))
-        return 0;
-    for (size_t i = 0; i < r->n_uids; i++)
-        n += r->uids[i]->last - r->uids[i]->first + 1;
-    return (uint32_t)n;
+    if (imap_contents_load(s, row->mailbox_id, known, &now, &why)) /* else none are known to be */
+        n = uid_map_count(&now.uids) - uid_map_rank(&now.uids, imap_recent_from(s, row->mailbox_id, &now) - 1);
+    imap_contents_done(&now);
+    return n;
 }
 
 FIBER bool cmd_status(struct imap_session *s, struct imap_command *c, struct err *err)
@@ -104,7 +89,7 @@ FIBER bool cmd_status(struct imap_session *s, struct imap_command *c, struct err
         return false;
     if (imap_status_wants_modseq(items) && !imap_enable_condstore(s, err))
         return false;
-    uint32_t recent = imap_status_wants_recent(items) ? count_recent(s, c, row) : 0;
+    uint32_t recent = imap_status_wants_recent(items) ? count_recent(s, row) : 0;
     BUF(out, 16384);
     imap_add_status(s, &out, name, row, items, recent);
     return imap_write_buf(s, &out, err);

@@ -16,6 +16,7 @@ struct store_run {
     bool is_silent;
     struct imap_flags flags;
     struct buf *modified; /* MODIFIED sets, joined by commas */
+    uint64_t n_gone;      /* messages that another session has removed, as far as it shows */
 };
 
 /* set [SP "(UNCHANGEDSINCE" SP n ")"] SP ["+" / "-"] "FLAGS" [".SILENT"] SP flags */
@@ -55,7 +56,7 @@ static void tell(struct imap_session *s, const struct imap_command *c, const str
 
 /* RFC 3501 6.4.6: the new value is told for each message, also where nothing changed. The store reports changes only, so
  * when some are missing all are asked for, but those that failed a condition. */
-FIBER static bool tell_all(struct imap_session *s, struct imap_command *c, struct imap_ranges slice,
+FIBER static bool tell_all(struct imap_session *s, struct imap_command *c, struct store_run *run, struct imap_ranges slice,
                            const Thurn__StoreFlagsReply *stored, struct arena *outer, struct buf *out, struct err *err)
 {
     struct uid_map passed = {0}, failed = {0};
@@ -64,6 +65,7 @@ FIBER static bool tell_all(struct imap_session *s, struct imap_command *c, struc
     imap_view_within(s->view, stored->modified, stored->n_modified, &failed);
     uid_map_subtract(&passed, &failed);
     struct imap_ranges ranges = imap_ranges_of(&passed, outer);
+    uint64_t n_missing = uid_map_count(&passed);
     uid_map_done(&passed);
     uid_map_done(&failed);
     do {
@@ -84,11 +86,13 @@ FIBER static bool tell_all(struct imap_session *s, struct imap_command *c, struc
         (void)imap_view_announce(s, r->keyword_names, r->n_keyword_names, out);
         for (size_t i = 0; i < r->n_messages; i++) {
             uint32_t seq = uid_map_seq(&s->view->uids, r->messages[i]->uid);
+            n_missing -= seq != 0;
             if (seq)
                 imap_add_flag_update(s, out, r->messages[i], seq, c->is_uid, true, r->keyword_names, r->n_keyword_names);
         }
         from = r->next_uid;
     } while (from);
+    run->n_gone += n_missing;
     return true;
 }
 
@@ -121,7 +125,7 @@ FIBER static bool store_slice(struct imap_session *s, struct imap_command *c, st
     bool is_partial = r->n_messages + imap_view_count(s->view, r->modified, r->n_modified) <
                       imap_view_count(s->view, ranges.v, ranges.n);
     if (is_partial && !run->is_silent) {
-        if (!tell_all(s, c, ranges, r, &a, &out, err))
+        if (!tell_all(s, c, run, ranges, r, &a, &out, err))
             return false;
     } else {
         tell(s, c, run, r, &out);
@@ -151,5 +155,5 @@ FIBER bool cmd_store(struct imap_session *s, struct imap_command *c, struct err 
         c->code = arena_str(c->arena, buf_str(&modified));
         c->text = S("Conditional STORE failed for some.");
     }
-    return true;
+    return run.n_gone == 0 || c->is_uid || imap_view_lost(s, c, err); /* .SILENT: OK (RFC 2180 4.2.1) */
 }

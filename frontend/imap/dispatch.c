@@ -27,6 +27,13 @@ const struct imap_command_def *imap_command_find(str name)
     return NULL;
 }
 
+/* What a command may take that moves no bodies. Before login little is asked of anybody. */
+static unsigned command_ms(const struct imap_session *s)
+{
+    const struct imap_limits *l = &s->server->opts.limits;
+    return s->state == IMAP_NEW ? l->auth_ms : l->command_ms;
+}
+
 /* --- reading --- */
 
 FIBER static bool read_line(struct imap_session *s, struct buf *text, struct err *err)
@@ -81,17 +88,19 @@ static bool parse_head(struct imap_command *c, str line, size_t *head)
     return true;
 }
 
-FIBER bool imap_skip_command(struct imap_session *s, uint64_t max, size_t *n, struct err *err)
+/*
+ * What may come behind a refused literal: a line, and each literal that it announces and the client sends unasked, up to max
+ * bytes. False: the session ends.
+ */
+FIBER static bool skip_command(struct imap_session *s, uint64_t max, struct err *err)
 {
     str before;
     uint64_t size;
     bool is_sync;
-    for (bool is_first = true;; is_first = false) {
+    for (;;) {
         BUF(line, s->server->opts.limits.line_bytes);
         if (!read_line(s, &line, err))
             return false;
-        if (is_first)
-            *n = line.n;
         if (!imap_line_literal(buf_str(&line), &before, &size, &is_sync) || is_sync)
             return true;
         if (size > max) {
@@ -114,8 +123,7 @@ FIBER static bool refuse_literal(struct imap_session *s, struct imap_command *c,
             imap_end(s, IMAP_END_LIMIT);
             return err_set(err, ERR_LIMIT, "literal too long");
         }
-        size_t n;
-        if (!read_bytes(s, size, NULL, err) || !imap_skip_command(s, SKIP_MAX - size, &n, err))
+        if (!read_bytes(s, size, NULL, err) || !skip_command(s, SKIP_MAX - size, err))
             return false;
     }
     return imap_printf(s, err, "%.*s NO [TOOBIG] Literal too long.\r\n", STR_ARG(c->tag));
@@ -169,14 +177,13 @@ static const char *wrong_state(const struct imap_session *s)
 /* What the client sends for the literal without waiting is none of its next commands. */
 FIBER static bool refuse_state(struct imap_session *s, struct imap_command *c, struct err *why)
 {
-    size_t n;
     if (c->has_literal && !c->is_sync_literal) {
-        FIBER_DEADLINE(s->state == IMAP_NEW ? s->server->opts.limits.auth_ms : s->server->opts.limits.command_ms);
+        FIBER_DEADLINE(command_ms(s));
         if (c->literal > SKIP_MAX) {
             imap_end(s, IMAP_END_LIMIT);
             return err_set(why, ERR_LIMIT, "literal too long");
         }
-        if (!read_bytes(s, c->literal, NULL, why) || !imap_skip_command(s, SKIP_MAX - c->literal, &n, why))
+        if (!read_bytes(s, c->literal, NULL, why) || !skip_command(s, SKIP_MAX - c->literal, why))
             return false;
     }
     return imap_bad(c, why, wrong_state(s));
@@ -193,8 +200,7 @@ FIBER static bool handle(struct imap_session *s, struct imap_command *c, struct 
     int64_t began_us = clock_mono_us();
     bool ok;
     {
-        const struct imap_limits *l = &s->server->opts.limits;
-        FIBER_DEADLINE(c->def->flags & IMAP_TRANSFERS ? l->transfer_ms : l->command_ms);
+        FIBER_DEADLINE(c->def->flags & IMAP_TRANSFERS ? s->server->opts.limits.transfer_ms : command_ms(s));
         ok = c->def->handler(s, c, why);
     }
     metric_observe_us(M_IMAP_COMMANDS, c->def->name, clock_mono_us() - began_us);
@@ -234,7 +240,7 @@ FIBER static bool run_read_command(struct imap_session *s, struct imap_command *
     bool ok = handle(s, c, &why);
     if (imap_is_broken(s)) /* a handler's write failed, or a body could not be sent to its end */
         return err_set(err, ERR_UNAVAILABLE, "connection lost");
-    FIBER_DEADLINE(s->server->opts.limits.command_ms);
+    FIBER_DEADLINE(command_ms(s));
     if (!tell_changes(s, c, err))
         return false;
     bool sent = c->is_silent || (ok ? reply_ok(s, c, err) : imap_send_failure(s, c, &why, err));
@@ -255,7 +261,7 @@ FIBER bool imap_run_command(struct imap_session *s, struct err *err)
     size_t head = 0;
     enum read_result result;
     {
-        FIBER_DEADLINE(s->state == IMAP_NEW ? l->auth_ms : l->command_ms);
+        FIBER_DEADLINE(command_ms(s));
         if (!read_line(s, &text, err))
             return false;
         has_head = parse_head(&c, buf_str(&text), &head);

@@ -28,7 +28,7 @@ struct imap_limits {
     uint64_t message_bytes;  /* a message in APPEND; 50 MiB. Announced as APPENDLIMIT. */
     unsigned bad_commands;   /* in a row, then BYE; 20 */
     unsigned auth_failures;  /* of one session, then BYE; 5 */
-    unsigned auth_ms;        /* from the connection to a login; 60 s */
+    unsigned auth_ms;        /* from the connection to a login, and each command until then; 60 s */
     unsigned idle_ms;        /* silence after login; 30 min (RFC 3501 5.4 asks for no less) */
     unsigned command_ms;     /* one command, but for transfers of bodies; 5 min */
     unsigned transfer_ms;    /* a command that moves bodies; 60 min */

@@ -11,11 +11,14 @@ bool imap_pattern_make(str reference, str pattern, struct arena *a, str *out)
     buf_add(&joined, pattern);
     if (!buf_ok(&joined) || !utf7_decode(&utf8, buf_str(&joined)) || !buf_ok(&utf8))
         return false;
-    str s = arena_str(a, buf_str(&utf8));
-    if (str_starts_nocase(s, S("INBOX")) && (s.n == 5 || s.p[5] == '/' || s.p[5] == '*' || s.p[5] == '%'))
-        memcpy((char *)(uintptr_t)s.p, "INBOX", 5);
-    *out = s;
+    *out = arena_str(a, buf_str(&utf8));
     return true;
+}
+
+/* RFC 3501 5.1: INBOX is known in any case; in names it stands in capitals. */
+static size_t inbox_length(str name)
+{
+    return str_starts(name, S("INBOX")) && (name.n == 5 || name.p[5] == '/') ? 5 : 0;
 }
 
 /* Which prefixes of the pattern match what of the name was read so far: a set that moves along the name. */
@@ -26,6 +29,7 @@ bool imap_pattern_matches(str pattern, str name)
         return false;
     for (size_t k = 0; k < pattern.n && (pattern.p[k] == '*' || pattern.p[k] == '%'); k++)
         at[k + 1] = true;
+    size_t n_caseless = inbox_length(name);
     for (size_t i = 0; i < name.n; i++) {
         bool before = at[0]; /* at[k] before this character */
         at[0] = false;
@@ -36,7 +40,7 @@ bool imap_pattern_matches(str pattern, str name)
                 bool takes = p == '*' || name.p[i] != '/';
                 at[k + 1] = at[k] || (takes && old);
             } else {
-                at[k + 1] = before && p == name.p[i];
+                at[k + 1] = before && (p == name.p[i] || (i < n_caseless && ascii_upper((unsigned char)p) == name.p[i]));
             }
             before = old;
         }

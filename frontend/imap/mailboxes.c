@@ -39,39 +39,56 @@ static str full_name(struct arena *a, const struct map64 *by_id, const Thurn__Ma
     return arena_str(a, buf_str(&name));
 }
 
+/* One page of them, behind those that are there. */
+static void add_rows(struct imap_mailboxes *list, Thurn__Mailbox *const *rows, size_t n, struct arena *a)
+{
+    struct imap_mailbox *all = arena_array(a, struct imap_mailbox, list->n + n + 1);
+    if (list->n)
+        memcpy(all, list->v, list->n * sizeof(*all));
+    list->v = all;
+    for (size_t i = 0; i < n; i++)
+        if (rows[i]->kind == THURN__COLLECTION_KIND__COLLECTION_MAIL)
+            list->v[list->n++].row = rows[i];
+}
+
+static void give_names(struct imap_mailboxes *list, struct arena *a)
+{
+    struct map64 by_id;
+    map64_init(&by_id);
+    for (size_t i = 0; i < list->n; i++)
+        (void)map64_put(&by_id, (uint64_t)list->v[i].row->mailbox_id, &list->v[i]); /* ids are unique */
+    for (size_t i = 0; i < list->n; i++) {
+        struct imap_mailbox *parent = map64_get(&by_id, (uint64_t)list->v[i].row->parent_id);
+        if (parent)
+            parent->has_children = true;
+        list->v[i].name = full_name(a, &by_id, list->v[i].row);
+    }
+    map64_done(&by_id);
+}
+
 FIBER bool imap_mailboxes_load(struct imap_session *s, struct imap_command *c, bool with_keywords,
                                struct imap_mailboxes *out, struct err *err)
 {
     Thurn__ListMailboxesRequest q = THURN__LIST_MAILBOXES_REQUEST__INIT;
-    const Thurn__ListMailboxesReply *r;
-    struct rpc_call call;
+    struct imap_mailboxes list = {0};
     q.account = &s->account;
     q.with_keywords = with_keywords;
-    imap_call(s, &call, c->arena);
-    if (!STORE_CALL(s, &call, store_list_mailboxes, &q, &r))
-        return imap_failed(c, &call, err);
-    s->listed_modseq = r->modseq;
-    struct imap_mailboxes list = {
-        .v = arena_array(c->arena, struct imap_mailbox, r->n_mailboxes + 1),
-        .keywords = r->keyword_names,
-        .n_keywords = r->n_keyword_names,
-    };
-    struct map64 by_id;
-    map64_init(&by_id);
-    for (size_t i = 0; i < r->n_mailboxes; i++) {
-        if (r->mailboxes[i]->kind != THURN__COLLECTION_KIND__COLLECTION_MAIL)
-            continue;
-        struct imap_mailbox *m = &list.v[list.n++];
-        m->row = r->mailboxes[i];
-        (void)map64_put(&by_id, (uint64_t)m->row->mailbox_id, m); /* ids are unique */
-    }
-    for (size_t i = 0; i < list.n; i++) {
-        struct imap_mailbox *parent = map64_get(&by_id, (uint64_t)list.v[i].row->parent_id);
-        if (parent)
-            parent->has_children = true;
-        list.v[i].name = full_name(c->arena, &by_id, list.v[i].row);
-    }
-    map64_done(&by_id);
+    q.is_paged = true;
+    do {
+        const Thurn__ListMailboxesReply *r;
+        struct rpc_call call;
+        imap_call(s, &call, c->arena);
+        if (!STORE_CALL(s, &call, store_list_mailboxes, &q, &r))
+            return imap_failed(c, &call, err);
+        if (q.from_mailbox_id == 0) { /* what a later page has of later is told once more */
+            s->listed_modseq = r->modseq;
+            list.keywords = r->keyword_names;
+            list.n_keywords = r->n_keyword_names;
+        }
+        add_rows(&list, r->mailboxes, r->n_mailboxes, c->arena);
+        q.from_mailbox_id = r->next_mailbox_id;
+    } while (q.from_mailbox_id);
+    give_names(&list, c->arena);
     qsort(list.v, list.n, sizeof(*list.v), compare_names);
     *out = list;
     return true;

@@ -18,7 +18,7 @@ struct imap_mailboxes {
     Thurn__Keyword *const *keywords; /* of the account, when they were asked for */
     size_t n_keywords;
 };
-/* One store call. *out lives in the command's arena. */
+/* One store call, or two for thousands of names. *out lives in the command's arena. */
 FIBER bool imap_mailboxes_load(struct imap_session *s, struct imap_command *c, bool with_keywords,
                                struct imap_mailboxes *out, struct err *err) WARN_UNUSED;
 /* Add to a loaded list the subscribed names without a mailbox, and what is missing above them. One store call. */

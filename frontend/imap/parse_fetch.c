@@ -173,6 +173,36 @@ static bool macro(struct cursor *c, struct imap_fetch *f)
     return true;
 }
 
+static bool same_fields(const struct imap_fetch_item *x, const struct imap_fetch_item *y)
+{
+    bool same = x->n_fields == y->n_fields;
+    for (size_t i = 0; same && i < x->n_fields; i++)
+        same = str_eq_nocase(x->fields[i], y->fields[i]);
+    return same;
+}
+
+/* They are one and the same in the response. */
+static bool same_item(const struct imap_fetch_item *x, const struct imap_fetch_item *y)
+{
+    return x->kind == y->kind && x->alias == y->alias && x->text == y->text && x->n_path == y->n_path &&
+           (x->n_path == 0 || memcmp(x->path, y->path, x->n_path * sizeof(*x->path)) == 0) && same_fields(x, y) &&
+           x->has_partial == y->has_partial && x->partial_offset == y->partial_offset &&
+           x->partial_length == y->partial_length;
+}
+
+/* Nothing is told twice: the newest item goes when it was there before. */
+static void keep_once(struct imap_fetch *f)
+{
+    const struct imap_fetch_item *newest = &f->items[f->n_items - 1];
+    for (size_t i = 0; i + 1 < f->n_items; i++) {
+        if (!same_item(&f->items[i], newest))
+            continue;
+        f->items[i].sets_seen |= newest->sets_seen;
+        f->n_items--;
+        return;
+    }
+}
+
 static bool items(struct cursor *c, struct arena *a, struct imap_fetch *f)
 {
     f->items = arena_array(a, struct imap_fetch_item, IMAP_FETCH_ITEMS_MAX + IMAP_FETCH_ITEMS_ADDED);
@@ -183,6 +213,7 @@ static bool items(struct cursor *c, struct arena *a, struct imap_fetch *f)
         if (f->n_items == IMAP_FETCH_ITEMS_MAX || !item(c, a, &f->items[f->n_items]))
             return false;
         f->n_items++;
+        keep_once(f);
     } while (is_list && imap_parse_sp(c));
     return !is_list || cur_skip(c, ')');
 }

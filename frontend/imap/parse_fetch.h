@@ -42,7 +42,7 @@ struct imap_fetch {
     bool has_changed_since;
     uint64_t changed_since;
 };
-#define IMAP_FETCH_ITEMS_MAX 100u
+#define IMAP_FETCH_ITEMS_MAX 100u /* different ones */
 #define IMAP_FETCH_ITEMS_ADDED 2u /* room behind them: UID and MODSEQ, which go unasked */
 
 /* The arguments of FETCH. */

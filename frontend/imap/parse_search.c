@@ -298,7 +298,8 @@ static bool named_key(struct parser *p, unsigned depth, Thurn__SearchKey **out)
 
 static bool key(struct parser *p, unsigned depth, Thurn__SearchKey **out)
 {
-    if (depth >= IMAP_SEARCH_DEPTH_MAX / 2 || p->nodes > IMAP_SEARCH_NODES_MAX - 4)
+    p->out->is_too_large = depth >= IMAP_SEARCH_DEPTH_MAX / 2 || p->nodes > IMAP_SEARCH_NODES_MAX - 4;
+    if (p->out->is_too_large)
         return false; /* NOT and date keys make more than one level of their own */
     if (cur_skip(p->c, '('))
         return keys(p, depth + 1, out) && cur_skip(p->c, ')');

@@ -12,7 +12,7 @@
 struct imap_search {
     Thurn__SearchKey *key;
     bool has_modseq;      /* MODSEQ was among the keys: the answer says the highest */
-    bool is_unknown_charset;
+    bool is_unknown_charset, is_too_large;
     /* RETURN (…) of RFC 4731; none of them given means ALL. */
     bool has_return, wants_min, wants_max, wants_all, wants_count;
 };

@@ -9,13 +9,13 @@
 #ifndef FRONTEND_IMAP_RECENT_H
 #define FRONTEND_IMAP_RECENT_H
 
-#include "frontend/imap/session.h"
+#include "frontend/imap/contents.h"
 
 struct imap_recents;
 struct imap_recents *imap_recents_new(void);
 void imap_recents_free(struct imap_recents *r);
-/* The first recent UID of a mailbox. At most one store call, and only when this process does not know it. */
-FIBER uint32_t imap_recent_from(struct imap_session *s, struct imap_command *c, const Thurn__Mailbox *row);
+/* The first recent UID of a mailbox. now: all that it has, or what it has from the UID on that imap_recent_known gave. */
+uint32_t imap_recent_from(const struct imap_session *s, int64_t mailbox_id, const struct imap_contents *now);
 /* The same, when this process knows it; 0 when not. */
 uint32_t imap_recent_known(const struct imap_session *s, int64_t mailbox_id);
 /* A read-write session is told of everything below next_uid. */

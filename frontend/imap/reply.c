@@ -55,7 +55,8 @@ FIBER bool imap_send_failure(struct imap_session *s, struct imap_command *c, con
     str text = str_empty(c->text) ? str_c(replies[why->kind].text) : c->text;
     if (err_is_temporary(why) || why->kind == ERR_INTERNAL)
         log_warn("imap.failed", KV_STR("command", c->name), KV_ERR(why));
-    return imap_printf(s, err, "%.*s NO [%.*s] %.*s\r\n", STR_ARG(c->tag), STR_ARG(code), STR_ARG(text));
+    return imap_printf(s, err, "%.*s NO [", STR_ARG(c->tag)) && imap_write(s, code, err) && /* that can be long */
+           imap_printf(s, err, "] %.*s\r\n", STR_ARG(text));
 }
 
 /* --- calls --- */

@@ -33,6 +33,7 @@
     X(BAD_COMMANDS, "bad_commands", "Too many invalid commands.")                                  \
     X(AUTH_FAILURES, "auth_failures", "Too many failed logins.")                                   \
     X(LIMIT, "limit", "A limit was exceeded.")                                                     \
+    X(LITERAL, "literal_size", "Out of step after a literal.")                                     \
     X(BUSY, "busy", "[UNAVAILABLE] Too busy, try again later.")                                    \
     X(DRAIN, "drain", "[UNAVAILABLE] Server going down, come back.")                               \
     X(LOGIN, "login_ended", "[AUTHENTICATIONFAILED] Your password or account has changed, log in again.")  \
@@ -159,11 +160,6 @@ FIBER bool imap_write(struct imap_session *s, str bytes, struct err *err) WARN_U
 /* What was gathered in b. When it did not fit there, the session ends: a reply with a hole is none. */
 FIBER bool imap_write_buf(struct imap_session *s, const struct buf *b, struct err *err) WARN_UNUSED;
 FIBER bool imap_printf(struct imap_session *s, struct err *err, const char *fmt, ...) PRINTF(3, 4) WARN_UNUSED;
-/*
- * A line that a refused literal may have in front of it: read it, and each literal that it announces and the client sends
- * unasked, up to max bytes. *n is the length of the first line. False: the session ends.
- */
-FIBER bool imap_skip_command(struct imap_session *s, uint64_t max, size_t *n, struct err *err) WARN_UNUSED;
 static inline bool imap_is_broken(const struct imap_session *s)
 {
     return s->end == IMAP_END_BROKEN;

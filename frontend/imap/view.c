@@ -3,6 +3,7 @@
 #include <strings.h>
 
 #include "base/metrics.h"
+#include "frontend/imap/contents.h"
 #include "frontend/imap/format.h"
 #include "frontend/imap/parse.h"
 #include "frontend/imap/recent.h"
@@ -75,30 +76,6 @@ static void on_change(void *arg, uint64_t modseq)
 
 /* --- opening --- */
 
-/* What is in the mailbox now, page by page. Errors: those of Search. */
-FIBER static bool load_uids(struct imap_session *s, int64_t mailbox_id, struct uid_map *uids, struct err *err)
-{
-    Thurn__SearchKey all = THURN__SEARCH_KEY__INIT;
-    Thurn__SearchRequest q = THURN__SEARCH_REQUEST__INIT;
-    all.op = THURN__SEARCH_OP__SEARCH_ALL;
-    q.account = &s->account;
-    q.mailbox_id = mailbox_id;
-    q.key = &all;
-    do {
-        ARENA(a, IMAP_COMMAND_ARENA);
-        const Thurn__SearchReply *r;
-        struct rpc_call call;
-        imap_call(s, &call, &a);
-        if (!STORE_CALL(s, &call, store_search, &q, &r))
-            return err_set(err, call.err.kind, "%s", call.err.msg);
-        for (size_t i = 0; i < r->n_uids; i++)
-            if (!uid_map_append(uids, (uint32_t)r->uids[i]->first, (uint32_t)r->uids[i]->last))
-                return err_set(err, ERR_INTERNAL, "a range of UIDs runs backwards");
-        q.from_uid = r->next_uid;
-    } while (q.from_uid);
-    return true;
-}
-
 bool imap_view_is_recent(const struct imap_view *v, uint32_t uid)
 {
     return uid_map_seq(&v->recents, uid) != 0;
@@ -128,13 +105,12 @@ static void add_new(struct imap_session *s, uint32_t uid)
         imap_recent_told(s, v->mailbox_id, uid + 1);
 }
 
-FIBER bool imap_view_open(struct imap_session *s, struct imap_command *c, const Thurn__Mailbox *box, bool is_readonly,
+FIBER bool imap_view_open(struct imap_session *s, const Thurn__Mailbox *box, bool is_readonly, uint32_t *first_unseen,
                           struct err *err)
 {
-    struct uid_map uids = {0};
-    uint32_t recent_from = imap_recent_from(s, c, box);
-    if (!load_uids(s, box->mailbox_id, &uids, err)) {
-        uid_map_done(&uids);
+    struct imap_contents now = {0};
+    if (!imap_contents_load(s, box->mailbox_id, 0, &now, err)) {
+        imap_contents_done(&now);
         return false;
     }
     imap_view_close(s);
@@ -143,10 +119,11 @@ FIBER bool imap_view_open(struct imap_session *s, struct imap_command *c, const 
         .mailbox_id = box->mailbox_id,
         .uidvalidity = box->uidvalidity,
         .is_readonly = is_readonly,
-        .uids = uids,
+        .uids = now.uids,
         .modseq = box->highestmodseq, /* read before the UIDs: what came in between is told once more */
     };
-    claim_recents(s, MAX(recent_from, imap_recent_known(s, box->mailbox_id)));
+    claim_recents(s, imap_recent_from(s, box->mailbox_id, &now));
+    *first_unseen = uid_map_seq(&now.uids, now.first_unseen);
     s->state = IMAP_SELECTED;
     s->is_dirty = false;
     s->synced_modseq = s->beacon_modseq = s->listed_modseq;
@@ -363,13 +340,13 @@ FIBER static bool ask_changes(struct imap_session *s, struct arena *a, const Thu
     imap_call(s, &call, a);
     if (!STORE_CALL(s, &call, store_sync, &q, r))
         return err_set(why, call.err.kind, "%s", call.err.msg);
-    struct uid_map there = {0};
-    bool ok = load_uids(s, v->mailbox_id, &there, why);
+    struct imap_contents there = {0};
+    bool ok = imap_contents_load(s, v->mailbox_id, 0, &there, why);
     if (ok) {
         uid_map_within(&v->uids, 1, UINT32_MAX, gone);
-        uid_map_subtract(gone, &there);
+        uid_map_subtract(gone, &there.uids);
     }
-    uid_map_done(&there);
+    imap_contents_done(&there);
     return ok;
 }
 
@@ -415,6 +392,15 @@ FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expu
                                                  : sync_failed(s, why.kind, err);
     uid_map_done(&gone);
     return ok;
+}
+
+bool imap_view_lost(struct imap_session *s, struct imap_command *c, struct err *err)
+{
+    s->is_dirty = true; /* the next command that may tells them */
+    if (str_empty(c->code)) /* RFC 7162 3.1.3: MODIFIED says more */
+        c->code = S("EXPUNGEISSUED");
+    c->text = S("Some of the messages no longer exist.");
+    return err_set(err, ERR_NOT_FOUND, "some of the messages no longer exist");
 }
 
 uint64_t imap_view_count(const struct imap_view *v, Thurn__Range *const *ranges, size_t n)

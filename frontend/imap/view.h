@@ -6,8 +6,9 @@
 
 #include "frontend/imap/session.h"
 
-/* Make a view of a mailbox and load its UIDs. The session gets it only on success. */
-FIBER bool imap_view_open(struct imap_session *s, struct imap_command *c, const Thurn__Mailbox *box, bool is_readonly,
+/* Make a view of a mailbox and load its UIDs. The session gets it only on success. *first_unseen: number of the first message
+ * without \Seen; 0 = none, or the store did not say. */
+FIBER bool imap_view_open(struct imap_session *s, const Thurn__Mailbox *box, bool is_readonly, uint32_t *first_unseen,
                           struct err *err) WARN_UNUSED;
 /* Forget the view; the session is IMAP_AUTH again. Without one: nothing. */
 void imap_view_close(struct imap_session *s);
@@ -31,6 +32,8 @@ uint64_t imap_view_count(const struct imap_view *v, Thurn__Range *const *ranges,
 void imap_view_within(const struct imap_view *v, Thurn__Range *const *ranges, size_t n, struct uid_map *out);
 /* EXPUNGE responses for those of the ranges that are in the view, and out of the view with them. */
 FIBER bool imap_view_expunge(struct imap_session *s, Thurn__Range *const *ranges, size_t n, struct err *err) WARN_UNUSED;
+/* A command by numbers named messages that another session has removed: NO (RFC 2180 4.1.2, 4.2; RFC 5530). Always false. */
+bool imap_view_lost(struct imap_session *s, struct imap_command *c, struct err *err);
 bool imap_view_is_recent(const struct imap_view *v, uint32_t uid);
 /* Keywords that the client has not heard of: a new FLAGS response (RFC 3501 7.2.6), unless out is NULL. False: there were
  * none. */

@@ -16,6 +16,8 @@ static void test_patterns(void **state)
         {"a/%", "a/b/c", false},   {"a*c", "a/b/c", true},  {"a%c", "a/b/c", false}, {"%/%", "a/b", true},
         {"", "a", false},          {"a", "a", true},        {"a", "ab", false},      {"*b", "ab/b", true},
         {"%b%", "abc", true},      {"**%%*", "x/y", true},  {"a*b*c", "abbcbc", true}, {"a*b*c", "abbcb", false},
+        {"inbox", "INBOX", true},  {"iNb%", "INBOX", true}, {"*box", "INBOX", true}, {"inbox/%", "INBOX/a", true},
+        {"INBOX/A", "INBOX/a", false}, {"a/inbox", "a/INBOX", false}, {"inboxes", "INBOXES", false}, {"inb%", "INBOXES", false},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         if (imap_pattern_matches(str_c(cases[i].pattern), str_c(cases[i].name)) != cases[i].matches)
@@ -23,7 +25,7 @@ static void test_patterns(void **state)
     ARENA(a, 65536);
     str out;
     assert_true(imap_pattern_make(S(""), S("inbox*"), &a, &out));
-    assert_true(str_eq(out, S("INBOX*")));
+    assert_true(str_eq(out, S("inbox*")));
     assert_true(imap_pattern_make(S("x/"), S("&APw-%"), &a, &out));
     assert_true(str_eq(out, S("x/\xc3\xbc%")));
     assert_false(imap_pattern_make(S(""), S("&bad"), &a, &out));
@@ -235,6 +237,44 @@ static void test_fetch(void **state)
     }
 }
 
+/* RFC 3501 9, CHAR8. */
+static void test_nul(void **state)
+{
+    (void)state;
+    ARENA(a, 65536);
+    str out;
+    struct cursor good = cur_of(S("{3}\r\na b")), bad = cur_of(S("{3}\r\na\0b"));
+    assert_true(imap_parse_astring(&good, &a, &out) && str_eq(out, S("a b")));
+    assert_false(imap_parse_astring(&bad, &a, &out));
+}
+
+/* An item that is asked for twice is one. */
+static void test_fetch_twice(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *in;
+        size_t n;
+        bool sets_seen;
+    } cases[] = {
+        {"1 (FLAGS UID flags)", 2, false},
+        {"1 (BODY[] BODY.PEEK[] BODY[]<0.5> RFC822)", 3, true},
+        {"1 (BODY.PEEK[1] BODY[1])", 1, true},
+        {"1 (BODY.PEEK[1] BODY.PEEK[1.1] BODY.PEEK[2])", 3, false},
+        {"1 (BODY.PEEK[]<0.5> BODY.PEEK[]<0.6> BODY.PEEK[]<1.5> BODY.PEEK[]<0.5>)", 3, false},
+        {"1 (BODY.PEEK[HEADER.FIELDS (a b)] BODY.PEEK[HEADER.FIELDS (A B)] BODY.PEEK[HEADER.FIELDS (b a)])", 2, false},
+        {"1 (BODY.PEEK[HEADER.FIELDS (a)] BODY.PEEK[HEADER.FIELDS.NOT (a)] BODY BODYSTRUCTURE)", 4, false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        ARENA(a, 1u << 20);
+        struct imap_fetch f;
+        struct cursor c = cur_of(str_c(cases[i].in));
+        assert_true(imap_parse_fetch(&c, &a, &f));
+        if (f.n_items != cases[i].n || f.items[0].sets_seen != cases[i].sets_seen)
+            fail_msg("'%s': %zu items", cases[i].in, f.n_items);
+    }
+}
+
 static void test_search_limits(void **state)
 {
     (void)state;
@@ -276,7 +316,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_patterns), cmocka_unit_test(test_uid_map), cmocka_unit_test(test_uid_map_subtract),      cmocka_unit_test(test_sets),
-        cmocka_unit_test(test_tokens),   cmocka_unit_test(test_fetch),        cmocka_unit_test(test_search_limits),
+        cmocka_unit_test(test_tokens),   cmocka_unit_test(test_fetch),        cmocka_unit_test(test_nul),
+        cmocka_unit_test(test_fetch_twice),
+        cmocka_unit_test(test_search_limits),
         cmocka_unit_test(test_strings_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

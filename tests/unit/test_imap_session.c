@@ -151,9 +151,8 @@ static void starttls(struct world *w)
     assert_int_equal(metric_get(M_IMAP_REFUSED, "starttls_injection"), 1);
 }
 
-static void test_starttls(void **state)
+static void run_with_tls(void (*fn)(struct world *w), struct world *w)
 {
-    (void)state;
     struct err err = ERR_INIT;
     char cert[64], key[64];
     snprintf(cert, sizeof(cert), "/tmp/thurn-imap-%d.pem", (int)getpid());
@@ -162,15 +161,22 @@ static void test_starttls(void **state)
     must(tls_make_self_signed(names, 1, str_c(cert), str_c(key), &err), &err);
     struct tls_cert_files files = {str_c(cert), str_c(key)};
     struct tls_server_opts opts = {.certs = &files, .n_certs = 1};
-    struct world w = {.tls = tls_server_new(&opts, &err)};
-    assert_non_null(w.tls);
-    w.tls_client = tls_client_new(&(struct tls_client_opts){0}, &err);
-    assert_non_null(w.tls_client);
-    run(starttls, &w);
-    tls_client_free(w.tls_client);
-    tls_server_free(w.tls);
+    w->tls = tls_server_new(&opts, &err);
+    assert_non_null(w->tls);
+    w->tls_client = tls_client_new(&(struct tls_client_opts){0}, &err);
+    assert_non_null(w->tls_client);
+    run(fn, w);
+    tls_client_free(w->tls_client);
+    tls_server_free(w->tls);
     assert_int_equal(unlink(cert), 0);
     assert_int_equal(unlink(key), 0);
+}
+
+static void test_starttls(void **state)
+{
+    (void)state;
+    struct world w = {0};
+    run_with_tls(starttls, &w);
 }
 
 /* --- time --- */
@@ -215,6 +221,33 @@ static void test_login_time(void **state)
     (void)state;
     struct world w = {.opts = {.limits = {.auth_ms = 150}}};
     run(too_slow, &w);
+}
+
+/* Before login nothing takes longer than auth_ms: not the answer to a challenge, and no handshake. */
+static void silent_login(struct world *w)
+{
+    struct stream *s = dial(w);
+    expect(s, "* OK");
+    say(s, "a1 STARTTLS\r\n");
+    expect(s, "a1 OK");
+    expect_end(s);
+    stream_close(s);
+    s = dial(w);
+    expect(s, "* OK");
+    say(s, "a1 AUTHENTICATE PLAIN\r\n");
+    expect(s, "+ ");
+    expect(s, "a1 NO");
+    expect(s, "* BYE No login in time.");
+    expect_end(s);
+    stream_close(s);
+    wait_sessions(w, 0);
+}
+
+static void test_silent_login(void **state)
+{
+    (void)state;
+    struct world w = {.opts = {.plain = IMAP_PLAIN_ALWAYS, .limits = {.auth_ms = 150}}};
+    run_with_tls(silent_login, &w);
 }
 
 /* --- draining and the cap --- */
@@ -284,6 +317,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_starttls),
         cmocka_unit_test(test_login_time),
+        cmocka_unit_test(test_silent_login),
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_byte_by_byte),
     };
