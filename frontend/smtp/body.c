@@ -238,6 +238,7 @@ FIBER static bool judged_piece(struct blob_source *from, str *piece, struct err 
         return false;
     if (!judge(from->body, from->reader, *piece))
         return err_set(err, ERR_INVALID, "%.*s", STR_ARG(smtp_reply_text(from->body->failure)));
+    from->body->is_8bit = from->body->is_8bit || !ascii_only(piece->p, piece->n);
     if (!piece->n && !from->body->is_crlf_at_end && !from->is_closed) {
         from->is_closed = true;
         *piece = S("\r\n");
@@ -324,7 +325,8 @@ FIBER static bool to_blob(struct smtp_body *b, struct smtp_body_reader *r, str p
         return skip_rest(r);
     struct blob_source from = {.source = {blob_read}, .body = b, .reader = r, .waiting = {smtp_body_content(b), piece}};
     buf_init(&from.gathered, GATHER_MIN + RPC_CHUNK_MAX);
-    b->is_8bit = !ascii_only(from.waiting[0].p, from.waiting[0].n);
+    for (size_t i = 0; i < ARRAY_LEN(from.waiting); i++)
+        b->is_8bit = b->is_8bit || !ascii_only(from.waiting[i].p, from.waiting[i].n);
     r->is_pulling = r->is_chunked;
     bool ok = put_blob(b, &from, &err);
     buf_done(&from.gathered);

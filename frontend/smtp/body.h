@@ -31,7 +31,7 @@ struct smtp_body {
     Thurn__BlobRef blob;
     uint8_t hash[32];
     bool is_crlf_at_end;
-    bool is_8bit;               /* as far as it was looked at: the part in memory */
+    bool is_8bit;               /* whatever the client said; of a body in memory only known when it is queued */
 };
 
 /* Where the bytes come from: the DATA of a command, or BDAT chunks. */

@@ -3,7 +3,13 @@
 bool ascii_only(const void *p, size_t n)
 {
     const unsigned char *b = p;
-    for (size_t i = 0; i < n; i++)
+    size_t i = 0;
+    for (uint64_t word; i + sizeof(word) <= n; i += sizeof(word)) {
+        memcpy(&word, b + i, sizeof(word));
+        if (word & 0x8080808080808080u)
+            return false;
+    }
+    for (; i < n; i++)
         if (b[i] & 0x80)
             return false;
     return true;

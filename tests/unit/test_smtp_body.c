@@ -333,6 +333,24 @@ static void large_noop(struct rig *r)
     }
 }
 
+/* 8-bit text that nobody announced is noticed wherever it stands: a host without 8BITMIME is not sent it as it is. */
+static void large_8bit(struct rig *r)
+{
+    static const size_t at[] = {100, 19999, 20000, 60000, 99999}; /* in memory, at its edge, in the blob */
+    for (size_t i = 0; i <= ARRAY_LEN(at); i++) {
+        BUF(b, 2 << 20);
+        big_message(&b, 100000);
+        if (i < ARRAY_LEN(at))
+            b.p[at[i]] = (char)0xe9;
+        rig_hello(r, RIG_SUBMISSION);
+        rig_talk(r, "C: AUTH PLAIN AGFsaWNlQGV4YW1wbGUub3JnAHNlY3JldC1h\nS: 235\nC: MAIL FROM:<alice@example.org>\nS: 250\n"
+                    "C: RCPT TO:<x@elsewhere.example>\nS: 250\nC: DATA\nS: 354");
+        rig_send(r, buf_str(&b));
+        rig_talk(r, "C: .\nS: 250 2.0.0 Ok: queued");
+        assert_int_equal(r->fake.last_enqueue->is_8bit, i < ARRAY_LEN(at));
+    }
+}
+
 /* --- trace fields --- */
 
 static void trace(struct rig *r)
@@ -383,6 +401,7 @@ RIG_TEST(large_text, small_memory)
 RIG_TEST(large_fails, small_memory)
 RIG_TEST(large_interrupted, small_memory)
 RIG_TEST(large_noop, small_memory)
+RIG_TEST(large_8bit, small_memory)
 RIG_TEST(trace, NULL)
 RIG_TEST(submitted, NULL)
 
@@ -391,7 +410,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data),  cmocka_unit_test(test_smuggling),   cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_loops), cmocka_unit_test(test_bdat),        cmocka_unit_test(test_large),
-        cmocka_unit_test(test_large_dots), cmocka_unit_test(test_large_text), cmocka_unit_test(test_large_fails), cmocka_unit_test(test_large_interrupted), cmocka_unit_test(test_large_noop), cmocka_unit_test(test_trace),
+        cmocka_unit_test(test_large_dots), cmocka_unit_test(test_large_text), cmocka_unit_test(test_large_fails), cmocka_unit_test(test_large_interrupted), cmocka_unit_test(test_large_noop), cmocka_unit_test(test_large_8bit), cmocka_unit_test(test_trace),
         cmocka_unit_test(test_submitted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -79,6 +79,15 @@ static void knows_utf8(void **state)
         assert_int_equal(utf8_valid(cases[i].s, strlen(cases[i].s)), cases[i].ok);
     assert_true(ascii_only("abc", 3));
     assert_false(ascii_only("ab\xc3", 3));
+    for (size_t n = 1; n < 40; n++)
+        for (size_t at = 0; at < n; at++) {
+            char text[40];
+            memset(text, 'a', sizeof(text));
+            assert_true(ascii_only(text, n));
+            text[at] = '\x80';
+            assert_false(ascii_only(text, n));
+            assert_true(ascii_only(text, at));
+        }
 }
 
 int main(void)
