@@ -11,6 +11,7 @@
 #define CHANNEL "auth:changed"
 #define CACHED_ARENA_MAX (1u << 20)
 #define SECOND_LOOKS_MAX 1000u /* a second */
+#define LOAD_TIMEOUT_MS 4000   /* a look-up that waits so long for a connection is answered as when the directory is away */
 
 struct cached {
     struct arena arena;
@@ -246,6 +247,7 @@ FIBER static bool load(struct auth *auth, const str *keys, size_t n, bool is_dom
     static const struct record none = {.kind = RECORD_NONE};
     struct load l = {.keys = keys, .n = n, .is_domain = is_domain, .arena = a, .out = out};
     uint64_t generation = auth->generation;
+    FIBER_DEADLINE(LOAD_TIMEOUT_MS);
     if (!sql_read(auth->opts.directory, load_body, &l, err))
         return false;
     for (size_t i = 0; i < n; i++) {

@@ -14,7 +14,7 @@ struct pg_db {
     unsigned n_conns, n_waiting;   /* made or being made; callers in pool_get */
     unsigned n_connecting;         /* of these, being made */
     unsigned generation;           /* grows when a connection was lost: idle ones made before are suspect */
-    struct fiber_cond changed;     /* see pool_changed */
+    struct fiber_cond changed;     /* see connection_free */
     int64_t retry_mono_ms;         /* no new connection before this */
     unsigned backoff_ms;           /* not 0: the last attempt failed */
     struct err last_err;           /* of the last attempt to connect */
@@ -40,10 +40,20 @@ static struct pg_db *of(struct sql_db *base)
 
 /* --- the pool --- */
 
-/* A connection came free, or one is no more. */
-static void pool_changed(struct pg_db *db)
+/*
+ * Who waits in pool_get is woken by one of three things. A connection came free: one of them, who takes it. One is no more, or an
+ * attempt to connect ended: all of them, for each may now have to connect, or have nothing left to wait for. There is room for
+ * another connection and the server is there: one, who connects and passes it on.
+ */
+static void connection_free(struct pg_db *db)
 {
     fiber_cond_signal(&db->changed);
+}
+
+static void connection_gone(struct pg_db *db)
+{
+    db->n_conns--;
+    fiber_cond_broadcast(&db->changed);
     if (db->closer)
         fiber_wake(db->closer);
 }
@@ -56,7 +66,7 @@ static struct pg_conn *pool_pop_idle(struct pg_db *db)
         if (!c->is_broken && c->generation == db->generation)
             return c;
         pg_conn_free(c);
-        db->n_conns--;
+        connection_gone(db);
     }
     return NULL;
 }
@@ -80,21 +90,19 @@ FIBER static struct pg_conn *pool_connect(struct pg_db *db, struct err *err)
     db->n_connecting--;
     if (c) {
         c->generation = generation;
-        if (db->backoff_ms)
-            fiber_cond_broadcast(&db->changed); /* who waits may connect too */
         db->backoff_ms = 0;
+        db->retry_mono_ms = 0;
+        if (db->n_conns < db->base.opts.pool)
+            fiber_cond_signal(&db->changed);
         return c;
     }
-    db->n_conns--;
     if (err->kind != ERR_CANCELLED) {
         back_off(db);
         db->last_err = *err;
         if (err->kind == ERR_TIMEOUT)
             err->kind = ERR_UNAVAILABLE; /* nothing was begun */
     }
-    fiber_cond_broadcast(&db->changed); /* maybe nothing is left to wait for */
-    if (db->closer)
-        fiber_wake(db->closer);
+    connection_gone(db);
     return NULL;
 }
 
@@ -140,11 +148,11 @@ static void pool_put(struct pg_db *db, struct pg_conn *c)
         if (c->is_broken && c->generation == db->generation)
             db->generation++;
         pg_conn_free(c);
-        db->n_conns--;
+        connection_gone(db);
     } else {
         list_push_front(&db->idle, &c->idle);
+        connection_free(db);
     }
-    pool_changed(db);
 }
 
 /* --- transactions --- */

@@ -897,6 +897,55 @@ static void failures(struct world *w)
     fail_msg("never succeeded");
 }
 
+struct hog {
+    struct world *w;
+    unsigned n;
+    bool may_go;
+};
+
+FIBER static bool hog_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct hog *h = arg;
+    struct sql_result r;
+    static const struct sql_stmt one = {"hog", "", "i", "SELECT 1", "SELECT 1::bigint", false};
+    if (!sql_exec(tx, &one, NULL, 1, &r, err))
+        return false;
+    h->n++;
+    while (!h->may_go)
+        if (!fiber_sleep_ms(5, err))
+            return false;
+    return true;
+}
+
+FIBER static void hog_main(void *arg)
+{
+    struct hog *h = arg;
+    struct err err = ERR_INIT;
+    assert_true(sql_read(h->w->db, hog_body, h, &err));
+}
+
+/* With all connections in use by others a look-up is given up after some seconds, whatever time its caller has. */
+static void directory_busy(struct world *w)
+{
+    enum { CONNECTIONS = 4 };
+    struct err err = ERR_INIT;
+    struct hog h = {.w = w};
+    if (!sql_db_is_pg(w->db))
+        return; /* has no connections */
+    FIBER_GROUP(g, CONNECTIONS);
+    for (int i = 0; i < CONNECTIONS; i++)
+        assert_true(fiber_group_spawn(&g, "hog", hog_main, &h, &err));
+    while (h.n < CONNECTIONS)
+        assert_true(fiber_sleep_ms(1, &err));
+    int64_t began = clock_mono_ms();
+    FIBER_DEADLINE(20000);
+    (void)route(w, "somebody@example.org");
+    assert_int_equal(w->err.kind, ERR_UNAVAILABLE);
+    assert_in_range(clock_mono_ms() - began, 0, 10000);
+    h.may_go = true;
+    assert_true(fiber_group_wait(&g, &err));
+}
+
 #define CASE(fn)                                                                                                           \
     static void test_##fn(void **state)                                                                                    \
     {                                                                                                                      \
@@ -923,6 +972,7 @@ CASE(failures)
 CASE(removed_domain)
 CASE(account_or_alias)
 CASE(tenants)
+CASE(directory_busy)
 
 int main(void)
 {
@@ -933,6 +983,7 @@ int main(void)
         cmocka_unit_test(test_limits),      cmocka_unit_test(test_bulk),           cmocka_unit_test(test_directory_away),
         cmocka_unit_test(test_failures),    cmocka_unit_test(test_second_process), cmocka_unit_test(test_credentials),
         cmocka_unit_test(test_removed_domain), cmocka_unit_test(test_account_or_alias), cmocka_unit_test(test_tenants),
+        cmocka_unit_test(test_directory_busy),
     };
     int failed = 0;
     log_configure(LOG_ERROR, LOG_LOGFMT);

@@ -371,6 +371,67 @@ static void restart_case(struct world *w)
     assert_in_range(p.longest_ms, 0, 1000);
 }
 
+struct holding {
+    struct world *w;
+    bool is_held, may_go;
+};
+
+/* Keeps its connection until it may go, and then needs it. */
+FIBER static bool hold_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct holding *h = arg;
+    struct sql_result r;
+    struct sql_value key = sql_i(1);
+    if (!sql_exec(tx, &get, &key, 1, &r, err))
+        return false;
+    h->is_held = true;
+    while (!h->may_go)
+        if (!fiber_sleep_ms(1, err))
+            return false;
+    return sql_exec(tx, &get, &key, 1, &r, err);
+}
+
+FIBER static void holding_main(void *arg)
+{
+    struct holding *h = arg;
+    struct err err = ERR_INIT;
+    assert_false(sql_read(h->w->db, hold_body, h, &err));
+}
+
+FIBER static void one_ping_main(void *arg)
+{
+    struct pinging *p = arg;
+    struct err err = ERR_INIT;
+    p->n_failed += !sql_ping(p->w->db, &err);
+}
+
+/* The server dies while all connections are in use and others wait, without a deadline, for one: nobody is forgotten. */
+static void stranded_case(struct world *w)
+{
+    enum { CALLERS = 10 };
+    struct err err = ERR_INIT;
+    struct holding h[2] = {{.w = w}, {.w = w}};
+    struct pinging p = {.w = w};
+    FIBER_GROUP(g, CALLERS + 2);
+    for (int i = 0; i < 2; i++)
+        assert_true(fiber_group_spawn(&g, "holding", holding_main, &h[i], &err));
+    while (!h[0].is_held || !h[1].is_held)
+        assert_true(fiber_sleep_ms(1, &err));
+    for (int i = 0; i < CALLERS; i++)
+        assert_true(fiber_group_spawn(&g, "pinging", one_ping_main, &p, &err));
+    assert_true(fiber_yield(&err));
+    proxy.is_refusing = proxy.kill_all = true;
+    while (proxy.kill_all)
+        assert_true(fiber_sleep_ms(1, &err));
+    h[0].may_go = true;
+    assert_true(fiber_sleep_ms(10, &err)); /* an attempt to connect fails, and no other is made for a moment */
+    h[1].may_go = true;
+    FIBER_DEADLINE(5000);
+    assert_true(fiber_group_wait(&g, &err));
+    assert_int_equal(p.n_failed, CALLERS);
+    proxy.is_refusing = false;
+}
+
 #define CASE(name, pool)                                                                           \
     static void test_##name(void **state)                                                          \
     {                                                                                              \
@@ -385,6 +446,7 @@ CASE(timeout, 4)
 CASE(pool, 2)
 CASE(away, 4)
 CASE(restart, 4)
+CASE(stranded, 2)
 
 int main(void)
 {
@@ -392,6 +454,7 @@ int main(void)
         cmocka_unit_test(test_lost_idle), cmocka_unit_test(test_lost_before_commit), cmocka_unit_test(test_lost_after_commit),
         cmocka_unit_test(test_deadlock),  cmocka_unit_test(test_timeout),            cmocka_unit_test(test_pool),
         cmocka_unit_test(test_away),      cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_stranded),
     };
     if (!testdb_have(TESTDB_PG))
         return 0;
