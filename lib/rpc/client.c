@@ -16,6 +16,7 @@
 #define RETRY_PAUSE_MS 50
 #define RETRY_WAIT_MAX_MS 1000 /* for a node that is left alone; one that is so for longer is given up on */
 #define NODES_MAX 256u
+#define EACH_TIMEOUT_MS 5000
 
 /* --- which nodes there are --- */
 
@@ -163,11 +164,11 @@ static uint64_t mix(uint64_t v)
     return v ^ (v >> 31);
 }
 
-/* Rendezvous hashing by key; without one, the node with the fewest calls. `not` is taken only when it is the only one. */
+/* Rendezvous hashing by key; without one, a node with the fewest calls. `not` is taken only when it is the only one. */
 static struct rpc_node *pick(const struct rpc_remote *r, uint64_t key, const struct rpc_node *not )
 {
     struct rpc_node *best = NULL;
-    uint64_t best_score = 0;
+    uint64_t best_score = 0, n_equal = 0;
     LIST_EACH(&r->nodes, l) {
         struct rpc_node *n = LIST_ITEM(l, struct rpc_node, node);
         if (!node_is_healthy(n))
@@ -175,7 +176,11 @@ static struct rpc_node *pick(const struct rpc_remote *r, uint64_t key, const str
         uint64_t score = key ? mix(n->hash ^ mix(key)) >> 1 : UINT64_MAX / 2 - (n->n_calls + n->n_waiting);
         if (n == not )
             score = 0;
-        if (!best || score > best_score) {
+        if (best && score < best_score)
+            continue;
+        n_equal = best && score == best_score ? n_equal + 1 : 1;
+        /* Of several that are equal each has the same chance, or all idle callers would call the first of the list. */
+        if (n_equal == 1 || random_below(n_equal) == 0) {
             best = n;
             best_score = score;
         }
@@ -353,6 +358,35 @@ void rpc_client_free(ProtobufCService *client)
     free_remote(r);
 }
 
+/* One node being asked by rpc_client_each. */
+struct question {
+    struct rpc_node *node;
+    unsigned method;
+    const ProtobufCMessage *request;
+    struct rpc_call call;
+    bool is_good;
+};
+
+FIBER static void ask(void *arg)
+{
+    struct question *q = arg;
+    bool is_retryable;
+    q->call.deadline_mono_ms = MIN(q->call.deadline_mono_ms, fiber_deadline());
+    q->is_good = rpc_node_connect(q->node, &q->call.err) &&
+                 rpc_node_call(q->node, q->method, q->request, &q->call, &is_retryable);
+}
+
+/* One that does not answer takes time of nobody else. Each question has its reply or its error then. */
+FIBER static void ask_all(struct question *questions, size_t n)
+{
+    FIBER_DEADLINE(EACH_TIMEOUT_MS);
+    FIBER_GROUP(g, NODES_MAX);
+    struct err err = ERR_INIT;
+    for (size_t i = 0; i < n; i++)
+        IGNORE(fiber_group_spawn(&g, "rpc.each", ask, &questions[i], &questions[i].call.err)); /* the node's error, then */
+    IGNORE(fiber_group_wait(&g, &err)); /* what is cut short has its own error */
+}
+
 bool rpc_client_each(ProtobufCService *client, unsigned method, const ProtobufCMessage *request, struct arena *a,
                      void (*fn)(void *arg, const ProtobufCMessage *reply, const struct err *err), void *arg, struct err *err)
 {
@@ -362,25 +396,24 @@ bool rpc_client_each(ProtobufCService *client, unsigned method, const ProtobufCM
         leave(r);
         return false;
     }
-    struct rpc_node *nodes[NODES_MAX];
+    struct question *questions = arena_array(a, struct question, NODES_MAX);
     size_t n = 0;
     LIST_EACH(&r->nodes, l) {
         struct rpc_node *node = LIST_ITEM(l, struct rpc_node, node);
-        if (!node->is_removed && n < NODES_MAX) {
-            node->n_waiting++; /* it stays while the others are asked */
-            nodes[n++] = node;
-        }
+        if (node->is_removed || n == NODES_MAX)
+            continue;
+        node->n_waiting++; /* it stays while it is asked */
+        struct question *q = &questions[n++];
+        *q = (struct question){.node = node, .method = method, .request = request};
+        rpc_call_init(&q->call, a);
+        q->call.principal.rights = RPC_RIGHT_SYSTEM | RPC_RIGHT_ADMIN;
+        q->call.transport = r;
     }
+    ask_all(questions, n);
     for (size_t i = 0; i < n; i++) {
-        struct rpc_call c;
-        bool is_retryable;
-        rpc_call_init(&c, a);
-        c.principal.rights = RPC_RIGHT_SYSTEM | RPC_RIGHT_ADMIN;
-        c.transport = r;
-        bool ok = rpc_node_connect(nodes[i], &c.err) && rpc_node_call(nodes[i], method, request, &c, &is_retryable);
-        fn(arg, ok ? c.reply : NULL, &c.err);
-        nodes[i]->n_waiting--;
-        rpc_node_settle(nodes[i]);
+        fn(arg, questions[i].is_good ? questions[i].call.reply : NULL, &questions[i].call.err);
+        questions[i].node->n_waiting--;
+        rpc_node_settle(questions[i].node);
     }
     bool ok = n > 0 || no_node(r, err);
     leave(r);

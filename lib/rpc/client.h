@@ -32,7 +32,7 @@ bool rpc_client_check(const str *nodes, size_t n, struct err *err) WARN_UNUSED;
 /* The service to call; free with rpc_client_free. */
 ProtobufCService *rpc_client_new(const struct rpc_client_opts *opts, struct err *err) WARN_UNUSED;
 FIBER void rpc_client_free(ProtobufCService *client);
-/* Call every node (admin operations); fn is told of each reply or error. */
+/* Call every node at once (admin operations), for some seconds at most; then fn is told of each reply or error. */
 FIBER bool rpc_client_each(ProtobufCService *client, unsigned method, const ProtobufCMessage *request, struct arena *a,
                            void (*fn)(void *arg, const ProtobufCMessage *reply, const struct err *err), void *arg,
                            struct err *err) WARN_UNUSED;

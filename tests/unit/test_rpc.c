@@ -8,6 +8,7 @@
 #include "proto/auth_calls.h"
 #include "rpc/client.h"
 #include "rpc/internal.h"
+#include "rpc/node.h"
 #include "rpc/server.h"
 #include "fiber/loop.h"
 
@@ -445,6 +446,34 @@ static void routing_main(void *arg)
     stop_node(&nodes[2]);
 }
 
+/* Calls without a key, one at a time: every node gets its share. */
+static void idle_nodes_main(void *arg)
+{
+    (void)arg;
+    enum { NODES = 3, CALLS = 90 };
+    struct node nodes[NODES];
+    struct err err = ERR_INIT;
+    char texts[NODES][NET_ADDR_TEXT_MAX];
+    str names[NODES];
+    for (int i = 0; i < NODES; i++) {
+        nodes[i] = start_node(TCP, "127.0.0.1:0", 0);
+        names[i] = node_text(&nodes[i], texts[i]);
+    }
+    ProtobufCService *client = new_client(names, NODES, NULL);
+    while (rpc_client_healthy(client) < NODES)
+        assert_true(fiber_sleep_ms(1, &err));
+    for (int i = 0; i < CALLS; i++) {
+        CALL(c);
+        assert_true(login(client, &c, "anna", NULL));
+    }
+    /* Each node's calls have numbers in a row. */
+    LIST_EACH(&((struct rpc_remote *)(void *)client)->nodes, l)
+        assert_in_range(LIST_ITEM(l, struct rpc_node, node)->next_number, CALLS / NODES / 4, CALLS / NODES * 2);
+    rpc_client_free(client);
+    for (int i = 0; i < NODES; i++)
+        stop_node(&nodes[i]);
+}
+
 static int n_replies, n_errors;
 static void count_each(void *arg, const ProtobufCMessage *reply, const struct err *err)
 {
@@ -452,9 +481,18 @@ static void count_each(void *arg, const ProtobufCMessage *reply, const struct er
     n_replies += reply != NULL;
     n_errors += err_is_set(err);
 }
+static void release_two(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    while (n_running < 2)
+        assert_true(fiber_sleep_ms(1, &err));
+    fiber_cond_broadcast(&hold);
+}
 static void each_main(void *arg)
 {
     (void)arg;
+    fiber_cond_init(&hold);
     struct err err = ERR_INIT;
     struct node a = start_node(TCP, "127.0.0.1:0", 0), b = start_node(TCP, "127.0.0.1:0", 0);
     char ta[NET_ADDR_TEXT_MAX], tb[NET_ADDR_TEXT_MAX];
@@ -466,6 +504,15 @@ static void each_main(void *arg)
     assert_true(rpc_client_each(client, AUTH_METHOD_AUTHENTICATE, &q.base, &arena, count_each, NULL, &err));
     assert_int_equal(n_replies, 2);
     assert_int_equal(n_errors, 1);
+
+    /* All at once: both requests are held until both have come. */
+    n_replies = n_errors = n_running = 0;
+    q.login = (char *)(uintptr_t)"hold";
+    FIBER_GROUP(g, 1);
+    assert_true(fiber_group_spawn(&g, "release", release_two, NULL, &err));
+    assert_true(rpc_client_each(client, AUTH_METHOD_AUTHENTICATE, &q.base, &arena, count_each, NULL, &err));
+    assert_int_equal(n_replies, 2);
+    assert_true(fiber_group_wait(&g, &err));
     rpc_client_free(client);
     stop_node(&a);
     stop_node(&b);
@@ -887,6 +934,7 @@ static void test_keep(void **state)
 RUN(all_ways)
 RUN(routing)
 RUN(each)
+RUN(idle_nodes)
 RUN(outage)
 RUN(names)
 RUN(drain)
@@ -921,6 +969,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_ways), cmocka_unit_test(test_routing), cmocka_unit_test(test_each),
+        cmocka_unit_test(test_idle_nodes),
         cmocka_unit_test(test_outage),   cmocka_unit_test(test_drain),   cmocka_unit_test(test_inflight),
         cmocka_unit_test(test_raw),      cmocka_unit_test(test_newer), cmocka_unit_test(test_odd_server), cmocka_unit_test(test_role),
         cmocka_unit_test(test_names),    cmocka_unit_test(test_faulty),   cmocka_unit_test(test_keep),
