@@ -6,6 +6,7 @@
 #include "base/metrics.h"
 #include "frontend/admin/admin.h"
 #include "server/metrics_join.h"
+#include "server/metrics_process.h"
 #include "server/workers.h"
 
 #define PAGE_MAX (4u << 20)
@@ -52,6 +53,7 @@ FIBER static void metrics(void *arg, struct http_req *req)
     BUF(own, PAGE_MAX);
     BUF(all, PAGES_MAX);
     metrics_print(&own);
+    metrics_process_print(serving->start_unix, &own);
     if (!serving->workers) {
         http_reply(req, 200, METRICS_TYPE, buf_str(&own));
         return;

@@ -237,7 +237,7 @@ int serve_run(struct options *o)
 {
     struct serve *s = &serve;
     struct err err = ERR_INIT;
-    *s = (struct serve){.options = o};
+    *s = (struct serve){.options = o, .start_unix = clock_unix()};
     if (!options_finish(o, 0, 0, &err) ||
         !configure(s, &err) || !frontends_check(&s->config, &err)) {
         config_done(&s->config);

@@ -19,6 +19,7 @@ struct serve {
     struct workers *workers;    /* NULL without */
     struct frontend_socket sockets[FRONTENDS_LISTENERS_MAX]; /* of the front-ends; in a worker some are its parent's */
     size_t n_sockets;
+    int64_t start_unix;
     bool is_worker;
     bool is_ready, is_draining;
     int status;                 /* exit status */

@@ -41,7 +41,7 @@ static struct pg_db *of(struct sql_db *base)
 /* --- the pool --- */
 
 /*
- * Who waits in pool_get is woken by one of three things. A connection came free: one of them, who takes it. One is no more, or an
+ * Who waits in pool_find is woken by one of three things. A connection came free: one of them, who takes it. One is no more, or an
  * attempt to connect ended: all of them, for each may now have to connect, or have nothing left to wait for. There is room for
  * another connection and the server is there: one, who connects and passes it on.
  */
@@ -113,7 +113,7 @@ static bool may_connect(const struct pg_db *db)
            (db->backoff_ms == 0 || db->n_connecting == 0);
 }
 
-FIBER static struct pg_conn *pool_get(struct pg_db *db, struct err *err)
+FIBER static struct pg_conn *pool_find(struct pg_db *db, struct err *err)
 {
     if (db->n_waiting >= db->base.opts.max_waiting) {
         (void)err_set(err, ERR_LIMIT, "too many wait for database %s", db->base.name);
@@ -130,8 +130,10 @@ FIBER static struct pg_conn *pool_get(struct pg_db *db, struct err *err)
             return NULL;
         }
         db->n_waiting++;
+        metric_add_label(M_SQL_WAITING, db->base.name, 1);
         bool ok = fiber_cond_wait(&db->changed, err);
         db->n_waiting--;
+        metric_add_label(M_SQL_WAITING, db->base.name, -1);
         if (!ok) {
             if (err->kind == ERR_TIMEOUT)
                 err->kind = ERR_UNAVAILABLE; /* it had not begun */
@@ -142,8 +144,17 @@ FIBER static struct pg_conn *pool_get(struct pg_db *db, struct err *err)
     return NULL;
 }
 
+FIBER static struct pg_conn *pool_get(struct pg_db *db, struct err *err)
+{
+    struct pg_conn *c = pool_find(db, err);
+    if (c)
+        metric_add_label(M_SQL_CONNECTIONS_USED, db->base.name, 1);
+    return c;
+}
+
 static void pool_put(struct pg_db *db, struct pg_conn *c)
 {
+    metric_add_label(M_SQL_CONNECTIONS_USED, db->base.name, -1);
     if (c->is_broken || db->closer) {
         if (c->is_broken && c->generation == db->generation)
             db->generation++;

@@ -1,5 +1,6 @@
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "fiber/loop.h"
 #include "rpc/node.h"
 
@@ -356,6 +357,7 @@ bool rpc_node_call(struct rpc_node *n, unsigned method, const ProtobufCMessage *
     f.request.route_key = c->route_key;
     (void)map64_put(&n->calls, (uint64_t)r.number + 1, &r);
     n->n_calls++;
+    metric_add_label(M_RPC_CLIENT_RUNNING, n->client->name, 1);
     struct err err = ERR_INIT;
     bool is_sent = rpc_conn_send(n->conn, &f, request, &err);
     bool ok = is_sent && exchange(n, &r, &err);
@@ -363,6 +365,7 @@ bool rpc_node_call(struct rpc_node *n, unsigned method, const ProtobufCMessage *
         rpc_conn_post(n->conn, &(struct rpc_frame){.type = RPC_CANCEL, .call = r.number});
     (void)map64_remove(&n->calls, (uint64_t)r.number + 1);
     n->n_calls--;
+    metric_add_label(M_RPC_CLIENT_RUNNING, n->client->name, -1);
     rpc_inflow_done(&r.inflow);
     if (!ok && !err_is_set(&c->err)) {
         c->reply = NULL;

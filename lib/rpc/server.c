@@ -169,6 +169,7 @@ static void serve(void *arg)
     (void)map64_remove(&p->calls, (uint64_t)v->number + 1);
     p->n_calls--;
     s->n_inflight--;
+    metric_add(M_RPC_SERVER_RUNNING, -1);
     served_free(v);
     fiber_cond_broadcast(&s->changed);
     peer_free_if_done(p);
@@ -242,6 +243,7 @@ static bool on_request(struct peer *p, const struct rpc_frame *f)
     (void)map64_put(&p->calls, (uint64_t)f->call + 1, v);
     p->n_calls++;
     s->n_inflight++;
+    metric_add(M_RPC_SERVER_RUNNING, 1);
     return true;
 }
 

@@ -11,6 +11,8 @@
  */
 #include <openssl/evp.h>
 
+#include "base/clock.h"
+#include "base/metrics.h"
 #include "base/num.h"
 #include "store-service/spool.h"
 
@@ -95,6 +97,16 @@ FIBER static bool on_data(void *arg, str piece, struct err *err)
     return true;
 }
 
+static void observe(const struct exchange *x, int64_t began_us, bool is_answered, const struct err *err)
+{
+    int status = is_answered ? x->r.status : 0;
+    metric_observe_us(M_S3_SECONDS, x->method, clock_mono_us() - began_us);
+    if (!is_answered)
+        metric_inc_label(M_S3_ERRORS, err_kind_name(err->kind));
+    else if (status >= 400 && status != 404 && status != 412) /* no such object; there already */
+        metric_inc_label(M_S3_ERRORS, status >= 500 ? "5xx" : "4xx");
+}
+
 /* One request, tried again when the server is away or busy, as long as nothing of the answer was handed on. */
 FIBER static bool exchange(struct s3 *s, struct exchange *x, struct err *err)
 {
@@ -121,7 +133,9 @@ FIBER static bool exchange(struct s3 *s, struct exchange *x, struct err *err)
         err_clear(err);
         if (x->put)
             x->put->sent = 0;
+        int64_t began_us = clock_mono_us();
         bool ok = http_request(s->http, &req, x->a, &x->r, err);
+        observe(x, began_us, ok, err);
         bool may_retry = i < TRIES && !(x->get && x->get->is_begun);
         if (ok && (x->r.status < 500 || x->r.status == 501 || !may_retry))
             return true;

@@ -576,8 +576,11 @@ def test_health_and_metrics():
     with harness.Server("sqlite-local") as server:
         assert http_get(server.front.http, "/livez")[0] == 200
         text = http_get(server.front.http, "/metrics")[1]
-        for name in ("thurn_build_info", "thurn_fibers", "thurn_sql_commits_total", "thurn_connections_active"):
-            assert name in text, name
+        for name in ("thurn_build_info", "thurn_fibers", "thurn_sql_commits_total", "thurn_connections_active", "process_resident_memory_bytes",
+                     "process_cpu_seconds_total", "process_open_fds", "process_max_fds"):
+            assert re.search(rf"^{name}(\{{.*\}})? [0-9.]+$", text, re.M), name
+        assert abs(server.front.metric("process_start_time_seconds") - time.time()) < 60
+        assert abs(server.front.metric("process_open_fds") - len(descriptors(server.front.popen.pid))) < 10
         for line in text.splitlines():
             assert re.fullmatch(r"# (HELP|TYPE) \S+ .*|[a-z_]+(\{[^}]*\})? [-+0-9.e]+", line), line
         assert http_get(server.front.http, "/v1/accounts")[0] == 401

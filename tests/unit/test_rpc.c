@@ -487,6 +487,8 @@ static void release_two(void *arg)
     struct err err = ERR_INIT;
     while (n_running < 2)
         assert_true(fiber_sleep_ms(1, &err));
+    assert_int_equal(metric_get(M_RPC_SERVER_RUNNING, NULL), 2);
+    assert_int_equal(metric_get(M_RPC_CLIENT_RUNNING, "auth"), 2);
     fiber_cond_broadcast(&hold);
 }
 static void each_main(void *arg)

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/metrics.h"
 #include "data/sql.h"
 #include "unit/testdb.h"
 
@@ -282,7 +283,11 @@ static void pool_case(struct world *w)
         ad[i] = (struct adding){.w = w, .first = 1 + i % 2, .nap_ms = 5};
         assert_true(fiber_group_spawn(&g, "adding", adding_main, &ad[i], &err));
     }
+    assert_true(fiber_sleep_ms(1, &err));
+    assert_int_equal(metric_get(M_SQL_WAITING, "pg"), 20);
     assert_true(fiber_group_wait(&g, &err));
+    assert_int_equal(metric_get(M_SQL_WAITING, "pg"), 0);
+    assert_int_equal(metric_get(M_SQL_CONNECTIONS_USED, "pg"), 0);
     int n_ok = 0;
     for (int i = 0; i < N; i++) {
         n_ok += ad[i].ok;
@@ -417,6 +422,7 @@ static void stranded_case(struct world *w)
         assert_true(fiber_group_spawn(&g, "holding", holding_main, &h[i], &err));
     while (!h[0].is_held || !h[1].is_held)
         assert_true(fiber_sleep_ms(1, &err));
+    assert_int_equal(metric_get(M_SQL_CONNECTIONS_USED, "pg"), 2);
     for (int i = 0; i < CALLERS; i++)
         assert_true(fiber_group_spawn(&g, "pinging", one_ping_main, &p, &err));
     assert_true(fiber_yield(&err));

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/metrics.h"
 #include "base/num.h"
 
 static str s3[4]; /* endpoint, bucket, access key, secret key */
@@ -75,6 +76,7 @@ static void sizes_case(struct world *w)
         assert_true(str_eq(world_read(w, inbox, uid, m.n - 5, 100), str_slice(m, m.n - 5, m.n)));
     }
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_blob WHERE tier = 2"), 4);
+    assert_true(metric_get(M_S3_SECONDS, "PUT") >= 4 && metric_get(M_S3_SECONDS, "GET") >= 4);
     /* Several at once, in one FETCH. */
     str big[12];
     for (unsigned i = 0; i < ARRAY_LEN(big); i++) {
@@ -356,8 +358,10 @@ static void no_conditions_case(struct world *w)
 static void stumbling_case(struct world *w)
 {
     str m = world_message(w, 9, 700000);
+    int64_t failed = metric_get(M_S3_ERRORS, "5xx");
     fake.n_500 = 2;
     const Thurn__BlobRef *ref = world_put(w, m); /* the third try */
+    assert_int_equal(metric_get(M_S3_ERRORS, "5xx") - failed, 2);
     assert_non_null(ref);
     assert_memory_equal(fake.object, m.p, m.n);
     fake.n_500 = 100;
