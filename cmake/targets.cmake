@@ -21,6 +21,6 @@ function(thurn_test NAME)
   add_executable(test_${NAME} ${A_SOURCES})
   target_link_libraries(test_${NAME} PRIVATE thurn_flags ${A_USES} ${A_LIBS} cmocka)
   add_test(NAME unit.${NAME} COMMAND test_${NAME} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(unit.${NAME} PROPERTIES TIMEOUT 300 LABELS unit SKIP_REGULAR_EXPRESSION "without: "
-    ENVIRONMENT "CMOCKA_TEST_ABORT=1;ASAN_OPTIONS=detect_stack_use_after_return=1;UBSAN_OPTIONS=print_stacktrace=1")
+  set_tests_properties(unit.${NAME} PROPERTIES TIMEOUT 300 LABELS unit SKIP_REGULAR_EXPRESSION "without: " FIXTURES_REQUIRED tmp
+    ENVIRONMENT "TMPDIR=${test_tmp};CMOCKA_TEST_ABORT=1;ASAN_OPTIONS=detect_stack_use_after_return=1;UBSAN_OPTIONS=print_stacktrace=1")
 endfunction()

@@ -1,10 +1,17 @@
+# Every test (but those of fuzz targets) has TMPDIR, a folder of this build that is there from the first test of a run to its last.
+string(MD5 fixture_id ${CMAKE_BINARY_DIR})
+string(SUBSTRING ${fixture_id} 0 10 fixture_id)
+set(test_tmp /tmp/thurn-test-${fixture_id})
+add_test(NAME fixture.tmp-make COMMAND ${CMAKE_COMMAND} -E make_directory ${test_tmp})
+add_test(NAME fixture.tmp-remove COMMAND ${CMAKE_COMMAND} -E rm -rf ${test_tmp})
+set_tests_properties(fixture.tmp-make PROPERTIES FIXTURES_SETUP tmp)
+set_tests_properties(fixture.tmp-remove PROPERTIES FIXTURES_CLEANUP tmp)
+
 # Servers that tests share: each is started once in a ctest run, by a fixture, for those tests that ask for it. One that cannot be
 # started fails those tests; THURN_TEST_WITHOUT (tests/unit/needs.h) leaves it out.
 
 # thurn_test_pg(NAME …): as thurn_test(). THURN_TEST_PG is the DSN of a throw-away PostgreSQL cluster of this build (on a
 # Unix socket, so no port is taken); tests/unit/testdb.h makes a database in it.
-string(MD5 fixture_id ${CMAKE_BINARY_DIR})
-string(SUBSTRING ${fixture_id} 0 10 fixture_id)
 set(pg_dir /tmp/thurn-test-pg-${fixture_id})
 add_test(NAME fixture.pg-start COMMAND ${CMAKE_SOURCE_DIR}/tests/integration/pg.sh start ${pg_dir})
 add_test(NAME fixture.pg-stop COMMAND ${CMAKE_SOURCE_DIR}/tests/integration/pg.sh stop ${pg_dir})

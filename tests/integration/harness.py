@@ -160,7 +160,7 @@ class Server:
             needs("pg")
         self.combo, self.extra, self.names = combo, extra, accounts
         self.binary = pathlib.Path(binary or BINARY)
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="thurn-test-", dir="/tmp"))
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="thurn-test-"))
         self.ports = dict(zip(KINDS, free_ports(len(KINDS))))
         self.pg = None
         self.durable = durable
@@ -266,7 +266,7 @@ def client_tls():
 @contextlib.contextmanager
 def smtp_sink(port, options=()):
     """Postfix's smtp-sink on 127.0.0.1:port, keeping each message in a folder; yields a function that reads them."""
-    with tempfile.TemporaryDirectory(prefix="thurn-sink-", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="thurn-sink-") as folder:
         os.chmod(folder, 0o777)
         needs("postfix")
         sink = subprocess.Popen(["/usr/sbin/smtp-sink", "-u", "nobody", "-R", folder, "-d", "mail.", *options,

@@ -27,7 +27,7 @@ def ports_from(offset):
 
 def test_setup_and_first_mail():
     """thurn setup --serve on an empty folder; the printed account receives a mail; a second setup changes nothing."""
-    with tempfile.TemporaryDirectory(prefix="thurn-setup-", dir="/tmp") as d:
+    with tempfile.TemporaryDirectory(prefix="thurn-setup-") as d:
         offset = free_ports(1)[0] - 100
         args = [str(harness.BINARY), "setup", "me@first.test", "--serve", "--http", "127.0.0.1:8081", "--", "--dev", "--data", f"{d}/data",
                 "--port-offset", str(offset)]
@@ -286,7 +286,7 @@ def version(server):
 
 def test_reload_and_stop():
     """SIGHUP takes a new certificate without dropping a session; SIGTERM lets a transaction finish."""
-    with tempfile.TemporaryDirectory(prefix="thurn-cert-", dir="/tmp") as d:
+    with tempfile.TemporaryDirectory(prefix="thurn-cert-") as d:
         def certificate(name):
             subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "9",
                             "-subj", f"/CN={name}", "-keyout", f"{d}/k.pem", "-out", f"{d}/c.pem"], check=True, capture_output=True)

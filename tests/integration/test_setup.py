@@ -25,7 +25,7 @@ def setup(folder, *args):
 
 def test_mistakes():
     """What is wrong is said before anything is made, and the next try finds an empty folder."""
-    with tempfile.TemporaryDirectory(prefix="thurn-setup-", dir="/tmp") as d:
+    with tempfile.TemporaryDirectory(prefix="thurn-setup-") as d:
         data = pathlib.Path(d) / "data"
         for address in ("me@exa mple", "me@", "@b.test", "me", "a@b@c.test", "me@-x.test", "me@x..test", "me@[192.0.2.1]", "me@" + "a" * 64 + ".test",
                         "x" * 65 + "@b.test", "me@" + ".".join(["a" * 61] * 4) + ".test"):
@@ -50,7 +50,7 @@ def test_mistakes():
 
 def test_config_file():
     """With --config, that file says where everything lies and what listens; the commands that are shown name it."""
-    with tempfile.TemporaryDirectory(prefix="thurn-setup-", dir="/tmp") as d:
+    with tempfile.TemporaryDirectory(prefix="thurn-setup-") as d:
         data, conf = pathlib.Path(d) / "data", pathlib.Path(d) / "c.yaml"
         conf.write_text(f"hostname: mx.first.test\ndata: {data}\nlisten: {{smtp: '127.0.0.1:2525', submission: '127.0.0.1:2587', submissions: [],"
                         " imap: [], imaps: [], http: []}\n")

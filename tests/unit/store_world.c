@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "unit/tmp.h"
 
 static void remove_folder(const char *path)
 {
@@ -55,7 +56,7 @@ static void world_fiber(void *arg)
     for (unsigned i = 0; i < w->n_shards; i++)
         if (!store_migrate(dbs[i], false, &n, &err))
             fail_msg("%s", err.msg);
-    snprintf(w->folder, sizeof w->folder, "/tmp/thurn-test-store-%d", (int)getpid());
+    snprintf(w->folder, sizeof w->folder, "%s/thurn-test-store-%d", test_tmp(), (int)getpid());
     remove_folder(w->folder);
     w->opts = (struct store_opts){.shards = dbs, .n_shards = w->n_shards,
                                   .blobs = {.kind = STORE_BLOBS_FOLDER, .folder = str_c(w->folder)}};

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "unit/needs.h"
+#include "unit/tmp.h"
 
 static const char *pg_dsn(void)
 {
@@ -47,8 +48,7 @@ static str pg_dsn_of(const char *name, struct arena *a)
 
 static void sqlite_path(char *out, size_t size, const char *name)
 {
-    const char *dir = getenv("TMPDIR");
-    snprintf(out, size, "%s/thurn-test-%s-%d.db", dir && *dir ? dir : "/tmp", name, (int)getpid());
+    snprintf(out, size, "%s/thurn-test-%s-%d.db", test_tmp(), name, (int)getpid());
 }
 
 static void sqlite_remove(const char *name)
