@@ -1,4 +1,4 @@
-/* Runs tests/protocol/imap/ *.txt against the IMAP front-end over the real store and auth services. */
+/* Runs the scripts of tests/protocol/imap and in_process against the IMAP front-end over the real store and auth services. */
 #include "unit/test.h"
 
 #include <dirent.h>
@@ -19,6 +19,7 @@
 #include "rpc/client.h"
 #include "store-service/store.h"
 #include "unit/testdb.h"
+#include "unit/tmp.h"
 
 static enum testdb_kind kind;
 
@@ -31,7 +32,7 @@ struct proxy {
 
 struct world {
     struct arena a;
-    char folder[64];
+    char folder[128];
     struct sql_db *directory, *shard;
     struct auth *auth;
     struct store *store;
@@ -70,14 +71,14 @@ static void add_users(struct world *w)
     rpc_call_init(&c, &w->a);
     c.principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;
     Thurn__AddDomainRequest domain = THURN__ADD_DOMAIN_REQUEST__INIT;
-    domain.name = (char *)(uintptr_t)"example.org";
+    domain.name = (char *)(uintptr_t)"example.test";
     if (!auth_add_domain(&c, auth_service(w->auth), &domain, NULL))
         fail_msg("%s", c.err.msg);
     Thurn__AddAccountsRequest accounts = THURN__ADD_ACCOUNTS_REQUEST__INIT;
     Thurn__NewAccount users[2], *list[] = {&users[0], &users[1]};
     for (size_t i = 0; i < 2; i++) {
         thurn__new_account__init(&users[i]);
-        users[i].address = (char *)(uintptr_t)(i ? "bob@example.org" : "alice@example.org");
+        users[i].address = (char *)(uintptr_t)(i ? "bob@example.test" : "alice@example.test");
         users[i].password = rpc_bytes(S("secret"));
     }
     users[1].quota_bytes = 3000;
@@ -93,9 +94,11 @@ static void add_users(struct world *w)
             fail_msg("%s", r->results[i]->error);
 }
 
-static struct stream *dial(void *arg)
+FIBER static struct stream *dial(void *arg, str listener)
 {
     struct world *w = arg;
+    if (!str_eq(listener, S("imap")))
+        return NULL;
     struct err err = ERR_INIT;
     int ends[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
@@ -106,63 +109,7 @@ static struct stream *dial(void *arg)
     return client;
 }
 
-/* "append INBOX 3": so many small messages, by client 1. */
-FIBER static void append(struct script *s, str args)
-{
-    str box;
-    uint32_t n;
-    assert_true(str_split(&args, ' ', &box));
-    assert_true(num_u32(args, 10000, &n));
-    ARENA(a, 1u << 20);
-    for (uint32_t i = 1; i <= n; i++) {
-        str text = arena_printf(&a, "From: a%u@example.org\r\nSubject: number %u\r\n\r\nbody %u", i, i, i);
-        script_send(s, 1, arena_printf(&a, "z APPEND %.*s {%zu+}", STR_ARG(box), text.n));
-        script_send(s, 1, text);
-        script_expect(s, 1, S("z OK ..."), true);
-    }
-}
-
-/* "large INBOX 300000": one message of so many bytes, by client 1. */
-FIBER static void append_large(struct script *s, str args)
-{
-    str box;
-    uint32_t n;
-    assert_true(str_split(&args, ' ', &box));
-    assert_true(num_u32(args, 1000000, &n));
-    ARENA(a, 4u << 20);
-    char *text = arena_alloc(&a, n);
-    memset(text, 'x', n);
-    memcpy(text, "Subject: large\r\n\r\n", 18);
-    for (uint32_t i = 98; i + 2 < n; i += 80)
-        memcpy(text + i, "\r\n", 2);
-    script_send(s, 1, arena_printf(&a, "z APPEND %.*s {%u+}", STR_ARG(box), n));
-    script_send(s, 1, str_n(text, n));
-    script_expect(s, 1, S("z OK ..."), true);
-}
-
-/* "header INBOX 300000": one message with a header of about so many bytes, its subject last, by client 1. */
-FIBER static void append_header(struct script *s, str args)
-{
-    str box;
-    uint32_t n;
-    assert_true(str_split(&args, ' ', &box));
-    assert_true(num_u32(args, 2000000, &n));
-    BUF(text, 4u << 20);
-    buf_add(&text, S("From: first@example.org\r\n"));
-    for (uint32_t i = 0; text.n < n; i++)
-        buf_printf(&text, "X-Fill-%u: %060u\r\n", i, i);
-    buf_add(&text, S("Subject: last\r\n\r\nthe body"));
-    ARENA(a, 65536);
-    script_send(s, 1, arena_printf(&a, "z APPEND %.*s {%zu+}", STR_ARG(box), text.n));
-    script_send(s, 1, buf_str(&text));
-    script_expect(s, 1, S("z OK ..."), true);
-}
-
-/*
- * "walk STORE 1 +FLAGS (\Seen)": the command with the first call to the store failing, then with the second, and so on, until
- * it does without failing; before and after each call took effect. Every failure is a proper NO, and the session goes on.
- * "|" stands for a line end.
- */
+/* "walk STORE 1 +FLAGS (\Seen)": see README.md. */
 FIBER static void walk(struct world *w, struct script *s, str text)
 {
     ARENA(a, 1u << 20);
@@ -190,7 +137,7 @@ FIBER static bool change_account(struct world *w, str line)
     str rest = line, what, who;
     if (!str_split(&rest, ' ', &what) || !str_split(&rest, ' ', &who))
         return false;
-    char *address = arena_strz(&a, arena_printf(&a, "%.*s@example.org", STR_ARG(who)));
+    char *address = arena_strz(&a, arena_printf(&a, "%.*s@example.test", STR_ARG(who)));
     rpc_call_init(&c, &a);
     c.principal.rights = RPC_RIGHT_ADMIN;
     bool ok;
@@ -217,28 +164,8 @@ FIBER static bool change_account(struct world *w, str line)
 FIBER static bool command(void *arg, struct script *s, str line)
 {
     struct world *w = arg;
-    if (str_starts(line, S("login"))) {
-        ARENA(a, 65536);
-        unsigned client = line.n > 5 && ascii_is_digit((unsigned char)line.p[5]) ? (unsigned)(line.p[5] - '0') : 1;
-        ptrdiff_t space = str_find(line, ' ');
-        script_send(s, client, arena_printf(&a, "l LOGIN %.*s@example.org secret", STR_ARG(str_slice(line, (size_t)space + 1, SIZE_MAX))));
-        script_expect(s, client, S("l OK ..."), false);
-        return true;
-    }
-    if (str_starts(line, S("append "))) {
-        append(s, str_slice(line, 7, SIZE_MAX));
-        return true;
-    }
     if (str_starts(line, S("walk "))) {
         walk(w, s, str_slice(line, 5, SIZE_MAX));
-        return true;
-    }
-    if (str_starts(line, S("header "))) {
-        append_header(s, str_slice(line, 7, SIZE_MAX));
-        return true;
-    }
-    if (str_starts(line, S("large "))) {
-        append_large(s, str_slice(line, 6, SIZE_MAX));
         return true;
     }
     if (str_eq(line, S("twice"))) { /* from now on the store's nodes die when they have answered, and the stub asks others */
@@ -267,7 +194,7 @@ static void world_main(void *arg)
                                                {"imap.sessions.account", 0, 0, 3}};
     w->directory = testdb_open(kind, "imap_auth", 2, &w->a);
     w->shard = testdb_open(kind, "imap_store", 2, &w->a);
-    struct auth_opts auth = {.directory = w->directory, .default_domain = S("example.org"), .limits = limits,
+    struct auth_opts auth = {.directory = w->directory, .default_domain = S("example.test"), .limits = limits,
                              .n_limits = ARRAY_LEN(limits), .n_shards = 1, .argon2_memory_kib = 64, .argon2_passes = 1,
                              .penalty_first_ms = 1, .penalty_max_ms = 2};
     struct store_opts store = {.shards = &w->shard, .n_shards = 1, .blobs = {.folder = str_c(w->folder)},
@@ -281,7 +208,7 @@ static void world_main(void *arg)
                               .real = store_service(w->store), .faulty = w->faulty};
     w->logins = logins_new(auth_service(w->auth), 10);
     w->guests = guests_new(0, 0);
-    struct imap_opts imap = {.logins = w->logins, .guests = w->guests, .hostname = S("mail.example.org"), .auth = auth_service(w->auth), .store = &w->proxy.base,
+    struct imap_opts imap = {.logins = w->logins, .guests = w->guests, .hostname = S("mx.example.test"), .auth = auth_service(w->auth), .store = &w->proxy.base,
                              .plain = IMAP_PLAIN_ALWAYS,
                              .limits = {.message_bytes = 2u << 20, .bad_commands = 5, .auth_failures = 2}};
     w->imap = imap_server_new(&imap);
@@ -305,36 +232,46 @@ static void run_script(void **state)
     struct world w = {.path = *state};
     arena_init(&w.a, 1u << 26);
     metrics_reset();
-    snprintf(w.folder, sizeof(w.folder), "/tmp/thurn-imap-XXXXXX");
+    snprintf(w.folder, sizeof(w.folder), "%s/thurn-test-imap-XXXXXX", test_tmp());
     assert_non_null(mkdtemp(w.folder));
     assert_true(fiber_main(world_main, &w));
     arena_done(&w.a);
-    char remove[96];
+    char remove[160];
     snprintf(remove, sizeof(remove), "rm -r %s", w.folder);
     assert_int_equal(system(remove), 0);
 }
+
+static struct CMUnitTest tests[200];
+static size_t n_tests;
 
 static int only_scripts(const struct dirent *e)
 {
     return str_ends(str_c(e->d_name), S(".txt"));
 }
 
+static void add_scripts(const char *folder, const char *only)
+{
+    struct dirent **names;
+    int n = scandir(folder, &names, only_scripts, alphasort);
+    assert_true(n > 0);
+    for (int i = 0; i < n; i++) {
+        char path[512];
+        snprintf(path, sizeof(path), "%s/%s", folder, names[i]->d_name);
+        if (strstr(names[i]->d_name, only) && n_tests < ARRAY_LEN(tests))
+            tests[n_tests++] = (struct CMUnitTest){.name = xstrdup(names[i]->d_name), .test_func = run_script,
+                                                   .initial_state = xstrdup(path)};
+        free(names[i]);
+    }
+    free(names);
+}
+
+/* test_imap [PART OF A SCRIPT'S NAME] */
 int main(int argc, char **argv)
 {
-    static struct CMUnitTest tests[200];
-    size_t n_tests = 0;
-    struct dirent **names;
-    const char *folder = "tests/protocol/imap";
-    int n = scandir(folder, &names, only_scripts, alphasort), failed = 0;
+    int failed = 0;
     log_configure(LOG_ERROR, LOG_LOGFMT);
-    for (int i = 0; i < n && n_tests < ARRAY_LEN(tests); i++) {
-        char path[512];
-        if (argc > 1 && !strstr(names[i]->d_name, argv[1]))
-            continue;
-        snprintf(path, sizeof(path), "%s/%s", folder, names[i]->d_name);
-        tests[n_tests++] = (struct CMUnitTest){.name = xstrdup(names[i]->d_name), .test_func = run_script,
-                                               .initial_state = xstrdup(path)};
-    }
+    add_scripts("tests/protocol/imap", argc > 1 ? argv[1] : "");
+    add_scripts("tests/protocol/in_process", argc > 1 ? argv[1] : "");
     assert_true(n_tests > 0);
     for (kind = 0; kind < TESTDB_KINDS; kind++) {
         if (!testdb_have(kind))
@@ -342,8 +279,5 @@ int main(int argc, char **argv)
         printf("# %s\n", testdb_kind_name(kind));
         failed += _cmocka_run_group_tests("imap", tests, n_tests, NULL, NULL);
     }
-    for (int i = 0; i < n; i++)
-        free(names[i]);
-    free(names);
     return failed;
 }
