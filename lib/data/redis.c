@@ -18,7 +18,7 @@
 #include "base/clock.h"
 #include "base/map.h"
 #include "base/metrics.h"
-#include "base/num.h"
+#include "data/redis_address.h"
 #include "fiber/loop.h"
 #include "fiber/work.h"
 
@@ -49,9 +49,7 @@ struct conn {
 
 struct redis {
     uint32_t magic;
-    char *host, *path, *user, *password; /* path is set for a Unix socket */
-    uint16_t port;
-    uint32_t db;
+    struct redis_address at;
     unsigned timeout_ms;
     bool is_stopping;
     struct conn commands, subs;
@@ -398,15 +396,15 @@ FIBER static bool conn_open(struct conn *c, struct err *err)
 {
     struct redis *r = c->r;
     redisAsyncContext *ac;
-    if (r->path) {
-        ac = redisAsyncConnectUnix(r->path);
+    if (r->at.path) {
+        ac = redisAsyncConnectUnix(r->at.path);
     } else {
-        struct resolve q = {.host = r->host};
+        struct resolve q = {.host = r->at.host};
         if (!work_run(resolve_host, &q, err))
             return false;
         if (q.error != 0)
-            return err_set(err, ERR_UNAVAILABLE, "redis host '%s': %s", r->host, gai_strerror(q.error));
-        ac = redisAsyncConnect(q.ip, r->port);
+            return err_set(err, ERR_UNAVAILABLE, "redis host '%s': %s", r->at.host, gai_strerror(q.error));
+        ac = redisAsyncConnect(q.ip, r->at.port);
     }
     if (!ac)
         panic("out of memory");
@@ -441,21 +439,21 @@ FIBER static bool conn_greet(struct conn *c, struct err *err)
     ARENA(a, 16 * 1024);
     struct redis_value ignored;
     bool no_script;
-    if (!r->path)
+    if (!r->at.path)
         (void)redisEnableKeepAlive(&c->ac->c); /* without it a dead peer is found later */
-    if (r->password) {
-        str words[3] = {S("AUTH"), str_c(r->user ? r->user : r->password), str_c(r->password)};
-        if (!run(c, words, r->user ? 3 : 2, &a, &ignored, &no_script, err))
+    if (r->at.password) {
+        str words[3] = {S("AUTH"), str_c(r->at.user ? r->at.user : r->at.password), str_c(r->at.password)};
+        if (!run(c, words, r->at.user ? 3 : 2, &a, &ignored, &no_script, err))
             return false;
     }
-    if (r->db) {
+    if (r->at.db) {
         char db[12];
-        (void)snprintf(db, sizeof(db), "%u", r->db);
+        (void)snprintf(db, sizeof(db), "%u", r->at.db);
         str words[2] = {S("SELECT"), str_c(db)};
         if (!run(c, words, 2, &a, &ignored, &no_script, err))
             return false;
     }
-    if (!r->password && !r->db) { /* is it alive, and does it want a password? */
+    if (!r->at.password && !r->at.db) { /* is it alive, and does it want a password? */
         str words[1] = {S("PING")};
         if (!run(c, words, 1, &a, &ignored, &no_script, err))
             return false;
@@ -589,68 +587,11 @@ bool redis_is_up(const struct redis *r)
 
 /* --- life --- */
 
-/* redis://[[user]:password@]host[:port][/db] */
-static bool parse_tcp_url(struct redis *r, str rest, struct err *err)
-{
-    ptrdiff_t at = str_rfind(rest, '@');
-    if (at >= 0) {
-        str cred = str_slice(rest, 0, (size_t)at);
-        rest = str_slice(rest, (size_t)at + 1, SIZE_MAX);
-        ptrdiff_t colon = str_find(cred, ':');
-        if (colon > 0)
-            r->user = str_dup(str_slice(cred, 0, (size_t)colon));
-        r->password = str_dup(str_slice(cred, (size_t)(colon + 1), SIZE_MAX));
-    }
-    ptrdiff_t slash = str_find(rest, '/');
-    if (slash >= 0) {
-        str db = str_slice(rest, (size_t)slash + 1, SIZE_MAX);
-        rest = str_slice(rest, 0, (size_t)slash);
-        if (db.n && !num_u32(db, 1u << 20, &r->db))
-            return err_set(err, ERR_INVALID, "redis database '%.*s' is no number", STR_ARG(db));
-    }
-    ptrdiff_t bracket = str_rfind(rest, ']'), colon = str_rfind(rest, ':');
-    uint32_t port = 6379;
-    if (colon > bracket) {
-        if (!num_u32(str_slice(rest, (size_t)colon + 1, SIZE_MAX), 65535, &port) || port == 0)
-            return err_set(err, ERR_INVALID, "redis port in '%.*s' is no number from 1 to 65535", STR_ARG(rest));
-        rest = str_slice(rest, 0, (size_t)colon);
-    }
-    if (bracket > 0 && rest.p[0] == '[')
-        rest = str_slice(rest, 1, (size_t)bracket);
-    if (rest.n == 0)
-        return err_set(err, ERR_INVALID, "redis address has no host");
-    r->host = str_dup(rest);
-    r->port = (uint16_t)port;
-    return true;
-}
-
-static bool parse_url(struct redis *r, str url, struct err *err)
-{
-    if (str_starts(url, S("unix:")) && url.n > 5) {
-        r->path = str_dup(str_slice(url, 5, SIZE_MAX));
-        return true;
-    }
-    if (str_starts(url, S("redis://")))
-        return parse_tcp_url(r, str_slice(url, 8, SIZE_MAX), err);
-    return err_set(err, ERR_INVALID, "redis address must be redis://[:password@]host:port[/db] or unix:/path");
-}
-
-/* What parse_url made. */
-static void forget_url(struct redis *r)
-{
-    if (r->password)
-        explicit_bzero(r->password, strlen(r->password));
-    free(r->password);
-    free(r->user);
-    free(r->host);
-    free(r->path);
-}
-
 bool redis_check_url(str url, struct err *err)
 {
-    struct redis r = {0};
-    bool ok = parse_url(&r, url, err);
-    forget_url(&r);
+    struct redis_address a = {0};
+    bool ok = redis_address_parse(url, &a, err);
+    redis_address_done(&a);
     return ok;
 }
 
@@ -662,7 +603,7 @@ static void destroy(struct redis *r)
         free(value);
     map64_done(&r->scripts);
     map_done(&r->channels);
-    forget_url(r);
+    redis_address_done(&r->at);
     r->magic = 0;
     free(r);
 }
@@ -677,7 +618,7 @@ struct redis *redis_new(const struct redis_opts *opts, struct err *err)
     fiber_cond_init(&r->subs.changed);
     map_init(&r->channels);
     map64_init(&r->scripts);
-    if (!parse_url(r, opts->url, err) || !conn_start(&r->commands, err)) {
+    if (!redis_address_parse(opts->url, &r->at, err) || !conn_start(&r->commands, err)) {
         destroy(r);
         return NULL;
     }

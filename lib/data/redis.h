@@ -12,7 +12,7 @@
 
 struct redis;
 struct redis_opts {
-    str url;                  /* redis://[:password@]host:port[/db], unix:/path */
+    str url;                  /* redis://[[user]:password@]host:port[/db], both percent-encoded; unix:/path */
     unsigned timeout_ms;      /* of one command; default 1000 */
 };
 /* Whether the URL is well formed; connects to nothing. The error may quote it, with what is secret in it. */

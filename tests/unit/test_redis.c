@@ -2,7 +2,11 @@
 
 #include "unit/test.h"
 
+#include <netinet/in.h>
 #include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "auth-service/limits.h"
 #include "base/clock.h"
@@ -251,10 +255,38 @@ static void clock_set_back(void *arg)
     limits_free(l);
 }
 
+/* A user and a password with all that an address would take for itself. */
+static void credentials(void *arg)
+{
+    (void)arg;
+    struct redis_value v;
+    struct err err = ERR_INIT;
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(in);
+    char text[128];
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0); /* a port that is free */
+    assert_int_equal(bind(fd, (struct sockaddr *)&in, len) | getsockname(fd, (struct sockaddr *)&in, &len), 0);
+    close(fd);
+    (void)snprintf(text, sizeof(text), "CONFIG SET port %d", ntohs(in.sin_port));
+    assert_true(command(&v, &err, text));
+    assert_true(command(&v, &err, "ACL SETUSER us:er@ on >p@:/%w ~* &* +@all"));
+    assert_true(command(&v, &err, "ACL SETUSER default >other"));
+    (void)snprintf(text, sizeof(text), "redis://us%%3aer%%40:p%%40%%3A%%2F%%25w@127.0.0.1:%d/3", ntohs(in.sin_port));
+    struct redis *anonymous = r;
+    r = redis_new(&(struct redis_opts){.url = str_c(text)}, &err);
+    assert_non_null(r);
+    wait_up(true);
+    assert_true(command(&v, &err, "ACL WHOAMI") && str_eq(v.s, S("us:er@")));
+    redis_free(r);
+    r = anonymous;
+    assert_true(command(&v, &err, "ACL SETUSER default nopass") && command(&v, &err, "CONFIG SET port 0"));
+}
+
 static void addresses(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", "http://x", "redis://", "redis://h:0", "redis://h:70000", "redis://h/x", "unix:"};
+    static const char *const bad[] = {"", "http://x", "redis://", "redis://h:0", "redis://h:70000", "redis://h/x", "unix:",
+                                      "redis://:a%@h", "redis://:a%4@h", "redis://u%zz:a@h", "redis://:a%00b@h", "rediss://h"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct err err = ERR_INIT;
         assert_null(redis_new(&(struct redis_opts){.url = str_c(bad[i])}, &err));
@@ -287,6 +319,7 @@ CASE(publish_subscribe)
 CASE(outages)
 CASE(shared_limits)
 CASE(clock_set_back)
+CASE(credentials)
 
 int main(void)
 {
@@ -298,6 +331,7 @@ int main(void)
         cmocka_unit_test(addresses),         cmocka_unit_test(test_commands), cmocka_unit_test(test_scripts),
         cmocka_unit_test(test_pipeline),     cmocka_unit_test(test_publish_subscribe), cmocka_unit_test(test_outages),
         cmocka_unit_test(test_shared_limits), cmocka_unit_test(test_clock_set_back),
+        cmocka_unit_test(test_credentials),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     redis_peer_done(&peer);
