@@ -2,7 +2,7 @@
  * internal.h: what the files of the queue service share.
  *
  *   service.c   life, Enqueue                  admin.c     List, Show, Act, Stats
- *   shard.c     leases, ownership              load.c      a shard's messages from the database
+ *   shard.c     leases, ownership              load.c      what shards need of the database when they come
  *   message.c   a message in memory            commit.c    batched, fenced transactions
  *   schedule.c  site → session, in turn        domain.c    due → domain → site
  *   deliver.c   a job at a remote site         route.c     which site a domain is
@@ -122,7 +122,9 @@ struct shard {
     struct list messages;
     unsigned n_active;         /* attempts under way */
     int64_t break_at_ms;       /* SHARD_LEAVING: when attempts are broken off */
-    int64_t late_at_ms;        /* its owner died: when to look for late acknowledgements; 0 = no need */
+    int64_t work_at_ms;        /* when a loader is to take it: to load it, or, owned, to look for late acknowledgements; 0 = never */
+    bool is_taken_over;        /* from a node that died: it may have sent what is due, and not told yet */
+    bool is_busy;              /* a loader has it; that one's load may be of an earlier epoch, and finds out */
 };
 
 struct domain {
@@ -223,7 +225,10 @@ struct queue {
     uint64_t doubtful[1024];   /* ids whose Enqueue failed with an unknown outcome: to be deleted */
     size_t n_doubtful;
     size_t n_messages, n_rcpts, n_held, n_active, cached_bytes;
-    unsigned n_owned, n_live_nodes, next_shard;
+    unsigned n_owned;          /* shards in SHARD_OWNED and SHARD_LEAVING */
+    unsigned n_taken;          /* and in SHARD_LOADING */
+    unsigned n_loaders, n_live_nodes, next_shard;
+    bool has_no_share;         /* with so few shards none is for this node */
     int64_t next_shard_ms;     /* when another shard takes the new mail */
     int64_t next_end_ms;       /* when the first of the other nodes' leases ends, if it is not renewed */
     int64_t lease_until_ms;    /* monotonic; past it nothing is begun */
@@ -279,9 +284,10 @@ uint64_t shard_next_id(struct shard *s);
 bool shard_may_work(const struct shard *s); /* owned, and the lease holds */
 void shard_lose(struct shard *s);           /* out of memory with it */
 void shard_wake(struct queue *q);           /* another round, now */
-FIBER bool shard_load(struct shard *s, int64_t hold_ms, struct err *err) WARN_UNUSED;
-/* Apply late acknowledgements of the former owner. */
-FIBER bool shard_apply_late(struct shard *s, struct err *err) WARN_UNUSED;
+/* The end of a load, of the epoch that the shard still has: it is ours to work on, or to be loaded again in a moment. */
+void shard_loaded(struct shard *s, bool ok, int64_t start_ms);
+/* Fibers for the shards with work to do, at most so many as may be. */
+void load_start(struct queue *q);
 /* Look at the database which shards are still ours; loses those that are not. */
 FIBER bool shard_recheck(struct queue *q, struct err *err) WARN_UNUSED;
 

@@ -1,4 +1,8 @@
-/* A shard's messages, from the database into memory, in pages. */
+/*
+ * What shards need of the database when they come: their messages, in pages, and late acknowledgements. It may take far longer than a
+ * lease lasts, so it is done by fibers of its own, a few at a time, beside the coordinator. A shard may be lost at any wait,
+ * and be had again with a new epoch: then the load ends.
+ */
 #include "queue-service/internal.h"
 
 #include "base/clock.h"
@@ -6,6 +10,8 @@
 
 #define PAGE 200
 #define LATE_MAX 10000u
+#define LATE_AGAIN_MS 1000
+#define LOADERS 4u
 
 static int64_t first_id(const struct shard *s)
 {
@@ -39,14 +45,10 @@ FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct page *p = arg;
     struct sql_value params[3] = {sql_i(p->after), sql_i(end_id(p->shard)), sql_i(PAGE)};
-    if (!sql_exec(tx, &q_load_msgs, params, 1, &p->msgs, err))
+    sql_queue(tx, &q_load_msgs, params, 1, &p->msgs);
+    sql_queue(tx, &q_load_rcpts, params, 1, &p->rcpts);
+    if (!sql_run(tx, err))
         return false;
-    p->rcpts = (struct sql_result){0};
-    if (p->msgs.n_rows) {
-        struct sql_value ids[2] = {*sql_at(&p->msgs, 0, MSG_ID), *sql_at(&p->msgs, p->msgs.n_rows - 1, MSG_ID)};
-        if (!sql_exec(tx, &q_load_rcpts, ids, 1, &p->rcpts, err))
-            return false;
-    }
     keep_result(&p->msgs, p->arena);
     keep_result(&p->rcpts, p->arena);
     return true;
@@ -140,19 +142,38 @@ static void link_page(struct shard *s, const struct page *p, int64_t hold_until)
     }
 }
 
-bool shard_load(struct shard *s, int64_t hold_ms, struct err *err)
+static bool is_still_loading(const struct shard *s, int64_t epoch)
 {
-    int64_t after = first_id(s), hold_until = hold_ms ? clock_unix() + (hold_ms + 999) / 1000 : 0;
+    return s->state == SHARD_LOADING && s->epoch == epoch;
+}
+
+FIBER static bool load_pages(struct shard *s, struct err *err)
+{
+    int64_t after = first_id(s), epoch = s->epoch, hold_until = 0;
+    if (s->is_taken_over)
+        hold_until = clock_unix() + (s->queue->opts.takeover_hold_ms + 999) / 1000;
     for (;;) {
         ARENA(a, 1u << 30);
         struct page p = {.shard = s, .after = after, .arena = &a};
         if (!sql_read(s->queue->opts.db, page_body, &p, err))
             return false;
-        if (p.msgs.n_rows == 0)
+        if (p.msgs.n_rows == 0 || !is_still_loading(s, epoch))
             return true;
         link_page(s, &p, hold_until);
         after = sql_at(&p.msgs, p.msgs.n_rows - 1, MSG_ID)->i;
     }
+}
+
+FIBER static void load(struct shard *s)
+{
+    int64_t epoch = s->epoch, start_ms = clock_mono_ms();
+    struct err err = ERR_INIT;
+    bool ok = load_pages(s, &err);
+    if (!is_still_loading(s, epoch))
+        return;
+    if (!ok)
+        log_warn("queue.shard_load_failed", KV_I64("shard", s->number), KV_ERR(&err));
+    shard_loaded(s, ok, start_ms);
 }
 
 /* --- late acknowledgements --- */
@@ -172,7 +193,8 @@ static struct rcpt *late_rcpt(struct queue *q, int64_t id, int64_t no)
     return r->state == R_DUE || r->state == R_READY || r->state == R_HELD ? r : NULL;
 }
 
-bool shard_apply_late(struct shard *s, struct err *err)
+/* True when all are applied, or the shard was lost. */
+FIBER static bool apply_late(struct shard *s, struct err *err)
 {
     struct queue *q = s->queue;
     ARENA(a, 1u << 24);
@@ -198,4 +220,64 @@ bool shard_apply_late(struct shard *s, struct err *err)
             return false;
     }
     return true;
+}
+
+/* --- the loaders --- */
+
+static bool has_work(const struct shard *s)
+{
+    return !s->is_busy && s->work_at_ms && clock_mono_ms() >= s->work_at_ms && (s->state == SHARD_LOADING || s->state == SHARD_OWNED);
+}
+
+static struct shard *next_work(struct queue *q)
+{
+    for (unsigned i = 0; i < q->opts.n_shards; i++)
+        if (has_work(&q->shards[i]))
+            return &q->shards[i];
+    return NULL;
+}
+
+static bool is_work_left(const struct queue *q)
+{
+    for (unsigned i = 0; i < q->opts.n_shards; i++)
+        if (q->shards[i].work_at_ms)
+            return true;
+    return false;
+}
+
+FIBER static void look_for_late(struct shard *s)
+{
+    int64_t epoch = s->epoch;
+    struct err err = ERR_INIT; /* the database is away, which the coordinator tells */
+    bool ok = apply_late(s, &err);
+    if (s->state != SHARD_OTHERS && s->epoch == epoch)
+        s->work_at_ms = ok ? 0 : clock_mono_ms() + LATE_AGAIN_MS;
+}
+
+FIBER static void loader(void *arg)
+{
+    struct queue *q = arg;
+    for (struct shard *s; !q->is_stopping && (s = next_work(q));) {
+        s->is_busy = true;
+        if (s->state == SHARD_LOADING)
+            load(s);
+        else
+            look_for_late(s);
+        s->is_busy = false;
+    }
+    if (--q->n_loaders == 0 && is_work_left(q))
+        shard_wake(q); /* to set its alarm */
+    queue_fiber_ended(q);
+}
+
+void load_start(struct queue *q)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < q->opts.n_shards; i++)
+        n += has_work(&q->shards[i]);
+    for (struct err err = ERR_INIT; n > 0 && q->n_loaders < LOADERS; n--) {
+        if (!queue_spawn(q, "queue.loader", loader, q, &err))
+            return; /* too many fibers now: in the next round */
+        q->n_loaders++;
+    }
 }

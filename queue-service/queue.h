@@ -28,6 +28,7 @@
 struct queue;
 
 #define QUEUE_RETRIES_MAX 32
+#define QUEUE_LEASE_MAX_MS 60000 /* queue.lease may be so long */
 
 struct queue_opts {
     struct sql_db *db;
@@ -62,7 +63,7 @@ FIBER bool queue_migrate(struct sql_db *db, bool dry_run, unsigned *applied, str
 /* Take part: register the node, acquire shards, begin to deliver. Returns at once; a database that is away is waited for. */
 bool queue_start(struct queue *q, struct err *err) WARN_UNUSED;
 ProtobufCService *queue_service(struct queue *q);
-/* Whether this node owns a shard and its lease holds: it can take mail (readiness). */
+/* Whether its lease holds and it owns a shard, or there are so few that none is for it (readiness). */
 bool queue_is_ready(const struct queue *q);
 /* No new attempts; those under way have drain_ms to end; shards are released. */
 FIBER void queue_retire(struct queue *q);

@@ -103,13 +103,14 @@ const struct sql_stmt q_add_late = {
     .pg = "INSERT INTO q_late (msg_id, no, epoch, code) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[],"
           " $4::bigint[]) ON CONFLICT (msg_id, no) DO NOTHING"};
 
-/* --- loading a shard: pages of (id after, id before, limit) --- */
+/* --- loading a shard: pages of (id after, id before, limit), the recipients for the same messages --- */
 const struct sql_stmt q_load_msgs = {
     .name = "q_load_msgs", .params = "iii", .cols = MSG_TYPES,
     .sqlite = "SELECT " MSG_COLS " FROM q_msg WHERE msg_id > ?1 AND msg_id < ?2 ORDER BY msg_id LIMIT ?3"};
 const struct sql_stmt q_load_rcpts = {
-    .name = "q_load_rcpts", .params = "ii", .cols = RCPT_TYPES,
-    .sqlite = "SELECT " RCPT_COLS " FROM q_rcpt WHERE msg_id >= ?1 AND msg_id <= ?2 ORDER BY msg_id, no"};
+    .name = "q_load_rcpts", .params = "iii", .cols = RCPT_TYPES,
+    .sqlite = "SELECT " RCPT_COLS " FROM q_rcpt WHERE msg_id > ?1 AND msg_id <= (SELECT max(msg_id) FROM"
+              " (SELECT msg_id FROM q_msg WHERE msg_id > ?1 AND msg_id < ?2 ORDER BY msg_id LIMIT ?3) AS page) ORDER BY msg_id, no"};
 const struct sql_stmt q_load_late = {
     .name = "q_load_late", .params = "ii", .cols = "iii",
     .sqlite = "SELECT msg_id, no, code FROM q_late WHERE msg_id > ?1 AND msg_id < ?2"};
@@ -140,6 +141,12 @@ const struct sql_stmt q_forget_dead = {
     .name = "q_forget_dead", .params = "", .cols = "",
     .sqlite = "DELETE FROM q_node WHERE lease_until < " NOW_SQLITE " - 86400000",
     .pg = "DELETE FROM q_node n WHERE lease_until < " NOW_PG " - 86400000 AND NOT EXISTS (SELECT 1 FROM q_shard s WHERE s.owner = n.node)"};
+/* (longest lease ms, lease ms). A lease that ends later than any can was given before the clock went back. The living renew theirs
+ * long before it ends; the dead ones' would last for as long as the clock went back. */
+const struct sql_stmt q_bound_leases = {
+    .name = "q_bound_leases", .params = "ii", .cols = "",
+    .sqlite = "UPDATE q_node SET lease_until = " NOW_SQLITE " + ?2 WHERE lease_until > " NOW_SQLITE " + ?1",
+    .pg = "UPDATE q_node SET lease_until = " NOW_PG " + $2::bigint WHERE lease_until > " NOW_PG " + $1::bigint"};
 /* (node, lease ms, draining). No row: the lease was gone, and with it all shards. */
 const struct sql_stmt q_renew = {
     .name = "q_renew", .params = "tii", .cols = "i",

@@ -389,7 +389,7 @@ ProtobufCService *queue_service(struct queue *q)
 
 bool queue_is_ready(const struct queue *q)
 {
-    return !q->is_draining && q->n_owned > 0 && clock_mono_ms() < q->lease_until_ms;
+    return !q->is_draining && (q->n_owned > 0 || q->has_no_share) && clock_mono_ms() < q->lease_until_ms;
 }
 
 void queue_retire(struct queue *q)
@@ -399,7 +399,7 @@ void queue_retire(struct queue *q)
     shard_wake(q);
     FIBER_DEADLINE(q->opts.drain_ms + DRAIN_MORE_MS);
     struct err err = ERR_INIT; /* what was not released is taken over when the lease ends */
-    while (q->is_started && q->n_owned > 0 && fiber_cond_wait(&q->ended, &err))
+    while (q->is_started && q->n_taken > 0 && fiber_cond_wait(&q->ended, &err))
         continue;
 }
 

@@ -1,7 +1,8 @@
 /*
  * Who owns which shard. One fiber (the coordinator) renews this node's lease, looks at nodes and shards, and moves towards
  * the owner that rendezvous hashing names among the living, not draining nodes. The database's clock decides about leases;
- * by our own clock we stop a fifth of the lease early, and past that begin nothing.
+ * by our own clock we stop a fifth of the lease early, and past that begin nothing. A round is a few short statements: whatever may take
+ * long (loading a shard, above all) is done by other fibers, so that the lease is held meanwhile.
  *
  * On SQLite there is one node: its lease does not end, and other nodes' rows are of an earlier life.
  */
@@ -50,16 +51,32 @@ uint64_t shard_next_id(struct shard *s)
     return (uint64_t)s->number << ID_SHARD_SHIFT | (uint64_t)(s->epoch & ID_EPOCH_MAX) << ID_EPOCH_SHIFT | ++s->counter;
 }
 
+static bool counts_as_owned(enum shard_state state)
+{
+    return state == SHARD_OWNED || state == SHARD_LEAVING;
+}
+
+static void set_state(struct shard *s, enum shard_state state)
+{
+    struct queue *q = s->queue;
+    q->n_owned = q->n_owned + counts_as_owned(state) - counts_as_owned(s->state);
+    q->n_taken = q->n_taken + (state != SHARD_OTHERS) - (s->state != SHARD_OTHERS);
+    s->state = state;
+}
+
+static void unlink_messages(struct shard *s)
+{
+    for (struct list_node *n; (n = list_first(&s->messages));)
+        message_unlink(LIST_ITEM(n, struct message, node));
+}
+
 void shard_lose(struct shard *s)
 {
     if (s->state == SHARD_OTHERS)
         return;
-    if (s->state != SHARD_LOADING)
-        s->queue->n_owned--;
-    s->state = SHARD_OTHERS;
-    s->late_at_ms = 0;
-    for (struct list_node *n; (n = list_first(&s->messages));)
-        message_unlink(LIST_ITEM(n, struct message, node));
+    set_state(s, SHARD_OTHERS);
+    s->work_at_ms = 0;
+    unlink_messages(s);
     fiber_cond_broadcast(&s->queue->ended);
 }
 
@@ -253,33 +270,37 @@ static const struct shard_row *row_of(const struct view *v, int64_t shard)
     return NULL;
 }
 
-/* Load what was got. One whose loading fails is given up; the next round gets it again. */
-FIBER static void load_got(struct change *c)
+/* What was got is to be loaded. */
+static void take_got(struct change *c)
 {
     struct queue *q = c->q;
     for (size_t i = 0; i < c->got.n_rows; i++) {
         struct shard *s = &q->shards[sql_at(&c->got, i, 0)->i];
         const struct shard_row *before = row_of(c->view, (int64_t)s->number);
-        bool was_dead = before->owner.n && !str_eq(before->owner, str_c(q->node));
-        struct err err = ERR_INIT;
-        s->state = SHARD_LOADING;
+        set_state(s, SHARD_LOADING);
         s->epoch = sql_at(&c->got, i, 1)->i;
         s->counter = 0;
-        if (was_dead)
+        s->work_at_ms = clock_mono_ms();
+        s->is_taken_over = before->owner.n && !str_eq(before->owner, str_c(q->node));
+        if (s->is_taken_over)
             metric_inc(M_QUEUE_TAKEOVERS);
-        if (!shard_load(s, was_dead ? q->opts.takeover_hold_ms : 0, &err)) {
-            log_warn("queue.shard_load_failed", KV_I64("shard", s->number), KV_ERR(&err));
-            shard_lose(s);
-            continue;
-        }
-        if (s->state != SHARD_LOADING) /* lost while it loaded */
-            continue;
-        s->state = SHARD_OWNED;
-        s->late_at_ms = was_dead ? clock_mono_ms() + (int64_t)q->opts.takeover_hold_ms * 4 / 5 : 1;
-        q->n_owned++;
     }
     if (c->got.n_rows)
         log_info("queue.shards_acquired", KV_I64("n", (int64_t)c->got.n_rows), KV_I64("owned", q->n_owned));
+}
+
+void shard_loaded(struct shard *s, bool ok, int64_t start_ms)
+{
+    struct queue *q = s->queue;
+    if (!ok) {
+        unlink_messages(s);
+        s->work_at_ms = clock_mono_ms() + AWAY_RETRY_MS;
+        return;
+    }
+    set_state(s, SHARD_OWNED);
+    s->work_at_ms = start_ms + (s->is_taken_over ? (int64_t)q->opts.takeover_hold_ms * 4 / 5 : 0);
+    if (q->n_owned == q->n_taken)
+        log_info("queue.shards_loaded", KV_I64("owned", q->n_owned), KV_I64("messages", (int64_t)q->n_messages));
 }
 
 FIBER static bool acquire(struct queue *q, struct view *v, struct err *err)
@@ -305,7 +326,7 @@ FIBER static bool acquire(struct queue *q, struct view *v, struct err *err)
         return false;
     if (!sql_write(q->opts.db, acquire_body, &c, err))
         return false;
-    load_got(&c);
+    take_got(&c);
     return true;
 }
 
@@ -327,25 +348,43 @@ static bool belongs_elsewhere(const struct queue *q, const struct view *v, int64
     return q->is_draining || (sql_db_is_pg(q->opts.db) && desired.n && !str_eq(desired, str_c(q->node)));
 }
 
+/* Whether the shard, which belongs elsewhere, can be given up now, and under which epoch. */
+static bool may_leave(struct shard *s, const struct shard_row *row, int64_t *epoch)
+{
+    *epoch = s->epoch;
+    switch (s->state) {
+    case SHARD_OTHERS: /* ours in the database only, of an earlier life */
+        *epoch = row->epoch;
+        return str_eq(row->owner, str_c(s->queue->node)) && s->n_active == 0;
+    case SHARD_LOADING:
+        shard_lose(s);
+        return true;
+    case SHARD_OWNED:
+        s->break_at_ms = clock_mono_ms() + s->queue->opts.drain_ms;
+        set_state(s, SHARD_LEAVING);
+        return has_left(s);
+    case SHARD_LEAVING:
+        break;
+    }
+    return has_left(s);
+}
+
 /* Give up what belongs elsewhere: at once what is idle, the others as their attempts end. Waits for none, for the lease has to
  * be held meanwhile. */
 FIBER static bool leave(struct queue *q, struct view *v, struct err *err)
 {
     struct change c = {.q = q, .view = v, .arena = v->arena, .rows = arena_array(v->arena, struct sql_value, 3 * v->n_shards)};
     for (size_t i = 0; i < v->n_shards; i++) {
-        int64_t number = v->shards[i].number;
-        struct shard *s = number < (int64_t)q->opts.n_shards ? &q->shards[number] : NULL;
-        if (!s || (s->state != SHARD_OWNED && s->state != SHARD_LEAVING))
+        int64_t number = v->shards[i].number, epoch;
+        if (number >= (int64_t)q->opts.n_shards)
             continue;
+        struct shard *s = &q->shards[number];
         if (!belongs_elsewhere(q, v, number)) {
-            s->state = SHARD_OWNED;
-            continue;
+            if (s->state == SHARD_LEAVING)
+                set_state(s, SHARD_OWNED);
+        } else if (may_leave(s, &v->shards[i], &epoch)) {
+            add_row(&c, number, epoch);
         }
-        if (s->state == SHARD_OWNED)
-            s->break_at_ms = clock_mono_ms() + q->opts.drain_ms;
-        s->state = SHARD_LEAVING;
-        if (has_left(s))
-            add_row(&c, number, s->epoch);
     }
     if (c.n == 0)
         return true;
@@ -416,14 +455,29 @@ FIBER static bool hold_lease(struct queue *q, struct err *err)
     return true;
 }
 
-FIBER static void apply_late(struct queue *q)
+FIBER static bool bound_body(struct sql_tx *tx, void *arg, struct err *err)
 {
-    for (unsigned i = 0; i < q->opts.n_shards; i++) {
-        struct shard *s = &q->shards[i];
-        struct err err = ERR_INIT;
-        if (s->state == SHARD_OWNED && s->late_at_ms && clock_mono_ms() >= s->late_at_ms && shard_apply_late(s, &err))
-            s->late_at_ms = 0; /* on failure: in the next round */
+    const struct queue *q = arg;
+    struct sql_value params[2] = {sql_i(QUEUE_LEASE_MAX_MS), sql_i(q->opts.lease_ms)};
+    return sql_exec(tx, &q_bound_leases, params, 1, NULL, err);
+}
+
+/* What the view says of the nodes. */
+static void count_nodes(struct queue *q, const struct view *v, bool *has_endless)
+{
+    q->n_live_nodes = 0;
+    q->next_end_ms = INT64_MAX;
+    *has_endless = false;
+    for (size_t i = 0; i < v->n_nodes; i++) {
+        const struct node_row *n = &v->nodes[i];
+        q->n_live_nodes += n->is_alive && !n->is_draining;
+        *has_endless |= n->left_ms > QUEUE_LEASE_MAX_MS;
+        if (n->is_alive && !str_eq(n->name, str_c(q->node)))
+            q->next_end_ms = MIN(q->next_end_ms, clock_mono_ms() + n->left_ms + LEASE_ENDED_MS);
     }
+    q->has_no_share = v->n_shards > 0;
+    for (size_t i = 0; i < v->n_shards && q->has_no_share; i++)
+        q->has_no_share = v->shards[i].number >= (int64_t)q->opts.n_shards || !str_eq(desired_owner(v, v->shards[i].number), str_c(q->node));
 }
 
 FIBER static bool coordinate_once(struct queue *q, struct err *err)
@@ -433,18 +487,15 @@ FIBER static bool coordinate_once(struct queue *q, struct err *err)
     if (!hold_lease(q, err) || !sql_read(q->opts.db, view_body, &v, err))
         return false;
     confirm(q, &v);
-    q->n_live_nodes = 0;
-    q->next_end_ms = INT64_MAX;
-    for (size_t i = 0; i < v.n_nodes; i++) {
-        q->n_live_nodes += v.nodes[i].is_alive && !v.nodes[i].is_draining;
-        if (v.nodes[i].is_alive && !str_eq(v.nodes[i].name, str_c(q->node)))
-            q->next_end_ms = MIN(q->next_end_ms, clock_mono_ms() + v.nodes[i].left_ms + LEASE_ENDED_MS);
-    }
+    bool has_endless;
+    count_nodes(q, &v, &has_endless);
+    if (has_endless && sql_db_is_pg(q->opts.db) && !sql_write(q->opts.db, bound_body, q, err))
+        return false;
     if (!q->is_draining && !acquire(q, &v, err))
         return false;
     if (!leave(q, &v, err))
         return false;
-    apply_late(q);
+    load_start(q);
     commit_doubtful(q);
     return true;
 }
@@ -454,7 +505,7 @@ static int64_t shard_alarm_ms(const struct shard *s)
 {
     if (s->state == SHARD_LEAVING)
         return clock_mono_ms() < s->break_at_ms ? s->break_at_ms : s->break_at_ms + BREAK_WAIT_MS;
-    return s->late_at_ms ? s->late_at_ms : INT64_MAX;
+    return s->work_at_ms && s->queue->n_loaders == 0 ? s->work_at_ms : INT64_MAX; /* the last loader wakes us */
 }
 
 /* When the next round is: a third of the lease from now, or just when another's lease runs out (one that lives renews it before); on
@@ -504,7 +555,7 @@ void shard_coordinate(void *arg)
         was_away = !ok;
         wait_round(q, next_round_ms(q, ok));
     }
-    if (q->is_registered && q->n_owned == 0)
+    if (q->is_registered && q->n_taken == 0)
         unregister(q);
     lose_all(q);
     q->is_registered = false;

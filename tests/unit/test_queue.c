@@ -1013,7 +1013,10 @@ static void expiry(struct world_run *w)
 {
     uint64_t id = enqueue(w, w->q, (struct mail){.to = "later@remote.example", .expires_in = 3600});
     assert_true(wait_for(was_tried, &(struct one_message){w, id}));
+    queue_free(w->q);
     clock_jump_s(3600);
+    w->q = start(w, "one"); /* its next attempt is its last */
+    assert_true(wait_for(is_told, (void *)(uintptr_t)"sender"));
     settle(w, 0);
     world.remote_away = 1000000;
     id = enqueue(w, w->q, (struct mail){.from = "bob@example.org", .to = "x@remote.example y@remote.example", .expires_in = 3600});
@@ -1210,6 +1213,86 @@ static void slow_leaving(struct world_run *w)
     queue_free(other);
 }
 
+/* A shard that takes far longer to load than the lease lasts: the lease is held, the other shards are served meanwhile, and it is served
+ * when it is there. Lost in the midst of that it is loaded again, and each message is there once. */
+static int64_t epochs(struct world_run *w)
+{
+    static const struct sql_stmt sum = {.name = "sum_epochs", .params = "", .cols = "i", .sqlite = "SELECT CAST(sum(epoch) AS bigint) FROM q_shard"};
+    struct sql_result r;
+    assert_true(sql_query(w->db, &sum, NULL, &w->a, &r, &w->err));
+    return sql_at(&r, 0, 0)->i;
+}
+static bool lost_one(void *arg)
+{
+    struct two *t = arg;
+    return epochs(t->w) == (int64_t)t->n;
+}
+static void slow_load(struct world_run *w)
+{
+    if (kind != TESTDB_PG)
+        return;
+    world.remote_away = 1000000;
+    uint64_t id = 0;
+    for (int i = 0; i < 20; i++) {
+        uint64_t next = enqueue(w, w->q, (struct mail){.to = "x@remote.example"});
+        assert_true(next);
+        id = id ? id : next;
+    }
+    queue_free(w->q);
+    int64_t before = epochs(w);
+    testdb_pg_exec("queue", "ALTER TABLE q_msg RENAME TO q_msg_fast;"
+                            "CREATE VIEW q_msg AS SELECT * FROM q_msg_fast WHERE pg_sleep(0.1) IS NOT NULL");
+    w->q = start(w, "one");
+    assert_true(wait_for(owns, &(struct two){w, w->q, 7}));
+    assert_true(queue_is_ready(w->q));
+    testdb_pg_exec("queue", arena_printf(&w->a, "UPDATE q_shard SET epoch = epoch + 1 WHERE shard = %d", (int)(id >> 53)).p);
+    assert_true(wait_for(lost_one, &(struct two){w, w->q, (size_t)before + 8 + 2}));
+    assert_true(wait_for(owns, &(struct two){w, w->q, 8}));
+    assert_int_equal(epochs(w), before + 8 + 2); /* each was had once, and the one lost once more */
+    assert_int_equal(stats(w, w->q)->messages, 20);
+    testdb_pg_exec("queue", "DROP VIEW q_msg; ALTER TABLE q_msg_fast RENAME TO q_msg");
+    world.remote_away = 0;
+    settle(w, 0);
+    assert_int_equal(count_remote("x@remote.example"), 20);
+    assert_int_equal(rows(w), 0);
+}
+
+/* More nodes than shards: one without any is ready, so that a rollout goes on. */
+static void nothing_to_own(struct world_run *w)
+{
+    if (kind != TESTDB_PG)
+        return;
+    struct err err = ERR_INIT;
+    struct queue *others[8];
+    for (int i = 0; i < 8; i++) {
+        struct queue_opts opts = options(w, arena_printf(&w->a, "more-%d", i).p);
+        opts.n_shards = 1;
+        others[i] = queue_new(&opts, &err);
+        assert_true(queue_start(others[i], &err));
+    }
+    for (int i = 0; i < 8; i++)
+        assert_true(wait_for(is_ready, others[i]));
+    for (int i = 0; i < 8; i++)
+        queue_free(others[i]);
+}
+
+/* Shards that an earlier life of the node had, and another is to have now, are given up to it. */
+static void earlier_life(struct world_run *w)
+{
+    if (kind != TESTDB_PG)
+        return;
+    struct queue *other = start(w, "two");
+    struct two pair[2] = {{w, w->q, 0}, {w, other, 0}};
+    assert_true(wait_for(both_own, pair));
+    queue_free(w->q);
+    assert_true(wait_for(owns, &(struct two){w, other, 8}));
+    testdb_pg_exec("queue", "UPDATE q_shard SET owner = 'one', epoch = epoch + 1");
+    w->q = start(w, "one");
+    pair[0].q = w->q;
+    assert_true(wait_for(both_own, pair));
+    queue_free(other);
+}
+
 /* Rows of nodes that are long dead do not grow in number. */
 static void dead_nodes(struct world_run *w)
 {
@@ -1269,6 +1352,18 @@ static void takeover(struct world_run *w)
     assert_int_equal(metric_get(M_QUEUE_TAKEOVERS, NULL), 8);
 }
 
+/* The same when the database's clock went back an hour after the node had died. */
+static void clock_went_back(struct world_run *w)
+{
+    if (kind != TESTDB_PG)
+        return;
+    queue_free(w->q);
+    testdb_pg_exec("queue", "INSERT INTO q_node VALUES ('dead', (extract(epoch FROM now()) * 1000)::bigint + 3600000, 0);"
+                            "UPDATE q_shard SET owner = 'dead', epoch = epoch + 1");
+    w->q = start(w, "three");
+    assert_true(wait_for(owns, &(struct two){w, w->q, 8}));
+}
+
 #define CASE(fn)                                                                                                           \
     static void test_##fn(void **state)                                                                                    \
     {                                                                                                                      \
@@ -1301,6 +1396,10 @@ CASE(slow_leaving)
 CASE(dead_nodes)
 CASE(zombie)
 CASE(takeover)
+CASE(slow_load)
+CASE(nothing_to_own)
+CASE(earlier_life)
+CASE(clock_went_back)
 
 int main(void)
 {
@@ -1315,6 +1414,8 @@ int main(void)
         cmocka_unit_test(test_failures),     cmocka_unit_test(test_two_nodes), cmocka_unit_test(test_slow_leaving),
         cmocka_unit_test(test_dead_nodes), cmocka_unit_test(test_zombie),
         cmocka_unit_test(test_takeover),     cmocka_unit_test(test_stop_in_attempt),
+        cmocka_unit_test(test_slow_load),
+        cmocka_unit_test(test_nothing_to_own), cmocka_unit_test(test_earlier_life), cmocka_unit_test(test_clock_went_back),
     };
     int failed = 0;
     log_configure(getenv("THURN_TEST_LOG") ? LOG_DEBUG : LOG_ERROR, LOG_LOGFMT);
