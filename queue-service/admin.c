@@ -262,8 +262,11 @@ FIBER static void act_on(struct act *act, struct message *m)
         if (!plan(act, r, &u[n]))
             continue;
         q->n_held -= r->state == R_HELD;
-        if (act->req->op == THURN__QUEUE_OP__QUEUE_RETRY && r->flow)
-            site_resume(r->flow->site);
+        if (act->req->op == THURN__QUEUE_OP__QUEUE_RETRY) {
+            domain_hurry(q, r->domain);
+            if (r->flow)
+                site_resume(r->flow->site);
+        }
         rcpt_detach(r);
         r->state = R_ACTIVE;
         q->n_active++;

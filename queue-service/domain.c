@@ -95,6 +95,16 @@ void schedule_ready(struct rcpt *r)
     domain_ask(d);
 }
 
+void domain_hurry(struct queue *q, str name)
+{
+    struct domain *d = map_get(&q->domains, name);
+    if (!d || !list_in(&d->retry.node))
+        return;
+    fiber_timer_stop(&d->retry);
+    if (!list_empty(&d->waiting))
+        domain_ask(d);
+}
+
 /* --- answers --- */
 
 static void lookup_ended(struct domain *d)

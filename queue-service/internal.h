@@ -72,6 +72,7 @@ struct message {
     uint64_t id;
     unsigned char enqueue_id[ENQUEUE_ID_SIZE];
     int64_t tenant_id, account_id, created_unix, expires_unix;
+    int64_t born_ms;           /* monotonic: created_unix as it seemed when the message came into memory */
     uint32_t day, priority, flags, n_rcpts, n_left;
     uint32_t n_ending;         /* scratch of commit.c: finished by the batch in hand */
     unsigned refs;
@@ -253,6 +254,9 @@ struct message *message_new(struct shard *s, uint64_t id, const struct envelope 
 /* A new message on the shard of another, as a DSN or an expansion of it is: same fence. Its enqueue id follows from the
  * other's, the kind and the number, so that doing it again is the same. */
 struct message *message_derive(struct message *from, const char *kind, uint32_t number, struct envelope *e);
+/* Seconds. A wall clock that jumps while the message is in memory makes it no older and no younger. */
+int64_t message_age_s(const struct message *m);
+bool message_is_over(const struct message *m); /* older than it may become */
 void message_ref(struct message *m);
 void message_unref(struct message *m);
 void message_keep_body(struct message *m, str content, bool must); /* if there is room, or in any case */
@@ -321,6 +325,8 @@ void schedule_ready(struct rcpt *r);  /* on to its domain's site now */
 /* The end of a look-up. */
 void domain_resolved(struct domain *d, struct site *site);
 void domain_failed(struct domain *d, bool is_directory_away, const char *text);
+/* An operator's retry: what waits there does not wait for the time of the next look-up. */
+void domain_hurry(struct queue *q, str name);
 void domains_init(struct queue *q);
 void domains_tick(struct queue *q);
 void domains_sweep(struct queue *q);

@@ -64,7 +64,7 @@ static void refused(struct work *w, struct rcpt *r, enum err_kind kind, const ch
         update_fail(u, 550, "5.7.1", text);
         break;
     case ERR_LIMIT:
-        if (clock_unix() - r->msg->created_unix >= q->opts.quota_lifetime_s)
+        if (message_age_s(r->msg) >= q->opts.quota_lifetime_s)
             update_fail(u, 552, "5.2.2", text);
         else
             update_defer(q, u, queue_backoff_s(q, r->attempts), 452, "4.2.2", text);

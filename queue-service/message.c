@@ -1,6 +1,8 @@
 /* A queued message in memory: one block for the structure and its recipients, one for all texts. */
 #include "queue-service/internal.h"
 
+#include "base/clock.h"
+
 #include <openssl/sha.h>
 
 /* --- making --- */
@@ -61,6 +63,7 @@ struct message *message_new(struct shard *s, uint64_t id, const struct envelope 
     m->account_id = e->account_id;
     m->created_unix = e->created_unix;
     m->expires_unix = e->expires_unix;
+    m->born_ms = clock_mono_ms() - MAX(clock_unix_ms() - e->created_unix * 1000, 0);
     m->day = e->day;
     m->priority = e->priority;
     m->flags = e->flags;
@@ -101,6 +104,16 @@ static void message_free(struct message *m)
         free(m->rcpts[i].text);
     free(m->memory);
     free(m);
+}
+
+int64_t message_age_s(const struct message *m)
+{
+    return (clock_mono_ms() - m->born_ms) / 1000;
+}
+
+bool message_is_over(const struct message *m)
+{
+    return message_age_s(m) >= m->expires_unix - m->created_unix;
 }
 
 void message_ref(struct message *m)

@@ -53,11 +53,10 @@ void update_fail(struct update *u, uint16_t code, const char *status, const char
 
 void update_defer(struct queue *q UNUSED, struct update *u, int64_t wait_s, uint16_t code, const char *status, const char *text)
 {
-    int64_t now = clock_unix();
     set_reply(u, code, status, text);
     u->state = u->rcpt->is_to_be_held ? R_HELD : R_DUE;
-    u->due_unix = now + wait_s;
-    if (now < u->rcpt->msg->expires_unix)
+    u->due_unix = clock_unix() + wait_s;
+    if (!message_is_over(u->rcpt->msg))
         return;
     u->state = R_FAILED;
     (void)snprintf(u->status, sizeof(u->status), "%s", "5.4.7");
@@ -85,7 +84,7 @@ static void log_update(const struct message *m, const struct update *u)
     metric_inc_label(M_QUEUE_RESULTS, outcomes[u->state]);
     log_info(event_of(u), KV_I64("id", (int64_t)m->id), KV_STR("sender", m->sender), KV_STR("recipient", u->rcpt->address),
              KV_I64("code", u->code), KV_Z("status", u->status), KV_Z("text", u->text), KV_Z("mta", u->mta),
-             KV_I64("attempts", u->rcpt->attempts + u->counts_attempt), KV_I64("age_s", clock_unix() - m->created_unix),
+             KV_I64("attempts", u->rcpt->attempts + u->counts_attempt), KV_I64("age_s", message_age_s(m)),
              KV_STR("trace", m->trace));
 }
 
@@ -268,7 +267,7 @@ void results_expire(void *arg)
     struct message *m = arg;
     struct queue *q = m->shard->queue;
     ARENA(a, 16u << 20);
-    bool is_over = clock_unix() >= m->expires_unix;
+    bool is_over = message_is_over(m);
     if (!m->is_gone && shard_may_work(m->shard)) {
         if (is_over)
             expire(q, m, &a);

@@ -64,20 +64,33 @@ void rcpt_detach(struct rcpt *r)
 
 static void on_due(void *rcpt)
 {
-    schedule_rcpt(rcpt);
+    schedule_ready(rcpt);
 }
 
+/* The longest that it can have been meant to wait: more is left only when the wall clock went back. */
+static int64_t longest_wait_ms(const struct rcpt *r)
+{
+    const struct queue *q = r->msg->shard->queue;
+    uint32_t most_s = 0;
+    if (r->attempts == 0)
+        return MAX(r->due_unix - r->msg->created_unix, 0) * 1000;
+    for (size_t i = 0; i < q->opts.n_retry; i++)
+        most_s = MAX(most_s, q->retry_s[i]);
+    return (int64_t)most_s * 1000 / 5 * 6; /* queue_backoff_s */
+}
+
+/* What waits does so by the monotonic clock: the wall clock's jumps do not touch it. */
 void schedule_rcpt(struct rcpt *r)
 {
-    int64_t wait_s = r->due_unix - clock_unix();
+    int64_t wait_ms = MIN(r->due_unix * 1000 - clock_unix_ms(), longest_wait_ms(r));
     assert(r->state == R_DUE && !list_in(&r->timer.node));
-    if (wait_s <= 0) {
+    if (wait_ms <= 0) {
         schedule_ready(r);
         return;
     }
     r->timer.fn = on_due;
     r->timer.owner = r;
-    wheel_add(&r->msg->shard->queue->wheel, &r->timer, mono_s() + wait_s);
+    wheel_add(&r->msg->shard->queue->wheel, &r->timer, (clock_mono_ms() + wait_ms + 999) / 1000);
 }
 
 static void on_message_timer(void *arg)
@@ -102,12 +115,12 @@ static bool has_notice_to_give(const struct message *m)
 void schedule_message(struct message *m)
 {
     struct queue *q = m->shard->queue;
-    int64_t now = clock_unix(), at = m->expires_unix, notice = m->created_unix + q->opts.delay_notice_s;
-    if (has_notice_to_give(m) && notice < at)
-        at = notice;
+    int64_t age_s = m->expires_unix - m->created_unix;
+    if (has_notice_to_give(m))
+        age_s = MIN(age_s, (int64_t)q->opts.delay_notice_s);
     m->timer.fn = on_message_timer;
     m->timer.owner = m;
-    wheel_add(&q->wheel, &m->timer, mono_s() + MAX(at - now, 1));
+    wheel_add(&q->wheel, &m->timer, MAX((m->born_ms + age_s * 1000 + 999) / 1000, mono_s() + 1));
 }
 
 /* --- flows --- */

@@ -858,6 +858,25 @@ static void dark_domains(struct world_run *w)
     assert_true(metric_get(M_QUEUE_LOOKUPS_FAILED, NULL) > 0);
 }
 
+/* A look-up that failed is made again after 4 s at the earliest, but at once when an operator says so. */
+static bool has_failed_so_often(void *n)
+{
+    return metric_get(M_QUEUE_LOOKUPS_FAILED, NULL) >= *(const int64_t *)n;
+}
+static void retried_lookup(struct world_run *w)
+{
+    int64_t n = 1;
+    assert_true(enqueue(w, w->q, (struct mail){.to = "a@dark.example"}));
+    assert_true(wait_for(has_failed_so_often, &n));
+    int64_t start_ms = clock_mono_ms();
+    assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_RETRY), 1);
+    n = 2;
+    assert_true(wait_for(has_failed_so_often, &n));
+    assert_true(clock_mono_ms() - start_ms < 3000);
+    assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_DROP), 1);
+    settle(w, 0);
+}
+
 static bool released(void *arg)
 {
     (void)arg;
@@ -1030,6 +1049,37 @@ static void expiry(struct world_run *w)
     assert_non_null(strstr(local_content("bob"), "5.4.7"));
     assert_non_null(strstr(local_content("bob"), "y@remote.example"));
     assert_int_equal(rows(w), 0);
+}
+
+/* The wall clock goes back an hour and then a month ahead. What waits is tried as if nothing had been, also by a node that starts
+ * before the clock is right again, and is not taken for old. */
+struct tries {
+    struct world_run *w;
+    uint64_t id;
+    unsigned n;
+};
+static bool was_tried_so_often(void *arg)
+{
+    struct tries *t = arg;
+    const Thurn__QueuedMessage *m = show(t->w, t->id);
+    return m && m->recipients[0]->attempts >= t->n;
+}
+static void clock_jumps(struct world_run *w)
+{
+    uint64_t id = enqueue(w, w->q, (struct mail){.to = "later@remote.example"});
+    assert_true(wait_for(was_tried_so_often, &(struct tries){w, id, 1}));
+    clock_jump_s(-3600);
+    assert_true(wait_for(was_tried_so_often, &(struct tries){w, id, 2}));
+    queue_free(w->q);
+    clock_jump_s(-3600);
+    w->q = start(w, "one");
+    assert_true(wait_for(is_ready, w->q));
+    assert_true(wait_for(was_tried_so_often, &(struct tries){w, id, 3}));
+    clock_jump_s(30 * 86400);
+    assert_true(wait_for(was_tried_so_often, &(struct tries){w, id, 5}));
+    assert_int_equal(count_local("sender"), 0);
+    assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_DROP), 1);
+    settle(w, 0);
 }
 
 static bool is_kept_again(void *arg)
@@ -1396,6 +1446,8 @@ CASE(slow_leaving)
 CASE(dead_nodes)
 CASE(zombie)
 CASE(takeover)
+CASE(clock_jumps)
+CASE(retried_lookup)
 CASE(slow_load)
 CASE(nothing_to_own)
 CASE(earlier_life)
@@ -1414,7 +1466,7 @@ int main(void)
         cmocka_unit_test(test_failures),     cmocka_unit_test(test_two_nodes), cmocka_unit_test(test_slow_leaving),
         cmocka_unit_test(test_dead_nodes), cmocka_unit_test(test_zombie),
         cmocka_unit_test(test_takeover),     cmocka_unit_test(test_stop_in_attempt),
-        cmocka_unit_test(test_slow_load),
+        cmocka_unit_test(test_clock_jumps),  cmocka_unit_test(test_retried_lookup), cmocka_unit_test(test_slow_load),
         cmocka_unit_test(test_nothing_to_own), cmocka_unit_test(test_earlier_life), cmocka_unit_test(test_clock_went_back),
     };
     int failed = 0;
