@@ -250,6 +250,12 @@ static void judge(const struct query *q, const struct ub_result *r, struct err *
         err_set(err, ERR_NOT_FOUND, "'%s' has no record of type %d", q->name, r->qtype);
 }
 
+/* Nothing is said of the servers by a caller that had less time than the query. */
+static bool is_failure(const struct query *q, const struct err *err)
+{
+    return q->is_asked && (err->kind != ERR_TIMEOUT || fiber_deadline() >= q->end_ms);
+}
+
 /* What was known before, in the place of an error; what is bogus is an answer, and a wrong one. */
 static const struct ub_result *fall_back(struct dns *d, const struct query *q, struct err *err)
 {
@@ -258,7 +264,7 @@ static const struct ub_result *fall_back(struct dns *d, const struct query *q, s
     const struct ub_result *r = dns_kept_get(&d->kept, q->name, q->type);
     if (!r)
         return NULL;
-    if (q->is_asked)
+    if (is_failure(q, err))
         dns_kept_note_failure(&d->kept, q->name, q->type);
     metric_inc(M_DNS_STALE);
     err_clear(err);

@@ -196,6 +196,25 @@ static void stale(void *arg)
     dns_peer_dark(DNS_PEER_LIT);
 }
 
+/* A caller that had no time has learned nothing of the servers: the next one asks them. */
+static void hasty(void *arg)
+{
+    (void)arg;
+    struct dns_mx *v;
+    size_t n;
+    bool is_secure;
+    assert_true(dns_mx(d, S("short.0.test"), &a, &v, &n, &is_secure, &err));
+    dns_peer_dark(0);
+    {
+        FIBER_DEADLINE(10);
+        assert_true(dns_mx(d, S("short.0.test"), &a, &v, &n, &is_secure, &err));
+    }
+    int64_t start = clock_mono_ms();
+    assert_true(dns_mx(d, S("short.0.test"), &a, &v, &n, &is_secure, &err));
+    assert_true(clock_mono_ms() - start >= 290);
+    dns_peer_dark(DNS_PEER_LIT);
+}
+
 /* The oldest answers go when there are too many. */
 static void kept(void *arg)
 {
@@ -258,6 +277,7 @@ CASE(ips)
 CASE(others)
 CASE(waits)
 CASE(stale)
+CASE(hasty)
 CASE(kept)
 CASE(bad_options)
 
@@ -265,7 +285,7 @@ int main(void)
 {
     port = dns_peer_start(records, ARRAY_LEN(records));
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_mx), cmocka_unit_test(test_ips), cmocka_unit_test(test_others),
-                                       cmocka_unit_test(test_waits), cmocka_unit_test(test_stale),
+                                       cmocka_unit_test(test_waits), cmocka_unit_test(test_stale), cmocka_unit_test(test_hasty),
                                        cmocka_unit_test(test_kept), cmocka_unit_test(test_bad_options)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
