@@ -69,6 +69,19 @@ FIBER static bool tell_moved(struct copy_run *run, const Thurn__CopyReply *r, st
     return imap_write_buf(run->s, &line, err) && imap_view_expunge(run->s, r->from, r->n_from, err);
 }
 
+/* After a TIMEOUT it may have been done: the same request says what came of it (store.proto, "Repeating"). */
+FIBER static bool call_copy(struct imap_session *s, struct rpc_call *call, const Thurn__CopyRequest *q,
+                            const Thurn__CopyReply **r, struct arena *a)
+{
+    imap_call(s, call, a);
+    if (STORE_CALL(s, call, store_copy, q, r))
+        return true;
+    if (call->err.kind != ERR_TIMEOUT)
+        return false;
+    imap_call(s, call, a);
+    return STORE_CALL(s, call, store_copy, q, r);
+}
+
 FIBER static bool copy_slice(struct copy_run *run, struct err *err)
 {
     ARENA(a, IMAP_COMMAND_ARENA);
@@ -84,8 +97,7 @@ FIBER static bool copy_slice(struct copy_run *run, struct err *err)
     q.to_mailbox_id = run->to_mailbox_id;
     q.is_move = run->is_move;
     q.request_id = imap_request_id(&a);
-    imap_call(s, &call, &a);
-    if (!STORE_CALL(s, &call, store_copy, &q, &r))
+    if (!call_copy(s, &call, &q, &r, &a))
         return copy_failed(run->c, &call, err);
     if (r->n_from == 0)
         return true;

@@ -28,6 +28,7 @@ struct proxy {
     ProtobufCService base; /* first */
     ProtobufCService *real, *faulty;
     bool is_twice; /* each call is made twice, and the first answer is lost */
+    unsigned late; /* which call from now is done when its time is up; 0 = none */
 };
 
 struct world {
@@ -61,6 +62,14 @@ static void proxy_invoke(ProtobufCService *service, unsigned method, const Proto
         struct rpc_call *c = closure_data;
         to->invoke(to, method, request, swallow, c);
         err_clear(&c->err);
+    }
+    if (p->late && !is_watcher && --p->late == 0) {
+        struct rpc_call *c = closure_data;
+        to->invoke(to, method, request, swallow, c);
+        err_clear(&c->err);
+        (void)err_set(&c->err, ERR_TIMEOUT, "too late on purpose");
+        closure(NULL, closure_data);
+        return;
     }
     to->invoke(to, method, request, closure, closure_data);
 }
@@ -177,6 +186,8 @@ FIBER static bool command(void *arg, struct script *s, str line)
         rpc_faulty_set(w->faulty, n, false);
         return true;
     }
+    if (str_starts(line, S("late ")))
+        return num_u32(str_slice(line, 5, SIZE_MAX), 100, &w->proxy.late);
     if (str_starts(line, S("fail"))) { /* the next call of the store fails */
         rpc_faulty_set(w->faulty, 1, str_eq(line, S("fail after")));
         return true;
