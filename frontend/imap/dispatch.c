@@ -169,9 +169,11 @@ FIBER static enum read_result read_literals(struct imap_session *s, struct imap_
 
 /* --- running --- */
 
-static const char *wrong_state(const struct imap_session *s)
+static const char *wrong_state(const struct imap_session *s, const struct imap_command *c)
 {
-    return s->state == IMAP_NEW ? "Log in first." : s->state == IMAP_AUTH ? "Select a mailbox first." : "Not in this state.";
+    if (s->state == IMAP_NEW)
+        return "Log in first.";
+    return c->def->states & IMAP_NEW ? "Already logged in." : "Select a mailbox first.";
 }
 
 /* What the client sends for the literal without waiting is none of its next commands. */
@@ -186,7 +188,7 @@ FIBER static bool refuse_state(struct imap_session *s, struct imap_command *c, s
         if (!read_bytes(s, c->literal, NULL, why) || !skip_command(s, SKIP_MAX - c->literal, why))
             return false;
     }
-    return imap_bad(c, why, wrong_state(s));
+    return imap_bad(c, why, wrong_state(s, c));
 }
 
 FIBER static bool handle(struct imap_session *s, struct imap_command *c, struct err *why)
