@@ -113,7 +113,11 @@ FIBER bool cmd_rename(struct imap_session *s, struct imap_command *c, struct err
     imap_mailbox_path(c->arena, to, &q.path, &q.n_path);
     q.request_id = imap_request_id(c->arena);
     imap_call(s, &call, c->arena);
-    return STORE_CALL(s, &call, store_rename_mailbox, &q, NULL) || imap_failed(c, &call, err);
+    if (!STORE_CALL(s, &call, store_rename_mailbox, &q, NULL))
+        return imap_failed(c, &call, err);
+    if (s->view && s->view->is_inbox && s->view->mailbox_id == row->mailbox_id)
+        imap_view_close(s); /* INBOX is another mailbox from now on */
+    return true;
 }
 
 /* RFC 9051 6.3.7: there need be no mailbox of that name. */

@@ -53,7 +53,7 @@ enum imap_state { IMAP_NEW = 1, IMAP_AUTH = 2, IMAP_SELECTED = 4 };
 struct imap_view {
     int64_t mailbox_id;
     uint32_t uidvalidity;
-    bool is_readonly;
+    bool is_readonly, is_inbox; /* inbox: when it was opened; RENAME takes the name from it and leaves a new one */
     struct uid_map uids;
     uint64_t modseq;      /* everything up to here was told */
     struct uid_map recents; /* those of uids that are \Recent for this session */

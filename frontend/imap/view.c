@@ -105,6 +105,11 @@ static void add_new(struct imap_session *s, uint32_t uid)
         imap_recent_told(s, v->mailbox_id, uid + 1);
 }
 
+static bool is_inbox(const Thurn__Mailbox *box)
+{
+    return box->role == THURN__MAILBOX_ROLE__ROLE_INBOX;
+}
+
 FIBER bool imap_view_open(struct imap_session *s, const Thurn__Mailbox *box, bool is_readonly, uint32_t *first_unseen,
                           struct err *err)
 {
@@ -119,6 +124,7 @@ FIBER bool imap_view_open(struct imap_session *s, const Thurn__Mailbox *box, boo
         .mailbox_id = box->mailbox_id,
         .uidvalidity = box->uidvalidity,
         .is_readonly = is_readonly,
+        .is_inbox = is_inbox(box),
         .uids = now.uids,
         .modseq = box->highestmodseq, /* read before the UIDs: what came in between is told once more */
     };
@@ -313,6 +319,13 @@ static bool sync_failed(struct imap_session *s, enum err_kind kind, struct err *
     return err_set(err, ERR_NOT_FOUND, "the selected mailbox is gone");
 }
 
+/* RFC 3501 6.3.5: after RENAME INBOX the messages are in another mailbox, and INBOX is a new one with a UIDVALIDITY of its
+ * own, which no response can put in the place of the selected one. */
+static bool check_inbox(const struct imap_view *v, const Thurn__SyncReply *r, struct err *why)
+{
+    return !v->is_inbox || !r->mailbox || is_inbox(r->mailbox) || err_set(why, ERR_NOT_FOUND, "INBOX was renamed");
+}
+
 /*
  * Ask what has changed, and what of the view is gone. When more has vanished than a reply can hold (LIMIT), the changes are
  * asked for alone, and then which UIDs there are: what goes in between is told now, and once more later, when it is unknown.
@@ -388,8 +401,9 @@ FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expu
     struct err why = ERR_INIT;
     uint64_t heard = s->beacon_modseq;
     s->is_dirty = false; /* a beacon that comes meanwhile sets it again */
-    bool ok = ask_changes(s, a, &r, &gone, &why) ? tell_news(s, a, r, may_expunge, &gone, heard, err)
-                                                 : sync_failed(s, why.kind, err);
+    bool ok = ask_changes(s, a, &r, &gone, &why) && check_inbox(s->view, r, &why)
+                  ? tell_news(s, a, r, may_expunge, &gone, heard, err)
+                  : sync_failed(s, why.kind, err);
     uid_map_done(&gone);
     return ok;
 }

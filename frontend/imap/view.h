@@ -15,7 +15,7 @@ void imap_view_close(struct imap_session *s);
 /*
  * Ask the store what has changed and write EXPUNGE, EXISTS and FETCH responses. Without may_expunge removals are told the
  * next time. A store that is away is no failure here: the next call asks again. False: the connection is lost, or the
- * mailbox is gone (the session ends).
+ * mailbox is gone, or was INBOX and is no longer (the session ends).
  */
 FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expunge, struct err *err) WARN_UNUSED;
 /*
