@@ -50,20 +50,31 @@ static bool write_all(int fd, const void *p, size_t n, uint64_t at)
     return true;
 }
 
+/* A number is used once at most, whether or not its file came to be: a file of that name may be there, left by a failure. */
+static int create_next(struct segments *s, char name[SEGMENT_NAME_MAX])
+{
+    int fd;
+    do {
+        segment_name(name, ++s->seg);
+        fd = openat(s->dir_fd, name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+    } while (fd < 0 && errno == EEXIST);
+    return fd;
+}
+
 static bool segment_begin(struct segments *s)
 {
     char name[SEGMENT_NAME_MAX];
-    segment_name(name, s->seg + 1);
-    int fd = openat(s->dir_fd, name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
-    if (fd < 0 || fsync(s->dir_fd) != 0) {
+    int fd = create_next(s, name);
+    if (fd < 0)
+        return false;
+    if (fsync(s->dir_fd) != 0) {
         int error = errno;
-        if (fd >= 0)
-            close(fd);
+        close(fd);
+        IGNORE(unlinkat(s->dir_fd, name, 0) == 0); /* nothing points to it; compaction takes it otherwise */
         errno = error;
         return false;
     }
     s->fd = fd;
-    s->seg++;
     s->end = 0;
     s->open_seg = s->seg;
     return true;

@@ -14,9 +14,9 @@ struct segments {
     struct work_lane *lane;
     /* Of the lane's thread. */
     int fd;                /* the segment that is appended to; -1 = begin a new one */
-    int64_t seg;           /* its number, or the last one used */
+    int64_t seg;           /* its number, or the last one tried */
     uint64_t end;
-    _Atomic int64_t open_seg; /* seg, for compaction, which leaves it alone */
+    _Atomic int64_t open_seg; /* its number, for compaction, which leaves it alone */
 };
 
 /* --- the files (segment_file.c) --- */
