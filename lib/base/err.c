@@ -3,6 +3,19 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+/* Libraries' texts have several lines; ours are put in lists and logs. Each run of control characters becomes one space, but at the end. */
+static void make_one_line(char *z)
+{
+    char *to = z;
+    for (const char *from = z; *from; from++) {
+        if (!ascii_is_ctl((unsigned char)*from))
+            *to++ = *from;
+        else if (from[1] && !ascii_is_ctl((unsigned char)from[1]))
+            *to++ = ' ';
+    }
+    *to = '\0';
+}
+
 bool (err_set)(struct err *err, enum err_kind kind, const char *fmt, ...)
 {
     assert(err->kind == ERR_NONE && kind != ERR_NONE);
@@ -11,6 +24,7 @@ bool (err_set)(struct err *err, enum err_kind kind, const char *fmt, ...)
     err->kind = kind;
     vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
     va_end(ap);
+    make_one_line(err->msg);
     return false;
 }
 

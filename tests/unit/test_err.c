@@ -28,8 +28,18 @@ static void kinds_have_names(void **state)
     assert_false(err_is_temporary(&err));
 }
 
+/* Whatever a library says: users see it in lists and logs. */
+static void is_one_line(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    (void)err_set(&err, ERR_UNAVAILABLE, "no %s", "server\n\tIs it \xc3\xbcp?\r\n");
+    assert_string_equal(err.msg, "no server Is it \xc3\xbcp?");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sets_prefixes_and_cuts), cmocka_unit_test(kinds_have_names)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sets_prefixes_and_cuts), cmocka_unit_test(is_one_line),
+                                       cmocka_unit_test(kinds_have_names)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
