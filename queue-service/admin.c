@@ -77,6 +77,14 @@ static bool filter_is_empty(const Thurn__QueueFilter *f)
 
 /* --- messages as operators see them --- */
 
+/* What is ready waits at a site that is left alone until that ends, or at its domain for the next look-up. */
+static int64_t ready_wait_ms(const struct rcpt *r)
+{
+    if (r->state != R_READY)
+        return 0;
+    return r->flow ? r->flow->site->suspended_until_ms - clock_mono_ms() : domain_wait_ms(r->msg->shard->queue, r->domain);
+}
+
 static Thurn__QueuedRecipient *show_rcpt(const struct rcpt *r, struct arena *a)
 {
     Thurn__QueuedRecipient *out = arena_new(a, Thurn__QueuedRecipient);
@@ -85,13 +93,12 @@ static Thurn__QueuedRecipient *show_rcpt(const struct rcpt *r, struct arena *a)
     out->address = arena_strz(a, r->address);
     out->state = state_of(r);
     out->attempts = r->attempts;
-    /* What waits at a site that is left alone is due when that ends. */
-    int64_t wait_ms = r->state == R_READY && r->flow ? r->flow->site->suspended_until_ms - clock_mono_ms() : 0;
-    out->due_unix = wait_ms > 0 ? clock_unix() + wait_ms / 1000 : r->due_unix;
+    int64_t wait_ms = ready_wait_ms(r);
+    out->due_unix = wait_ms > 0 ? clock_unix() + (wait_ms + 999) / 1000 : r->due_unix;
     out->code = r->code;
     out->text = arena_strz(a, str_c(r->text));
-    if (r->flow)
-        out->site = arena_strz(a, str_c(r->flow->site->key));
+    if (r->state == R_READY)
+        out->site = arena_strz(a, r->flow ? str_c(r->flow->site->key) : r->domain);
     return out;
 }
 

@@ -105,6 +105,12 @@ void domain_hurry(struct queue *q, str name)
         domain_ask(d);
 }
 
+int64_t domain_wait_ms(const struct queue *q, str name)
+{
+    const struct domain *d = map_get(&q->domains, name);
+    return d && list_in(&d->retry.node) ? MAX(d->retry.due_mono_ms - clock_mono_ms(), 0) : 0;
+}
+
 /* --- answers --- */
 
 static void lookup_ended(struct domain *d)

@@ -124,7 +124,7 @@ struct shard {
     unsigned n_active;         /* attempts under way */
     int64_t break_at_ms;       /* SHARD_LEAVING: when attempts are broken off */
     int64_t work_at_ms;        /* when a loader is to take it: to load it, or, owned, to look for late acknowledgements; 0 = never */
-    bool is_taken_over;        /* from a node that died: it may have sent what is due, and not told yet */
+    bool is_in_doubt;          /* what is due may be sent already: by a node that died, or by our own attempts of an earlier epoch */
     bool is_busy;              /* a loader has it; that one's load may be of an earlier epoch, and finds out */
 };
 
@@ -316,6 +316,8 @@ void site_kick(struct site *s);
 void site_resume(struct site *s);     /* end a suspension */
 /* Break off the attempts (of this shard, or of all when NULL) that have no result yet. */
 void schedule_cancel_sessions(struct queue *q, const struct shard *s);
+/* And those of an earlier epoch of the shard: what they send is loaded again, and would be sent beside them. */
+void schedule_cancel_lost(const struct shard *s);
 int64_t schedule_oldest_unix(const struct queue *q); /* when the oldest message came; 0 = none */
 void site_succeeded(struct site *s);
 void site_failed(struct site *s, const char *text);
@@ -327,6 +329,7 @@ void domain_resolved(struct domain *d, struct site *site);
 void domain_failed(struct domain *d, bool is_directory_away, const char *text);
 /* An operator's retry: what waits there does not wait for the time of the next look-up. */
 void domain_hurry(struct queue *q, str name);
+int64_t domain_wait_ms(const struct queue *q, str name); /* until its next look-up, after one that failed; else 0 */
 void domains_init(struct queue *q);
 void domains_tick(struct queue *q);
 void domains_sweep(struct queue *q);

@@ -150,7 +150,7 @@ static bool is_still_loading(const struct shard *s, int64_t epoch)
 FIBER static bool load_pages(struct shard *s, struct err *err)
 {
     int64_t after = first_id(s), epoch = s->epoch, hold_until = 0;
-    if (s->is_taken_over)
+    if (s->is_in_doubt)
         hold_until = clock_unix() + (s->queue->opts.takeover_hold_ms + 999) / 1000;
     for (;;) {
         ARENA(a, 1u << 30);
@@ -249,6 +249,7 @@ FIBER static void look_for_late(struct shard *s)
 {
     int64_t epoch = s->epoch;
     struct err err = ERR_INIT; /* the database is away, which the coordinator tells */
+    schedule_cancel_lost(s);
     bool ok = apply_late(s, &err);
     if (s->state != SHARD_OTHERS && s->epoch == epoch)
         s->work_at_ms = ok ? 0 : clock_mono_ms() + LATE_AGAIN_MS;

@@ -214,6 +214,15 @@ void schedule_cancel_sessions(struct queue *q, const struct shard *s)
     }
 }
 
+void schedule_cancel_lost(const struct shard *s)
+{
+    LIST_EACH(&s->queue->sessions, n) {
+        struct session *run = LIST_ITEM(n, struct session, node);
+        if (run->job.msg && run->job.msg->is_gone && run->job.msg->shard == s && !run->job.is_committing)
+            fiber_cancel(run->fiber);
+    }
+}
+
 FIBER static void session(void *arg)
 {
     struct site *s = arg;

@@ -270,10 +270,11 @@ static const struct shard_row *row_of(const struct view *v, int64_t shard)
     return NULL;
 }
 
-/* What was got is to be loaded. */
+/* What was got is to be loaded. On SQLite an owner before us was an earlier life, of which no attempt is left to tell its result. */
 static void take_got(struct change *c)
 {
     struct queue *q = c->q;
+    bool is_pg = sql_db_is_pg(q->opts.db);
     for (size_t i = 0; i < c->got.n_rows; i++) {
         struct shard *s = &q->shards[sql_at(&c->got, i, 0)->i];
         const struct shard_row *before = row_of(c->view, (int64_t)s->number);
@@ -281,8 +282,9 @@ static void take_got(struct change *c)
         s->epoch = sql_at(&c->got, i, 1)->i;
         s->counter = 0;
         s->work_at_ms = clock_mono_ms();
-        s->is_taken_over = before->owner.n && !str_eq(before->owner, str_c(q->node));
-        if (s->is_taken_over)
+        bool is_taken_over = is_pg && before->owner.n && !str_eq(before->owner, str_c(q->node));
+        s->is_in_doubt = is_taken_over || s->n_active > 0;
+        if (is_taken_over)
             metric_inc(M_QUEUE_TAKEOVERS);
     }
     if (c->got.n_rows)
@@ -298,7 +300,7 @@ void shard_loaded(struct shard *s, bool ok, int64_t start_ms)
         return;
     }
     set_state(s, SHARD_OWNED);
-    s->work_at_ms = start_ms + (s->is_taken_over ? (int64_t)q->opts.takeover_hold_ms * 4 / 5 : 0);
+    s->work_at_ms = start_ms + (s->is_in_doubt ? (int64_t)q->opts.takeover_hold_ms * 4 / 5 : 0);
     if (q->n_owned == q->n_taken)
         log_info("queue.shards_loaded", KV_I64("owned", q->n_owned), KV_I64("messages", (int64_t)q->n_messages));
 }

@@ -858,7 +858,7 @@ static void dark_domains(struct world_run *w)
     assert_true(metric_get(M_QUEUE_LOOKUPS_FAILED, NULL) > 0);
 }
 
-/* A look-up that failed is made again after 4 s at the earliest, but at once when an operator says so. */
+/* A look-up that failed is made again after 4 s at the earliest, and says so; but at once when an operator wants it. */
 static bool has_failed_so_often(void *n)
 {
     return metric_get(M_QUEUE_LOOKUPS_FAILED, NULL) >= *(const int64_t *)n;
@@ -866,8 +866,12 @@ static bool has_failed_so_often(void *n)
 static void retried_lookup(struct world_run *w)
 {
     int64_t n = 1;
-    assert_true(enqueue(w, w->q, (struct mail){.to = "a@dark.example"}));
+    uint64_t id = enqueue(w, w->q, (struct mail){.to = "a@dark.example"});
+    assert_true(id);
     assert_true(wait_for(has_failed_so_often, &n));
+    const Thurn__QueuedMessage *shown = show(w, id);
+    assert_true(shown->recipients[0]->due_unix >= clock_unix() + 2);
+    assert_string_equal(shown->recipients[0]->site, "dark.example");
     int64_t start_ms = clock_mono_ms();
     assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_RETRY), 1);
     n = 2;
@@ -1381,6 +1385,69 @@ static void zombie(struct world_run *w)
     assert_int_equal(rows(w), 0);
 }
 
+/* A lease that lapses for a moment: the node has its shards back while its own attempt is under way. That one's result is waited for, or
+ * it is broken off: nobody gets the message twice. */
+static bool has_all_again(void *arg)
+{
+    struct two *t = arg;
+    return epochs(t->w) >= (int64_t)t->n + 16 && owns(&(struct two){t->w, t->q, 8});
+}
+static void blip(struct world_run *w, unsigned hold_ms)
+{
+    if (kind != TESTDB_PG)
+        return;
+    queue_free(w->q);
+    struct queue_opts opts = options(w, "one");
+    opts.takeover_hold_ms = hold_ms;
+    w->q = queue_new(&opts, &w->err);
+    assert_true(queue_start(w->q, &w->err));
+    assert_true(wait_for(owns, &(struct two){w, w->q, 8}));
+    world.remote_delay_ms = 2000;
+    assert_true(enqueue(w, w->q, (struct mail){.to = "x@remote.example"}));
+    assert_true(wait_for(remote_runs, NULL));
+    struct two again = {w, w->q, (size_t)epochs(w)};
+    testdb_pg_exec("queue", "UPDATE q_shard SET epoch = epoch + 1");
+    assert_true(wait_for(has_all_again, &again));
+    assert_int_equal(world.n_remote, 0);
+    settle(w, 0);
+    assert_int_equal(count_remote("x@remote.example"), 1);
+    assert_int_equal(rows(w), 0);
+}
+static void short_blip(struct world_run *w)
+{
+    blip(w, 300);
+}
+static void noted_blip(struct world_run *w)
+{
+    blip(w, 4000);
+}
+
+/* A crash of the only node there can be: nobody is left to tell a result, so the next life begins at once. */
+FIBER static bool crash_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    static const struct sql_stmt st = {.name = "crash", .params = "", .cols = "",
+                                       .sqlite = "UPDATE q_shard SET owner = 'dead', epoch = epoch + 1"};
+    (void)arg;
+    return sql_exec(tx, &st, NULL, 1, NULL, err);
+}
+static void crash_alone(struct world_run *w)
+{
+    if (kind == TESTDB_PG)
+        return;
+    world.remote_away = 1000000;
+    assert_true(enqueue(w, w->q, (struct mail){.to = "x@remote.example"}));
+    queue_free(w->q);
+    assert_true(sql_write(w->db, crash_body, NULL, &w->err));
+    world.remote_away = 0;
+    struct queue_opts opts = options(w, "two");
+    opts.takeover_hold_ms = 600000;
+    w->q = queue_new(&opts, &w->err);
+    assert_true(queue_start(w->q, &w->err));
+    assert_true(wait_for(one_sent, NULL));
+    settle(w, 0);
+    assert_int_equal(metric_get(M_QUEUE_TAKEOVERS, NULL), 0);
+}
+
 /* A dead node: its shards come over when its lease is gone, in order, and nothing is lost. */
 static void takeover(struct world_run *w)
 {
@@ -1446,6 +1513,9 @@ CASE(slow_leaving)
 CASE(dead_nodes)
 CASE(zombie)
 CASE(takeover)
+CASE(short_blip)
+CASE(noted_blip)
+CASE(crash_alone)
 CASE(clock_jumps)
 CASE(retried_lookup)
 CASE(slow_load)
@@ -1465,6 +1535,7 @@ int main(void)
         cmocka_unit_test(test_expiry),       cmocka_unit_test(test_delay_notice),   cmocka_unit_test(test_fairness),
         cmocka_unit_test(test_failures),     cmocka_unit_test(test_two_nodes), cmocka_unit_test(test_slow_leaving),
         cmocka_unit_test(test_dead_nodes), cmocka_unit_test(test_zombie),
+        cmocka_unit_test(test_short_blip), cmocka_unit_test(test_noted_blip), cmocka_unit_test(test_crash_alone),
         cmocka_unit_test(test_takeover),     cmocka_unit_test(test_stop_in_attempt),
         cmocka_unit_test(test_clock_jumps),  cmocka_unit_test(test_retried_lookup), cmocka_unit_test(test_slow_load),
         cmocka_unit_test(test_nothing_to_own), cmocka_unit_test(test_earlier_life), cmocka_unit_test(test_clock_went_back),
