@@ -244,13 +244,6 @@ bool frontends_listen(struct frontends *f, enum frontend_kind first, enum fronte
     return true;
 }
 
-bool frontends_reload(struct frontends *f, const struct config *fresh, struct err *err)
-{
-    ARENA(a, 1 << 20);
-    struct tls_server_opts opts;
-    return !f->tls || (tls_options(fresh, f->node->data, &opts, &a, err) && tls_server_reload(f->tls, &opts, err));
-}
-
 void frontends_drain(struct frontends *f)
 {
     for (size_t i = 0; i < f->n_listeners; i++)

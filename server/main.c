@@ -43,8 +43,10 @@ int verb_unknown(const struct options *o)
 static void print_forms(const char *forms)
 {
     str rest = str_c(forms), form;
-    while (str_split(&rest, '\n', &form))
-        printf("  thurn %.*s\n", STR_ARG(form));
+    while (str_split(&rest, '\n', &form)) {
+        bool is_note = form.n && ascii_upper((unsigned char)form.p[0]) == (unsigned char)form.p[0]; /* "FILTER: …": no form */
+        printf("  %s%.*s\n", is_note ? "" : "thurn ", STR_ARG(form));
+    }
 }
 
 static int help(FILE *to, int status)

@@ -105,11 +105,6 @@ static bool open_dns(struct node *n, struct err *err)
     return n->dns ? true : err_prefix(err, "dns.servers");
 }
 
-bool node_reload(struct node *n, const struct config *fresh, struct err *err)
-{
-    return settings_rpc_tls_reload(fresh, n->rpc_tls, n->rpc_tls_server, err);
-}
-
 /* A remote service: the addresses of its setting. */
 static bool connect_service(struct node *n, enum config_id id, const char *name, const ProtobufCServiceDescriptor *d,
                             ProtobufCService **out, bool *is_remote, struct err *err)
@@ -402,8 +397,6 @@ bool node_start(struct node *n, const char *socket_path, struct err *err)
         return false;
     if (!count && !socket_path)
         return true;
-    if (!opts.n_services)
-        return config_complain(n->config, CFG_RPC_LISTEN, err, "is set, but this process has no service to offer");
     n->rpc = rpc_server_new(&opts);
     struct net_addr addr;
     for (size_t i = 0; i < count; i++)

@@ -69,9 +69,6 @@ FIBER void node_drain(struct node *n);
 FIBER void node_close(struct node *n);
 /* Whether what is needed to serve answered lately (server/ready.h); false with the first that did not. After node_start. */
 bool node_ready(const struct node *n, struct err *err) WARN_UNUSED;
-/* Take up the certificates for calls between processes that these settings name, and read them again. On failure those in force
- * stay. */
-bool node_reload(struct node *n, const struct config *fresh, struct err *err) WARN_UNUSED;
 bool node_on_sqlite(const struct node *n); /* all its databases are files of its own */
 
 /* Make the data folder (mode 0700). Errors say what to do. */

@@ -13,6 +13,7 @@
 #include "fiber/loop.h"
 #include "server/health.h"
 #include "server/running.h"
+#include "server/settings.h"
 #include "server/verbs.h"
 #include "server/workers.h"
 
@@ -88,8 +89,6 @@ FIBER static bool start(struct serve *s, struct err *err)
     if ((!s->is_worker && !running_none(&s->config, err)) || !node_open(&s->node, &s->config, err))
         return false;
     bool is_frontend = (s->node.roles & ROLE_FRONTEND_BIT) != 0;
-    if (count && !is_frontend)
-        return config_complain(&s->config, CFG_WORKERS, err, "needs the role 'frontend' in this process");
     snprintf(socket, sizeof(socket), "%s/services.sock", s->node.data);
     enum frontend_kind first = is_frontend && !s->is_worker ? FRONTEND_SMTP : FRONTEND_HTTP;
     if (!frontends_bind(&s->config, first, FRONTEND_HTTPS, s->sockets, &s->n_sockets, err) ||
@@ -125,38 +124,6 @@ FIBER static void tear_down(struct serve *s)
         uv_close((uv_handle_t *)&signals[i], NULL);
 }
 
-FIBER static void start_fiber(void *arg)
-{
-    struct serve *s = arg;
-    struct err err = ERR_INIT;
-    if (!start(s, &err)) {
-        s->status = verb_fail(&err);
-        tear_down(s);
-        fiber_runtime_stop();
-        return;
-    }
-    s->is_ready = true;
-    log_info("server.ready", KV_Z("version", THURN_VERSION), KV_Z("node", s->node.name), KV_I64("pid", getpid()));
-    /* What is still away after a while is said once; it serves what it can, and /readyz says the same until it is mended. */
-    if (fiber_sleep_ms(SETTLE_MS, &err) && !s->is_draining && !node_ready(&s->node, &err))
-        log_warn("server.waiting", KV_ERR(&err));
-}
-
-FIBER static void stop_fiber(void *arg)
-{
-    struct serve *s = arg;
-    int64_t from = clock_mono_ms();
-    log_info("server.draining");
-    close_sockets(s);
-    workers_stop(s->workers);
-    s->workers = NULL;
-    frontends_drain(&s->frontends);
-    node_drain(&s->node);
-    tear_down(s);
-    log_info("server.stopped", KV_I64("ms", clock_mono_ms() - from));
-    fiber_runtime_stop();
-}
-
 static bool read_config(struct serve *s, struct config *out, struct err *err)
 {
     if (!options_config(s->options, out, err))
@@ -170,12 +137,27 @@ static bool read_config(struct serve *s, struct config *out, struct err *err)
                   : err_set(err, ERR_INVALID, "a worker was started without its parent");
 }
 
-/* The workers' turn comes last: what is wrong here would be wrong there. */
+/* All files are read before anything is taken up, which cannot fail. What is wrong for workers would be wrong here. */
 static bool reload(struct serve *s, const struct config *fresh, struct err *err)
 {
-    if (!frontends_check(fresh, err) || !frontends_reload(&s->frontends, fresh, err) ||
-        !node_reload(&s->node, fresh, err) || !workers_reload(s->workers, fresh, err))
+    const struct node *node = &s->node;
+    CLEANUP(tls_server_free) struct tls_server *mail = NULL;
+    CLEANUP(tls_server_free) struct tls_server *called = NULL;
+    CLEANUP(tls_client_free) struct tls_client *caller = NULL;
+    if (!frontends_check(fresh, err) || !settings_rpc_tls(fresh, &caller, &called, err))
         return false;
+    if ((caller != NULL) != (node->rpc_tls != NULL))
+        return config_complain(fresh, CFG_RPC_CA, err, "cannot come or go while the process runs; restart it");
+    if (s->frontends.tls)
+        mail = frontends_tls(fresh, node->data, err);
+    if ((s->frontends.tls && !mail) || !workers_reload(s->workers, fresh, err))
+        return false;
+    if (mail)
+        tls_server_take(s->frontends.tls, TAKE(mail));
+    if (caller) {
+        tls_client_take(node->rpc_tls, TAKE(caller));
+        tls_server_take(node->rpc_tls_server, TAKE(called));
+    }
     configure_log(fresh);
     return true;
 }
@@ -197,13 +179,55 @@ static void reload_fiber(void *arg)
     config_done(&fresh);
 }
 
+static void start_reload(struct serve *s)
+{
+    struct err err = ERR_INIT;
+    if (!fiber_spawn("server.reload", reload_fiber, s, clock_mono_ms() + START_TIMEOUT_MS, &err))
+        log_error("server.reload", KV_ERR(&err));
+}
+
+FIBER static void start_fiber(void *arg)
+{
+    struct serve *s = arg;
+    struct err err = ERR_INIT;
+    if (!start(s, &err)) {
+        s->status = verb_fail(&err);
+        tear_down(s);
+        fiber_runtime_stop();
+        return;
+    }
+    s->is_ready = true;
+    if (s->is_reload_due)
+        start_reload(s);
+    log_info("server.ready", KV_Z("version", THURN_VERSION), KV_Z("node", s->node.name), KV_I64("pid", getpid()));
+    /* What is still away after a while is said once; it serves what it can, and /readyz says the same until it is mended. */
+    if (fiber_sleep_ms(SETTLE_MS, &err) && !s->is_draining && !node_ready(&s->node, &err))
+        log_warn("server.waiting", KV_ERR(&err));
+}
+
+FIBER static void stop_fiber(void *arg)
+{
+    struct serve *s = arg;
+    int64_t from = clock_mono_ms();
+    log_info("server.draining");
+    close_sockets(s);
+    workers_stop(s->workers);
+    s->workers = NULL;
+    frontends_drain(&s->frontends);
+    node_drain(&s->node);
+    tear_down(s);
+    log_info("server.stopped", KV_I64("ms", clock_mono_ms() - from));
+    fiber_runtime_stop();
+}
+
 static void on_signal(uv_signal_t *handle, int signum)
 {
     struct serve *s = handle->data;
     struct err err = ERR_INIT;
     if (signum == SIGHUP) {
-        if (!fiber_spawn("server.reload", reload_fiber, s, clock_mono_ms() + START_TIMEOUT_MS, &err))
-            log_error("server.reload", KV_ERR(&err));
+        if (s->is_ready)
+            start_reload(s);
+        s->is_reload_due = !s->is_ready; /* while it starts: as soon as it is up */
         return;
     }
     if (s->is_draining || !s->is_ready) /* asked twice, or not yet up: at once. What was acknowledged is durable. */
@@ -211,6 +235,15 @@ static void on_signal(uv_signal_t *handle, int signum)
     s->is_draining = true;
     if (!fiber_spawn("server.stop", stop_fiber, s, clock_mono_ms() + config_int(&s->config, CFG_DRAIN_TIMEOUT), &err))
         fiber_runtime_stop();
+}
+
+/* A HUP that comes before watch_signals waits for it, instead of ending the process. */
+static void hold_hup(int how)
+{
+    sigset_t hup;
+    (void)sigemptyset(&hup);
+    (void)sigaddset(&hup, SIGHUP);
+    (void)pthread_sigmask(how, &hup, NULL);
 }
 
 static void watch_signals(struct serve *s)
@@ -222,6 +255,7 @@ static void watch_signals(struct serve *s)
             panic("signals cannot be watched");
         uv_unref((uv_handle_t *)&signals[i]);
     }
+    hold_hup(SIG_UNBLOCK);
 }
 
 static bool configure(struct serve *s, struct err *err)
@@ -237,6 +271,7 @@ int serve_run(struct options *o)
 {
     struct serve *s = &serve;
     struct err err = ERR_INIT;
+    hold_hup(SIG_BLOCK);
     *s = (struct serve){.options = o, .start_unix = clock_unix()};
     if (!options_finish(o, 0, 0, &err) ||
         !configure(s, &err) || !frontends_check(&s->config, &err)) {

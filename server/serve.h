@@ -22,6 +22,7 @@ struct serve {
     int64_t start_unix;
     bool is_worker;
     bool is_ready, is_draining;
+    bool is_reload_due;         /* HUP came before is_ready */
     int status;                 /* exit status */
 };
 

@@ -47,59 +47,25 @@ bool settings_retry(const struct config *c, uint32_t *out, size_t max, size_t *n
     return true;
 }
 
-/* What rpc.tls says, both ways. */
-struct rpc_tls {
-    struct tls_cert_files own;
-    struct tls_client_opts client;
-    struct tls_server_opts server;
-};
-
-/* *out has no CA when there is no rpc.tls; it points into itself. */
-static bool read_rpc_tls(const struct config *c, struct rpc_tls *out, struct err *err)
-{
-    str ca = config_str(c, CFG_RPC_CA);
-    out->own = (struct tls_cert_files){config_str(c, CFG_RPC_CERTIFICATE), config_str(c, CFG_RPC_KEY)};
-    out->client = (struct tls_client_opts){.ca_file = ca, .own = out->own};
-    out->server = (struct tls_server_opts){.certs = &out->own, .n_certs = 1, .client_ca = ca};
-    return !ca.n || (out->own.certificate.n && out->own.key.n) ||
-           config_complain(c, CFG_RPC_CA, err, "needs rpc.tls.certificate and rpc.tls.key beside it");
-}
-
-static bool bad_rpc_tls(const struct config *c, const struct err *bad, struct err *err)
-{
-    return config_complain(c, CFG_RPC_CA, err, "and its certificate and key cannot be used: %s", bad->msg);
-}
-
 bool settings_rpc_tls(const struct config *c, struct tls_client **client, struct tls_server **server, struct err *err)
 {
-    struct rpc_tls t;
+    str ca = config_str(c, CFG_RPC_CA);
+    struct tls_cert_files own = {config_str(c, CFG_RPC_CERTIFICATE), config_str(c, CFG_RPC_KEY)};
     struct err bad = ERR_INIT;
     *client = NULL;
     *server = NULL;
-    if (!read_rpc_tls(c, &t, err))
-        return false;
-    if (!t.client.ca_file.n)
+    if (!ca.n)
         return true;
-    *client = tls_client_new(&t.client, &bad);
+    if (!own.certificate.n || !own.key.n)
+        return config_complain(c, CFG_RPC_CA, err, "needs rpc.tls.certificate and rpc.tls.key beside it");
+    *client = tls_client_new(&(struct tls_client_opts){.ca_file = ca, .own = own}, &bad);
     if (*client)
-        *server = tls_server_new(&t.server, &bad);
+        *server = tls_server_new(&(struct tls_server_opts){.certs = &own, .n_certs = 1, .client_ca = ca}, &bad);
     if (*server)
         return true;
     tls_client_free(*client);
     *client = NULL;
-    return bad_rpc_tls(c, &bad, err);
-}
-
-bool settings_rpc_tls_reload(const struct config *c, struct tls_client *client, struct tls_server *server, struct err *err)
-{
-    struct rpc_tls t;
-    struct err bad = ERR_INIT;
-    if (!read_rpc_tls(c, &t, err))
-        return false;
-    if ((client != NULL) != (t.client.ca_file.n > 0))
-        return config_complain(c, CFG_RPC_CA, err, "cannot come or go while the process runs; restart it");
-    return !client || (tls_server_reload(server, &t.server, &bad) && tls_client_reload(client, &t.client, &bad)) ||
-           bad_rpc_tls(c, &bad, err);
+    return config_complain(c, CFG_RPC_CA, err, "and its certificate and key cannot be used: %s", bad.msg);
 }
 
 static bool check_rpc_tls(const struct config *c, struct err *err)
@@ -155,10 +121,18 @@ static bool check_databases(const struct config *c, unsigned roles, struct err *
            (!(roles & ROLE_STORE_BIT) || check_shards(c, err));
 }
 
-static bool check_rpc_listen(const struct config *c, struct err *err)
+static bool check_workers(const struct config *c, unsigned roles, struct err *err)
+{
+    return !config_int(c, CFG_WORKERS) || (roles & ROLE_FRONTEND_BIT) ||
+           config_complain(c, CFG_WORKERS, err, "needs the role 'frontend' in this process");
+}
+
+static bool check_rpc_listen(const struct config *c, bool has_service, struct err *err)
 {
     size_t n;
     const str *list = config_list(c, CFG_RPC_LISTEN, &n);
+    if (n && !has_service)
+        return config_complain(c, CFG_RPC_LISTEN, err, "is set, but this process has no service to offer");
     if (n > NODE_RPC_LISTENERS_MAX)
         return config_complain(c, CFG_RPC_LISTEN, err, "has more than %d addresses", NODE_RPC_LISTENERS_MAX);
     for (size_t i = 0; i < n; i++) {
@@ -246,7 +220,8 @@ bool settings_check(const struct config *c, struct err *err)
     if (!settings_roles(c, &roles, err))
         return false;
     bool has_service = (roles & ~(unsigned)ROLE_FRONTEND_BIT) != 0;
-    return check_hostname(c, err) && check_databases(c, roles, err) && check_rpc_listen(c, err) && check_services(c, roles, err) &&
+    return check_hostname(c, err) && check_workers(c, roles, err) && check_databases(c, roles, err) &&
+           check_rpc_listen(c, has_service, err) && check_services(c, roles, err) &&
            (!(roles & ROLE_STORE_BIT) || check_blobs(c, err)) && (!(roles & ROLE_QUEUE_BIT) || check_queue(c, err)) &&
            check_dns(c, err) && (!has_service || check_redis(c, err)) && check_rpc_tls(c, err);
 }

@@ -17,8 +17,6 @@ bool settings_check(const struct config *c, struct err *err) WARN_UNUSED;
 bool settings_roles(const struct config *c, unsigned *bits, struct err *err) WARN_UNUSED;
 /* queue.retry in seconds. */
 bool settings_retry(const struct config *c, uint32_t *out, size_t max, size_t *n, struct err *err) WARN_UNUSED;
-/* Let both take up rpc.tls of these settings, reading its files anew; NULL both: there was none. On failure they stay as they are. */
-bool settings_rpc_tls_reload(const struct config *c, struct tls_client *client, struct tls_server *server, struct err *err) WARN_UNUSED;
 /* Both sides of calls between processes; NULL both without rpc.tls. The caller frees them. */
 bool settings_rpc_tls(const struct config *c, struct tls_client **client, struct tls_server **server, struct err *err) WARN_UNUSED;
 

@@ -16,6 +16,11 @@ struct filter {
     uint64_t older_than_s;
 };
 
+static const char *plural(long long n)
+{
+    return n == 1 ? "" : "s";
+}
+
 static const char *when(char out[32], long long unix_s)
 {
     time_t t = (time_t)unix_s;
@@ -96,7 +101,7 @@ FIBER static int list(struct options *o, struct arena *a, const struct filter *f
         left -= MIN(left, json_array_size(json_object_get(page, "messages")));
         (void)snprintf(after, sizeof(after), "%s", client_text(page, "next"));
     }
-    printf("%lld messages in the queue\n", client_int(first, "total"));
+    printf("%lld message%s in the queue\n", client_int(first, "total"), plural(client_int(first, "total")));
     warn_of(first);
     return EXIT_DONE;
 }
@@ -131,8 +136,9 @@ FIBER static int stats(struct options *o, struct arena *a)
     json_t *n;
     json_array_foreach (json_object_get(answer, "nodes"), i, n) {
         long long oldest = client_int(n, "oldest_unix");
-        printf("%s: %lld shards, %lld messages, %lld recipients, %lld active, %lld held, oldest %lld s\n", client_text(n, "node"),
-               client_int(n, "shards_owned"), client_int(n, "messages"), client_int(n, "recipients"), client_int(n, "active"),
+        long long shards = client_int(n, "shards_owned"), messages = client_int(n, "messages"), rcpts = client_int(n, "recipients");
+        printf("%s: %lld shard%s, %lld message%s, %lld recipient%s, %lld active, %lld held, oldest %lld s\n", client_text(n, "node"),
+               shards, plural(shards), messages, plural(messages), rcpts, plural(rcpts), client_int(n, "active"),
                client_int(n, "held"), oldest ? (long long)clock_unix() - oldest : 0);
     }
     warn_of(answer);
@@ -158,7 +164,7 @@ FIBER static int act(struct options *o, struct arena *a, const struct filter *f)
     CLEANUP(client_json_free) json_t *answer = NULL;
     if (!client_call(o, a, "POST", S("/v1/queue"), json_pack("{s:s, s:o}", "op", o->args[0], "filter", filter), &answer, &err))
         return verb_fail(&err);
-    printf("%lld recipients\n", client_int(answer, "affected"));
+    printf("%lld recipient%s\n", client_int(answer, "affected"), plural(client_int(answer, "affected")));
     warn_of(answer);
     return client_int(answer, "affected") ? EXIT_DONE : EXIT_NOT_FOUND;
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -15,7 +16,8 @@
 #include "fiber/loop.h"
 
 #define CONFIG_FD 3
-#define FIRST_SOCKET_FD 4
+#define AWAKE_FD 4
+#define FIRST_SOCKET_FD 5
 #define RESTART_MIN_MS 1000
 #define RESTART_MAX_MS 60000
 #define LIVED_MS 30000  /* one that ran for so long is replaced without delay when it ends */
@@ -27,6 +29,8 @@ struct worker {
     struct workers *all;
     unsigned number;      /* from 1 */
     bool is_running;      /* the process; its handle is closed when it ends */
+    int awake_fd;         /* an eventfd that the worker raises before it reads its config: from then on HUP does not kill it */
+    bool is_awake;        /* it was seen raised */
     int64_t started_mono_ms;
     unsigned delay_ms;    /* before it is started again */
     struct fiber_timer restart;
@@ -40,13 +44,6 @@ struct workers {
     char *socket_path;
     bool is_stopping;
     struct fiber *stopper; /* waits in workers_stop */
-};
-
-/* What a worker is told. Credentials of databases, Redis and S3 are not in this list. */
-static const enum config_id passed_on[] = {
-    CFG_HOSTNAME, CFG_DATA, CFG_DEFAULT_DOMAIN, CFG_DRAIN_TIMEOUT, CFG_PROXY_FROM, CFG_MAX_CONNECTIONS, CFG_MAX_PER_IP,
-    CFG_TLS_CERTIFICATES, CFG_DNS_SERVERS, CFG_DNS_TIMEOUT, CFG_DNS_TRUST_ANCHOR, CFG_MESSAGE_MAX, CFG_RECIPIENTS_MAX,
-    CFG_SEND_RATE, CFG_IMAP_PER_ACCOUNT, CFG_IMAP_IDLE, CFG_PLAIN_LOGIN, CFG_LOG_LEVEL, CFG_LOG_FORMAT,
 };
 
 /* Where a worker finds a service: where its parent does, or at its parent. */
@@ -70,7 +67,7 @@ static bool write_config(struct workers *w, const struct config *c, struct err *
     static const enum config_id tls[] = {CFG_RPC_CERTIFICATE, CFG_RPC_KEY, CFG_RPC_CA};
     const struct node *node = &w->serve->node;
     BUF(yaml, 1 << 20);
-    config_export(c, passed_on, ARRAY_LEN(passed_on), &yaml);
+    config_export_workers(c, &yaml);
     if (node->is_store_remote || node->is_queue_remote || node->is_auth_remote)
         config_export(c, tls, ARRAY_LEN(tls), &yaml);
     buf_add(&yaml, S("roles: [frontend]\n"));
@@ -100,10 +97,18 @@ static unsigned restart_delay(struct worker *worker)
     return worker->delay_ms;
 }
 
+static void close_awake(struct worker *worker)
+{
+    if (worker->awake_fd >= 0)
+        (void)close(worker->awake_fd);
+    worker->awake_fd = -1;
+}
+
 static void on_closed(uv_handle_t *handle)
 {
     struct worker *worker = handle->data;
     worker->is_running = false;
+    close_awake(worker);
     if (worker->all->stopper)
         fiber_wake(worker->all->stopper);
     if (!worker->all->is_stopping)
@@ -137,6 +142,11 @@ static void spawn(struct worker *worker)
     for (int i = 0; i < 3; i++)
         stdio[i] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = i};
     stdio[CONFIG_FD] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = w->config_fd};
+    worker->is_awake = false;
+    worker->awake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (worker->awake_fd < 0)
+        panic("no eventfd: %s", strerror(errno));
+    stdio[AWAKE_FD] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = worker->awake_fd};
     const struct serve *serve = w->serve;
     int n = FIRST_SOCKET_FD;
     for (size_t i = 0; i < serve->n_sockets; i++) {
@@ -182,7 +192,7 @@ struct workers *workers_start(struct serve *s, unsigned count, const char *socke
         return NULL;
     }
     for (w->n = 0; w->n < count; w->n++) {
-        w->list[w->n] = (struct worker){.all = w, .number = w->n + 1};
+        w->list[w->n] = (struct worker){.all = w, .number = w->n + 1, .awake_fd = -1};
         spawn(&w->list[w->n]);
     }
     return w;
@@ -241,13 +251,23 @@ static void workers_signal(struct workers *w, int signum)
             (void)uv_process_kill(&w->list[i].process, signum); /* gone already: its exit is on the way */
 }
 
+static bool is_awake(struct worker *worker)
+{
+    uint64_t raised;
+    if (worker->is_running && !worker->is_awake)
+        worker->is_awake = read(worker->awake_fd, &raised, sizeof(raised)) == (ssize_t)sizeof(raised);
+    return worker->is_running && worker->is_awake;
+}
+
 bool workers_reload(struct workers *w, const struct config *fresh, struct err *err)
 {
     if (!w)
         return true;
     if (!write_config(w, fresh, err))
         return false;
-    workers_signal(w, SIGHUP);
+    for (unsigned i = 0; i < w->n; i++)
+        if (is_awake(&w->list[i])) /* else it reads what was just written */
+            (void)uv_process_kill(&w->list[i].process, SIGHUP);
     return true;
 }
 
@@ -291,6 +311,10 @@ bool workers_inherited(struct frontend_socket *out, size_t *n)
     if (!text)
         return false;
     prctl(PR_SET_PDEATHSIG, SIGTERM);
+    const uint64_t one = 1;
+    if (write(AWAKE_FD, &one, sizeof(one)) != (ssize_t)sizeof(one))
+        panic("the parent's eventfd: %s", strerror(errno));
+    (void)close(AWAKE_FD);
     str rest = str_c(text), item;
     for (*n = 0; *n < FRONTENDS_LISTENERS_MAX && rest.n && str_split(&rest, ',', &item);) {
         str kind;

@@ -21,12 +21,13 @@ struct worker_answer {
     str body;        /* in a */
 };
 FIBER size_t workers_ask(struct workers *w, str path, struct arena *a, struct worker_answer *out);
-/* Let them take up the settings of fresh that need no restart. w may be NULL. */
+/* Let them take up the settings of fresh that need no restart; on failure none does. w may be NULL. */
 bool workers_reload(struct workers *w, const struct config *fresh, struct err *err) WARN_UNUSED;
 /* TERM, then wait until the fiber's deadline, then KILL; frees. NULL is allowed. */
 FIBER void workers_stop(struct workers *w);
 
-/* In a worker: the inherited sockets from the environment. False when this process is no worker. */
+/* In a worker: the inherited sockets from the environment. False when this process is no worker. Tells the parent that HUP is
+ * handled or held from here on: before this the parent sends none. */
 bool workers_inherited(struct frontend_socket *out, size_t *n);
 
 #endif

@@ -8,17 +8,19 @@
 
 #define CONFIG_ARENA_MAX (16u << 20)
 
+enum mark { RELOAD = 1, WORKER = 2 };
+
 struct row {
     const char *path, *def, *doc;
     enum config_type type;
     int64_t min, max;
-    bool is_reloaded;
+    unsigned marks;
 };
 
 static const struct row rows[SETTINGS_] = {
-#define SETTING(id, path_, type_, def_, min_, max_, reload_, doc_)                                 \
+#define SETTING(id, path_, type_, def_, min_, max_, marks_, doc_)                                 \
     [CFG_##id] = {.path = path_, .def = def_, .doc = doc_, .type = CONFIG_##type_, .min = min_,    \
-                  .max = max_, .is_reloaded = reload_},
+                  .max = max_, .marks = marks_},
 #include "base/config.def"
 #undef SETTING
 };
@@ -308,44 +310,55 @@ static bool is_same(const struct config_value *a, const struct config_value *b)
 void config_needs_restart(const struct config *in_force, const struct config *fresh, struct buf *names)
 {
     for (size_t id = 0; id < SETTINGS_; id++)
-        if (!rows[id].is_reloaded && !is_same(&in_force->values[id], &fresh->values[id]))
+        if (!(rows[id].marks & RELOAD) && !is_same(&in_force->values[id], &fresh->values[id]))
             buf_printf(names, "%s%s", names->n ? " " : "", rows[id].path);
+}
+
+static void export_one(const struct config *c, enum config_id id, struct buf *out)
+{
+    const struct row *row = &rows[id];
+    const struct config_value *v = &c->values[id];
+    buf_printf(out, "%s: ", row->path);
+    switch (row->type) {
+    case CONFIG_BOOL:
+        buf_add(out, v->i ? S("true") : S("false"));
+        break;
+    case CONFIG_INT:
+    case CONFIG_SIZE:
+        buf_printf(out, "%lld", (long long)v->i);
+        break;
+    case CONFIG_DURATION:
+        buf_printf(out, "%lldms", (long long)v->i);
+        break;
+    case CONFIG_STRING:
+    case CONFIG_CHOICE:
+    case CONFIG_SECRET:
+        buf_add_json(out, v->s); /* a JSON string is a YAML string */
+        break;
+    case CONFIG_LIST:
+    case CONFIG_SECRETS:
+        buf_addc(out, '[');
+        for (size_t i = 0; i < v->n; i++) {
+            buf_add(out, i ? S(", ") : S(""));
+            buf_add_json(out, v->list[i]);
+        }
+        buf_addc(out, ']');
+        break;
+    }
+    buf_addc(out, '\n');
 }
 
 void config_export(const struct config *c, const enum config_id *ids, size_t n, struct buf *out)
 {
-    for (size_t k = 0; k < n; k++) {
-        const struct row *row = &rows[ids[k]];
-        const struct config_value *v = &c->values[ids[k]];
-        buf_printf(out, "%s: ", row->path);
-        switch (row->type) {
-        case CONFIG_BOOL:
-            buf_add(out, v->i ? S("true") : S("false"));
-            break;
-        case CONFIG_INT:
-        case CONFIG_SIZE:
-            buf_printf(out, "%lld", (long long)v->i);
-            break;
-        case CONFIG_DURATION:
-            buf_printf(out, "%lldms", (long long)v->i);
-            break;
-        case CONFIG_STRING:
-        case CONFIG_CHOICE:
-        case CONFIG_SECRET:
-            buf_add_json(out, v->s); /* a JSON string is a YAML string */
-            break;
-        case CONFIG_LIST:
-        case CONFIG_SECRETS:
-            buf_addc(out, '[');
-            for (size_t i = 0; i < v->n; i++) {
-                buf_add(out, i ? S(", ") : S(""));
-                buf_add_json(out, v->list[i]);
-            }
-            buf_addc(out, ']');
-            break;
-        }
-        buf_addc(out, '\n');
-    }
+    for (size_t k = 0; k < n; k++)
+        export_one(c, ids[k], out);
+}
+
+void config_export_workers(const struct config *c, struct buf *out)
+{
+    for (size_t id = 0; id < SETTINGS_; id++)
+        if (rows[id].marks & WORKER)
+            export_one(c, (enum config_id)id, out);
 }
 
 void config_reference(struct buf *out)
@@ -362,7 +375,7 @@ void config_reference(struct buf *out)
         if (row->type == CONFIG_CHOICE)
             (void)str_split(&def, ' ', &first);
         buf_printf(out, "| `%s` | %s | %s%.*s%s | %s | %s", row->path, types[row->type], first.n ? "`" : "",
-                   STR_ARG(first), first.n ? "`" : "", row->is_reloaded ? "yes" : "no", row->doc);
+                   STR_ARG(first), first.n ? "`" : "", row->marks & RELOAD ? "yes" : "no", row->doc);
         if (row->type == CONFIG_CHOICE)
             buf_printf(out, " One of: %s.", row->def);
         else if (row->max && row->type != CONFIG_BOOL) {

@@ -28,7 +28,7 @@ enum config_type {
 };
 
 enum config_id {
-#define SETTING(id, path, type, def, min, max, reload, doc) CFG_##id,
+#define SETTING(id, path, type, def, min, max, marks, doc) CFG_##id,
 #include "base/config.def"
 #undef SETTING
     SETTINGS_
@@ -74,6 +74,8 @@ bool config_complain(const struct config *c, enum config_id id, struct err *err,
 
 /* The settings named, as YAML that config_parse reads back: what a child process is given, and no more than that. */
 void config_export(const struct config *c, const enum config_id *ids, size_t n, struct buf *out);
+/* The same of all that are marked WORKER. */
+void config_export_workers(const struct config *c, struct buf *out);
 
 /* The reference as Markdown, made from the rows. */
 void config_reference(struct buf *out);

@@ -160,6 +160,14 @@ static int64_t expires_of(const X509 *cert)
     return ASN1_TIME_to_tm(X509_get0_notAfter(cert), &tm) == 1 ? (int64_t)timegm(&tm) : 0;
 }
 
+/* What a client names by SNI and ALPN is looked up in t. */
+static void answer_from(struct tls_server *t, SSL_CTX *ctx)
+{
+    (void)SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name);
+    (void)SSL_CTX_set_tlsext_servername_arg(ctx, t);
+    SSL_CTX_set_alpn_select_cb(ctx, t->alpn ? on_alpn : NULL, t);
+}
+
 static bool set_load(struct tls_server *t, const struct tls_server_opts *opts, struct cert_set *out, struct err *err)
 {
     if (opts->n_certs == 0)
@@ -171,10 +179,7 @@ static bool set_load(struct tls_server *t, const struct tls_server_opts *opts, s
         (void)SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
         (void)SSL_CTX_set_num_tickets(ctx, 1); /* each costs 60 µs */
         (void)SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"thurn", 5);
-        (void)SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name);
-        (void)SSL_CTX_set_tlsext_servername_arg(ctx, t);
-        if (t->alpn)
-            SSL_CTX_set_alpn_select_cb(ctx, on_alpn, t);
+        answer_from(t, ctx);
         bool is_good = load_pair(ctx, &opts->certs[i], err);
         if (is_good && !str_empty(opts->client_ca)) {
             CLEANUP(xfree_char) char *ca = str_dup(opts->client_ca);
@@ -222,15 +227,17 @@ struct tls_server *tls_server_new(const struct tls_server_opts *opts, struct err
     return t;
 }
 
-bool tls_server_reload(struct tls_server *t, const struct tls_server_opts *opts, struct err *err)
+void tls_server_take(struct tls_server *t, struct tls_server *fresh)
 {
     CHECK(t, TLS_SERVER_MAGIC);
-    struct cert_set fresh;
-    if (!set_load(t, opts, &fresh, err))
-        return false;
+    CHECK(fresh, TLS_SERVER_MAGIC);
+    assert(fresh->refs == 1);
     set_done(&t->set); /* connections hold their contexts by OpenSSL's count */
-    t->set = fresh;
-    return true;
+    t->set = fresh->set;
+    fresh->set = (struct cert_set){0};
+    tls_server_free(fresh);
+    for (size_t i = 0; i < t->set.n; i++)
+        answer_from(t, t->set.contexts[i]);
 }
 
 int64_t tls_server_expires_unix(const struct tls_server *t)
@@ -298,15 +305,15 @@ struct tls_client *tls_client_new(const struct tls_client_opts *opts, struct err
     return t;
 }
 
-bool tls_client_reload(struct tls_client *t, const struct tls_client_opts *opts, struct err *err)
+void tls_client_take(struct tls_client *t, struct tls_client *fresh)
 {
     CHECK(t, TLS_CLIENT_MAGIC);
-    SSL_CTX *fresh = client_context(opts, err);
-    if (!fresh)
-        return false;
-    SSL_CTX_free(t->ctx);
-    t->ctx = fresh;
-    return true;
+    CHECK(fresh, TLS_CLIENT_MAGIC);
+    assert(fresh->refs == 1);
+    SSL_CTX *old = t->ctx;
+    t->ctx = fresh->ctx;
+    fresh->ctx = old;
+    tls_client_free(fresh);
 }
 
 void tls_client_ref(struct tls_client *t)

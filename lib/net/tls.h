@@ -1,8 +1,8 @@
 /*
  * tls.h: OpenSSL contexts with certificates that can be exchanged while running.
  *
- * A tls_server holds the certificates by SNI name, a tls_client what we trust and present; their reloads read files anew and
- * take them when all are good (connections keep what they had). TLS 1.2 is the least.
+ * A tls_server holds the certificates by SNI name, a tls_client what we trust and present. To exchange them, make another
+ * from the files, and let the one in use take it over, which cannot fail (connections keep what they had). TLS 1.2 is the least.
  */
 #ifndef NET_TLS_H
 #define NET_TLS_H
@@ -23,8 +23,9 @@ struct tls_server_opts {
 };
 /* Errors: INVALID with the path and what is wrong with it. Both are refcounted by the streams that use them. */
 struct tls_server *tls_server_new(const struct tls_server_opts *opts, struct err *err) WARN_UNUSED;
-/* From now on the certificates and client CA of opts. What is offered by ALPN stays as it was made. */
-bool tls_server_reload(struct tls_server *t, const struct tls_server_opts *opts, struct err *err) WARN_UNUSED;
+/* From now on t has the certificates and client CA of fresh, which nobody else holds and which is freed. What t offers by ALPN
+ * stays as it was made. */
+void tls_server_take(struct tls_server *t, struct tls_server *fresh);
 int64_t tls_server_expires_unix(const struct tls_server *t); /* the earliest notAfter */
 void tls_server_free(struct tls_server *t);
 DEFINE_CLEANUP(struct tls_server, tls_server_free)
@@ -38,7 +39,8 @@ struct tls_client_opts {
     struct tls_cert_files own; /* empty = none */
 };
 struct tls_client *tls_client_new(const struct tls_client_opts *opts, struct err *err) WARN_UNUSED;
-bool tls_client_reload(struct tls_client *t, const struct tls_client_opts *opts, struct err *err) WARN_UNUSED;
+/* From now on t trusts and presents what fresh does, which nobody else holds and which is freed. */
+void tls_client_take(struct tls_client *t, struct tls_client *fresh);
 void tls_client_free(struct tls_client *t);
 DEFINE_CLEANUP(struct tls_client, tls_client_free)
 

@@ -42,6 +42,8 @@ def main():
         config("hostname: two words\n", 2, f"{conf}:1", "hostname")
         config("roles: [frontend, cook]\n", 2, f"{conf}:1", "cook", "frontend, queue, store and auth")
         config("roles: [frontend]\n", 2, "rpc.auth")
+        config("roles: [store]\nworkers: 2\n", 2, f"{conf}:2", "workers", "frontend")
+        config("roles: [frontend]\nrpc: {auth: 'a:1', store: 'a:2', queue: 'a:3', listen: '127.0.0.1:7000'}\n", 2, f"{conf}:2", "rpc.listen", "no service")
         config("blobs: {kind: s3}\n", 2, f"{conf}:1", "blobs.s3.endpoint")
         config("rpc:\n  listen: 0.0.0.0:7000\nlisten: {smtp: [], submission: [], submissions: [], imap: [], imaps: [], http: []}\n", 2,
                f"{conf}:2", "rpc.tls")

@@ -255,6 +255,32 @@ def test_reload_of_rpc_certificates():
                 c.login("ann@example.test", PASSWORD)
 
 
+def test_reload_while_starting():
+    """HUP at any time of a start, of the process or of its workers, ends nobody; the settings are read again once all is up."""
+    with tempfile.TemporaryDirectory(prefix="thurn-hup-", dir="/tmp") as d:
+        ports = harness.free_ports(2)
+        text = (f"data: {d}/data\nworkers: 2\nlisten: {{smtp: '127.0.0.1:{ports[0]}', submission: [], submissions: [], imap: [], imaps: [],"
+                f" http: '127.0.0.1:{ports[1]}'}}\n")
+        os.mkfifo(f"{d}/c.yaml")
+        log = pathlib.Path(f"{d}/log")
+        with open(log, "wb") as out:
+            p = subprocess.Popen([str(harness.BINARY), "serve", "--config", f"{d}/c.yaml"], stdout=out, stderr=out)
+        try:
+            with open(f"{d}/c.yaml", "w") as pipe: # open when the process waits for its config
+                p.send_signal(signal.SIGHUP)
+                pipe.write(text)
+            wait_until(lambda: p.poll() is not None or "server.ready" in log.read_text(), "the start")
+            assert p.poll() is None, p.returncode
+            with open(f"{d}/c.yaml", "w") as pipe:
+                pipe.write(text)
+            wait_until(lambda: "server.reloaded" in log.read_text(), "the reload")
+            wait_until(lambda: 'worker="2"' in http_get(("127.0.0.1", ports[1]), "/metrics")[1], "the workers")
+            assert "worker.ended" not in log.read_text(), log.read_text()
+        finally:
+            p.terminate()
+            p.wait(timeout=60)
+
+
 def test_ports_before_databases():
     """A server whose port is taken leaves its databases alone."""
     with tempfile.TemporaryDirectory(prefix="thurn-taken-", dir="/tmp") as d, socket.create_server(("127.0.0.1", 0)) as taken:
@@ -543,8 +569,7 @@ def test_slow_strangers():
     """One address holds at most so many fibers before a login, whatever it does slowly, and nobody else notices."""
     slow = {"smtp": (b"HELO c.test\r\n", b"MAIL FROM:<x@e.test>\r\n", b"RCPT TO:<ann@example.test>\r\n", b"DATA\r\n"),
             "imap": (b"a LOGIN {10}\r\n",)}
-    with harness.Server("sqlite-local", extra="limits.busy_per_ip: 20\n", listen_extra="  proxy_protocol_from: [127.0.0.0/8]\n"
-                        ) as server:
+    with harness.Server("sqlite-local", extra="limits.busy_per_ip: 20\n", listen_extra="  proxy_protocol_from: [127.0.0.0/8]\n") as server:
         base, held = server.front.metric("thurn_fibers"), []
         try:
             ends = {}

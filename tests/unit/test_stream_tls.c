@@ -360,12 +360,12 @@ static void errors_main(void *arg)
     char saved[128];
     (void)snprintf(saved, sizeof(saved), "%s/saved", folder);
     assert_int_equal(rename(paths[0], saved), 0);
-    assert_false(tls_server_reload(t.ts, &opts, &err));
+    assert_null(tls_server_new(&opts, &err));
     err_clear(&err);
     char saved_key[128];
     (void)snprintf(saved_key, sizeof(saved_key), "%s/saved-key", folder);
     assert_int_equal(link(paths[2], paths[0]) | rename(paths[1], saved_key) | link(paths[3], paths[1]), 0);
-    assert_true(tls_server_reload(t.ts, &opts, &err));
+    tls_server_take(t.ts, tls_server_new(&opts, &err));
     t.tc = new_client(paths[2], NULL, NULL);
     open_talk(&t);
     shake(&t);
@@ -375,15 +375,15 @@ static void errors_main(void *arg)
 
     /* Other files, and on the client's side other trust. */
     f = (struct tls_cert_files){str_c(paths[2]), str_c(paths[3])};
-    assert_false(tls_client_reload(t.tc, &(struct tls_client_opts){.ca_file = S("/nonexistent.crt")}, &err));
+    assert_null(tls_client_new(&(struct tls_client_opts){.ca_file = S("/nonexistent.crt")}, &err));
     err_clear(&err);
-    assert_true(tls_server_reload(t.ts, &opts, &err));
-    assert_true(tls_client_reload(t.tc, &(struct tls_client_opts){.ca_file = str_c(paths[0])}, &err));
+    tls_server_take(t.ts, tls_server_new(&opts, &err));
+    tls_client_take(t.tc, tls_client_new(&(struct tls_client_opts){.ca_file = str_c(paths[0])}, &err));
     open_talk(&t);
     shake(&t);
     assert_false(t.is_client_ok);
     end_talk(&t);
-    assert_true(tls_client_reload(t.tc, &(struct tls_client_opts){.ca_file = f.certificate}, &err));
+    tls_client_take(t.tc, tls_client_new(&(struct tls_client_opts){.ca_file = f.certificate}, &err));
     open_talk(&t);
     shake(&t);
     assert_true(t.is_client_ok);
