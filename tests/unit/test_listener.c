@@ -175,7 +175,7 @@ static void proxy_main(void *arg)
     o.proxy_from = &trusted;
     o.n_proxy_from = 1;
     o.max_per_ip = 1;
-    o.handshake_timeout_ms = 100;
+    o.handshake_timeout_ms = 2000;
     o.refuse_text = S("421 busy\r\n");
     struct listener *l = listener_start(&o, &err);
     assert_non_null(l);
@@ -236,7 +236,7 @@ static void tls_main(void *arg)
         assert_true(net_cidr_parse(S("127.0.0.1"), &trusted, &err));
         struct listener_opts o = options("127.0.0.1:0", &n);
         o.implicit_tls = ts;
-        o.handshake_timeout_ms = 200;
+        o.handshake_timeout_ms = 2000;
         o.proxy_from = &trusted;
         o.n_proxy_from = (size_t)with_proxy;
         struct listener *l = listener_start(&o, &err);
