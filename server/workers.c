@@ -143,9 +143,7 @@ static void spawn(struct worker *worker)
         stdio[i] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = i};
     stdio[CONFIG_FD] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = w->config_fd};
     worker->is_awake = false;
-    worker->awake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (worker->awake_fd < 0)
-        panic("no eventfd: %s", strerror(errno));
+    worker->awake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); /* -1, out of descriptors: uv_spawn refuses it, and it is tried again */
     stdio[AWAKE_FD] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = worker->awake_fd};
     const struct serve *serve = w->serve;
     int n = FIRST_SOCKET_FD;
