@@ -2,32 +2,37 @@
 #include "frontend/imap/commands.h"
 
 #include "base/metrics.h"
+#include "frontend/imap/contents.h"
 #include "frontend/imap/parse_search.h"
 #include "mail/charset.h"
 #include "proto/store_calls.h"
 
 #define OUT_MAX (64u << 20)
 
+struct search {
+    struct imap_session *s;
+    struct uid_map *found;
+    uint64_t modseq;
+};
+static bool take_found(void *arg, const Thurn__SearchReply *r, struct err *err UNUSED)
+{
+    struct search *run = arg;
+    for (size_t i = 0; i < r->n_uids; i++) /* of those that the client knows */
+        uid_map_within(&run->s->view->uids, (uint32_t)r->uids[i]->first, (uint32_t)r->uids[i]->last, run->found);
+    run->modseq = MAX(run->modseq, r->highest_modseq);
+    return true;
+}
+
 FIBER static bool run_search(struct imap_session *s, Thurn__SearchKey *key, struct uid_map *found, uint64_t *modseq,
                              struct err *err)
 {
     Thurn__SearchRequest q = THURN__SEARCH_REQUEST__INIT;
-    q.account = &s->account;
+    struct search run = {s, found, *modseq};
     q.mailbox_id = s->view->mailbox_id;
     q.key = key;
-    do {
-        ARENA(a, IMAP_COMMAND_ARENA);
-        const Thurn__SearchReply *r;
-        struct rpc_call call;
-        imap_call(s, &call, &a);
-        if (!STORE_CALL(s, &call, store_search, &q, &r))
-            return err_set(err, call.err.kind, "%s", call.err.msg);
-        for (size_t i = 0; i < r->n_uids; i++) /* of those that the client knows */
-            uid_map_within(&s->view->uids, (uint32_t)r->uids[i]->first, (uint32_t)r->uids[i]->last, found);
-        *modseq = MAX(*modseq, r->highest_modseq);
-        q.from_uid = r->next_uid;
-    } while (q.from_uid);
-    return true;
+    bool ok = imap_search_pages(s, &q, take_found, &run, err);
+    *modseq = run.modseq;
+    return ok;
 }
 
 /* Found messages as numbers or UIDs, ascending, as runs. */

@@ -2,8 +2,28 @@
 
 #include "proto/store_calls.h"
 
-static bool add_page(struct imap_contents *c, const Thurn__SearchReply *r, struct err *err)
+FIBER bool imap_search_pages(struct imap_session *s, Thurn__SearchRequest *q,
+                             bool (*take)(void *arg, const Thurn__SearchReply *r, struct err *err), void *arg,
+                             struct err *err)
 {
+    q->account = &s->account;
+    do {
+        ARENA(a, IMAP_COMMAND_ARENA);
+        const Thurn__SearchReply *r;
+        struct rpc_call call;
+        imap_call(s, &call, &a);
+        if (!STORE_CALL(s, &call, store_search, q, &r))
+            return err_set(err, call.err.kind, "%s", call.err.msg);
+        if (!take(arg, r, err))
+            return false;
+        q->from_uid = r->next_uid;
+    } while (q->from_uid);
+    return true;
+}
+
+static bool add_page(void *arg, const Thurn__SearchReply *r, struct err *err)
+{
+    struct imap_contents *c = arg;
     for (size_t i = 0; i < r->n_uids; i++)
         if (!uid_map_append(&c->uids, (uint32_t)r->uids[i]->first, (uint32_t)r->uids[i]->last))
             return err_set(err, ERR_INTERNAL, "a range of UIDs runs backwards");
@@ -18,22 +38,10 @@ FIBER bool imap_contents_load(struct imap_session *s, int64_t mailbox_id, uint32
                               struct err *err)
 {
     Thurn__SearchRequest q = THURN__SEARCH_REQUEST__INIT;
-    q.account = &s->account;
     q.mailbox_id = mailbox_id;
     q.from_uid = from_uid;
     out->says_seen = true;
-    do {
-        ARENA(a, IMAP_COMMAND_ARENA);
-        const Thurn__SearchReply *r;
-        struct rpc_call call;
-        imap_call(s, &call, &a);
-        if (!STORE_CALL(s, &call, store_search, &q, &r))
-            return err_set(err, call.err.kind, "%s", call.err.msg);
-        if (!add_page(out, r, err))
-            return false;
-        q.from_uid = r->next_uid;
-    } while (q.from_uid);
-    return true;
+    return imap_search_pages(s, &q, add_page, out, err);
 }
 
 void imap_contents_done(struct imap_contents *c)

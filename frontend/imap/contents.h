@@ -5,6 +5,13 @@
 #define FRONTEND_IMAP_CONTENTS_H
 
 #include "frontend/imap/session.h"
+#include "proto/store.pb-c.h"
+
+/* Search, page by page: take gets each reply, which lives until it returns. The account is filled in. Errors: those of Search
+ * and of take. */
+FIBER bool imap_search_pages(struct imap_session *s, Thurn__SearchRequest *q,
+                             bool (*take)(void *arg, const Thurn__SearchReply *r, struct err *err), void *arg,
+                             struct err *err) WARN_UNUSED;
 
 struct imap_contents {
     struct uid_map uids;
