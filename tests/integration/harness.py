@@ -32,6 +32,14 @@ def needs(*names):
         sys.exit(0)
 
 
+def run_tests(names):
+    """Run the functions test_… of a module's globals, or those that the command line names."""
+    for name, test in list(names.items()):
+        if name.startswith("test_") and (len(sys.argv) < 2 or name in sys.argv[1:]):
+            test()
+            print(f"ok    {name}", flush=True)
+
+
 def wait_until(condition, what, timeout=30.0):
     """Poll condition() until it is true; its value."""
     end = time.monotonic() + timeout

@@ -105,12 +105,5 @@ def test_hanging():
         wait_until(lambda: readyz(server)[0] == 200, "readiness")
 
 
-def main():
-    for name, test in list(globals().items()):
-        if name.startswith("test_") and (len(sys.argv) < 2 or name in sys.argv[1:]):
-            test()
-            print(f"ok    {name}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    harness.run_tests(globals())

@@ -92,12 +92,5 @@ def test_running_server():
         server.front.start()
 
 
-def main():
-    for name, test in list(globals().items()):
-        if name.startswith("test_") and (len(sys.argv) < 2 or name in sys.argv[1:]):
-            test()
-            print(f"ok    {name}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    harness.run_tests(globals())
