@@ -278,7 +278,7 @@ bool directory_get(struct auth *auth, const str *keys, size_t n, bool is_domain,
         return true;
     const struct record **loaded = arena_array(a, const struct record *, n_missing);
     bool ok = load(auth, missing, n_missing, is_domain, a, loaded, err);
-    if (!ok && !err_is_temporary(err) && err->kind != ERR_LIMIT)
+    if (!ok && !err_is_temporary(err))
         return false;
     for (size_t i = 0; i < n_missing; i++) {
         out[where[i]] = ok ? loaded[i] : recall(auth, missing[i], true, a);

@@ -63,7 +63,7 @@ static void refused(struct work *w, struct rcpt *r, enum err_kind kind, const ch
     case ERR_DENIED:
         update_fail(u, 550, "5.7.1", text);
         break;
-    case ERR_LIMIT:
+    case ERR_QUOTA:
         if (message_age_s(r->msg) >= q->opts.quota_lifetime_s)
             update_fail(u, 552, "5.2.2", text);
         else

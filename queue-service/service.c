@@ -190,10 +190,10 @@ FIBER static bool enqueue(struct queue *q, const Thurn__EnqueueRequest *req, str
         return true;
     if (q->n_messages >= q->opts.max_messages) {
         metric_inc(M_QUEUE_REFUSED);
-        return err_set(err, ERR_LIMIT, "the queue holds %zu messages", q->n_messages);
+        return err_set(err, ERR_BUSY, "the queue holds %zu messages", q->n_messages);
     }
     if (!disk_room_take(q->opts.room, "queue", err)) {
-        err->kind = ERR_LIMIT; /* the queue is full, in a way */
+        err->kind = ERR_BUSY; /* the queue is full, in a way */
         return false;
     }
     (void)map_put(&q->enqueueing, enqueue_id, q); /* nothing was there */

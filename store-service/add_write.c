@@ -93,7 +93,7 @@ static bool check_quota(const struct acct *ac, uint64_t bytes, uint64_t messages
     const Thurn__AccountRef *q = ac->ref;
     if ((q->quota_bytes && (uint64_t)ac->row.used_bytes + bytes > q->quota_bytes) ||
         (q->quota_messages && (uint64_t)ac->row.used_messages + messages > q->quota_messages))
-        return err_set(err, ERR_LIMIT, "account %lld is over quota", (long long)ac->row.account_id);
+        return err_set(err, ERR_QUOTA, "account %lld is over quota", (long long)ac->row.account_id);
     return true;
 }
 

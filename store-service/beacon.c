@@ -266,7 +266,7 @@ static bool update_set(struct beacons *b, const Thurn__WatchRequest *q, struct w
     struct watcher *w = map_get(&b->watchers, str_c(q->watcher));
     if (q->is_full) {
         if (!w && b->watchers.n >= WATCHERS_MAX)
-            return err_set(err, ERR_LIMIT, "more than %u watchers", WATCHERS_MAX);
+            return err_set(err, ERR_BUSY, "more than %u watchers", WATCHERS_MAX);
         if (!w)
             w = watcher_new(b, str_c(q->watcher));
         else

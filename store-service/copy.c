@@ -23,7 +23,7 @@ static bool check_room(const struct copy_op *cp, const struct mailbox_row *to, c
         bytes += (uint64_t)rows[i].size;
     if ((ref->quota_bytes && (uint64_t)cp->op.account.used_bytes + bytes > ref->quota_bytes) ||
         (ref->quota_messages && (uint64_t)cp->op.account.used_messages + n > ref->quota_messages))
-        return err_set(err, ERR_LIMIT, "account %lld is over quota", (long long)ref->account_id);
+        return err_set(err, ERR_QUOTA, "account %lld is over quota", (long long)ref->account_id);
     return true;
 }
 

@@ -162,9 +162,7 @@ FIBER static bool append(struct imap_session *s, struct imap_command *c, const s
     q.request_id = imap_request_id(c->arena);
     imap_call(s, &call, c->arena);
     if (!STORE_CALL(s, &call, store_append, &q, &r)) {
-        if (call.err.kind == ERR_LIMIT)
-            c->code = S("OVERQUOTA");
-        else if (call.err.kind == ERR_NOT_FOUND)
+        if (call.err.kind == ERR_NOT_FOUND)
             c->code = S("TRYCREATE");
         return imap_failed(c, &call, err);
     }
@@ -190,7 +188,7 @@ FIBER static bool store_message(struct imap_session *s, struct imap_command *c, 
         ok = put_blob(s, c, l, &blob, err);
         body.blob = (Thurn__BlobRef *)(uintptr_t)blob;
         if (!ok && err->kind == ERR_LIMIT)
-            c->code = S("OVERQUOTA");
+            c->code = S("TOOBIG");
     }
     struct err why = ERR_INIT;
     bool in_step = take_rest(l, c, &why);

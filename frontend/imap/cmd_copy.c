@@ -36,9 +36,7 @@ static bool parse_copy(struct imap_command *c, struct imap_set *set, str *name, 
 
 static bool copy_failed(struct imap_command *c, const struct rpc_call *call, struct err *err)
 {
-    if (call->err.kind == ERR_LIMIT)
-        c->code = S("OVERQUOTA");
-    else if (call->err.kind == ERR_NOT_FOUND)
+    if (call->err.kind == ERR_NOT_FOUND)
         c->code = S("TRYCREATE");
     return imap_failed(c, call, err);
 }

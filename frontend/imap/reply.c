@@ -24,6 +24,8 @@ static const struct {
     [ERR_TIMEOUT] = {"UNAVAILABLE", "It took too long, try again later"},
     [ERR_CANCELLED] = {"UNAVAILABLE", "Server is going down"},
     [ERR_INTERNAL] = {"SERVERBUG", "Internal error"},
+    [ERR_BUSY] = {"UNAVAILABLE", "Too much to do just now, try again later"},
+    [ERR_QUOTA] = {"OVERQUOTA", "The mailbox is full"},
 };
 
 bool imap_bad(struct imap_command *c, struct err *err, const char *text)

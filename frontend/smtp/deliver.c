@@ -127,7 +127,7 @@ static void log_failures(struct smtp_session *s, const struct plan *p, const Thu
                  KV_Z("reason", reply && i < reply->n_results ? reply->results[i]->error : ""));
         if (t->result == ERR_CONFLICT)
             resolver_forget(s->server->resolver, t->rcpt->address);
-        else if (t->result == ERR_LIMIT)
+        else if (t->result == ERR_QUOTA)
             resolver_mark_full(s->server->resolver, t->rcpt->address, s->txn->body.size);
     }
 }
@@ -233,9 +233,9 @@ static enum smtp_reply reply_for(enum err_kind kind)
 {
     static const enum smtp_reply replies[ERR_KINDS_] = {
         [ERR_INVALID] = SMTP_MESSAGE_REFUSED, [ERR_NOT_FOUND] = SMTP_UNKNOWN_USER,    [ERR_EXISTS] = SMTP_TRY_LATER,
-        [ERR_DENIED] = SMTP_MESSAGE_REFUSED,  [ERR_LIMIT] = SMTP_MAILBOX_FULL,        [ERR_CONFLICT] = SMTP_TRY_LATER,
+        [ERR_DENIED] = SMTP_MESSAGE_REFUSED,  [ERR_LIMIT] = SMTP_MESSAGE_REFUSED,     [ERR_CONFLICT] = SMTP_TRY_LATER,
         [ERR_UNAVAILABLE] = SMTP_TRY_LATER,   [ERR_TIMEOUT] = SMTP_TRY_LATER,         [ERR_CANCELLED] = SMTP_TRY_LATER,
-        [ERR_INTERNAL] = SMTP_TRY_LATER,
+        [ERR_INTERNAL] = SMTP_TRY_LATER,      [ERR_BUSY] = SMTP_TRY_LATER,            [ERR_QUOTA] = SMTP_MAILBOX_FULL,
     };
     return kind < ERR_KINDS_ ? replies[kind] : SMTP_TRY_LATER;
 }
@@ -286,7 +286,7 @@ FIBER static void give_to_queue(struct smtp_session *s, struct plan *p, struct s
     if (err.kind == ERR_INVALID || err.kind == ERR_DENIED)
         answer_all(s, out, "refused", SMTP_MESSAGE_REFUSED);
     else
-        answer_all(s, out, "deferred", err.kind == ERR_LIMIT ? SMTP_QUEUE_FULL : SMTP_TRY_LATER);
+        answer_all(s, out, "deferred", err.kind == ERR_BUSY ? SMTP_QUEUE_FULL : SMTP_TRY_LATER);
 }
 
 /* Direct delivery is over: what does the sender hear, or does the queue go on with it? */

@@ -3,6 +3,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/log.h"
+#include "base/metrics.h"
+
 /* Libraries' texts have several lines; ours are put in lists and logs. Each run of control characters becomes one space, but at the end. */
 static void make_one_line(char *z)
 {
@@ -41,6 +44,15 @@ bool (err_prefix)(struct err *err, const char *fmt, ...)
     return false;
 }
 
+bool err_broken(struct err *err, const char *cond, const char *file, int line)
+{
+    const char *slash = strrchr(file, '/');
+    metric_inc(M_INVARIANTS_BROKEN);
+    (void)err_set(err, ERR_INTERNAL, "invariant broken: %s (%s:%d)", cond, slash ? slash + 1 : file, line);
+    log_error("invariant.broken", KV_ERR(err));
+    return false;
+}
+
 const char *err_kind_name(enum err_kind kind)
 {
     static const char *const names[ERR_KINDS_] = {
@@ -48,7 +60,7 @@ const char *err_kind_name(enum err_kind kind)
         [ERR_EXISTS] = "exists",       [ERR_DENIED] = "denied",     [ERR_LIMIT] = "limit",
         [ERR_CONFLICT] = "conflict",   [ERR_UNAVAILABLE] = "unavailable",
         [ERR_TIMEOUT] = "timeout",     [ERR_CANCELLED] = "cancelled",
-        [ERR_INTERNAL] = "internal",
+        [ERR_INTERNAL] = "internal",   [ERR_BUSY] = "busy",         [ERR_QUOTA] = "quota",
     };
     return kind < ERR_KINDS_ ? names[kind] : "unknown";
 }

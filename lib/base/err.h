@@ -12,15 +12,17 @@
 enum err_kind {
     ERR_NONE = 0,
     ERR_INVALID,     /* the request is malformed or makes no sense; a retry cannot help */
-    ERR_NOT_FOUND,
+    ERR_NOT_FOUND,   /* the thing that the request names does not exist; never: a part of the machinery is missing */
     ERR_EXISTS,
     ERR_DENIED,      /* not allowed for this principal; wrong credentials */
-    ERR_LIMIT,       /* a quota, rate or size limit */
+    ERR_LIMIT,       /* the request exceeds a bound of size, count or rate: it cannot succeed as it is */
     ERR_CONFLICT,    /* a precondition failed, or the thing moved: look it up again */
     ERR_UNAVAILABLE, /* something needed is away; a retry may help */
     ERR_TIMEOUT,     /* the deadline passed; whether it took effect is unknown */
     ERR_CANCELLED,   /* the caller went away, or the process drains */
     ERR_INTERNAL,    /* our own mistake, or data that cannot be */
+    ERR_BUSY,        /* too much waits here just now, and nothing was done: temporary, whoever asks */
+    ERR_QUOTA,       /* the account's mailbox is full (RFC 9208) */
     ERR_KINDS_
 };
 
@@ -47,11 +49,18 @@ static inline bool err_is_set(const struct err *err)
 {
     return err->kind != ERR_NONE;
 }
-/* Whether a later try may succeed: UNAVAILABLE, TIMEOUT, CANCELLED, LIMIT is not among them. */
+/* Whether the same again may succeed later without anybody doing something. LIMIT and QUOTA are not among them. */
 static inline bool err_is_temporary(const struct err *err)
 {
-    return err->kind == ERR_UNAVAILABLE || err->kind == ERR_TIMEOUT || err->kind == ERR_CANCELLED;
+    return err->kind == ERR_UNAVAILABLE || err->kind == ERR_BUSY || err->kind == ERR_TIMEOUT || err->kind == ERR_CANCELLED;
 }
+/*
+ * An invariant that some data could break after all: `if (!HOLDS(a == b, err)) return false;` ends this piece of work with INTERNAL,
+ * an error line in the log and a metric, and no other. assert ends the process for all: it is for what would leave memory unsound,
+ * and for mistakes that no data can bring about.
+ */
+#define HOLDS(cond, err) (__builtin_expect(!!(cond), 1) || err_broken((err), #cond, __FILE__, __LINE__))
+bool err_broken(struct err *err, const char *cond, const char *file, int line); /* returns false */
 const char *err_kind_name(enum err_kind kind); /* "not_found", for logs, metrics and the wire */
 
 #endif

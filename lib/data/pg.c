@@ -116,7 +116,7 @@ static bool may_connect(const struct pg_db *db)
 FIBER static struct pg_conn *pool_find(struct pg_db *db, struct err *err)
 {
     if (db->n_waiting >= db->base.opts.max_waiting) {
-        (void)err_set(err, ERR_LIMIT, "too many wait for database %s", db->base.name);
+        (void)err_set(err, ERR_BUSY, "too many wait for database %s", db->base.name);
         return NULL;
     }
     while (!db->closer) {

@@ -217,7 +217,7 @@ void pg_result_error(const PGresult *r, const char *what, struct pg_error *e)
         {"40P01", ERR_CONFLICT, true},
         {"57014", ERR_UNAVAILABLE, false}, /* statement timeout: rolled back for certain */
         {"25006", ERR_UNAVAILABLE, false}, /* a standby: the primary has moved */
-        {"54", ERR_LIMIT, false},
+        {"54", ERR_INTERNAL, false},
         {"53", ERR_UNAVAILABLE, false},
         {"57", ERR_UNAVAILABLE, false},
         {"08", ERR_UNAVAILABLE, false},

@@ -119,7 +119,7 @@ bool sql_tx_verdict(struct sql_tx *tx, bool body_ok, struct err *err)
     if (!body_ok)
         return false;
     if (!tx->is_failed && !arena_ok(tx->arena))
-        return err_set(err, ERR_LIMIT, "the transaction needs more than %zu bytes of memory", tx->arena->cap);
+        return err_set(err, ERR_INTERNAL, "the transaction needs more than %zu bytes of memory", tx->arena->cap);
     if (tx->is_failed)
         return err_set(err, tx->err.kind, "%s", tx->err.msg);
     return true;

@@ -30,7 +30,7 @@ static bool set_error(sqlite3 *h, int rc, const char *what, struct err *err)
         kind = ERR_UNAVAILABLE;
         break;
     case SQLITE_TOOBIG:
-        kind = ERR_LIMIT;
+        kind = ERR_INTERNAL;
         break;
     }
     return err_set(err, kind, "sqlite: %s: %s", what, text);
@@ -262,7 +262,7 @@ static bool run_row(struct sqlite_tx *tx, const struct sql_stmt *st, sqlite3_stm
     bool ok = rc == SQLITE_DONE;
     tx->is_would_block = is_would_block(rc);
     if (rc == SQLITE_ROW)
-        (void)err_set(err, ERR_LIMIT, "sqlite: %s: the result is too large", st->name);
+        (void)err_set(err, ERR_INTERNAL, "sqlite: %s: the result is too large", st->name);
     else if (!ok)
         (void)set_error(tx->conn->h, rc, st->name, err);
     sqlite3_reset(s);

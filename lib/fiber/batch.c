@@ -143,7 +143,7 @@ bool batch_run(struct batch *b, struct batch_item *item, struct err *err)
         return false;
     if (b->n_queued >= b->max_queue) {
         metric_inc(M_WORK_REFUSED);
-        return err_set(err, ERR_LIMIT, "%zu requests wait for '%s'", b->n_queued, b->name);
+        return err_set(err, ERR_BUSY, "%zu requests wait for '%s'", b->n_queued, b->name);
     }
     item->node = (struct list_node){0};
     item->waiter = fiber_self();

@@ -121,7 +121,7 @@ static bool start_within_cap(const char *name, fiber_fn fn, void *arg, int64_t d
 {
     struct fiber *f = NULL;
     if (rt.n_live >= cap)
-        (void)err_set(err, ERR_LIMIT, "all %u fibers are in use", cap);
+        (void)err_set(err, ERR_BUSY, "all %u fibers are in use", cap);
     else
         f = start(name, fn, arg, deadline, err);
     if (!f)
@@ -152,7 +152,7 @@ void fiber_spawn_system(const char *name, fiber_fn fn, void *arg)
 bool fiber_group_spawn(struct fiber_group *g, const char *name, fiber_fn fn, void *arg, struct err *err)
 {
     if (g->n >= g->max_children)
-        return err_set(err, ERR_LIMIT, "all %u children of this group are running", g->max_children);
+        return err_set(err, ERR_BUSY, "all %u children of this group are running", g->max_children);
     struct fiber *f;
     if (!start_within_cap(name, fn, arg, fiber_deadline(), rt.opts.max_fibers, &f, err))
         return false;

@@ -114,7 +114,7 @@ bool work_lane_run(struct work_lane *lane, struct work_item *item, struct err *e
         return false;
     if (lane->n_in >= lane->max_queue) {
         metric_inc(M_WORK_REFUSED);
-        return err_set(err, ERR_LIMIT, "%zu requests wait for the same thread", lane->n_in);
+        return err_set(err, ERR_BUSY, "%zu requests wait for the same thread", lane->n_in);
     }
     item->node = (struct list_node){0};
     item->waiter = fiber_self();

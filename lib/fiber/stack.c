@@ -33,12 +33,12 @@ bool stack_make(struct stack *s, size_t usable_bytes, struct err *err)
     char *map = mmap(NULL, size, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
     if (map == MAP_FAILED)
-        return err_set(err, ERR_LIMIT, "no memory for a stack: %s", strerror(errno));
+        return err_set(err, ERR_BUSY, "no memory for a stack: %s", strerror(errno));
     (void)madvise(map, size, MADV_NOHUGEPAGE); /* a kernel without huge pages has nothing to refuse */
     if (madvise(map, STACK_GUARD, MADV_GUARD_INSTALL) != 0 && mprotect(map, STACK_GUARD, PROT_NONE) != 0) {
         int e = errno;
         (void)munmap(map, size);
-        return err_set(err, ERR_LIMIT, "no guard for a stack: %s", strerror(e));
+        return err_set(err, ERR_BUSY, "no guard for a stack: %s", strerror(e));
     }
     *s = (struct stack){.map = map, .map_size = size};
     s->valgrind_id = VALGRIND_STACK_REGISTER(map + STACK_GUARD, map + size);

@@ -44,7 +44,7 @@ bool work_run(void (*fn)(void *arg), void *arg, struct err *err)
     struct work w = {.fn = fn, .arg = arg, .waiter = fiber_self()};
     if (n_pending >= WORK_QUEUE_MAX) {
         metric_inc(M_WORK_REFUSED);
-        return err_set(err, ERR_LIMIT, "%u calls wait for the work pool", n_pending);
+        return err_set(err, ERR_BUSY, "%u calls wait for the work pool", n_pending);
     }
     if (!fiber_may_wait(err))
         return false;

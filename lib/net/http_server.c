@@ -349,7 +349,10 @@ int http_status_of(enum err_kind kind)
         return 403;
     case ERR_LIMIT:
         return 429;
+    case ERR_QUOTA:
+        return 507; /* RFC 4918 11.5 */
     case ERR_UNAVAILABLE:
+    case ERR_BUSY:
     case ERR_CANCELLED:
         return 503;
     case ERR_TIMEOUT:

@@ -1,3 +1,5 @@
+#include "base/log.h"
+#include "base/metrics.h"
 #include "base_test.h"
 
 static void sets_prefixes_and_cuts(void **state)
@@ -37,9 +39,32 @@ static void is_one_line(void **state)
     assert_string_equal(err.msg, "no server Is it \xc3\xbcp?");
 }
 
+static unsigned n_lines;
+static void count_line(enum log_level level, str line)
+{
+    assert_int_equal(level, LOG_ERROR);
+    assert_true(str_find_str(line, S("invariant.broken")) >= 0 && str_find_str(line, S("1 == 2")) >= 0);
+    n_lines++;
+}
+
+/* An invariant that data broke ends the work with an error, is logged and counted, and nothing else. */
+static void a_broken_invariant_is_an_error(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    int64_t before = metric_get(M_INVARIANTS_BROKEN, "");
+    log_set_sink(count_line);
+    assert_true(HOLDS(1 == 1, &err));
+    assert_false(HOLDS(1 == 2, &err));
+    log_set_sink(NULL);
+    assert_int_equal(err.kind, ERR_INTERNAL);
+    assert_int_equal(n_lines, 1);
+    assert_int_equal(metric_get(M_INVARIANTS_BROKEN, ""), before + 1);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sets_prefixes_and_cuts), cmocka_unit_test(is_one_line),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_broken_invariant_is_an_error), cmocka_unit_test(sets_prefixes_and_cuts), cmocka_unit_test(is_one_line),
                                        cmocka_unit_test(kinds_have_names)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -177,14 +177,14 @@ static void test_cap(void **state)
     for (int i = 0; i < 3; i++)
         assert_true(fiber_spawn("sleeper", sleeper, NULL, soon, &err));
     assert_false(fiber_spawn("sleeper", sleeper, NULL, soon, &err));
-    assert_int_equal(err.kind, ERR_LIMIT);
+    assert_int_equal(err.kind, ERR_BUSY);
     assert_int_equal(metric_get(M_FIBER_REFUSED, NULL), 1);
     assert_int_equal(metric_get(M_FIBERS, NULL), 3);
     err_clear(&err);
     for (unsigned i = 0; i < FIBER_RESERVE; i++) /* health checks go on, also they not without end */
         assert_true(fiber_spawn_vital("sleeper", sleeper, NULL, soon, &err));
     assert_false(fiber_spawn_vital("sleeper", sleeper, NULL, soon, &err));
-    assert_int_equal(err.kind, ERR_LIMIT);
+    assert_int_equal(err.kind, ERR_BUSY);
     fiber_runtime_run();
     assert_int_equal(fiber_count(), 0);
     fiber_runtime_done();

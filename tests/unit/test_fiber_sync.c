@@ -32,7 +32,7 @@ static void cond_main(void *arg)
         for (int i = 0; i < 4; i++)
             assert_true(fiber_group_spawn(&g, "waiter", wait_for_n, &s, &err));
         assert_false(fiber_group_spawn(&g, "waiter", wait_for_n, &s, &err));
-        assert_int_equal(err.kind, ERR_LIMIT);
+        assert_int_equal(err.kind, ERR_BUSY);
         err_clear(&err);
         assert_true(fiber_yield(&err));
         s.n = 1;

@@ -130,7 +130,7 @@ static void add_one(void *arg)
     struct err err = ERR_INIT;
     struct add a = {.value = 1};
     if (!work_lane_run(lane, &a.item, &err)) {
-        assert_int_equal(err.kind, ERR_LIMIT);
+        assert_int_equal(err.kind, ERR_BUSY);
         n_lane_full++;
     }
 }
@@ -215,7 +215,7 @@ static void submit(void *arg)
         n_good++;
     else if (err.kind == ERR_CONFLICT)
         n_conflicts++;
-    else if (err.kind == ERR_LIMIT)
+    else if (err.kind == ERR_BUSY)
         n_limit++;
     else
         fail();

@@ -277,7 +277,7 @@ static void no_fibers(void *arg)
     int64_t until = clock_mono_ms() + 10000;
     while (fiber_spawn("sleeper", sleeper, NULL, until, &err))
         continue;
-    assert_int_equal(err.kind, ERR_LIMIT);
+    assert_int_equal(err.kind, ERR_BUSY);
     expect("GET /hello HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 503", NULL);
     expect("GET /health", "HTTP/1.1 408", NULL); /* a head that is not whole needs none */
     expect("GET /health HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 404", "no \\\"such\\\" thing");

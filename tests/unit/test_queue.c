@@ -178,7 +178,7 @@ FIBER static void fake_deliver(Thurn__Store_Service *s, const Thurn__DeliverRequ
             continue;
         }
         if (strcmp(name, "full") == 0 || strcmp(name, "moved") == 0) {
-            res->error_kind = strcmp(name, "full") == 0 ? ERR_LIMIT : ERR_CONFLICT;
+            res->error_kind = strcmp(name, "full") == 0 ? ERR_QUOTA : ERR_CONFLICT;
             res->error = (char *)(uintptr_t)"not now";
             continue;
         }

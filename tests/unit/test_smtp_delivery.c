@@ -119,7 +119,7 @@ static void all_away(struct rig *r)
     rig_talk(r, "S: 451 4.3.0\nC: DATA\nS: 503");
     send_to(r, "away@example.org");
     rig_expect(r, "451 4.3.0");
-    r->fake.enqueue.kind = ERR_LIMIT;
+    r->fake.enqueue.kind = ERR_BUSY;
     send_to(r, "away@example.org");
     rig_expect(r, "452 4.3.1");
     r->fake.enqueue.kind = ERR_NONE;
@@ -130,7 +130,7 @@ static void all_away(struct rig *r)
 /* What a mailbox says of itself. */
 static void mailbox_says(struct rig *r)
 {
-    r->fake.addresses[0].deliver = ERR_LIMIT;
+    r->fake.addresses[0].deliver = ERR_QUOTA;
     rig_hello(r, RIG_MX);
     send_to(r, "alice@example.org");
     rig_expect(r, "452 4.2.2");
@@ -162,7 +162,7 @@ static void lmtp(struct rig *r)
     rig_talk(r, "C: EHLO x\nS: 502");
     send_to(r, "alice@example.org both@example.org bob@example.org");
     rig_talk(r, "S: 250 2.1.5 <alice@example.org> delivered\nS: 250 2.1.5 <both@example.org> delivered\nS: 250 2.1.5 <bob@example.org> delivered");
-    r->fake.addresses[0].deliver = ERR_LIMIT;
+    r->fake.addresses[0].deliver = ERR_QUOTA;
     send_to(r, "alice@example.org both@example.org bob@example.org");
     rig_talk(r, "S: 452 4.2.2\nS: 452 4.2.2\nS: 250 2.1.5 <bob@example.org> delivered\nC: NOOP\nS: 250 2.0.0");
     r->fake.addresses[0].deliver = ERR_NONE;

@@ -291,7 +291,7 @@ static void pool_case(struct world *w)
     int n_ok = 0;
     for (int i = 0; i < N; i++) {
         n_ok += ad[i].ok;
-        assert_true(ad[i].ok || ad[i].err.kind == ERR_LIMIT);
+        assert_true(ad[i].ok || ad[i].err.kind == ERR_BUSY);
     }
     assert_int_equal(n_ok, 22); /* 2 connections and 20 that may wait */
     assert_int_equal(value(w, 1) + value(w, 2), n_ok);

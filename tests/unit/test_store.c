@@ -145,7 +145,7 @@ static void append_many_case(struct world *w)
     MUST_FAIL(w, append, &q, &r, ERR_NOT_FOUND);
     q.mailbox_id = inbox;
     w->ref.quota_messages = 2 * N - 1;
-    MUST_FAIL(w, append, &q, &r, ERR_LIMIT);
+    MUST_FAIL(w, append, &q, &r, ERR_QUOTA);
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_keyword"), 2); /* no name of what was refused */
     keywords[1] = (char *)"later";
     w->ref.quota_messages = 2 * N;
@@ -175,7 +175,7 @@ static void deliver_case(struct world *w)
     assert_true(r.mailbox_id == world_mailbox(w, "INBOX"));
     w->ref.quota_bytes = 3 * strlen(hello) - 1;
     assert_true(world_deliver(w, hello, "k3", 20000, &again));
-    assert_int_equal(again.error_kind, ERR_LIMIT);
+    assert_int_equal(again.error_kind, ERR_QUOTA);
     /* Who has it already has it, also when there would be no room for it now. */
     assert_true(world_deliver(w, hello, "k2", 20000, &again));
     assert_true(again.error_kind == 0 && again.is_duplicate && again.uid == 2);
@@ -221,7 +221,7 @@ static void deliver_many_case(struct world *w)
     MUST(w, deliver, &q, &r); /* makes the accounts */
     assert_int_equal(r->results[0]->error_kind, 0);
     assert_int_equal(r->results[2]->error_kind, 0); /* was made with epoch 5 */
-    assert_int_equal(r->results[3]->error_kind, ERR_LIMIT);
+    assert_int_equal(r->results[3]->error_kind, ERR_QUOTA);
     assert_int_equal(r->results[4]->error_kind, ERR_INVALID);
     assert_int_equal(r->results[5]->uid, 1);
     refs[2].epoch = 6;
@@ -517,7 +517,7 @@ static void copy_case(struct world *w)
     assert_int_equal(world_status(w, inbox)->total, 2);
     q.is_move = false;
     w->ref.quota_messages = 8;
-    MUST_FAIL(w, copy, &q, &r, ERR_LIMIT);
+    MUST_FAIL(w, copy, &q, &r, ERR_QUOTA);
     w->ref.quota_messages = 9;
     MUST(w, copy, &q, &r);
     assert_int_equal(world_status(w, inbox)->total, 4);
