@@ -154,6 +154,7 @@ static Thurn__AccountRef ref_of(const Thurn__Account *t)
     ref.tenant_id = t->tenant_id;
     ref.shard = t->shard;
     ref.epoch = t->epoch;
+    ref.incarnation = t->incarnation;
     return ref;
 }
 

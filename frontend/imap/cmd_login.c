@@ -17,6 +17,7 @@ static void take_account(struct imap_session *s, const Thurn__AuthenticateReply 
     s->account.tenant_id = r->account->tenant_id;
     s->account.shard = r->account->shard;
     s->account.epoch = r->account->epoch;
+    s->account.incarnation = r->account->incarnation;
     s->account.quota_bytes = r->account->quota_bytes;
     s->account.quota_messages = r->account->quota_messages;
     xfree(s->login);

@@ -94,6 +94,10 @@ FIBER bool imap_relocated(struct imap_session *s, struct rpc_call *call)
     if (!auth_locate(&locate, s->server->opts.auth, &q, &r) || r->n_accounts == 0)
         return false;
     const Thurn__Account *now = r->accounts[0];
+    if (now->incarnation != s->account.incarnation) {
+        imap_end(s, IMAP_END_LOGIN); /* another account has this number now: the log-in was not to that one */
+        return false;
+    }
     if (now->shard == s->account.shard && now->epoch == s->account.epoch)
         return false; /* the conflict was about something else */
     s->account.shard = now->shard;
