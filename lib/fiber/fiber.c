@@ -194,9 +194,9 @@ void fiber_drop_pooled(void)
 static void run_slice(struct fiber *f)
 {
     f->state = FIBER_RUNNING;
-    uint64_t began = uv_hrtime();
+    rt.slice_began_ns = uv_hrtime();
     enter(f);
-    uint64_t took_ms = (uv_hrtime() - began) / 1000000;
+    uint64_t took_ms = (uv_hrtime() - rt.slice_began_ns) / 1000000;
     if (took_ms > rt.opts.slice_warn_ms) {
         metric_inc(M_FIBER_SLOW_SLICES);
         set_current(f); /* for the log line's context */
@@ -218,6 +218,26 @@ void fiber_run_ready(void)
             last = NULL;
         run_slice(LIST_ITEM(n, struct fiber, ready));
     }
+}
+
+static bool is_slice_over(uint64_t began_ns)
+{
+    return uv_hrtime() - began_ns >= FIBER_SLICE_MS * UINT64_C(1000000);
+}
+
+bool fiber_turn_is_over(void)
+{
+    return is_slice_over(rt.turn_began_ns);
+}
+
+void fiber_run_late(void)
+{
+    struct list_node *n;
+    do {
+        n = list_pop(&rt.late);
+        if (n)
+            run_slice(LIST_ITEM(n, struct fiber, ready));
+    } while (n && !fiber_turn_is_over());
 }
 
 void fiber_make_ready(struct fiber *f, enum fiber_wake_reason why)
@@ -340,6 +360,22 @@ bool fiber_yield(struct err *err)
     f->state = FIBER_WAITING;
     fiber_make_ready(f, WAKE_EXPLICIT);
     f->waiting_for = "its turn";
+    switch_to(&f->ctx, &rt.loop_ctx);
+    return fiber_may_wait(err);
+}
+
+bool fiber_yield_if_due(struct err *err)
+{
+    struct fiber *f = fiber_self();
+    if (!is_slice_over(rt.slice_began_ns))
+        return true;
+    if (!fiber_may_wait(err))
+        return false;
+    f->state = FIBER_READY;
+    f->wake = WAKE_EXPLICIT;
+    f->waiting_for = "its turn";
+    list_push(&rt.late, &f->ready);
+    loop_something_ready();
     switch_to(&f->ctx, &rt.loop_ctx);
     return fiber_may_wait(err);
 }

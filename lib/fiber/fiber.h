@@ -70,6 +70,15 @@ FIBER void fiber_wait_uninterrupted(void);
 FIBER bool fiber_sleep_ms(int64_t ms, struct err *err) WARN_UNUSED;
 /* Let others run; false when the deadline has passed or the fiber was cancelled. */
 FIBER bool fiber_yield(struct err *err) WARN_UNUSED;
+/*
+ * For loops over what a peer chose (a set of messages, a large reply): suspends when this fiber has run for FIBER_SLICE_MS
+ * since it was last resumed, else it only looks at the clock: call it for each item. Everything else that is ready, and
+ * I/O, comes first: of the fibers that gave way so, a turn of the loop goes on with others only until FIBER_SLICE_MS of it
+ * are over. However many long loops there are, whoever has little to do waits for one slice of one of them.
+ * False as fiber_yield, but only when it did suspend.
+ */
+#define FIBER_SLICE_MS 4
+FIBER bool fiber_yield_if_due(struct err *err) WARN_UNUSED;
 /* Sticky. The fiber's current or next wait returns false with CANCELLED. */
 void fiber_cancel(struct fiber *f);
 bool fiber_is_cancelled(const struct fiber *f);

@@ -45,6 +45,9 @@ struct fiber_runtime {
     bool is_open;
     struct fiber_opts opts;
     struct list live, pooled, ready;
+    struct list late;        /* ready too, but gave way: after all others, some in each turn */
+    uint64_t turn_began_ns;  /* uv_hrtime: time that passes, whatever clock tests have */
+    uint64_t slice_began_ns; /* of the running fiber */
     unsigned n_live, n_pooled;
     struct switch_ctx loop_ctx;
 };
@@ -60,6 +63,9 @@ FIBER void fiber_wait_deaf(const char *what);
 void fiber_make_ready(struct fiber *f, enum fiber_wake_reason why);
 /* Run the fibers that are ready now, each once. */
 void fiber_run_ready(void);
+/* Then those that gave way: one, and others until the turn has lasted for FIBER_SLICE_MS. */
+void fiber_run_late(void);
+bool fiber_turn_is_over(void); /* it has lasted for FIBER_SLICE_MS: look after I/O */
 /* Free resting stacks. */
 void fiber_drop_pooled(void);
 void fiber_group_child_ended(struct fiber *f);

@@ -116,16 +116,19 @@ static void run_due(void)
 static void on_turn(uv_prepare_t *h)
 {
     (void)h;
+    rt.turn_began_ns = uv_hrtime();
     run_due();
-    for (int round = 0; round < LOOP_ROUNDS_MAX; round++) {
+    for (int round = 0; round < LOOP_ROUNDS_MAX && (round == 0 || !fiber_turn_is_over()); round++) {
         if (list_empty(&loop.deferred) && list_empty(&rt.ready))
             break;
         run_tasks(&loop.deferred);
         fiber_run_ready();
     }
-    run_tasks(&loop.at_end);
+    run_tasks(&loop.at_end); /* what the others wrote does not wait for the long loops */
+    fiber_run_late();
     set_due_timer(clock_mono_ms());
-    if (loop.is_blocking_off && list_empty(&loop.deferred) && list_empty(&rt.ready) && list_empty(&loop.at_end)) {
+    if (loop.is_blocking_off && list_empty(&loop.deferred) && list_empty(&rt.ready) && list_empty(&rt.late) &&
+        list_empty(&loop.at_end)) {
         loop.is_blocking_off = false;
         uv_idle_stop(&loop.no_block);
     }
@@ -239,6 +242,7 @@ bool fiber_runtime_init(const struct fiber_opts *opts, struct err *err)
     list_init(&rt.live);
     list_init(&rt.pooled);
     list_init(&rt.ready);
+    list_init(&rt.late);
     rt.n_live = rt.n_pooled = 0;
     timer_init();
     (void)signal(SIGPIPE, SIG_IGN); /* libuv leaves this to us */

@@ -380,6 +380,89 @@ static void test_tasks(void **state)
     assert_true(fiber_main(task_main, NULL));
 }
 
+/* Long loops, and one who asks for I/O again and again: in each of its round trips runs one slice of one of them. */
+#define LONG_LOOPS 8
+#define ROUND_TRIPS 24u
+struct due_case {
+    struct loop_post post;
+    struct fiber *asker;
+    bool is_answered, is_over;
+    unsigned began, running, slices, slices_of[LONG_LOOPS];
+};
+
+static void on_answer(struct loop_post *p)
+{
+    struct due_case *c = CONTAINER_OF(p, struct due_case, post);
+    loop_release(1);
+    c->is_answered = true;
+    fiber_wake(c->asker);
+}
+
+static void work_100us(void)
+{
+    struct timespec began, now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &began);
+    do
+        (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    while ((now.tv_sec - began.tv_sec) * 1000000000 + now.tv_nsec - began.tv_nsec < 100000);
+}
+
+static void long_loop(void *arg)
+{
+    struct due_case *c = arg;
+    struct err err = ERR_INIT;
+    unsigned me = ++c->began;
+    while (!c->is_over) {
+        if (c->running != me) {
+            c->running = me;
+            c->slices++;
+            c->slices_of[me - 1]++;
+        }
+        work_100us();
+        assert_true(fiber_yield_if_due(&err));
+    }
+}
+
+static void due_main(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    struct due_case c = {.asker = fiber_self(), .post.fn = on_answer};
+    for (int i = 0; i < LONG_LOOPS; i++)
+        assert_true(fiber_spawn("long", long_loop, &c, FIBER_NO_DEADLINE, &err));
+    assert_true(fiber_yield_if_due(&err));
+    assert_int_equal(c.began, 0); /* this slice has just begun */
+    while (c.began < LONG_LOOPS)
+        assert_true(fiber_yield(&err));
+    for (unsigned i = 0; i < ROUND_TRIPS; i++) {
+        unsigned before = c.slices;
+        c.is_answered = false;
+        loop_hold(1);
+        loop_post(&c.post);
+        while (!c.is_answered)
+            assert_true(fiber_wait(&err));
+        assert_int_equal(c.slices - before, 1);
+    }
+    for (int i = 0; i < LONG_LOOPS; i++)
+        assert_true(c.slices_of[i] >= ROUND_TRIPS / LONG_LOOPS);
+    c.is_over = true;
+    while (fiber_count() > 1)
+        assert_true(fiber_yield(&err));
+
+    fiber_cancel(fiber_self());
+    assert_true(fiber_yield_if_due(&err)); /* not due: nobody looks */
+    for (int i = 0; i < 10 * FIBER_SLICE_MS; i++)
+        work_100us();
+    assert_false(fiber_yield_if_due(&err));
+    assert_int_equal(err.kind, ERR_CANCELLED);
+}
+
+static void test_yield_if_due(void **state)
+{
+    (void)state;
+    assert_true(fiber_main(due_main, NULL));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -388,7 +471,7 @@ int main(void)
         cmocka_unit_test(test_cancel),              cmocka_unit_test(test_uninterrupted),
         cmocka_unit_test(test_cap),                 cmocka_unit_test(test_watchdog_and_context),
         cmocka_unit_test(test_deep_stack),          cmocka_unit_test(test_timer),
-        cmocka_unit_test(test_tasks),
+        cmocka_unit_test(test_tasks),               cmocka_unit_test(test_yield_if_due),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
