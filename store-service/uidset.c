@@ -1,6 +1,7 @@
 #include "store-service/uidset.h"
 
 #include "base/num.h"
+#include "base/varint.h"
 
 static void push(struct uidset *s, uint64_t first, uint64_t last)
 {
@@ -144,47 +145,13 @@ void uidset_to_proto(const struct uidset *s, struct arena *a, Thurn__Range ***v,
 
 /* --- change rows --- */
 
-static void put_varint(struct buf *out, uint64_t v)
-{
-    while (v >= 0x80) {
-        buf_addc(out, (char)(v | 0x80));
-        v >>= 7;
-    }
-    buf_addc(out, (char)v);
-}
-
-static bool get_varint(struct cursor *c, uint64_t *out)
-{
-    uint64_t v = 0;
-    for (unsigned shift = 0; shift < 64 && cur_left(c) > 0; shift += 7) {
-        unsigned char byte = *c->p++;
-        v |= (uint64_t)(byte & 0x7f) << shift;
-        if (!(byte & 0x80)) {
-            *out = v;
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Differences wrap around: they are exact whatever the order of the items. */
-static uint64_t zigzag(uint64_t d)
-{
-    return (d << 1) ^ (uint64_t)((int64_t)d >> 63);
-}
-
-static uint64_t unzigzag(uint64_t z)
-{
-    return (z >> 1) ^ (0 - (z & 1));
-}
-
 void change_items_encode(struct buf *out, const struct change_item *v, size_t n)
 {
     struct change_item last = {0};
     for (size_t i = 0; i < n; i++) {
-        put_varint(out, zigzag((uint64_t)v[i].uid - last.uid));
-        put_varint(out, zigzag((uint64_t)v[i].email_id - (uint64_t)last.email_id));
-        put_varint(out, zigzag((uint64_t)v[i].email_id - (uint64_t)v[i].thread_id));
+        varint_put(out, zigzag((uint64_t)v[i].uid - last.uid));
+        varint_put(out, zigzag((uint64_t)v[i].email_id - (uint64_t)last.email_id));
+        varint_put(out, zigzag((uint64_t)v[i].email_id - (uint64_t)v[i].thread_id));
         last = v[i];
     }
 }
@@ -193,7 +160,7 @@ bool change_item_next(struct cursor *c, struct change_item *it)
 {
     uint64_t uid, email, thread;
     struct cursor at = *c;
-    if (!get_varint(&at, &uid) || !get_varint(&at, &email) || !get_varint(&at, &thread))
+    if (!varint_get(&at, &uid) || !varint_get(&at, &email) || !varint_get(&at, &thread))
         return false;
     it->uid = (uint32_t)(it->uid + unzigzag(uid));
     it->email_id = (int64_t)((uint64_t)it->email_id + unzigzag(email));

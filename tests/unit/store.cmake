@@ -1,6 +1,7 @@
 if(TARGET thurn_store)
   set(world unit/store_world.c)
   thurn_test(uidset SOURCES unit/test_uidset.c USES thurn_store)
+  thurn_test(index SOURCES unit/test_index.c USES thurn_store)
   thurn_test_pg(store SOURCES unit/test_store.c ${world} USES thurn_store)
   thurn_test_pg(store_shard SOURCES unit/test_store_shard.c ${world} USES thurn_store)
   thurn_test_pg(store_once SOURCES unit/test_store_once.c ${world} USES thurn_store)
