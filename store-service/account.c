@@ -4,7 +4,7 @@
 
 /* The first eight digits of the current WAL file's name are the timeline: it changes when a standby is promoted. SQLite
  * has no such thing: restoring a backup sets the column to -1. A query of its own, as it is run once then and not for
- * each row. */
+ * each row. Readers look at it too: what they would be told before the first write is what was lost. */
 #define PG_TIMELINE "(SELECT ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint)"
 
 static const struct sql_stmt lock_accounts = {
@@ -12,13 +12,14 @@ static const struct sql_stmt lock_accounts = {
     "SELECT " ACCOUNT_COLS ", " PG_TIMELINE " FROM s_account WHERE account_id = ANY ($1) ORDER BY account_id FOR UPDATE",
     true};
 static const struct sql_stmt read_account = {"s_read_account", "i", ACCOUNT_COL_TYPES "i",
-                                             "SELECT " ACCOUNT_COLS ", timeline FROM s_account WHERE account_id = ?1",
-                                             NULL, false};
+                                             "SELECT " ACCOUNT_COLS ", 0 FROM s_account WHERE account_id = ?1",
+                                             "SELECT " ACCOUNT_COLS ", " PG_TIMELINE " FROM s_account WHERE account_id = $1",
+                                             false};
 static const struct sql_stmt read_number = {"s_read_number", "", "i", "SELECT number FROM s_shard", NULL, false};
 static const struct sql_stmt read_timeline = {"s_read_timeline", "", "i", "SELECT 0", "SELECT " PG_TIMELINE, false};
 static const struct sql_stmt insert_account = {
     "s_insert_account", ACCOUNT_COL_TYPES, "",
-    "INSERT INTO s_account (" ACCOUNT_COLS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+    "INSERT INTO s_account (" ACCOUNT_COLS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     NULL, false};
 static const struct sql_stmt update_accounts = {
     "s_update_accounts", "iiiiiiiiiiii", "",
@@ -30,6 +31,10 @@ static const struct sql_stmt update_accounts = {
     " FROM {rows}"
     " AS v (c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12) WHERE a.account_id = v.c1",
     true};
+static const struct sql_stmt insert_gap = {"s_insert_gap", "iii", "",
+                                           "INSERT INTO s_gap (account_id, low, high) VALUES (?1, ?2, ?3)", NULL, false};
+static const struct sql_stmt find_gap = {"s_find_gap", "ii", "i",
+                                         "SELECT 1 FROM s_gap WHERE account_id = ?1 AND low < ?2 AND high > ?2", NULL, false};
 static const struct sql_stmt jump_uids = {
     "s_jump_uids", "iii", "", "UPDATE s_mailbox SET uidnext = uidnext + ?2, highestmodseq = ?3 WHERE account_id = ?1", NULL,
     false};
@@ -55,7 +60,8 @@ struct account_row account_take(const struct sql_result *r, size_t row)
     return (struct account_row){
         .account_id = v[0].i, .tenant_id = v[1].i, .epoch = v[2].i, .modseq = v[3].i, .floor_modseq = v[4].i,
         .uidvalidity = v[5].i, .email_seq = v[6].i, .mailbox_seq = v[7].i, .used_bytes = v[8].i, .used_messages = v[9].i,
-        .inbox_id = v[10].i, .timeline = v[11].i, .week = v[12].i, .week_modseq = v[13].i, .now_timeline = v[14].i,
+        .inbox_id = v[10].i, .timeline = v[11].i, .week = v[12].i, .week_modseq = v[13].i, .incarnation = v[14].i,
+        .now_timeline = v[15].i,
     };
 }
 
@@ -77,10 +83,19 @@ bool account_check(const struct account_row *row, const Thurn__AccountRef *ref, 
     if (row->epoch != (int64_t)ref->epoch)
         return err_set(err, ERR_CONFLICT, "account %lld is at epoch %lld here, not %u", (long long)row->account_id,
                        (long long)row->epoch, ref->epoch);
+    if (row->incarnation != (int64_t)ref->incarnation)
+        return err_set(err, ERR_CONFLICT, "account %lld here is another one of this number: incarnation %llx, not %llx",
+                       (long long)row->account_id, (unsigned long long)row->incarnation, (unsigned long long)ref->incarnation);
     if (row->tenant_id != ref->tenant_id)
         return err_set(err, ERR_INVALID, "account %lld is not of tenant %lld", (long long)row->account_id,
                        (long long)ref->tenant_id);
     return true;
+}
+
+/* Who knows another account of this number changes nothing of this one; account_check tells him. */
+bool account_is_ours(const struct account_row *row, const Thurn__AccountRef *ref)
+{
+    return row->epoch == (int64_t)ref->epoch && row->incarnation == (int64_t)ref->incarnation;
 }
 
 bool account_needs_prepare(const struct account_row *row)
@@ -104,6 +119,7 @@ struct prepare {
     const Thurn__AccountRef *ref;
     uint32_t shard;
     int64_t now_unix;
+    int64_t jumped_to; /* out: the modseq after a failover; 0 = there was none */
 };
 
 static const struct {
@@ -119,7 +135,7 @@ static bool create(struct sql_tx *tx, const struct prepare *p, int64_t timeline)
 {
     struct account_row a = {.account_id = p->ref->account_id, .tenant_id = p->ref->tenant_id, .epoch = p->ref->epoch,
                             .modseq = 1, .floor_modseq = 1, .timeline = timeline, .week = p->now_unix / WEEK_S,
-                            .week_modseq = 1};
+                            .week_modseq = 1, .incarnation = (int64_t)p->ref->incarnation};
     struct mailbox_row rows[ARRAY_LEN(default_mailboxes)];
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         rows[i] = mailbox_make(&a, 0, str_c(default_mailboxes[i].name), default_mailboxes[i].role, p->now_unix);
@@ -127,7 +143,7 @@ static bool create(struct sql_tx *tx, const struct prepare *p, int64_t timeline)
     }
     a.inbox_id = rows[0].mailbox_id;
     const int64_t cols[] = {a.account_id, a.tenant_id, a.epoch,  a.modseq, a.floor_modseq, a.uidvalidity, a.email_seq,
-                            a.mailbox_seq, a.used_bytes, a.used_messages, a.inbox_id, a.timeline, a.week, a.week_modseq};
+                            a.mailbox_seq, a.used_bytes, a.used_messages, a.inbox_id, a.timeline, a.week, a.week_modseq, a.incarnation};
     struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, ARRAY_LEN(cols));
     for (size_t i = 0; i < ARRAY_LEN(cols); i++)
         v[i] = sql_i(cols[i]);
@@ -138,8 +154,9 @@ static bool create(struct sql_tx *tx, const struct prepare *p, int64_t timeline)
 
 /* Commits may have been lost with the old primary: what a client saw of them must never be given out again. States
  * below the new floor, and so all in the gap, are answered from the rows instead of from the log. */
-static bool jump(struct sql_tx *tx, struct account_row *a)
+static bool jump(struct sql_tx *tx, struct prepare *p, struct account_row *a)
 {
+    int64_t low = a->modseq;
     a->modseq += TIMELINE_MODSEQ_GAP;
     a->floor_modseq = a->modseq;
     a->week_modseq = a->modseq;
@@ -150,14 +167,21 @@ static bool jump(struct sql_tx *tx, struct account_row *a)
     v[1] = sql_i(TIMELINE_UID_GAP);
     v[2] = sql_i(a->modseq);
     sql_queue(tx, &jump_uids, v, 1, NULL);
+    struct sql_value *gap = arena_array(sql_arena(tx), struct sql_value, 3);
+    gap[0] = sql_i(a->account_id);
+    gap[1] = sql_i(low);
+    gap[2] = sql_i(a->modseq);
+    sql_queue(tx, &insert_gap, gap, 1, NULL);
     account_queue_update(tx, a, 1);
+    p->jumped_to = a->modseq;
     return true;
 }
 
 FIBER static bool prepare_body(struct sql_tx *tx, void *arg, struct err *err)
 {
-    const struct prepare *p = arg;
+    struct prepare *p = arg;
     struct sql_result found, timeline, number;
+    p->jumped_to = 0;
     account_queue_lock(tx, &p->ref->account_id, 1, &found);
     sql_queue(tx, &read_timeline, NULL, 1, &timeline);
     sql_queue(tx, &read_number, NULL, 1, &number);
@@ -170,17 +194,35 @@ FIBER static bool prepare_body(struct sql_tx *tx, void *arg, struct err *err)
     if (found.n_rows == 0)
         return create(tx, p, sql_at(&timeline, 0, 0)->i);
     struct account_row a = account_take(&found, 0);
-    return !account_needs_prepare(&a) || jump(tx, &a);
+    return !account_needs_prepare(&a) || !account_is_ours(&a, p->ref) || jump(tx, p, &a);
 }
 
 bool account_prepare(struct shard *sh, const Thurn__AccountRef *ref, struct err *err)
 {
     struct prepare p = {.ref = ref, .shard = sh->number, .now_unix = clock_unix()};
-    if (sql_write(sh->db, prepare_body, &p, err))
+    if (sql_write(sh->db, prepare_body, &p, err)) {
+        if (p.jumped_to) /* every view of it is to be looked at anew */
+            beacon_publish(sh->store, ref->account_id, p.jumped_to, KIND_EMAIL | KIND_MAILBOX | KIND_THREAD);
         return true;
+    }
     if (err->kind != ERR_EXISTS) /* somebody else made it at the same time */
         return false;
     err_clear(err);
+    return true;
+}
+
+bool op_known_since(struct sql_tx *tx, const struct op *op, uint64_t *since, struct err *err)
+{
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, 2);
+    struct sql_result r;
+    if (*since == 0 || *since >= (uint64_t)op->account.floor_modseq) /* gaps are below the floor */
+        return true;
+    v[0] = sql_i(op->account.account_id);
+    v[1] = sql_i((int64_t)*since);
+    if (!sql_exec(tx, &find_gap, v, 1, &r, err))
+        return false;
+    if (r.n_rows)
+        *since = 0;
     return true;
 }
 
@@ -213,33 +255,55 @@ FIBER bool store_do_get_account(struct store *s, struct rpc_call *c, const Thurn
 
 /* Modseqs of many accounts: one statement a shard. A shard that is away is left out. */
 struct states_op {
-    const int64_t *ids;
+    const Thurn__AccountRef **refs;
     size_t n;
     struct arena *arena;
     Thurn__StatesReply__State **out;
     size_t n_out;
+    bool *needs_prepare; /* of each of out: the database has failed over */
 };
 
 static const struct sql_stmt read_states = {
-    "s_read_states", "i", "ii", "SELECT account_id, modseq FROM s_account WHERE account_id = ?1",
-    "SELECT account_id, modseq FROM s_account WHERE account_id = ANY ($1)", true};
+    "s_read_states", "ii", "iii",
+    "SELECT account_id, modseq, timeline <> 0 FROM s_account WHERE account_id = ?1 AND incarnation = ?2",
+    "SELECT a.account_id, a.modseq, (a.timeline <> " PG_TIMELINE ")::int::bigint FROM {rows} AS v (id, incarnation) JOIN s_account a ON a.account_id = v.id AND"
+    " a.incarnation = v.incarnation",
+    true};
 
 FIBER static bool states_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct states_op *st = arg;
-    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, st->n);
-    for (size_t i = 0; i < st->n; i++)
-        v[i] = sql_i(st->ids[i]);
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, st->n * 2);
+    for (size_t i = 0; i < st->n; i++) {
+        v[i * 2] = sql_i(st->refs[i]->account_id);
+        v[i * 2 + 1] = sql_i((int64_t)st->refs[i]->incarnation);
+    }
     struct sql_result r;
     if (!sql_exec(tx, &read_states, v, st->n, &r, err))
         return false;
     st->out = arena_array(st->arena, Thurn__StatesReply__State *, r.n_rows);
+    st->needs_prepare = arena_array(st->arena, bool, r.n_rows);
     st->n_out = r.n_rows;
     for (size_t i = 0; i < r.n_rows; i++) {
         st->out[i] = arena_new(st->arena, Thurn__StatesReply__State);
         thurn__states_reply__state__init(st->out[i]);
         st->out[i]->account_id = sql_at(&r, i, 0)->i;
         st->out[i]->modseq = (uint64_t)sql_at(&r, i, 1)->i;
+        st->needs_prepare[i] = sql_at(&r, i, 2)->i != 0;
+    }
+    return true;
+}
+
+/* Those that a failover has made run backwards: their counters jump, and whoever watches them hears of it by beacon. */
+FIBER static bool prepare_states(struct shard *sh, const struct states_op *st, struct err *err)
+{
+    for (size_t i = 0; i < st->n_out; i++) {
+        const Thurn__AccountRef *ref = NULL;
+        for (size_t k = 0; st->needs_prepare[i] && k < st->n && !ref; k++)
+            if (st->refs[k]->account_id == st->out[i]->account_id)
+                ref = st->refs[k];
+        if (ref && !account_prepare(sh, ref, err))
+            return false;
     }
     return true;
 }
@@ -250,20 +314,58 @@ FIBER bool store_do_states(struct store *s, struct rpc_call *c, const Thurn__Sta
     if (q->n_accounts > 1000)
         return err_set(err, ERR_LIMIT, "more than 1000 accounts");
     r->states = arena_array(c->arena, Thurn__StatesReply__State *, q->n_accounts);
-    int64_t *ids = arena_array(c->arena, int64_t, q->n_accounts);
+    const Thurn__AccountRef **refs = arena_array(c->arena, const Thurn__AccountRef *, q->n_accounts);
     for (unsigned k = 0; k < s->n_shards; k++) {
-        struct states_op st = {.ids = ids, .arena = c->arena};
+        struct states_op st = {.refs = refs, .arena = c->arena};
         for (size_t i = 0; i < q->n_accounts; i++)
             if (q->accounts[i]->shard == s->shards[k].number)
-                ids[st.n++] = q->accounts[i]->account_id;
+                refs[st.n++] = q->accounts[i];
         if (st.n == 0)
             continue;
         struct err away = ERR_INIT; /* the caller asks again at its next poll */
-        if (!sql_read(s->shards[k].db, states_body, &st, &away))
+        if (!sql_read(s->shards[k].db, states_body, &st, &away) || !prepare_states(&s->shards[k], &st, &away))
             continue;
         /* An id may stand twice in a request; the array has room for each once. */
         for (size_t i = 0; i < st.n_out && r->n_states < q->n_accounts; i++)
             r->states[r->n_states++] = st.out[i];
+    }
+    return true;
+}
+
+/* --- what a shard has --- */
+
+#define SHARD_ACCOUNTS_PAGE 2000 /* fits into a reply */
+
+FIBER bool store_do_shard_accounts(struct store *s, struct rpc_call *c, const Thurn__ShardAccountsRequest *q,
+                                   Thurn__ShardAccountsReply *r, struct err *err)
+{
+    static const struct sql_stmt read_page = {
+        "s_shard_accounts", "iii", "iiiiii",
+        "SELECT account_id, tenant_id, epoch, incarnation, used_bytes, used_messages FROM s_account WHERE account_id >= ?1"
+        " AND epoch <> ?2 ORDER BY account_id LIMIT ?3",
+        NULL, false};
+    struct shard *sh = store_shard(s, q->shard, err);
+    const struct sql_value v[] = {sql_i(q->from_account_id), sql_i(EPOCH_GONE), sql_i(SHARD_ACCOUNTS_PAGE + 1)};
+    struct sql_result rows;
+    if (!sh || !sql_query(sh->db, &read_page, v, c->arena, &rows, err))
+        return false;
+    if (rows.n_rows > SHARD_ACCOUNTS_PAGE)
+        r->next_account_id = sql_at(&rows, SHARD_ACCOUNTS_PAGE, 0)->i;
+    r->n_accounts = MIN(rows.n_rows, SHARD_ACCOUNTS_PAGE);
+    r->accounts = arena_array(c->arena, Thurn__ShardAccount *, r->n_accounts);
+    for (size_t i = 0; i < r->n_accounts; i++) {
+        const struct sql_value *row = sql_at(&rows, i, 0);
+        Thurn__ShardAccount *p = r->accounts[i] = arena_new(c->arena, Thurn__ShardAccount);
+        thurn__shard_account__init(p);
+        p->account = arena_new(c->arena, Thurn__AccountRef);
+        thurn__account_ref__init(p->account);
+        p->account->account_id = row[0].i;
+        p->account->tenant_id = row[1].i;
+        p->account->shard = sh->number;
+        p->account->epoch = (uint32_t)row[2].i;
+        p->account->incarnation = (uint64_t)row[3].i;
+        p->used_bytes = (uint64_t)row[4].i;
+        p->used_messages = (uint64_t)row[5].i;
     }
     return true;
 }

@@ -7,13 +7,14 @@
 
 #include "store-service/content.h"
 
-enum add_target { ADD_TO_INBOX, ADD_TO_ID, ADD_TO_PATH, ADD_TO_ROLE };
+enum add_target { ADD_TO_INBOX, ADD_TO_ID, ADD_TO_NAME, ADD_TO_PATH, ADD_TO_ROLE };
 
 struct add { /* one message into one mailbox */
     const Thurn__AccountRef *ref;
     const struct content *content;
     enum add_target target;
-    int64_t mailbox_id;  /* ADD_TO_ID */
+    int64_t mailbox_id;  /* ADD_TO_ID; ADD_TO_NAME: 0, or what it must be */
+    str name;            /* ADD_TO_NAME: its path (mailbox_path_given); one for all of a request */
     const str *path;     /* ADD_TO_PATH: made when missing */
     size_t n_path;
     int64_t role;        /* ADD_TO_ROLE: INBOX when no mailbox has it */

@@ -11,9 +11,9 @@ static const struct sql_stmt get_inboxes = {
     true};
 static const struct sql_stmt get_mailboxes = {
     "s_get_mailboxes", "ii", MAILBOX_COL_TYPES,
-    "SELECT " MAILBOX_COLS("") " FROM s_mailbox WHERE account_id = ?1 AND mailbox_id = ?2",
+    "SELECT " MAILBOX_COLS("") " FROM s_mailbox WHERE account_id = ?1 AND mailbox_id = ?2 AND parent_id >= 0",
     "SELECT " MAILBOX_COLS("m.") " FROM {rows} AS v (a, b) JOIN s_mailbox m ON m.account_id = v.a AND"
-    " m.mailbox_id = v.b",
+    " m.mailbox_id = v.b AND m.parent_id >= 0",
     true};
 static const struct sql_stmt find_delivered = {
     "s_find_delivered", "ib", "ibii",
@@ -162,16 +162,21 @@ void work_queue_reads(struct work *w)
     collect_slots(w);
     size_t n = w->t->n_adds;
     struct sql_value *boxes = arena_array(w->a, struct sql_value, n * 2);
+    struct sql_value *named = arena_array(w->a, struct sql_value, w->t->n_requests * 2);
     struct sql_value *reqs = arena_array(w->a, struct sql_value, w->t->n_requests * 3);
     struct sql_value *threads = arena_array(w->a, struct sql_value, w->t->n_keys * 2);
     struct sql_value *blobs = arena_array(w->a, struct sql_value, w->n_slots * 2);
-    size_t n_boxes = 0, n_reqs = 0, n_threads = 0;
+    size_t n_boxes = 0, n_named = 0, n_reqs = 0, n_threads = 0;
     for (size_t i = 0; i < w->t->n_requests; i++) {
         const struct add_request *rq = w->t->requests[i];
         if (rq->request_id.n) {
             reqs[n_reqs * 3] = sql_i(rq->v[0].ref->account_id);
             reqs[n_reqs * 3 + 1] = sql_s(rq->request_id);
             reqs[n_reqs++ * 3 + 2] = sql_i(w->now_unix / DAY_S - ONCE_DAYS);
+        }
+        if (rq->v[0].target == ADD_TO_NAME) {
+            named[n_named * 2] = sql_i(rq->v[0].ref->account_id);
+            named[n_named++ * 2 + 1] = sql_s(rq->v[0].name);
         }
         for (size_t k = 0; k < rq->n; k++) {
             const struct add *ad = &rq->v[k];
@@ -199,6 +204,7 @@ void work_queue_reads(struct work *w)
     }
     queue_accounts(w);
     sql_queue(w->tx, &get_mailboxes, boxes, n_boxes, &w->r_boxes);
+    sql_queue(w->tx, &mailbox_find, named, n_named, &w->r_named);
     if (w->t->looks_up_keys)
         work_queue_keys(w, false);
     sql_queue(w->tx, &once_find, reqs, n_reqs, &w->r_requests);
@@ -211,10 +217,11 @@ uint64_t work_thread_key(int64_t account_id, int64_t key)
     return (uint64_t)account_id * 0x9e3779b97f4a7c15ull ^ (uint64_t)key;
 }
 
-static void take_boxes(struct work *w, const struct sql_result *r)
+/* first_col: where the columns of a mailbox begin. */
+static void take_boxes(struct work *w, const struct sql_result *r, size_t first_col)
 {
     for (size_t i = 0; i < r->n_rows; i++) {
-        struct mailbox_row row = mailbox_take(r, i);
+        struct mailbox_row row = mailbox_of_cols(sql_at(r, i, first_col));
         struct acct *ac = work_acct(w, row.account_id);
         if (!mailbox_list_id(&ac->boxes, row.mailbox_id))
             mailbox_list_add(&ac->boxes, row);
@@ -232,13 +239,15 @@ bool work_take_reads(struct work *w)
     }
     t->to_prepare = arena_array(t->arena, const Thurn__AccountRef *, w->n_accts);
     for (size_t i = 0; i < w->n_accts; i++)
-        if (!w->accts[i].is_found || account_needs_prepare(&w->accts[i].row))
+        if (!w->accts[i].is_found ||
+            (account_needs_prepare(&w->accts[i].row) && account_is_ours(&w->accts[i].row, w->accts[i].ref)))
             t->to_prepare[t->n_to_prepare++] = w->accts[i].ref;
     if (t->n_to_prepare)
         return false;
-    take_boxes(w, &w->r_inboxes);
-    take_boxes(w, &w->r_boxes);
-    take_boxes(w, &w->r_all);
+    take_boxes(w, &w->r_inboxes, 0);
+    take_boxes(w, &w->r_boxes, 0);
+    take_boxes(w, &w->r_named, 1);
+    take_boxes(w, &w->r_all, 0);
     for (size_t i = 0; i < w->n_accts; i++) {
         struct acct *ac = &w->accts[i];
         ac->boxes.n_stored = ac->boxes.n;

@@ -67,7 +67,7 @@ struct work {
     size_t n_msgs;
     struct change *changes;
     size_t n_changes;
-    struct sql_result r_accounts, r_inboxes, r_boxes, r_all, r_keywords, r_delivered, r_requests, r_threads, r_blobs;
+    struct sql_result r_accounts, r_inboxes, r_boxes, r_named, r_all, r_keywords, r_delivered, r_requests, r_threads, r_blobs;
 };
 
 /* Sort out which accounts and bodies the requests speak of, and queue the lock and all reads. */

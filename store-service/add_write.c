@@ -58,6 +58,19 @@ static struct mailbox_row *by_role(struct acct *ac, int64_t role)
     return NULL;
 }
 
+static struct mailbox_row *by_name(struct work *w, struct acct *ac, const struct add *ad, struct err *err)
+{
+    for (size_t i = 0; i < w->r_named.n_rows; i++) {
+        struct mailbox_row found = mailbox_of_cols(sql_at(&w->r_named, i, 1));
+        if (found.account_id != ac->row.account_id || !str_eq(sql_at(&w->r_named, i, 0)->s, ad->name) ||
+            (ad->mailbox_id && found.mailbox_id != ad->mailbox_id))
+            continue;
+        return mailbox_list_id(&ac->boxes, found.mailbox_id);
+    }
+    (void)err_set(err, ERR_NOT_FOUND, "no mailbox '%.*s'", STR_ARG(ad->name));
+    return NULL;
+}
+
 static struct mailbox_row *find_box(struct work *w, struct acct *ac, const struct add *ad, struct err *err)
 {
     struct mailbox_row *m = NULL;
@@ -65,6 +78,8 @@ static struct mailbox_row *find_box(struct work *w, struct acct *ac, const struc
     case ADD_TO_PATH:
         return mailbox_list_walk(&ac->boxes, &ac->row, ad->path, ad->n_path, true, &w->t->shard->store->limits, w->now_unix,
                                  err);
+    case ADD_TO_NAME:
+        return by_name(w, ac, ad, err);
     case ADD_TO_ROLE:
         m = by_role(ac, ad->role);
         break;

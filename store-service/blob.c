@@ -224,8 +224,27 @@ FIBER static bool write_proven(struct rpc_sink *sink, str piece, struct err *err
     return p->out->write(p->out, piece, err);
 }
 
+/* Its row is there, its bytes are not: whoever restores the bucket or the folder brings it back, so nobody hears that there
+ * is no such thing. */
+static bool bytes_lost(const struct blob_backend *b, const struct blob_place *p, const struct err *why, struct err *err)
+{
+    BUF(hex, 2 * BLOB_HASH_SIZE);
+    buf_add_hex(&hex, p->hash);
+    metric_inc_label(M_STORE_LOST, b->name);
+    log_error("store.bytes_lost", KV_I64("tenant_id", p->tenant_id), KV_STR("hash", buf_str(&hex)), KV_I64("blob_id", p->blob_id),
+              KV_I64("segment", p->seg), KV_I64("offset", p->off), KV_ERR(why));
+    return err_set(err, ERR_UNAVAILABLE, "the bytes of body %lld are not where its row says", (long long)p->blob_id);
+}
+
+/* Everything that referred to it was removed while it was about to be read. */
+static bool row_lost(const struct blob_place *p, struct err *err)
+{
+    err_clear(err);
+    return err_set(err, ERR_UNAVAILABLE, "body %lld was removed just now", (long long)p->blob_id);
+}
+
 FIBER static bool read_outside(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length,
-                         struct rpc_sink *out, struct err *err)
+                         struct rpc_sink *out, bool *is_lost, struct err *err)
 {
     struct blob_backend *b = sh->store->blobs;
     struct blob_object o = {sh->number, p};
@@ -239,19 +258,20 @@ FIBER static bool read_outside(struct shard *sh, const struct blob_place *p, uin
     err_clear(err);
     ARENA(a, 64 * 1024);
     struct blob_place now;
+    struct err why = ERR_INIT;
     if (!blob_find(sh, p->tenant_id, p->hash, &a, &now, err))
-        return false;
+        return err->kind == ERR_NOT_FOUND && row_lost(p, err);
     o.place = &now;
-    if (b->get(b, &o, offset, length, out, err))
+    if (b->get(b, &o, offset, length, out, &why))
         return true;
-    if (err->kind == ERR_NOT_FOUND)
-        err->kind = ERR_INTERNAL; /* acknowledged bodies do not vanish */
-    return false;
+    *is_lost = why.kind == ERR_NOT_FOUND;
+    return *is_lost ? bytes_lost(b, &now, &why, err) : err_set(err, why.kind, "%s", why.msg);
 }
 
-bool blob_read(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length, struct rpc_sink *out,
-               struct err *err)
+FIBER static bool read_body(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length,
+                            struct rpc_sink *out, bool *is_lost, struct err *err)
 {
+    *is_lost = false;
     uint64_t size = (uint64_t)p->size;
     offset = MIN(offset, size);
     length = MIN(length, size - offset);
@@ -260,13 +280,20 @@ bool blob_read(struct shard *sh, const struct blob_place *p, uint64_t offset, ui
     if (p->tier == BLOB_INLINE)
         return read_inline(p, offset, length, out, err);
     if (length < size)
-        return read_outside(sh, p, offset, length, out, err);
+        return read_outside(sh, p, offset, length, out, is_lost, err);
     struct proof proof = {.sink = {write_proven}, .out = out, .place = p, .left = size, .md = EVP_MD_CTX_new()};
     if (!proof.md || EVP_DigestInit_ex(proof.md, EVP_sha256(), NULL) != 1)
         panic("no SHA-256");
-    bool ok = read_outside(sh, p, 0, size, &proof.sink, err);
+    bool ok = read_outside(sh, p, 0, size, &proof.sink, is_lost, err);
     EVP_MD_CTX_free(proof.md);
     return ok;
+}
+
+bool blob_read(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length, struct rpc_sink *out,
+               struct err *err)
+{
+    bool is_lost;
+    return read_body(sh, p, offset, length, out, &is_lost, err);
 }
 
 struct memory_sink {
@@ -286,12 +313,12 @@ static bool memory_write(struct rpc_sink *sink, str piece, struct err *err)
 }
 
 bool blob_read_range(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length, struct arena *a,
-                     str *out, struct err *err)
+                     str *out, bool *is_lost, struct err *err)
 {
     offset = MIN(offset, (uint64_t)p->size);
     length = MIN(length, (uint64_t)p->size - offset);
     struct memory_sink m = {.sink = {memory_write}, .p = arena_alloc(a, length), .room = length};
-    if (!blob_read(sh, p, offset, length, &m.sink, err))
+    if (!read_body(sh, p, offset, length, &m.sink, is_lost, err))
         return false;
     *out = str_n(m.p, m.n);
     return true;

@@ -64,17 +64,17 @@ FIBER bool blob_find(struct shard *sh, int64_t tenant_id, str hash, struct arena
 /* All of an inline body, proven by its hash. Any thread. *out lives in a, or is p->data. Errors: INTERNAL (damaged). */
 bool blob_inline(const struct blob_place *p, struct arena *a, str *out, struct err *err) WARN_UNUSED;
 /*
- * Bytes [offset, offset + length) of the content, clamped to it, into the sink. Suspends. Errors: UNAVAILABLE, INTERNAL,
- * the sink's.
+ * Bytes [offset, offset + length) of the content, clamped to it, into the sink. Suspends. Errors: UNAVAILABLE (also of a
+ * body whose row is there and whose bytes are not: logged and counted), INTERNAL, the sink's.
  *
  * Who reads a whole body gets its last piece only when its hash holds; a part of a body outside the database is not
  * proven, as that would take all of it. Damage is logged, counted, and INTERNAL.
  */
 FIBER bool blob_read(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length, struct rpc_sink *out,
                      struct err *err) WARN_UNUSED;
-/* The same into a; length bounded by the caller. */
+/* The same into a; length bounded by the caller. *is_lost: it is UNAVAILABLE because its bytes are not there. */
 FIBER bool blob_read_range(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length,
-                           struct arena *a, str *out, struct err *err) WARN_UNUSED;
+                           struct arena *a, str *out, bool *is_lost, struct err *err) WARN_UNUSED;
 /* It does not have the hash that it is kept under: logs and counts that, sets INTERNAL and returns false. Any thread. */
 bool blob_damaged(const struct blob_place *p, struct err *err);
 
@@ -90,8 +90,8 @@ struct blob_backend {
     /* Store the whole body; on return it is durable. Sets *seg and *off. Suspends. Errors: UNAVAILABLE. */
     FIBER bool (*put)(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg, int64_t *off,
                       struct err *err);
-    /* Hand on [offset, offset + length) in pieces. Suspends. Errors: NOT_FOUND (it moved: look its place up again),
-     * UNAVAILABLE, INTERNAL (damaged), the sink's. */
+    /* Hand on [offset, offset + length) in pieces. Suspends. Errors: NOT_FOUND (it is not in that place, and nothing was
+     * handed on: look its place up again; no caller of blob_read ever sees that), UNAVAILABLE, the sink's. */
     FIBER bool (*get)(struct blob_backend *b, const struct blob_object *o, uint64_t offset, uint64_t length,
                       struct rpc_sink *out, struct err *err);
     /* The name under which an object is to be deleted later, in a; empty: nothing is to be done (segments). */

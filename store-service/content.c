@@ -114,6 +114,14 @@ bool content_lost(str hash, struct err *err)
     return err_set(err, ERR_INTERNAL, "the body is not here any more");
 }
 
+bool content_must_be(const Thurn__Body *body, struct err *err)
+{
+    if (err->kind != ERR_NOT_FOUND || !body || !body->blob)
+        return false;
+    err_clear(err);
+    return content_lost(rpc_str(body->blob->hash), err);
+}
+
 /* --- to the shard --- */
 
 struct spool_sink {

@@ -32,6 +32,9 @@ FIBER bool content_place(struct store *s, const Thurn__Body *body, struct conten
                          struct err *err) WARN_UNUSED;
 /* False: a body that its holder relies on is gone. Logged, and INTERNAL: it is not an account that was not found. */
 bool content_lost(str hash, struct err *err);
+/* After content_of_body or content_place failed: whoever brings a body by its hash holds it, so NOT_FOUND becomes
+ * content_lost: it speaks of accounts and mailboxes only. Always false. */
+bool content_must_be(const Thurn__Body *body, struct err *err);
 #define CONTENT_MAX (512u * 1024) /* of Body.content */
 #define CONTENT_PREFIX_MAX (8u * 1024)
 

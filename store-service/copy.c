@@ -5,6 +5,7 @@ struct copy_op {
     struct op op;
     const Thurn__CopyRequest *q;
     const struct uidset *uids;
+    str to_name;         /* its path, or empty */
     struct arena *arena; /* of the reply */
     Thurn__CopyReply *r;
     struct uidset from, to;
@@ -60,19 +61,27 @@ FIBER static bool copy_body(struct sql_tx *tx, void *arg, struct err *err)
     cp->to = uidset_of(cp->arena);
     op_begin(tx, &cp->op);
     mailbox_queue_get(tx, account_id, cp->q->mailbox_id, &from_box);
-    mailbox_queue_get(tx, account_id, cp->q->to_mailbox_id, &to_box);
+    if (cp->to_name.n)
+        mailbox_queue_find(tx, account_id, cp->to_name, &to_box);
+    else
+        mailbox_queue_get(tx, account_id, cp->q->to_mailbox_id, &to_box);
     struct msg_query q = {.account_id = account_id, .mailbox_id = cp->q->mailbox_id, .uids = cp->uids, .limit = COPY_MAX};
-    if (!messages_read(tx, &q, &rows, &n, &more, err) || !op_ready(&cp->op, err) ||
-        !mailbox_take_one(&from_box, &from, err) || !mailbox_take_one(&to_box, &to_row, err))
+    if (!messages_read(tx, &q, &rows, &n, &more, err) || !op_ready(&cp->op, err))
         return false;
     if (cp->op.is_repeat)
         return true;
+    if (!mailbox_take_one(&from_box, &from, err))
+        return false;
+    if (cp->to_name.n ? !mailbox_take_found(&to_box, cp->q->to_mailbox_id, &to_row, err)
+                      : !mailbox_take_one(&to_box, &to_row, err))
+        return false;
     if (more)
         return err_set(err, ERR_LIMIT, "more than %u messages at once", COPY_MAX);
     if (from.mailbox_id == to_row.mailbox_id)
         to = &from;
     thurn__copy_reply__init(cp->r);
     cp->r->uidvalidity = (uint32_t)to->uidvalidity;
+    cp->r->to_mailbox_id = to->mailbox_id;
     cp->r->modseq = (uint64_t)cp->op.account.modseq;
     if (n == 0)
         return true;
@@ -98,6 +107,7 @@ FIBER bool store_do_copy(struct store *s, struct rpc_call *c, const Thurn__CopyR
     struct uidset uids;
     if (!op_init_once(&cp.op, s, q->account, q->request_id, c, &r->base, err) ||
         (!q->is_move && !disk_room_take(s->room, "copy", err)) ||
+        (q->n_to_path && !mailbox_path_given(q->to_path, q->n_to_path, c->arena, &cp.to_name, err)) ||
         !uidset_of_proto(c->arena, q->uids, q->n_uids, UINT32_MAX, false, &uids, err))
         return false;
     cp.op.kinds = KIND_EMAIL | KIND_MAILBOX;

@@ -28,15 +28,6 @@ static void fail_all(struct delivery *d, const struct shard *sh, int64_t tenant_
     }
 }
 
-/* Whoever has mail delivered holds its body: NOT_FOUND speaks of accounts and mailboxes only. */
-static void body_must_be(const Thurn__Body *body, struct err *err)
-{
-    if (err->kind != ERR_NOT_FOUND || !body || !body->blob)
-        return;
-    err_clear(err);
-    (void)content_lost(rpc_str(body->blob->hash), err);
-}
-
 /* The body has to be on the shard for each tenant that gets it, before anything refers to it. */
 FIBER static void place(struct delivery *d, struct shard *sh)
 {
@@ -54,7 +45,7 @@ FIBER static void place(struct delivery *d, struct shard *sh)
         done[n++] = tenant_id;
         struct err err = ERR_INIT;
         if (!content_place(d->store, d->q->body, d->content, sh, tenant_id, &err)) {
-            body_must_be(d->q->body, &err);
+            (void)content_must_be(d->q->body, &err);
             fail_all(d, sh, tenant_id, &err);
         }
     }
@@ -146,10 +137,8 @@ FIBER bool store_do_deliver(struct store *s, struct rpc_call *c, const Thurn__De
         return err_set(err, q->n_recipients ? ERR_LIMIT : ERR_INVALID, "1 to %u recipients", RECIPIENTS_MAX);
     if (!disk_room_take(s->room, "message", err))
         return false;
-    if (!content_of_body(s, q->body, rpc_str(q->prefix), c->arena, &content, err)) {
-        body_must_be(q->body, err);
-        return false;
-    }
+    if (!content_of_body(s, q->body, rpc_str(q->prefix), c->arena, &content, err))
+        return content_must_be(q->body, err);
     d.adds = arena_array(c->arena, struct add, q->n_recipients);
     d.shards = arena_array(c->arena, struct shard *, q->n_recipients);
     for (size_t i = 0; i < q->n_recipients; i++)

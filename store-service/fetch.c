@@ -115,8 +115,16 @@ FIBER static bool fetch_body(struct sql_tx *tx, void *arg, struct err *err)
                            .since_modseq = (int64_t)MIN(q->changed_since, (uint64_t)INT64_MAX),
                            .with = (q->with_parsed ? MSG_WITH_PARSED : 0) | (q->with_raw ? MSG_WITH_BODY : 0),
                            .limit = q->limit ? MIN(q->limit, limit) : limit};
-    return messages_read(tx, &mq, &rows, &n, &f->next_uid, err) && op_ready(&f->op, err) &&
-           mailbox_take_one(&box, &m, err) && fill(f, rows, n, err) &&
+    uint64_t known = (uint64_t)mq.since_modseq;
+    if (!messages_read(tx, &mq, &rows, &n, &f->next_uid, err) || !op_ready(&f->op, err) ||
+        !mailbox_take_one(&box, &m, err) || !op_known_since(tx, &f->op, &known, err))
+        return false;
+    if (known != (uint64_t)mq.since_modseq) {
+        mq.since_modseq = 0;
+        if (!messages_read(tx, &mq, &rows, &n, &f->next_uid, err))
+            return false;
+    }
+    return fill(f, rows, n, err) &&
            keywords_name(tx, m.account_id, f->messages, f->n_messages, f->arena, &f->names, &f->n_names, err);
 }
 
@@ -136,7 +144,8 @@ FIBER static void read_job_main(void *arg)
     uint64_t skip = r->offset > r->prefix.n ? r->offset - r->prefix.n : 0, end = r->offset + r->length;
     uint64_t body_end = end > r->prefix.n ? end - r->prefix.n : 0;
     str body = STR_NONE;
-    if (body_end > skip && !blob_read_range(j->shard, &r->place, skip, body_end - skip, &j->arena, &body, &j->err))
+    bool is_lost;
+    if (body_end > skip && !blob_read_range(j->shard, &r->place, skip, body_end - skip, &j->arena, &body, &is_lost, &j->err))
         return;
     /* body begins at skip already. */
     str head = str_slice(r->prefix, r->offset, end);

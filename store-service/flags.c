@@ -20,7 +20,7 @@ struct flags_op {
     Thurn__Keyword **names;
     size_t n_names;
     struct uidset modified;
-    uint64_t next_uid, modseq_before;
+    uint64_t next_uid, modseq_before, unchanged_since;
 };
 
 static int64_t new_flags(const Thurn__StoreFlagsRequest *q, int64_t old)
@@ -50,7 +50,7 @@ static bool decide(struct flags_op *f, struct mailbox_row *m, struct msg_row *ro
     *n_changed = 0;
     for (size_t i = 0; i < n; i++) {
         struct msg_row r = rows[i];
-        if (q->has_unchanged_since && (uint64_t)r.modseq > q->unchanged_since) {
+        if (q->has_unchanged_since && (uint64_t)r.modseq > f->unchanged_since) {
             uidset_add(&f->modified, r.uid);
             continue;
         }
@@ -109,6 +109,9 @@ FIBER static bool flags_body(struct sql_tx *tx, void *arg, struct err *err)
     if (!messages_read(tx, &q, &rows, &n, &f->next_uid, err) || !op_ready(&f->op, err) || !mailbox_take_one(&box, &m, err))
         return false;
     f->modseq_before = (uint64_t)m.highestmodseq;
+    f->unchanged_since = MIN(f->q->unchanged_since, (uint64_t)INT64_MAX);
+    if (f->q->has_unchanged_since && !op_known_since(tx, &f->op, &f->unchanged_since, err))
+        return false;
     struct keywords k = keywords_take(a, &names, m.account_id);
     str kw;
     if (!keywords_encode(&k, f->q->keywords, f->q->n_keywords, f->q->op != THURN__STORE_OP__STORE_REMOVE, &kw, err) ||

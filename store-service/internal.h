@@ -42,7 +42,7 @@
 #define SUBSCRIPTIONS_MAX 10000u          /* names without a mailbox, of one account */
 #define SUBSCRIPTION_BYTES_MAX (800u * 1024) /* of these: they fit into one reply */
 #define TIMELINE_MODSEQ_GAP (1 << 20)     /* jumps after a failover that may have lost commits */
-#define TIMELINE_UID_GAP 10000
+#define TIMELINE_UID_GAP (1 << 18)        /* of 2^32: for 16,000 failovers */
 
 #define ALL_FLAGS (THURN__FLAG__FLAG_SEEN | THURN__FLAG__FLAG_ANSWERED | THURN__FLAG__FLAG_FLAGGED | \
                    THURN__FLAG__FLAG_DELETED | THURN__FLAG__FLAG_DRAFT)
@@ -84,21 +84,24 @@ void service_init(struct store *s); /* the table of methods (service.c) */
 /* --- accounts (account.c) --- */
 struct account_row {
     int64_t account_id, tenant_id, epoch, modseq, floor_modseq, uidvalidity, email_seq, mailbox_seq, used_bytes,
-        used_messages, inbox_id, timeline, week, week_modseq;
+        used_messages, inbox_id, timeline, week, week_modseq, incarnation;
     int64_t now_timeline; /* the database's own, read under the lock */
 };
 #define ACCOUNT_COLS                                                                                                   \
     "account_id, tenant_id, epoch, modseq, floor_modseq, uidvalidity, email_seq, mailbox_seq, used_bytes,"             \
-    " used_messages, inbox_id, timeline, week, week_modseq"
-#define ACCOUNT_COL_TYPES "iiiiiiiiiiiiii"
+    " used_messages, inbox_id, timeline, week, week_modseq, incarnation"
+#define ACCOUNT_COL_TYPES "iiiiiiiiiiiiiii"
+
+#define EPOCH_GONE ((int64_t)UINT32_MAX + 1) /* of an account that was removed: no caller has it */
 
 /* Queue the lock of these accounts (ascending ids) and their rows; account_take turns a row into a struct. */
 void account_queue_lock(struct sql_tx *tx, const int64_t *ids, size_t n, struct sql_result *out);
 void account_queue_read(struct sql_tx *tx, int64_t id, struct sql_result *out);
 struct account_row account_take(const struct sql_result *r, size_t row);
 void account_queue_update(struct sql_tx *tx, const struct account_row *rows, size_t n);
-/* Whether the caller's idea of where the account lives still holds. Errors: CONFLICT. */
+/* Whether the caller's idea of where the account lives, and which one it is, still holds. Errors: CONFLICT. */
 bool account_check(const struct account_row *row, const Thurn__AccountRef *ref, struct err *err) WARN_UNUSED;
+bool account_is_ours(const struct account_row *row, const Thurn__AccountRef *ref);
 /* The account must be prepared before it is written to: its rows are missing, or the database has failed over. */
 bool account_needs_prepare(const struct account_row *row);
 /* Make the rows of an account at its first use, or jump its counters after a failover. Suspends. */
@@ -128,6 +131,9 @@ bool op_init(struct op *op, struct store *s, const Thurn__AccountRef *ref, struc
 void op_begin(struct sql_tx *tx, struct op *op);       /* lock */
 void op_begin_read(struct sql_tx *tx, struct op *op);  /* no lock */
 bool op_ready(struct op *op, struct err *err) WARN_UNUSED;
+/* After op_ready: *since is a modseq that a client brings. One that was given out for changes which a failover took back
+ * tells nothing of what he knows, and becomes 0. One round trip when it is below the floor. */
+FIBER bool op_known_since(struct sql_tx *tx, const struct op *op, uint64_t *since, struct err *err) WARN_UNUSED;
 void op_end(struct sql_tx *tx, struct op *op);
 FIBER bool op_write(struct op *op, sql_body body, void *arg, struct err *err) WARN_UNUSED;
 FIBER bool op_read(struct op *op, sql_body body, void *arg, struct err *err) WARN_UNUSED;
@@ -164,11 +170,19 @@ struct mailbox_row {
       "uidnext, " T "highestmodseq, " T "created_modseq, " T "total, " T "unseen, " T "deleted, " T "bytes, " T        \
       "is_subscribed"
 #define MAILBOX_COL_TYPES "iiitiiiiiiiiiii"
+/* The parent of a mailbox that was deleted and whose messages go slice by slice: nobody sees it any more. Its name is its id. */
+#define MAILBOX_LEAVING (-1)
 void mailbox_queue_get(struct sql_tx *tx, int64_t account_id, int64_t mailbox_id, struct sql_result *out);
+/* By its path (mailbox_path_given); the row is behind one column, the path. No more than what is on the path is read. */
+extern const struct sql_stmt mailbox_find;
+void mailbox_queue_find(struct sql_tx *tx, int64_t account_id, str path, struct sql_result *out);
 void mailbox_queue_all(struct sql_tx *tx, const int64_t *account_ids, size_t n, struct sql_result *out);
+struct mailbox_row mailbox_of_cols(const struct sql_value *v); /* MAILBOX_COLS */
 struct mailbox_row mailbox_take(const struct sql_result *r, size_t row);
 /* The one row of a mailbox_queue_get. Errors: NOT_FOUND. */
 bool mailbox_take_one(const struct sql_result *r, struct mailbox_row *out, struct err *err) WARN_UNUSED;
+/* The one row of a mailbox_queue_find, which must be that of mailbox_id unless that is 0. Errors: NOT_FOUND. */
+bool mailbox_take_found(const struct sql_result *r, int64_t mailbox_id, struct mailbox_row *out, struct err *err) WARN_UNUSED;
 void mailbox_queue_insert(struct sql_tx *tx, const struct mailbox_row *rows, size_t n);
 void mailbox_queue_counts(struct sql_tx *tx, const struct mailbox_row *rows, size_t n); /* what messages change: cheaper */
 void mailbox_queue_update(struct sql_tx *tx, const struct mailbox_row *rows, size_t n); /* everything but the key */
@@ -176,6 +190,8 @@ Thurn__Mailbox *mailbox_to_proto(const struct mailbox_row *m, struct arena *a);
 /* One component of a path: UTF-8, no '/', no control characters, at most MAILBOX_NAME_MAX bytes. Becomes NFC, in a.
  * Errors: INVALID. */
 bool mailbox_name(str *name, struct arena *a, struct err *err) WARN_UNUSED;
+/* The path of a request as one name: components as mailbox_name leaves them, joined by '/'. In a. Errors: INVALID. */
+bool mailbox_path_given(char *const *path, size_t n, struct arena *a, str *out, struct err *err) WARN_UNUSED;
 /* A new row with the account's next mailbox id and uidvalidity. name is borrowed. */
 struct mailbox_row mailbox_make(struct account_row *acct, int64_t parent_id, str name, int role, int64_t now_unix);
 /* What one message counts for. sign is +1 or -1. */
@@ -195,6 +211,24 @@ struct mailbox_row *mailbox_list_id(struct mailbox_list *l, int64_t mailbox_id);
 struct mailbox_row *mailbox_list_walk(struct mailbox_list *l, struct account_row *acct, const str *path, size_t n,
                                       bool may_create, const struct store_limits *limits, int64_t now_unix,
                                       struct err *err);
+
+/* --- mailboxes that are deleted (leaving.c) --- */
+/* In the transaction that deletes m: nobody sees it from now on. *leaves: it holds too much to go at once, so that
+ * mailbox_finish_leaving is to follow. */
+FIBER bool mailbox_leave(struct sql_tx *tx, struct op *op, struct mailbox_row *m, bool *leaves, struct err *err) WARN_UNUSED;
+/* Remove what such mailboxes of the account still hold, in slices with rests between them. Suspends. */
+FIBER bool mailbox_finish_leaving(struct store *s, const Thurn__AccountRef *ref, struct err *err) WARN_UNUSED;
+/* The same for all accounts of a shard. */
+FIBER bool mailbox_sweep_leaving(struct shard *sh, struct err *err) WARN_UNUSED;
+
+/* --- bulk work beside that of people (pace.c) --- */
+/* Begin one slice of it; rest after its transaction for as long as it took, so that it never has more than half of a
+ * database. Errors: CANCELLED, TIMEOUT. */
+struct pace {
+    int64_t began_us;
+};
+struct pace pace_begin(void);
+FIBER bool pace_rest(const struct pace *p, struct err *err) WARN_UNUSED;
 
 /* --- subscriptions (subscription.c): names that are subscribed besides the rows that say so themselves --- */
 struct subscription {
@@ -223,7 +257,7 @@ bool subscriptions_leave(struct subscriptions *s, struct mailbox_list *l, const 
 /* Queue its removal; false when it is not stored. */
 bool subscriptions_remove(struct sql_tx *tx, const struct subscriptions *s, int64_t account_id, str path);
 void subscriptions_queue_insert(struct sql_tx *tx, const struct subscriptions *s, int64_t account_id); /* the new ones */
-str subscription_path(struct arena *a, const str *path, size_t n);
+str mailbox_path_join(struct arena *a, const str *path, size_t n);
 str mailbox_path(struct mailbox_list *l, const struct mailbox_row *m);
 
 /* --- keywords (keyword.c): the account's dictionary, and the ids of one message as sorted pairs of bytes --- */

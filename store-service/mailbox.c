@@ -6,11 +6,21 @@
 
 static const struct sql_stmt get_mailbox = {
     "s_get_mailbox", "ii", MAILBOX_COL_TYPES,
-    "SELECT " MAILBOX_COLS("") " FROM s_mailbox WHERE account_id = ?1 AND mailbox_id = ?2", NULL, false};
+    "SELECT " MAILBOX_COLS("") " FROM s_mailbox WHERE account_id = ?1 AND mailbox_id = ?2 AND parent_id >= 0", NULL, false};
 static const struct sql_stmt all_mailboxes = {
     "s_all_mailboxes", "i", MAILBOX_COL_TYPES,
-    "SELECT " MAILBOX_COLS("") " FROM s_mailbox WHERE account_id = ?1 ORDER BY mailbox_id",
-    "SELECT " MAILBOX_COLS("") " FROM s_mailbox WHERE account_id = ANY ($1) ORDER BY account_id, mailbox_id", true};
+    "SELECT " MAILBOX_COLS("") " FROM s_mailbox WHERE account_id = ?1 AND parent_id >= 0 ORDER BY mailbox_id",
+    "SELECT " MAILBOX_COLS("") " FROM s_mailbox WHERE account_id = ANY ($1) AND parent_id >= 0 ORDER BY account_id, mailbox_id", true};
+/* From the top down, one component a step: at is the mailbox that was reached, rest what is still to be walked. */
+#define FIND(FROM, POSITION)                                                                                           \
+    "WITH RECURSIVE walk (account_id, path, at, rest) AS (SELECT " FROM " UNION ALL"                                   \
+    " SELECT w.account_id, w.path, m.mailbox_id, substr(w.rest, " POSITION "(w.rest, '/') + 1) FROM walk w"            \
+    " JOIN s_mailbox m ON m.account_id = w.account_id AND m.parent_id = w.at AND"                                      \
+    " m.name = substr(w.rest, 1, " POSITION "(w.rest, '/') - 1) WHERE w.rest <> '')"                                   \
+    " SELECT w.path, " MAILBOX_COLS("m.") " FROM walk w JOIN s_mailbox m ON m.account_id = w.account_id AND"           \
+    " m.mailbox_id = w.at WHERE w.rest = ''"
+const struct sql_stmt mailbox_find = {"s_find_mailboxes", "it", "t" MAILBOX_COL_TYPES, FIND("?1, ?2, 0, ?2 || '/'", "instr"),
+                                      FIND("v.a, v.path, 0::bigint, v.path || '/' FROM {rows} AS v (a, path)", "strpos"), true};
 static const struct sql_stmt insert_mailboxes = {
     "s_insert_mailboxes", MAILBOX_COL_TYPES, "",
     "INSERT INTO s_mailbox (" MAILBOX_COLS("") ") VALUES"
@@ -46,6 +56,14 @@ void mailbox_queue_get(struct sql_tx *tx, int64_t account_id, int64_t mailbox_id
     sql_queue(tx, &get_mailbox, v, 1, out);
 }
 
+void mailbox_queue_find(struct sql_tx *tx, int64_t account_id, str path, struct sql_result *out)
+{
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, 2);
+    v[0] = sql_i(account_id);
+    v[1] = sql_s(path);
+    sql_queue(tx, &mailbox_find, v, 1, out);
+}
+
 void mailbox_queue_all(struct sql_tx *tx, const int64_t *account_ids, size_t n, struct sql_result *out)
 {
     struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, n);
@@ -54,9 +72,8 @@ void mailbox_queue_all(struct sql_tx *tx, const int64_t *account_ids, size_t n, 
     sql_queue(tx, &all_mailboxes, v, n, out);
 }
 
-struct mailbox_row mailbox_take(const struct sql_result *r, size_t row)
+struct mailbox_row mailbox_of_cols(const struct sql_value *v)
 {
-    const struct sql_value *v = sql_at(r, row, 0);
     return (struct mailbox_row){
         .account_id = v[0].i, .mailbox_id = v[1].i, .parent_id = v[2].i, .name = v[3].s, .role = v[4].i, .kind = v[5].i,
         .uidvalidity = v[6].i, .uidnext = v[7].i, .highestmodseq = v[8].i, .created_modseq = v[9].i, .total = v[10].i,
@@ -64,11 +81,27 @@ struct mailbox_row mailbox_take(const struct sql_result *r, size_t row)
     };
 }
 
+struct mailbox_row mailbox_take(const struct sql_result *r, size_t row)
+{
+    return mailbox_of_cols(sql_at(r, row, 0));
+}
+
 bool mailbox_take_one(const struct sql_result *r, struct mailbox_row *out, struct err *err)
 {
     if (r->n_rows == 0)
         return err_set(err, ERR_NOT_FOUND, "no such mailbox");
     *out = mailbox_take(r, 0);
+    return true;
+}
+
+bool mailbox_take_found(const struct sql_result *r, int64_t mailbox_id, struct mailbox_row *out, struct err *err)
+{
+    if (r->n_rows == 0)
+        return err_set(err, ERR_NOT_FOUND, "no such mailbox");
+    struct mailbox_row m = mailbox_of_cols(sql_at(r, 0, 1));
+    if (mailbox_id && m.mailbox_id != mailbox_id)
+        return err_set(err, ERR_NOT_FOUND, "another mailbox has that name now");
+    *out = m;
     return true;
 }
 
@@ -156,6 +189,20 @@ bool mailbox_name(str *name, struct arena *a, struct err *err)
     for (size_t i = 0; ok && i < name->n; i++)
         ok = name->p[i] != '/' && !ascii_is_ctl((unsigned char)name->p[i]);
     return ok || err_set(err, ERR_INVALID, "'%.*s' is no name of a mailbox", (int)MIN(name->n, MAILBOX_NAME_MAX), name->p);
+}
+
+bool mailbox_path_given(char *const *path, size_t n, struct arena *a, str *out, struct err *err)
+{
+    if (n == 0 || n > MAILBOX_DEPTH_MAX)
+        return err_set(err, ERR_INVALID, "a path has 1 to %u names", MAILBOX_DEPTH_MAX);
+    str *names = arena_array(a, str, n);
+    for (size_t i = 0; i < n; i++) {
+        names[i] = str_c(path[i]);
+        if (!mailbox_name(&names[i], a, err))
+            return false;
+    }
+    *out = mailbox_path_join(a, names, n);
+    return true;
 }
 
 struct mailbox_row mailbox_make(struct account_row *acct, int64_t parent_id, str name, int role, int64_t now_unix)

@@ -1,5 +1,6 @@
 /* ListMailboxes, CreateMailbox, RenameMailbox, DeleteMailbox, SetMailbox, Subscribe: the account's rows are read whole under its
  * lock, looked at, and those that change are written. */
+#include "base/log.h"
 #include "store-service/message.h"
 
 struct loaded {
@@ -60,6 +61,16 @@ static bool find(struct mailbox_list *l, int64_t id, struct mailbox_row **out, s
 {
     *out = mailbox_list_id(l, id);
     return *out || err_set(err, ERR_NOT_FOUND, "no such mailbox");
+}
+
+/* By its path as it is now, under the lock; by its id when there is no path; by both when there are both. */
+static bool find_named(struct op *op, struct mailbox_list *l, int64_t id, char *const *path, size_t n,
+                       struct mailbox_row **out, struct err *err)
+{
+    if (n == 0)
+        return find(l, id, out, err);
+    *out = mailbox_list_walk(l, &op->account, path_of(path, n, l->arena), n, false, &op->shard->store->limits, op->now_unix, err);
+    return *out && (id == 0 || (*out)->mailbox_id == id || err_set(err, ERR_NOT_FOUND, "another mailbox has that name now"));
 }
 
 /* --- list --- */
@@ -261,7 +272,7 @@ FIBER static bool rename_body(struct sql_tx *tx, void *arg, struct err *err)
         return false;
     if (rn->op.is_repeat)
         return true;
-    if (!find(&now.boxes, rn->q->mailbox_id, &m, err))
+    if (!find_named(&rn->op, &now.boxes, rn->q->mailbox_id, rn->q->from_path, rn->q->n_from_path, &m, err))
         return false;
     struct mailbox_list *l = &now.boxes;
     int64_t id = m->mailbox_id;
@@ -310,17 +321,15 @@ FIBER bool store_do_rename_mailbox(struct store *s, struct rpc_call *c, const Th
     return op_write(&rn.op, rename_body, &rn, err);
 }
 
-/* --- delete: its messages first, some thousands a transaction --- */
+/* --- delete --- */
 
 struct delete_op {
     struct op op;
     const Thurn__DeleteMailboxRequest *q;
     struct arena *arena;
-    Thurn__MailboxReply *r; /* its mailbox is set by the last transaction */
+    Thurn__MailboxReply *r;
+    bool leaves; /* its messages are still to go */
 };
-
-static const struct sql_stmt delete_mailbox = {
-    "s_delete_mailbox", "ii", "", "DELETE FROM s_mailbox WHERE account_id = ?1 AND mailbox_id = ?2", NULL, false};
 
 static bool check_delete(struct delete_op *d, struct mailbox_list *l, const struct mailbox_row *m, struct err *err)
 {
@@ -337,32 +346,19 @@ FIBER static bool delete_body(struct sql_tx *tx, void *arg, struct err *err)
     struct delete_op *d = arg;
     struct loaded now;
     struct mailbox_row *m;
-    d->r->mailbox = NULL;
     if (!lock(tx, &d->op, &now, err))
         return false;
     if (d->op.is_repeat)
         return true;
-    if (!find(&now.boxes, d->q->mailbox_id, &m, err) || !check_delete(d, &now.boxes, m, err) || !subscriptions_leave(&now.names, &now.boxes, m, err))
+    if (!find_named(&d->op, &now.boxes, d->q->mailbox_id, d->q->path, d->q->n_path, &m, err) ||
+        !check_delete(d, &now.boxes, m, err) || !subscriptions_leave(&now.names, &now.boxes, m, err))
         return false;
-    struct uidset all = uidset_of(sql_arena(tx));
-    uidset_add_range(&all, 1, UINT32_MAX);
-    struct msg_query q = {.account_id = m->account_id, .mailbox_id = m->mailbox_id, .uids = &all, .limit = MESSAGES_PER_TX};
-    struct msg_row *rows;
-    size_t n;
-    uint64_t more;
-    if (!messages_read(tx, &q, &rows, &n, &more, err) || !messages_remove(tx, &d->op, m, rows, n, false, err))
+    struct mailbox_row before = *m;
+    if (!mailbox_leave(tx, &d->op, m, &d->leaves, err))
         return false;
-    if (more) {
-        mailbox_queue_update(tx, m, 1);
-    } else {
-        struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, 2);
-        v[0] = sql_i(m->account_id);
-        v[1] = sql_i(m->mailbox_id);
-        sql_queue(tx, &delete_mailbox, v, 1, NULL);
-        subscriptions_queue_insert(tx, &now.names, m->account_id);
-        change_queue_mailbox(tx, &d->op, m->mailbox_id, CHANGE_MBOX_DESTROYED);
-        answer(tx, &d->op, m, d->r, d->arena);
-    }
+    subscriptions_queue_insert(tx, &now.names, m->account_id);
+    change_queue_mailbox(tx, &d->op, m->mailbox_id, CHANGE_MBOX_DESTROYED);
+    answer(tx, &d->op, &before, d->r, d->arena);
     op_end(tx, &d->op);
     return true;
 }
@@ -374,10 +370,12 @@ FIBER bool store_do_delete_mailbox(struct store *s, struct rpc_call *c, const Th
     if (!op_init_once(&d.op, s, q->account, q->request_id, c, &r->base, err))
         return false;
     d.op.kinds = KIND_MAILBOX | KIND_EMAIL | KIND_THREAD;
-    do {
-        if (!op_write(&d.op, delete_body, &d, err))
-            return false;
-    } while (!r->mailbox);
+    if (!op_write(&d.op, delete_body, &d, err))
+        return false;
+    struct err why = ERR_INIT;
+    if (d.leaves && !mailbox_finish_leaving(s, q->account, &why)) /* it is deleted; the sweep does the rest */
+        log_info("store.leaving_left", KV_I64("account_id", q->account->account_id),
+                 KV_I64("mailbox_id", r->mailbox->mailbox_id), KV_ERR(&why));
     return true;
 }
 
@@ -489,7 +487,7 @@ FIBER static bool subscribe_body(struct sql_tx *tx, void *arg, struct err *err)
         set_subscribed(tx, &now, m, sb->q->is_subscribed);
         if (is_changed)
             mailbox_queue_update(tx, m, 1);
-    } else if (!subscribe_name(tx, sb, &now, subscription_path(sql_arena(tx), path, sb->q->n_path), &is_changed, err)) {
+    } else if (!subscribe_name(tx, sb, &now, mailbox_path_join(sql_arena(tx), path, sb->q->n_path), &is_changed, err)) {
         return false;
     }
     if (is_changed)

@@ -37,13 +37,15 @@ bool op_ready(struct op *op, struct err *err)
 {
     if (op->rows_.n_rows == 1) {
         op->account = op->before = account_take(&op->rows_, 0);
+        if (!account_check(&op->account, op->ref, err))
+            return false;
         op->needs_prepare = account_needs_prepare(&op->account);
     } else {
         op->needs_prepare = true;
     }
     if (op->needs_prepare)
         return err_set(err, ERR_UNAVAILABLE, "account %lld is not ready", (long long)op->ref->account_id);
-    return account_check(&op->account, op->ref, err) && once_take(op, err);
+    return once_take(op, err);
 }
 
 void op_end(struct sql_tx *tx, struct op *op)

@@ -25,19 +25,20 @@ static const struct sql_stmt purge_msgs = {
 static const struct sql_stmt purge_rest[] = {
     {"s_purge_mailboxes", "i", "", "DELETE FROM s_mailbox WHERE account_id = ?1", NULL, false},
     {"s_purge_subscriptions", "i", "", "DELETE FROM s_subscription WHERE account_id = ?1", NULL, false},
+    {"s_purge_gaps", "i", "", "DELETE FROM s_gap WHERE account_id = ?1", NULL, false},
     {"s_purge_keywords", "i", "", "DELETE FROM s_keyword WHERE account_id = ?1", NULL, false},
     {"s_purge_threads", "i", "", "DELETE FROM s_thread_key WHERE account_id = ?1", NULL, false},
     {"s_purge_changes", "i", "", "DELETE FROM s_changes WHERE account_id = ?1", NULL, false},
     {"s_purge_requests", "i", "", "DELETE FROM s_request WHERE account_id = ?1", NULL, false},
 };
-#define EPOCH_GONE ((int64_t)UINT32_MAX + 1)
 static const struct sql_stmt bury_account = {
-    "s_bury_account", "iii", "",
-    "INSERT INTO s_account (" ACCOUNT_COLS ") VALUES (?1, ?2, ?3, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1)"
+    "s_bury_account", "iiii", "",
+    "INSERT INTO s_account (" ACCOUNT_COLS ") VALUES (?1, ?2, ?3, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, ?4)"
     " ON CONFLICT (account_id) DO UPDATE SET epoch = excluded.epoch, used_bytes = 0, used_messages = 0, inbox_id = 0",
     NULL, false};
 
 struct purge {
+    const Thurn__AccountRef *ref;
     int64_t account_id, tenant_id, now_unix;
     size_t n; /* rows of this page */
 };
@@ -47,8 +48,15 @@ FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
     struct purge *p = arg;
     struct arena *a = sql_arena(tx);
     const struct sql_value v[] = {sql_i(p->account_id), sql_i(PAGE)};
-    const struct sql_value burial[] = {sql_i(p->account_id), sql_i(p->tenant_id), sql_i(EPOCH_GONE)};
-    struct sql_result rows, gone;
+    const struct sql_value burial[] = {sql_i(p->account_id), sql_i(p->tenant_id), sql_i(EPOCH_GONE),
+                                       sql_i((int64_t)p->ref->incarnation)};
+    struct sql_result account, rows, gone;
+    account_queue_lock(tx, &p->account_id, 1, &account);
+    if (!sql_run(tx, err))
+        return false;
+    struct account_row there = account.n_rows ? account_take(&account, 0) : (struct account_row){.epoch = EPOCH_GONE};
+    if (there.epoch != EPOCH_GONE && !account_check(&there, p->ref, err)) /* another account's mail stays */
+        return false;
     sql_queue(tx, &bury_account, burial, 1, NULL);
     if (!sql_exec(tx, &read_msgs, v, 1, &rows, err))
         return false;
@@ -89,7 +97,7 @@ FIBER bool store_do_purge_account(struct store *s, struct rpc_call *c, const Thu
     struct op op; /* for its checks alone */
     if (!op_init(&op, s, q->account, err))
         return false;
-    struct purge p = {.account_id = q->account->account_id, .tenant_id = q->account->tenant_id, .now_unix = clock_unix()};
+    struct purge p = {.ref = q->account, .account_id = q->account->account_id, .tenant_id = q->account->tenant_id, .now_unix = clock_unix()};
     do {
         if (!sql_write(op.shard->db, page_body, &p, err))
             return false;

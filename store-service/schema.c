@@ -12,6 +12,7 @@
  *   s_blob       where each body lies and how many emails refer to it; s_blob_inline holds the small ones
  *   s_garbage    objects whose blob row is gone and that are still to be deleted
  *   s_thread_key message ids (with their subject) to threads
+ *   s_gap        which modseqs of an account a failover took back
  *   s_delivered, s_request   what was done under which key, for a while
  *
  * On PostgreSQL the log and the keys are partitioned by week, so that the old ones are dropped, not deleted.
@@ -110,6 +111,14 @@
 #define NUMBER_TABLE(INT, WITHOUT_ROWID)                                                                               \
     "CREATE TABLE s_shard (only_row " INT " PRIMARY KEY CHECK (only_row = 1), number " INT " NOT NULL)" WITHOUT_ROWID ";"
 
+/* The modseqs between low and high were given out, if at all, by a primary whose commits are lost. */
+#define GAP_TABLE(INT, WITHOUT_ROWID)                                                                                  \
+    "CREATE TABLE s_gap (account_id " INT " NOT NULL, low " INT " NOT NULL, high " INT " NOT NULL,"                    \
+    " PRIMARY KEY (account_id, low))" WITHOUT_ROWID ";"
+
+/* Mostly empty. */
+#define LEAVING_INDEX "CREATE INDEX s_mailbox_leaving ON s_mailbox (account_id) WHERE parent_id = -1;"
+
 static const struct sql_migration steps[] = {
     {1, "accounts, mailboxes, messages, change log, bodies",
      COMMON_TABLES("INTEGER", "BLOB", "INTEGER", "", "", " WITHOUT ROWID")
@@ -121,6 +130,10 @@ static const struct sql_migration steps[] = {
     {2, "subscriptions to names without a mailbox", SUBSCRIPTION_TABLE("INTEGER", " WITHOUT ROWID"),
      SUBSCRIPTION_TABLE("bigint", "")},
     {3, "the number of the shard", NUMBER_TABLE("INTEGER", " WITHOUT ROWID"), NUMBER_TABLE("bigint", "")},
+    {4, "which account of a number it is", "ALTER TABLE s_account ADD COLUMN incarnation INTEGER NOT NULL DEFAULT 0;",
+     "ALTER TABLE s_account ADD COLUMN incarnation bigint NOT NULL DEFAULT 0;"},
+    {5, "mailboxes that are on their way out", LEAVING_INDEX, LEAVING_INDEX},
+    {6, "modseqs that failovers took back", GAP_TABLE("INTEGER", " WITHOUT ROWID"), GAP_TABLE("bigint", "")},
 };
 
 #define WEEKS_AHEAD 3 /* each partition costs every statement that may read it a lock */

@@ -59,6 +59,20 @@ static const struct uidset *allowed(const struct search_tree *t)
     return NULL;
 }
 
+/* MODSEQ n of a state that was lost: everything may be new. */
+FIBER static bool know_modseqs(struct sql_tx *tx, const struct op *op, struct search_node *n, struct err *err)
+{
+    uint64_t since = n->number > 0 ? MIN(n->number - 1, (uint64_t)INT64_MAX) : 0, known = since;
+    if (n->op == THURN__SEARCH_OP__SEARCH_MODSEQ && !op_known_since(tx, op, &known, err))
+        return false;
+    if (known != since)
+        n->number = 0;
+    for (size_t i = 0; i < n->n_keys; i++)
+        if (!know_modseqs(tx, op, &n->keys[i], err))
+            return false;
+    return true;
+}
+
 FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct search_op *s = arg;
@@ -77,7 +91,7 @@ FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
                           .from_uid = s->from_uid, .with = with[s->level], .limit = limits[s->level]};
     struct msg_row *rows;
     if (!messages_read(tx, &q, &rows, &s->n, &s->next_uid, err) || !op_ready(&s->op, err) ||
-        !mailbox_take_one(&box, &m, err))
+        !mailbox_take_one(&box, &m, err) || !know_modseqs(tx, &s->op, &s->tree.root, err))
         return false;
     s->rows = arena_array(s->arena, struct msg_row, s->n);
     for (size_t i = 0; i < s->n; i++)
@@ -88,13 +102,15 @@ FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
 }
 
 /* The whole message, for one that nothing cheaper has decided. */
-FIBER static bool read_raw(struct search_op *s, const struct msg_row *m, struct arena *a, str *out, struct err *err)
+FIBER static bool read_raw(struct search_op *s, const struct msg_row *m, struct arena *a, str *out, bool *is_lost,
+                           struct err *err)
 {
     str body;
+    *is_lost = false;
     if (m->place.tier == BLOB_INLINE) {
         if (!blob_inline(&m->place, a, &body, err))
             return false;
-    } else if (!blob_read_range(s->op.shard, &m->place, 0, SEARCHED_MAX, a, &body, err)) {
+    } else if (!blob_read_range(s->op.shard, &m->place, 0, SEARCHED_MAX, a, &body, is_lost, err)) {
         return false;
     }
     if (str_empty(m->prefix)) {
@@ -130,8 +146,9 @@ FIBER static bool ask_message(struct search_op *s, const struct msg_row *m, bool
     }
     *is_match = false;
     if (answer == SEARCH_NEEDS_MORE) {
-        if (!read_raw(s, m, &a, &subject.raw, err))
-            return err->kind == ERR_INTERNAL && skip(s, m, err);
+        bool is_lost;
+        if (!read_raw(s, m, &a, &subject.raw, &is_lost, err))
+            return (is_lost || err->kind == ERR_INTERNAL) && skip(s, m, err);
         answer = search_ask(&s->tree, &subject, SEARCH_BODY);
     }
     *is_match = answer == SEARCH_YES;

@@ -136,7 +136,7 @@ FIBER void subscriptions_apply(const struct subscriptions *s, struct mailbox_lis
     }
 }
 
-str subscription_path(struct arena *a, const str *path, size_t n)
+str mailbox_path_join(struct arena *a, const str *path, size_t n)
 {
     BUF(joined, MAILBOX_PATH_MAX);
     for (size_t i = 0; i < n; i++) {
@@ -155,7 +155,7 @@ str mailbox_path(struct mailbox_list *l, const struct mailbox_row *m)
         names[--at] = m->name;
         m = m->parent_id ? mailbox_list_id(l, m->parent_id) : NULL;
     }
-    return subscription_path(l->arena, names + at, MAILBOX_DEPTH_MAX - at);
+    return mailbox_path_join(l->arena, names + at, MAILBOX_DEPTH_MAX - at);
 }
 
 /* --- what is below a mailbox --- */

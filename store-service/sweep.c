@@ -265,7 +265,8 @@ FIBER static bool sweep_shard(struct shard *sh, int64_t older_than_s, bool dry_r
 {
     if (!sweep_blobs(sh, older_than_s, dry_run, out, err))
         return false;
-    return dry_run || (schema_make_partitions(sh->db, err) && retain(sh, err) && sweep_garbage(sh, err));
+    return dry_run || (mailbox_sweep_leaving(sh, err) && schema_make_partitions(sh->db, err) && retain(sh, err) &&
+                       sweep_garbage(sh, err));
 }
 
 FIBER bool store_do_sweep(struct store *s, struct rpc_call *c, const Thurn__SweepRequest *q, Thurn__SweepReply *r, struct err *err)

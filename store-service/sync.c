@@ -127,11 +127,17 @@ FIBER static bool sync_body(struct sql_tx *tx, void *arg, struct err *err)
     s->r->mailbox = mailbox_to_proto(&m, s->arena);
     s->r->n_vanished = s->r->n_messages = s->r->n_keyword_names = 0;
     s->r->next_uid = 0;
-    int64_t since = (int64_t)MIN(s->q->since_modseq, (uint64_t)INT64_MAX);
-    if (since >= m.highestmodseq && since <= s->op.account.modseq)
+    s->r->is_from_start = false;
+    uint64_t known = MIN(s->q->since_modseq, (uint64_t)INT64_MAX);
+    if (known >= (uint64_t)m.highestmodseq && known <= (uint64_t)s->op.account.modseq)
         return true;
+    if (known > (uint64_t)s->op.account.modseq)
+        known = 0;
+    if (!op_known_since(tx, &s->op, &known, err))
+        return false;
+    int64_t since = (int64_t)known;
+    s->r->is_from_start = known == 0;
     struct uidset changed, gone, all = uidset_of(sql_arena(tx));
-    /* A state that we never gave out (from before a failover) is as good as none. */
     if (since >= s->op.account.floor_modseq && since <= s->op.account.modseq) {
         queue_log(tx, s, since, &log);
         if (!sql_run(tx, err))
@@ -142,8 +148,6 @@ FIBER static bool sync_body(struct sql_tx *tx, void *arg, struct err *err)
             return put_vanished(s, &vanished, err) && read_messages(tx, s, &there, since, err);
         }
     }
-    if (since > s->op.account.modseq)
-        since = 0;
     uidset_add_range(&all, 1, UINT32_MAX);
     return vanished_by_rows(tx, s, &m, err) && read_messages(tx, s, &all, since, err);
 }

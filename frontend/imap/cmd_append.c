@@ -21,7 +21,6 @@ struct append {
     struct imap_flags flags;
     int64_t internal_unix; /* 0 = now */
     int zone_minutes;
-    const Thurn__Mailbox *row;
 };
 
 /* The literal as a source for the store. */
@@ -156,7 +155,7 @@ FIBER static bool append(struct imap_session *s, struct imap_command *c, const s
     item.internal_unix = p->internal_unix;
     item.internal_zone = p->zone_minutes;
     q.account = &s->account;
-    q.mailbox_id = p->row->mailbox_id;
+    imap_mailbox_path(c->arena, p->mailbox, &q.path, &q.n_path); /* as it is then, not as it was before the literal */
     q.items = items;
     q.n_items = 1;
     q.request_id = imap_request_id(c->arena);
@@ -168,7 +167,7 @@ FIBER static bool append(struct imap_session *s, struct imap_command *c, const s
     }
     if (r->n_uids == 1)
         c->code = arena_printf(c->arena, "APPENDUID %u %u", r->uidvalidity, r->uids[0]);
-    if (s->view && s->view->mailbox_id == p->row->mailbox_id)
+    if (s->view && s->view->uidvalidity == r->uidvalidity) /* no two of an account have the same */
         s->is_dirty = true; /* EXISTS before the tagged reply */
     return true;
 }
@@ -218,7 +217,8 @@ FIBER bool cmd_append(struct imap_session *s, struct imap_command *c, struct err
 {
     struct append p = {.mailbox = S("")};
     struct literal_source l = {.source.read = read_source, .s = s, .left = c->has_literal ? c->literal : 0};
-    bool is_wanted = check(s, c, &p, err) && imap_mailbox_open(s, c, p.mailbox, "TRYCREATE", &p.row, err);
+    const Thurn__Mailbox *row;
+    bool is_wanted = check(s, c, &p, err) && imap_mailbox_open(s, c, p.mailbox, "TRYCREATE", &row, err);
     if (!is_wanted && (!c->has_literal || c->is_sync_literal))
         return false;
     if (c->is_sync_literal && (!imap_write(s, S("+ OK\r\n"), err) || !stream_flush(s->stream, err))) {

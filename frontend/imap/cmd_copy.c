@@ -21,7 +21,8 @@ struct copy_run {
     struct imap_session *s;
     struct imap_command *c;
     struct imap_ranges rest;
-    int64_t to_mailbox_id;
+    str to_name;
+    int64_t to_mailbox_id;    /* that it was at the first slice: the others follow it */
     bool is_move;
     uint32_t uidvalidity;     /* of the destination; 0 = nothing was there to be copied */
     struct uid_map made;      /* UIDs in the destination */
@@ -34,11 +35,15 @@ static bool parse_copy(struct imap_command *c, struct imap_set *set, str *name, 
            imap_parse_mailbox(&c->args, c->arena, name, is_valid) && imap_parse_end(&c->args);
 }
 
-static bool copy_failed(struct imap_command *c, const struct rpc_call *call, struct err *err)
+/* NOT_FOUND: the destination, or the selected mailbox itself? Only the first is for the client to create. */
+FIBER static bool copy_failed(struct copy_run *run, const struct rpc_call *call, struct err *err)
 {
+    const Thurn__Mailbox *row;
+    if (call->err.kind == ERR_NOT_FOUND && !imap_mailbox_open(run->s, run->c, run->to_name, "TRYCREATE", &row, err))
+        return false;
     if (call->err.kind == ERR_NOT_FOUND)
-        c->code = S("TRYCREATE");
-    return imap_failed(c, call, err);
+        run->s->is_dirty = true; /* tells that it is gone */
+    return imap_failed(run->c, call, err);
 }
 
 static void note_slice(struct copy_run *run, const Thurn__CopyReply *r)
@@ -93,10 +98,13 @@ FIBER static bool copy_slice(struct copy_run *run, struct err *err)
     q.uids = some.v;
     q.n_uids = some.n;
     q.to_mailbox_id = run->to_mailbox_id;
+    if (!run->to_mailbox_id)
+        imap_mailbox_path(&a, run->to_name, &q.to_path, &q.n_to_path);
     q.is_move = run->is_move;
     q.request_id = imap_request_id(&a);
     if (!call_copy(s, &call, &q, &r, &a))
-        return copy_failed(run->c, &call, err);
+        return copy_failed(run, &call, err);
+    run->to_mailbox_id = r->to_mailbox_id;
     if (r->n_from == 0)
         return true;
     if (run->is_move)
@@ -154,20 +162,18 @@ FIBER static bool copy_or_move(struct imap_session *s, struct imap_command *c, b
     BUF(to, SETS_MAX);
     struct copy_run run = {.s = s, .c = c, .is_move = is_move, .from = &from, .to = &to};
     struct imap_set set;
-    str name;
     bool is_valid;
     const Thurn__Mailbox *row;
-    if (!parse_copy(c, &set, &name, &is_valid))
+    if (!parse_copy(c, &set, &run.to_name, &is_valid))
         return imap_bad(c, err, "Expected messages and a mailbox.");
     if (!imap_set_resolve(&set, &s->view->uids, c->is_uid, true, c->arena, &run.rest.v, &run.rest.n))
         return imap_bad(c, err, "No such message number.");
     if (is_move && s->view->is_readonly)
         return imap_no(c, err, ERR_DENIED, "NOPERM", "The mailbox is open read-only.");
-    if (!imap_mailbox_open(s, c, name, "TRYCREATE", &row, err))
-        return false;
+    if (!is_valid)
+        return imap_no(c, err, ERR_INVALID, "CANNOT", "Not a valid mailbox name.");
     if (run.rest.n == 0)
-        return true;
-    run.to_mailbox_id = row->mailbox_id;
+        return imap_mailbox_open(s, c, run.to_name, "TRYCREATE", &row, err);
     bool ok = run_slices(&run, err);
     uid_map_done(&run.made);
     return ok;

@@ -70,25 +70,23 @@ FIBER bool cmd_create(struct imap_session *s, struct imap_command *c, struct err
 FIBER bool cmd_delete(struct imap_session *s, struct imap_command *c, struct err *err)
 {
     str name;
-    const Thurn__Mailbox *row;
     Thurn__DeleteMailboxRequest q = THURN__DELETE_MAILBOX_REQUEST__INIT;
+    const Thurn__MailboxReply *r;
     struct rpc_call call;
     if (!imap_mailbox_arg(c, &name, err))
         return false;
     if (str_eq(name, S("INBOX")))
         return imap_no(c, err, ERR_INVALID, "CANNOT", "INBOX cannot be deleted.");
-    if (!imap_mailbox_open(s, c, name, "NONEXISTENT", &row, err))
-        return false;
     q.account = &s->account;
-    q.mailbox_id = row->mailbox_id;
+    imap_mailbox_path(c->arena, name, &q.path, &q.n_path);
     q.request_id = imap_request_id(c->arena);
     imap_call(s, &call, c->arena);
-    if (!STORE_CALL(s, &call, store_delete_mailbox, &q, NULL)) {
+    if (!STORE_CALL(s, &call, store_delete_mailbox, &q, &r)) {
         if (call.err.kind == ERR_CONFLICT)
             return imap_no(c, err, ERR_CONFLICT, "HASCHILDREN", "The mailbox has children."); /* RFC 9051 7.1 */
         return imap_failed(c, &call, err);
     }
-    if (s->view && s->view->mailbox_id == row->mailbox_id)
+    if (s->view && s->view->mailbox_id == r->mailbox->mailbox_id)
         imap_view_close(s);
     return true;
 }
@@ -97,25 +95,23 @@ FIBER bool cmd_rename(struct imap_session *s, struct imap_command *c, struct err
 {
     str from, to;
     bool from_valid, to_valid;
-    const Thurn__Mailbox *row;
     Thurn__RenameMailboxRequest q = THURN__RENAME_MAILBOX_REQUEST__INIT;
+    const Thurn__MailboxReply *r;
     struct rpc_call call;
     if (!imap_parse_sp(&c->args) || !imap_parse_mailbox(&c->args, c->arena, &from, &from_valid) ||
         !imap_parse_sp(&c->args) || !imap_parse_mailbox(&c->args, c->arena, &to, &to_valid) ||
         !imap_parse_end(&c->args))
         return imap_bad(c, err, "Expected two mailbox names.");
-    if (!to_valid)
+    if (!from_valid || !to_valid)
         return imap_no(c, err, ERR_INVALID, "CANNOT", "Not a valid mailbox name.");
-    if (!imap_mailbox_open(s, c, from, "NONEXISTENT", &row, err))
-        return false;
     q.account = &s->account;
-    q.mailbox_id = row->mailbox_id;
+    imap_mailbox_path(c->arena, from, &q.from_path, &q.n_from_path);
     imap_mailbox_path(c->arena, to, &q.path, &q.n_path);
     q.request_id = imap_request_id(c->arena);
     imap_call(s, &call, c->arena);
-    if (!STORE_CALL(s, &call, store_rename_mailbox, &q, NULL))
+    if (!STORE_CALL(s, &call, store_rename_mailbox, &q, &r))
         return imap_failed(c, &call, err);
-    if (s->view && s->view->is_inbox && s->view->mailbox_id == row->mailbox_id)
+    if (s->view && s->view->is_inbox && s->view->mailbox_id == r->mailbox->mailbox_id)
         imap_view_close(s); /* INBOX is another mailbox from now on */
     return true;
 }

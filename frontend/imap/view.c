@@ -375,7 +375,7 @@ FIBER static bool tell_news(struct imap_session *s, struct arena *a, const Thurn
     struct err why = ERR_INIT;
     uint32_t before = uid_map_count(&v->uids);
     take_messages(s, r->messages, r->n_messages, r->keyword_names, r->n_keyword_names, &updates);
-    bool is_whole = sync_rest(s, a, r->next_uid, v->modseq, &updates, &why);
+    bool is_whole = sync_rest(s, a, r->next_uid, r->is_from_start ? 0 : v->modseq, &updates, &why);
     uint32_t now = uid_map_count(&v->uids);
     if (now != before && !imap_printf(s, err, "* %u EXISTS\r\n* %u RECENT\r\n", now,
                                       uid_map_count(&v->recents)))

@@ -12,6 +12,7 @@
 #include <openssl/evp.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/metrics.h"
 #include "base/num.h"
 #include "store-service/spool.h"
@@ -27,6 +28,7 @@ struct s3 {
     char *endpoint, *bucket, *access_key, *secret_key, *region, *ca_file;
     bool has_no_conditional_put, has_no_multi_delete;
     struct fiber_sem puts;
+    int64_t told_no_bucket_ms; /* by the monotonic clock; 0 = never */
 };
 
 static struct s3 *of(struct blob_backend *b)
@@ -157,10 +159,39 @@ static str element(str xml, str open, str close, str *rest)
     return end < 0 ? STR_NONE : str_slice(text, 0, (size_t)end);
 }
 
-static bool set_status_error(const struct exchange *x, struct err *err)
+static str code_of(const struct exchange *x)
 {
-    str rest, code = element(x->r.body, S("<Code>"), S("</Code>"), &rest);
-    return err_set(err, x->r.status == 404 ? ERR_NOT_FOUND : ERR_UNAVAILABLE, "s3: %s %.*s: status %d %.*s", x->method,
+    str rest;
+    return element(x->r.body, S("<Code>"), S("</Code>"), &rest);
+}
+
+/* The object of that name is not there; a server that has not even its bucket says 404 too. */
+static bool is_no_such_key(const struct exchange *x)
+{
+    return x->r.status == 404 && !str_eq(code_of(x), S("NoSuchBucket"));
+}
+
+/* Everybody's mail stops until somebody mends it: said once a minute, not for each body. */
+static void tell_no_bucket(struct s3 *s)
+{
+    int64_t now = clock_mono_ms();
+    metric_inc_label(M_S3_ERRORS, "no_bucket");
+    if (s->told_no_bucket_ms && now - s->told_no_bucket_ms < 60000)
+        return;
+    s->told_no_bucket_ms = now;
+    log_error("store.bucket_missing", KV_Z("endpoint", s->endpoint), KV_Z("bucket", s->bucket));
+}
+
+/* NOT_FOUND only of a GET whose object is not there. */
+static bool set_status_error(struct s3 *s, const struct exchange *x, struct err *err)
+{
+    str code = code_of(x);
+    bool is_get = x->get != NULL;
+    if (x->r.status == 404 && !is_no_such_key(x)) {
+        tell_no_bucket(s);
+        return err_set(err, ERR_UNAVAILABLE, "s3: there is no bucket '%s' at %s", s->bucket, s->endpoint);
+    }
+    return err_set(err, is_get && is_no_such_key(x) ? ERR_NOT_FOUND : ERR_UNAVAILABLE, "s3: %s %.*s: status %d %.*s", x->method,
                    STR_ARG(x->name), x->r.status, STR_ARG(code));
 }
 
@@ -183,7 +214,7 @@ FIBER static bool put(struct s3 *s, str name, struct putting *p, struct arena *a
         s->has_no_conditional_put = true;
         return put(s, name, p, a, err);
     }
-    return is_2xx(&x) || x.r.status == 412 || set_status_error(&x, err);
+    return is_2xx(&x) || x.r.status == 412 || set_status_error(s, &x, err);
 }
 
 FIBER static bool s3_put(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg, int64_t *off,
@@ -220,7 +251,7 @@ FIBER static bool s3_get(struct blob_backend *b, const struct blob_object *o, ui
     if (!exchange(s, &x, err))
         return false;
     if (x.r.status != (is_whole ? 200 : 206))
-        return set_status_error(&x, err);
+        return set_status_error(s, &x, err);
     return g.left == 0 || err_set(err, ERR_UNAVAILABLE, "s3: the answer ended early");
 }
 
@@ -230,7 +261,7 @@ FIBER static bool remove_one(struct s3 *s, str name, struct err *err)
     struct exchange x = {.method = "DELETE", .name = name, .a = &a};
     if (!exchange(s, &x, err))
         return false;
-    return is_2xx(&x) || x.r.status == 404 || set_status_error(&x, err);
+    return is_2xx(&x) || is_no_such_key(&x) || set_status_error(s, &x, err);
 }
 
 FIBER static bool remove_each(struct s3 *s, const str *names, size_t n, bool *is_gone, struct err *err)
@@ -301,7 +332,7 @@ FIBER static bool s3_remove(struct blob_backend *b, const str *names, size_t n, 
         return remove_each(s, names, n, is_gone, err);
     }
     if (!is_2xx(&x))
-        return set_status_error(&x, err);
+        return set_status_error(s, &x, err);
     return take_failures(x.r.body, names, n, is_gone, err);
 }
 

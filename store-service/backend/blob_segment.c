@@ -177,7 +177,7 @@ static void read_piece(void *arg)
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
-            j->error = n < 0 ? errno : EIO;
+            j->error = n < 0 ? errno : ENOENT; /* the file ends before it: it is not there */
             return;
         }
         done += (size_t)n;
@@ -192,12 +192,13 @@ FIBER static bool segment_get(struct blob_backend *b, const struct blob_object *
     struct segments *s = of(b);
     struct get_job j = {.s = s, .seg = o->place->seg, .fd = -1, .p = xmalloc(MIN(length, SPOOL_CHUNK))};
     bool ok = true;
+    uint64_t whole = length;
     while (ok && length) {
         j.at = (uint64_t)o->place->off + offset;
         j.n = MIN(length, SPOOL_CHUNK);
         ok = work_run(read_piece, &j, err);
         if (ok && j.error)
-            ok = err_set(err, j.error == ENOENT ? ERR_NOT_FOUND : j.error == EIO ? ERR_INTERNAL : ERR_UNAVAILABLE,
+            ok = err_set(err, j.error == ENOENT && length == whole ? ERR_NOT_FOUND : ERR_UNAVAILABLE,
                          "segment %lld: %s", (long long)j.seg, strerror(j.error));
         for (size_t done = 0; ok && done < j.n; done += RPC_CHUNK_MAX)
             ok = out->write(out, str_n(j.p + done, MIN(j.n - done, RPC_CHUNK_MAX)), err);

@@ -40,6 +40,71 @@ static void account_case(struct world *w)
     MUST_FAIL(w, get_account, &q, &info, ERR_INVALID);
 }
 
+/*
+ * The directory lost commits, and gave the number of an account that the store has to another: neither hears anything of the
+ * other, nothing of it can be changed or removed, and whoever compares the two finds it.
+ */
+static void incarnation_case(struct world *w)
+{
+    Thurn__AccountRef first = world_account(w, 31), second = first, none = first, old = world_account(w, 32);
+    Thurn__AccountRequest q = THURN__ACCOUNT_REQUEST__INIT;
+    Thurn__DeliverReply__Result one = {0};
+    const Thurn__AccountInfo *info = NULL;
+    first.incarnation = UINT64_C(0xfedcba9876543210);
+    second.incarnation = 5;
+    w->ref = first;
+    int64_t inbox = world_mailbox(w, "INBOX");
+    world_append(w, inbox, hello, 0);
+    w->ref = second;
+    q.account = &w->ref;
+    MUST_FAIL(w, get_account, &q, &info, ERR_CONFLICT);
+    assert_non_null(strstr(w->err.msg, "incarnation"));
+    assert_true(world_deliver(w, hello, NULL, 0, &one));
+    assert_int_equal(one.error_kind, ERR_CONFLICT);
+    MUST_FAIL(w, purge_account, &q, NULL, ERR_CONFLICT);
+    w->ref = none; /* an old caller, who does not know of any */
+    MUST_FAIL(w, get_account, &q, &info, ERR_CONFLICT);
+    MUST_FAIL(w, purge_account, &q, NULL, ERR_CONFLICT);
+    w->ref = first;
+    MUST(w, get_account, &q, &info);
+    assert_int_equal(info->used_messages, 1);
+    assert_int_equal(world_status(w, inbox)->total, 1);
+    /* An account from before there were incarnations has none, here and in the directory. */
+    w->ref = old;
+    MUST(w, get_account, &q, &info);
+    w->ref.incarnation = 1;
+    MUST_FAIL(w, get_account, &q, &info, ERR_CONFLICT);
+    /* The poll of those who watch. */
+    Thurn__StatesRequest states = THURN__STATES_REQUEST__INIT;
+    const Thurn__StatesReply *r = NULL;
+    Thurn__AccountRef *refs[] = {&second, &old};
+    states.accounts = refs;
+    states.n_accounts = 2;
+    MUST(w, states, &states, &r);
+    assert_int_equal(r->n_states, 1);
+    assert_int_equal(r->states[0]->account_id, 32);
+    /* What the shard has. */
+    Thurn__ShardAccountsRequest list = THURN__SHARD_ACCOUNTS_REQUEST__INIT;
+    const Thurn__ShardAccountsReply *all = NULL;
+    list.shard = 1;
+    list.from_account_id = 31;
+    MUST(w, shard_accounts, &list, &all);
+    assert_int_equal(all->n_accounts, 2);
+    assert_int_equal(all->next_account_id, 0);
+    assert_int_equal(all->accounts[0]->account->account_id, 31);
+    assert_true(all->accounts[0]->account->incarnation == first.incarnation);
+    assert_int_equal(all->accounts[0]->account->epoch, 1);
+    assert_int_equal(all->accounts[0]->account->tenant_id, 7);
+    assert_int_equal(all->accounts[0]->used_messages, 1);
+    assert_true(all->accounts[1]->account->incarnation == 0);
+    w->ref = first;
+    MUST(w, purge_account, &q, NULL);
+    MUST(w, purge_account, &q, NULL); /* again, as after a lost answer */
+    MUST(w, shard_accounts, &list, &all);
+    assert_int_equal(all->n_accounts, 1);
+    w->ref = world_account(w, 1);
+}
+
 /* A session may touch its own account, and only a system role may deliver. */
 static void access_case(struct world *w)
 {
@@ -994,7 +1059,7 @@ static void watch_case(struct world *w)
 int main(void)
 {
     static const struct world_case cases[] = {
-        {"account", account_case},
+        {"account", account_case}, {"incarnation", incarnation_case},
         {"access", access_case},
         {"append_fetch", append_fetch_case},
         {"append_many", append_many_case},

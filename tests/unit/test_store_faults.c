@@ -386,27 +386,106 @@ FIBER static bool forget_body(struct sql_tx *tx, void *arg, struct err *err)
     return sql_exec(tx, &forget_timeline, NULL, 1, NULL, err);
 }
 
+/*
+ * What is in the database is the state of a moment; a client knows more, of commits that were lost: uid 3 was marked, uid 2
+ * expunged, uids 4 to 6 came. From the store's side that is a modseq, and UIDs, which it never gave out.
+ */
 static void timeline_case(struct world *w)
 {
     struct err err = ERR_INIT;
-    int64_t inbox = world_mailbox(w, "INBOX");
-    uint32_t uid = world_append(w, inbox, text, 0);
-    uint64_t modseq = world_status(w, inbox)->highestmodseq;
+    int64_t inbox = world_mailbox(w, "INBOX"), other = world_mailbox(w, "Sent");
+    for (int i = 0; i < 3; i++)
+        world_append(w, inbox, text, 0);
+    Thurn__Mailbox before = *world_status(w, inbox);
+    uint64_t lost = before.highestmodseq + 17;
     assert_true(sql_write(w->db, forget_body, NULL, &err));
-    uint32_t next = world_append(w, inbox, text, 0);
-    assert_true(next >= uid + 10000);
-    assert_true(world_status(w, inbox)->highestmodseq > modseq + (1 << 20));
-    /* A state from the lost time lies in the gap, and the rows answer. */
+    /* Who only reads sees the jump: counters never run backwards, in no mailbox. */
+    Thurn__Mailbox now = *world_status(w, inbox);
+    assert_true(now.highestmodseq > lost + 100000 && now.uidnext > before.uidnext + 100000);
+    assert_true(world_status(w, other)->highestmodseq > lost + 100000);
+    assert_int_equal(now.uidvalidity, before.uidvalidity);
+    Thurn__StatesRequest sq = THURN__STATES_REQUEST__INIT;
+    Thurn__AccountRef *refs[] = {&w->ref};
+    const Thurn__StatesReply *states = NULL;
+    sq.accounts = refs;
+    sq.n_accounts = 1;
+    assert_true(sql_write(w->db, forget_body, NULL, &err));
+    MUST(w, states, &sq, &states); /* the poll of who watches does it too; its answer may be of before */
+    MUST(w, states, &sq, &states);
+    assert_true(states->states[0]->modseq > now.highestmodseq);
+
+    /* Sync: every message, once, and what he knows and is not there. */
     Thurn__SyncRequest q = THURN__SYNC_REQUEST__INIT;
     Thurn__ChangesRequest cq = THURN__CHANGES_REQUEST__INIT;
     const Thurn__SyncReply *r = NULL;
     q.account = cq.account = &w->ref;
     q.mailbox_id = inbox;
-    q.since_modseq = cq.since_modseq = modseq + 17;
+    q.known_uids = world_range(w, 3, 6);
+    q.n_known_uids = 1;
+    q.since_modseq = cq.since_modseq = lost;
+    MUST(w, sync, &q, &r);
+    assert_true(r->is_from_start);
+    assert_int_equal(r->n_messages, 3);
+    assert_string_equal(world_ranges(w, r->vanished, r->n_vanished), "4:6");
+    q.since_modseq = r->mailbox->highestmodseq;
+    MUST(w, sync, &q, &r);
+    assert_true(r->n_messages == 0 && r->n_vanished == 0 && !r->is_from_start);
+    q.since_modseq = before.highestmodseq; /* a state that was not lost is known */
+    MUST(w, sync, &q, &r);
+    assert_true(r->n_messages == 0 && !r->is_from_start);
+    q.since_modseq = before.highestmodseq - 1;
     MUST(w, sync, &q, &r);
     assert_int_equal(r->n_messages, 1);
-    assert_int_equal(r->messages[0]->uid, next);
+    cq.since_modseq = lost;
     MUST_FAIL(w, changes, &cq, NULL, ERR_CONFLICT);
+
+    /* The same by FETCH CHANGEDSINCE, SEARCH MODSEQ and STORE UNCHANGEDSINCE. */
+    Thurn__FetchRequest fq = THURN__FETCH_REQUEST__INIT;
+    const Thurn__FetchReply *f = NULL;
+    fq.account = &w->ref;
+    fq.mailbox_id = inbox;
+    fq.changed_since = lost;
+    MUST(w, fetch, &fq, &f);
+    assert_int_equal(f->n_messages, 3);
+    fq.changed_since = before.highestmodseq;
+    MUST(w, fetch, &fq, &f);
+    assert_int_equal(f->n_messages, 0);
+    Thurn__SearchRequest se = THURN__SEARCH_REQUEST__INIT;
+    Thurn__SearchKey key = THURN__SEARCH_KEY__INIT;
+    const Thurn__SearchReply *found = NULL;
+    se.account = &w->ref;
+    se.mailbox_id = inbox;
+    se.key = &key;
+    key.op = THURN__SEARCH_OP__SEARCH_MODSEQ;
+    key.number = lost + 1;
+    MUST(w, search, &se, &found);
+    assert_string_equal(world_ranges(w, found->uids, found->n_uids), "1:3");
+    key.number = before.highestmodseq + 1;
+    MUST(w, search, &se, &found);
+    assert_int_equal(found->n_uids, 0);
+    Thurn__StoreFlagsRequest st = THURN__STORE_FLAGS_REQUEST__INIT;
+    const Thurn__StoreFlagsReply *stored = NULL;
+    st.account = &w->ref;
+    st.mailbox_id = inbox;
+    st.uids = world_range(w, 1, 3);
+    st.n_uids = 1;
+    st.flags = THURN__FLAG__FLAG_FLAGGED;
+    st.has_unchanged_since = true;
+    st.unchanged_since = lost;
+    MUST(w, store_flags, &st, &stored);
+    assert_string_equal(world_ranges(w, stored->modified, stored->n_modified), "1:3");
+    st.unchanged_since = before.highestmodseq;
+    MUST(w, store_flags, &st, &stored);
+    assert_int_equal(stored->n_modified, 0);
+
+    /* What comes now is above all that was ever given out. */
+    uint32_t next = world_append(w, inbox, text, 0);
+    assert_true(next >= now.uidnext);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_gap"), 2);
+    Thurn__AccountRequest purge = THURN__ACCOUNT_REQUEST__INIT;
+    purge.account = &w->ref;
+    MUST(w, purge_account, &purge, NULL);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_gap"), 0);
 }
 
 int main(void)

@@ -207,6 +207,7 @@ static struct {
     int listener, port;
     pthread_t thread;
     _Atomic bool is_ending;
+    atomic_bool has_no_bucket;
     _Atomic int n_501, n_500, n_puts, n_conditional; /* n_500: so many answers in a row are 500 */
     _Atomic int n_posts, n_deletes;
     const char *_Atomic post_answer;                 /* NULL: 501 */
@@ -270,7 +271,10 @@ static void serve(int fd)
         bool is_put = !strncmp(head, "PUT ", 4), is_conditional = strcasestr(head, "if-none-match") != NULL;
         fake.n_puts += is_put;
         fake.n_conditional += is_conditional;
-        if (fake.n_500 > 0) {
+        if (fake.has_no_bucket) {
+            static const char missing[] = "<Error><Code>NoSuchBucket</Code></Error>";
+            answer(fd, 404, missing, sizeof missing - 1);
+        } else if (fake.n_500 > 0) {
             fake.n_500--;
             answer(fd, 500, "<Code>InternalError</Code>", 26);
         } else if (is_put && is_conditional && fake.n_501 > 0) {
@@ -383,12 +387,52 @@ static void stumbling_case(struct world *w)
     q.mailbox_id = inbox;
     q.uid = 1;
     w->out = &sink.sink;
-    MUST_FAIL(w, read_body, &q, NULL, ERR_INTERNAL);
+    int64_t lost = metric_get(M_STORE_LOST, "s3");
+    MUST_FAIL(w, read_body, &q, NULL, ERR_UNAVAILABLE); /* its row is there: it is away, and somebody must look */
+    assert_int_equal(metric_get(M_STORE_LOST, "s3"), lost + 1);
     fake.object = object;
     fake.object_bytes = n - 1; /* and neither is one that is too short */
     w->out = &sink.sink;
     MUST_FAIL(w, read_body, &q, NULL, ERR_UNAVAILABLE);
     buf_done(&sink.buf);
+}
+
+/* A bucket that is missing or misnamed is a part of the machinery: nothing is "not found" to a caller, and nothing forgotten. */
+static void no_bucket_case(struct world *w)
+{
+    int64_t inbox = world_mailbox(w, "INBOX"), told = metric_get(M_S3_ERRORS, "no_bucket");
+    str m = world_message(w, 20, 100000);
+    const Thurn__BlobRef *ref = world_put(w, m);
+    assert_int_equal(append_blob(w, inbox, ref), 1);
+    world_restart(w);
+    fake.has_no_bucket = true;
+    assert_null(world_put(w, world_message(w, 21, 100000)));
+    assert_int_equal(w->err.kind, ERR_UNAVAILABLE);
+    assert_int_equal(append_blob(w, inbox, ref), 0);
+    assert_int_equal(w->err.kind, ERR_UNAVAILABLE);
+    Thurn__DeliverReply__Result one = {0};
+    assert_true(world_deliver(w, arena_strz(&w->a, world_message(w, 22, 100000)), NULL, 0, &one));
+    assert_int_equal(one.error_kind, ERR_UNAVAILABLE);
+    Thurn__ReadBodyRequest q = THURN__READ_BODY_REQUEST__INIT;
+    struct memory_sink sink;
+    memory_sink_init(&sink);
+    q.account = &w->ref;
+    q.mailbox_id = inbox;
+    q.uid = 1;
+    w->out = &sink.sink;
+    MUST_FAIL(w, read_body, &q, NULL, ERR_UNAVAILABLE);
+    buf_done(&sink.buf);
+    Thurn__SweepRequest sweep = THURN__SWEEP_REQUEST__INIT;
+    for (unsigned n = 1; n <= 2; n++) { /* by one DELETE, and by one list */
+        fake.has_no_bucket = true;
+        make_garbage(w, n);
+        MUST_FAIL(w, sweep, &sweep, NULL, ERR_UNAVAILABLE);
+        assert_int_equal(world_sql(w, "SELECT count(*) FROM s_garbage"), n);
+        fake.has_no_bucket = false;
+        MUST(w, sweep, &sweep, NULL);
+    }
+    assert_true(metric_get(M_S3_ERRORS, "no_bucket") >= told + 6);
+    assert_true(str_eq(world_read(w, inbox, 1, 0, 0), m));
 }
 
 /* What could not be deleted stays known, what could does not; a server without multi-object delete is asked once. */
@@ -435,7 +479,7 @@ int main(void)
 {
     static const struct world_case real[] = {{"sizes", sizes_case}, {"sweep", sweep_case}, {"crash", crash_case},
                                               {"many", many_case}};
-    static const struct world_case played[] = {{"no_conditions", no_conditions_case}, {"stumbling", stumbling_case},
+    static const struct world_case played[] = {{"no_conditions", no_conditions_case}, {"stumbling", stumbling_case}, {"no bucket", no_bucket_case},
                                                 {"deletes", deletes_case}};
     int failed = 0;
     fake_start();
