@@ -11,6 +11,7 @@
 #include "proto/auth.pb-c.h"
 #include "proto/queue.pb-c.h"
 #include "proto/store_calls.h"
+#include "server/installation.h"
 #include "server/settings.h"
 
 bool node_make_folder(const char *path, struct err *err)
@@ -35,7 +36,7 @@ bool node_make_folder(const char *path, struct err *err)
     return true;
 }
 
-static struct sql_db *open_db(struct node *n, const char *name, str dsn, const char *file, struct err *err)
+static struct sql_db *open_db(struct node *n, const char *name, const char *member, str dsn, const char *file, struct err *err)
 {
     char local[NODE_PATH_MAX];
     struct sql_opts opts = {
@@ -43,6 +44,8 @@ static struct sql_db *open_db(struct node *n, const char *name, str dsn, const c
         .dsn = dsn,
         .pool = (unsigned)config_int(n->config, CFG_DB_POOL),
         .statement_timeout_ms = (unsigned)config_int(n->config, CFG_DB_TIMEOUT),
+        .set = &n->set,
+        .member = member,
     };
     if (!dsn.n) {
         snprintf(local, sizeof(local), "sqlite:%s/%s", n->data, file);
@@ -60,9 +63,10 @@ static bool open_shards(struct node *n, struct err *err)
     const str *dsns = config_list(n->config, CFG_SHARDS, &count);
     n->shards = xcalloc(MAX(count, (size_t)1), sizeof(struct sql_db *));
     for (size_t i = 0; i < MAX(count, (size_t)1); i++) {
-        char name[24];
+        char name[24], member[24];
         snprintf(name, sizeof(name), "shard-%zu", i + 1);
-        n->shards[i] = open_db(n, name, count ? dsns[i] : STR_NONE, "mail.db", err);
+        snprintf(member, sizeof(member), "shard %zu", i + 1);
+        n->shards[i] = open_db(n, name, member, count ? dsns[i] : STR_NONE, "mail.db", err);
         if (!n->shards[i])
             return false;
         n->n_shards++;
@@ -73,12 +77,12 @@ static bool open_shards(struct node *n, struct err *err)
 static bool open_databases(struct node *n, struct err *err)
 {
     if (n->roles & ROLE_AUTH_BIT) {
-        n->directory_db = open_db(n, "directory", config_str(n->config, CFG_DIRECTORY_DB), "directory.db", err);
+        n->directory_db = open_db(n, "directory", "directory", config_str(n->config, CFG_DIRECTORY_DB), "directory.db", err);
         if (!n->directory_db)
             return false;
     }
     if (n->roles & ROLE_QUEUE_BIT) {
-        n->queue_db = open_db(n, "queue", config_str(n->config, CFG_QUEUE_DB), "queue.db", err);
+        n->queue_db = open_db(n, "queue", "queue", config_str(n->config, CFG_QUEUE_DB), "queue.db", err);
         if (!n->queue_db)
             return false;
     }
@@ -109,7 +113,7 @@ static bool open_dns(struct node *n, struct err *err)
 static bool connect_service(struct node *n, enum config_id id, const char *name, const ProtobufCServiceDescriptor *d,
                             ProtobufCService **out, bool *is_remote, struct err *err)
 {
-    struct rpc_client_opts opts = {.name = name, .service = d, .tls = n->rpc_tls, .dns = n->dns};
+    struct rpc_client_opts opts = {.name = name, .service = d, .tls = n->rpc_tls, .dns = n->dns, .set = n->set.id};
     opts.nodes = config_list(n->config, id, &opts.n_nodes);
     *out = rpc_client_new(&opts, err);
     *is_remote = *out != NULL;
@@ -228,14 +232,28 @@ static bool open_queue(struct node *n, struct err *err)
     return true;
 }
 
-bool node_open_databases(struct node *n, const struct config *c, struct err *err)
+/* What is there is looked at before anything is made, the folder too. */
+FIBER static bool take_installation(struct node *n, enum node_make make, struct err *err)
+{
+    enum installation_verdict verdict = INSTALLATION_OURS;
+    unsigned made;
+    if (make == NODE_AS_IT_IS)
+        return installation_look(n, &verdict, err) && (verdict == INSTALLATION_OURS || installation_empty(n, err)) &&
+               node_make_folder(n->data, err);
+    n->set.is_enforced = false; /* what comes now makes them */
+    if (make == NODE_NEW && !installation_look(n, &verdict, err))
+        return false;
+    return node_make_folder(n->data, err) && installation_make(n, make == NODE_JOIN, &made, err);
+}
+
+bool node_open_databases(struct node *n, const struct config *c, enum node_make make, struct err *err)
 {
     *n = (struct node){.config = c};
     char host[40] = "localhost";
     (void)gethostname(host, sizeof(host) - 1);
     snprintf(n->name, sizeof(n->name), "%.36s-%d-%llx", host, (int)getpid(), (unsigned long long)clock_unix_ms());
     n->data = str_dup(config_str(c, CFG_DATA));
-    return settings_check(c, err) && settings_roles(c, &n->roles, err) && node_make_folder(n->data, err) && open_databases(n, err);
+    return settings_check(c, err) && settings_roles(c, &n->roles, err) && open_databases(n, err) && take_installation(n, make, err);
 }
 
 bool node_on_sqlite(const struct node *n)
@@ -255,9 +273,9 @@ static bool keeps_files(const struct node *n)
     return has_blobs || (n->roles & ~(unsigned)ROLE_FRONTEND_BIT && node_on_sqlite(n));
 }
 
-bool node_open(struct node *n, const struct config *c, struct err *err)
+bool node_open(struct node *n, const struct config *c, enum node_make make, struct err *err)
 {
-    if (!node_open_databases(n, c, err) || !settings_rpc_tls(c, &n->rpc_tls, &n->rpc_tls_server, err))
+    if (!node_open_databases(n, c, make, err) || !settings_rpc_tls(c, &n->rpc_tls, &n->rpc_tls_server, err))
         return false;
     if (keeps_files(n))
         n->room = disk_room_new(n->data, (uint64_t)config_int(c, CFG_DISK_RESERVE));
@@ -385,7 +403,8 @@ bool node_start(struct node *n, const char *socket_path, struct err *err)
     size_t count;
     const str *list = config_list(n->config, CFG_RPC_LISTEN, &count);
     ProtobufCService *services[3];
-    struct rpc_server_opts opts = {.services = services};
+    static_assert(SQL_SET_ID_SIZE == RPC_SET_SIZE, "one id");
+    struct rpc_server_opts opts = {.services = services, .set = n->set.id};
     if (n->auth)
         services[opts.n_services++] = n->auth_service;
     if (n->store)

@@ -34,6 +34,7 @@ struct node {
     struct http_client *http;
     struct dns *dns;
     struct redis *redis, *redis_beacons; /* the store's subscriptions have a client of their own */
+    struct sql_set set;          /* what its databases belong to (server/installation.h) */
     struct sql_db *directory_db, *queue_db;
     struct sql_db **shards;      /* n_shards of them */
     size_t n_shards;
@@ -55,11 +56,16 @@ struct node {
     size_t n_rpc_listeners;
 };
 
+enum node_make {
+    NODE_AS_IT_IS, /* databases that were never set up are an error */
+    NODE_NEW,      /* all of them may be new: then they are made one installation */
+    NODE_JOIN,     /* some of them may be: they join it */
+};
 /* Open the databases alone: what node_migrate needs. Nothing is called, and no lock of a running server is in the way.
- * Errors name the setting. */
-FIBER bool node_open_databases(struct node *n, const struct config *c, struct err *err) WARN_UNUSED;
-/* Open databases and services. Nothing listens yet. Errors name the setting. */
-FIBER bool node_open(struct node *n, const struct config *c, struct err *err) WARN_UNUSED;
+ * Errors name the setting, or say what to do about databases that are not those that were set up. */
+FIBER bool node_open_databases(struct node *n, const struct config *c, enum node_make make, struct err *err) WARN_UNUSED;
+/* Open databases and services. Nothing listens yet. Errors as above. */
+FIBER bool node_open(struct node *n, const struct config *c, enum node_make make, struct err *err) WARN_UNUSED;
 /* Bring every database of this process's roles up to date. *applied counts steps. */
 FIBER bool node_migrate(struct node *n, bool dry_run, unsigned *applied, struct err *err) WARN_UNUSED;
 /* Start what runs by itself (queue), and listen for calls. socket_path (may be NULL) is one more address. */

@@ -86,7 +86,7 @@ FIBER static bool start(struct serve *s, struct err *err)
 {
     unsigned count = s->is_worker ? 0 : (unsigned)config_int(&s->config, CFG_WORKERS);
     char socket[NODE_PATH_MAX];
-    if ((!s->is_worker && !running_none(&s->config, err)) || !node_open(&s->node, &s->config, err))
+    if ((!s->is_worker && !running_none(&s->config, err)) || !node_open(&s->node, &s->config, s->options->is_dev ? NODE_NEW : NODE_AS_IT_IS, err))
         return false;
     bool is_frontend = (s->node.roles & ROLE_FRONTEND_BIT) != 0;
     snprintf(socket, sizeof(socket), "%s/services.sock", s->node.data);

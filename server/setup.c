@@ -254,7 +254,7 @@ FIBER static bool setup_all(struct setup *s, struct config *c, struct err *err)
     unsigned applied;
     if (!options_config(s->o, c, err) || !running_none(c, err) || (!c->file && !first_settings(s, c, err)) || !frontends_check(c, err))
         return false;
-    bool ok = node_open(&node, c, err) && node_migrate(&node, false, &applied, err) && make_certificate(&node, c, err) &&
+    bool ok = node_open(&node, c, NODE_NEW, err) && node_migrate(&node, false, &applied, err) && make_certificate(&node, c, err) &&
               make_account(s, &node, err);
     node_close(&node);
     if (!ok || (!c->file && !write_config(s, c, err)))

@@ -22,7 +22,7 @@ int verb_version(struct options *o)
 
 struct migration {
     struct options *o;
-    bool is_dry;
+    bool is_dry, is_new;
     int status;
 };
 
@@ -33,7 +33,7 @@ FIBER static void migrate(void *arg)
     struct config c;
     struct node node = {0};
     unsigned applied = 0;
-    bool ok = options_config(m->o, &c, &err) && node_open_databases(&node, &c, &err) &&
+    bool ok = options_config(m->o, &c, &err) && node_open_databases(&node, &c, m->is_new ? NODE_JOIN : NODE_AS_IT_IS, &err) &&
               node_migrate(&node, m->is_dry, &applied, &err);
     node_close(&node);
     config_done(&c);
@@ -47,7 +47,11 @@ FIBER static void migrate(void *arg)
 int verb_migrate(struct options *o)
 {
     struct err err = ERR_INIT;
-    struct migration m = {.o = o, .is_dry = options_flag(o, "--dry-run")};
+    struct migration m = {.o = o, .is_dry = options_flag(o, "--dry-run"), .is_new = options_flag(o, "--new")};
+    if (m.is_dry && m.is_new) {
+        (void)err_set(&err, ERR_INVALID, "--new makes databases, --dry-run makes nothing");
+        return verb_fail(&err);
+    }
     if (!options_finish(o, 0, 0, &err))
         return verb_fail(&err);
     return fiber_main(migrate, &m) ? m.status : EXIT_FAILED;

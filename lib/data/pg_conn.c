@@ -229,6 +229,23 @@ FIBER static bool finish_connect(struct pg_conn *c, struct err *err)
     }
 }
 
+/* Whether this is the database that the process means; one round trip. A server that lost its volume, or another behind the same name, says
+ * no here before it can say that there is no such address. */
+FIBER static bool is_ours(struct pg_conn *c, const struct sql_opts *opts, struct err *err)
+{
+    if (!opts->set || !opts->set->is_enforced)
+        return true;
+    ARENA(a, 64 * 1024);
+    struct sql_result r = {.n_cols = 1};
+    struct pg_error e;
+    const struct sql_value member[] = {sql_s(str_c(opts->member))};
+    pg_conn_queue(c, &sql_stmt_set, member, 1, &r, &a);
+    bool is_known = pg_conn_sync(c, &a, &e);
+    if (!is_known && !e.is_no_table)
+        return err_set(err, ERR_UNAVAILABLE, "%s", e.err.msg);
+    return sql_set_fits(opts, is_known && r.n_rows ? sql_at(&r, 0, 0)->s : STR_NONE, err) || err_prefix(err, "postgres");
+}
+
 struct pg_conn *pg_conn_new(const struct sql_opts *opts, struct err *err)
 {
     FIBER_DEADLINE(CONNECT_TIMEOUT_MS);
@@ -236,9 +253,10 @@ struct pg_conn *pg_conn_new(const struct sql_opts *opts, struct err *err)
     c->statement_timeout_ms = opts->statement_timeout_ms;
     map64_init(&c->prepared);
     if (start_connect(c, opts, err) && finish_connect(c, err) && poll_open(c, UV_READABLE, err)) {
-        if (PQsetnonblocking(c->h, 1) == 0 && PQenterPipelineMode(c->h) == 1)
+        if (PQsetnonblocking(c->h, 1) != 0 || PQenterPipelineMode(c->h) != 1)
+            (void)err_set(err, ERR_INTERNAL, "postgres: no pipeline mode");
+        else if (is_ours(c, opts, err))
             return c;
-        (void)err_set(err, ERR_INTERNAL, "postgres: no pipeline mode");
     }
     pg_conn_free(c);
     return NULL;

@@ -42,6 +42,7 @@ struct pg_error {               /* what an operation came to */
     struct err err;
     bool is_retryable;          /* deadlock, serialization failure */
     bool is_lost;               /* the connection is gone */
+    bool is_no_table;           /* a table that the statement names is not there */
 };
 
 /* Connect. Suspends; honours the deadline and connect_timeout. Errors: UNAVAILABLE, TIMEOUT, CANCELLED. */

@@ -235,6 +235,7 @@ void pg_result_error(const PGresult *r, const char *what, struct pg_error *e)
         i++;
     (void)err_set(&e->err, table[i].kind, "postgres: %s: %s (%s)", what, text, state);
     e->is_retryable = table[i].is_retryable;
+    e->is_no_table = strcmp(state, "42P01") == 0;
     /* Errors of class 57P mean that the server is going away, 25006 that it is the wrong one. */
     e->is_lost = strncmp(state, "08", 2) == 0 || strncmp(state, "57P", 3) == 0 || strcmp(state, "25006") == 0;
 }

@@ -12,6 +12,8 @@ void sql_db_init(struct sql_db *db, const struct sql_driver *driver, const struc
     db->dsn = str_dup(opts->dsn);
     db->opts.name = db->name;
     db->opts.dsn = str_c(db->dsn);
+    db->member = opts->member ? xstrdup(opts->member) : NULL;
+    db->opts.member = db->member;
     if (!db->opts.pool)
         db->opts.pool = driver->is_pg ? 8 : 2;
     if (!db->opts.statement_timeout_ms)
@@ -24,6 +26,7 @@ void sql_db_done(struct sql_db *db)
 {
     db->magic = 0;
     xfree(db->name);
+    xfree(db->member);
     if (db->dsn)
         explicit_bzero(db->dsn, strlen(db->dsn)); /* may hold a password */
     xfree(db->dsn);

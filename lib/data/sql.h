@@ -86,7 +86,7 @@ bool sql_is_pg(const struct sql_tx *tx);
 typedef FIBER bool (*sql_body)(struct sql_tx *tx, void *arg, struct err *err);
 /*
  * Run the body in a write transaction; true means committed and durable. The body's false rolls back and its error is
- * returned. Errors besides the body's own: UNAVAILABLE (database away, statement timeout), LIMIT (too many wait),
+ * returned. Errors besides the body's own: UNAVAILABLE (database away, statement timeout), BUSY (too many wait),
  * TIMEOUT (outcome unknown), EXISTS (unique key), CONFLICT (serialization after retries; a CHECK that failed),
  * INTERNAL (a statement that is wrong). Suspends; honours the deadline while it waits to start, and once the body has
  * begun waits for its end (the statement timeout bounds that).
@@ -99,12 +99,26 @@ FIBER bool sql_query(struct sql_db *db, const struct sql_stmt *st, const struct 
                      struct sql_result *out, struct err *err) WARN_UNUSED;
 
 /* --- databases --- */
+/*
+ * The databases of one installation hold one random id, made when they were set up, each under its own name in it ("directory", "queue",
+ * "shard 2"). So an empty database behind a name that was mistyped, or the database of somebody else, is not taken for ours.
+ */
+#define SQL_SET_ID_SIZE 33u
+struct sql_set {
+    char id[SQL_SET_ID_SIZE]; /* empty: not known yet; the first that is asked says it */
+    bool is_enforced;
+};
+
 struct sql_opts {
     const char *name;         /* in logs and metrics: "directory", "queue", "shard-1" */
     str dsn;                  /* "sqlite:/path/file.db" or a libpq URL/keyword string */
     unsigned pool;            /* PostgreSQL connections / SQLite readers; default 8 / 2 */
     unsigned statement_timeout_ms; /* default 15000 */
-    unsigned max_waiting;     /* callers waiting for a connection or the writer; above it LIMIT; default 10000 */
+    unsigned max_waiting;     /* callers waiting for a connection or the writer; above it BUSY; default 10000 */
+    /* Each new PostgreSQL connection, once set->is_enforced, is refused (UNAVAILABLE) unless the database is this member of this set. NULL: any will do. set is
+     * borrowed and outlives the database; member is copied. */
+    struct sql_set *set;
+    const char *member;
 };
 /* Opens lazily: a database that is away is no error here. Errors: INVALID (dsn). */
 struct sql_db *sql_open(const struct sql_opts *opts, struct err *err) WARN_UNUSED;
@@ -115,6 +129,12 @@ const char *sql_name(const struct sql_db *db);
 bool sql_db_is_pg(const struct sql_db *db);
 /* Whether a trivial statement succeeds now (readiness); on SQLite after a write that failed because of the disk: a write. */
 FIBER bool sql_ping(struct sql_db *db, struct err *err) WARN_UNUSED;
+
+/* The id of the set that this database is `member` of; "" when it is of none. *is_empty: nobody ever set it up. A SQLite file that is
+ * missing is empty, and stays missing. */
+FIBER bool sql_set_look(struct sql_db *db, const char *member, char id[SQL_SET_ID_SIZE], bool *is_empty, struct err *err) WARN_UNUSED;
+/* Make it a member. EXISTS when it is one already. */
+FIBER bool sql_set_join(struct sql_db *db, const char *member, const char *id, struct err *err) WARN_UNUSED;
 
 /* --- schema --- */
 /* One step; the texts may hold several statements. Steps are append-only; each runs in its own transaction, once. */

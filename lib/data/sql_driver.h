@@ -32,8 +32,8 @@ struct sql_driver {
 struct sql_db {
     uint32_t magic;
     const struct sql_driver *driver;
-    char *name, *dsn;      /* owned */
-    struct sql_opts opts;  /* defaults filled in; name and dsn point to the copies */
+    char *name, *dsn, *member; /* owned */
+    struct sql_opts opts;  /* defaults filled in; name, dsn and member point to the copies */
     /* Read on any thread. */
     _Atomic uint64_t round_trips, commits, statements, rollbacks;
     _Atomic bool is_stuck; /* SQLite: the disk is full or broken, as far as the last write could tell */
@@ -48,6 +48,10 @@ struct sql_tx {
     bool is_failed;       /* err is set: nothing more is executed, and the transaction must not commit */
     struct err err;
 };
+
+/* Whether the set that a connection found (empty: none) is that of opts; learns it where opts do not know it yet. */
+bool sql_set_fits(const struct sql_opts *opts, str found, struct err *err) WARN_UNUSED;
+extern const struct sql_stmt sql_stmt_set;
 
 struct sql_db *sqlite_open(const struct sql_opts *opts, struct err *err) WARN_UNUSED; /* dsn without "sqlite:" */
 bool pg_check_dsn(str dsn, struct err *err) WARN_UNUSED;

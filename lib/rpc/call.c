@@ -71,3 +71,12 @@ bool rpc_invoke(ProtobufCService *s, unsigned method, const ProtobufCMessage *re
         rpc_observe(s, method, began_us, &c->err);
     return !err_is_set(&c->err);
 }
+
+bool rpc_set_fits(char *own, str theirs)
+{
+    if (!own || !theirs.n)
+        return true;
+    if (!own[0] && theirs.n < RPC_SET_SIZE)
+        snprintf(own, RPC_SET_SIZE, "%.*s", STR_ARG(theirs));
+    return str_eq(theirs, str_c(own));
+}

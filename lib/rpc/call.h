@@ -36,6 +36,13 @@ struct rpc_sink {
     FIBER bool (*write)(struct rpc_sink *s, str piece, struct err *err);
 };
 
+/*
+ * Which databases a process stands on (data/sql.h, sql_set): peers of two installations do not talk to each other. A process that has none of its
+ * own learns the id from the first peer that has. The buffer holds RPC_SET_SIZE bytes with the id and its NUL, empty: not known; NULL: not asked.
+ */
+#define RPC_SET_SIZE 33u
+bool rpc_set_fits(char *own, str theirs);
+
 /* Who asks, on whose behalf. Checked by the services; set by front-ends from the login, by peers from their role. */
 struct rpc_principal {
     int64_t account_id; /* 0 = none (system) */

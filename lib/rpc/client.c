@@ -318,6 +318,7 @@ ProtobufCService *rpc_client_new(const struct rpc_client_opts *opts, struct err 
     r->magic = REMOTE_MAGIC;
     r->name = xstrdup(opts->name);
     r->role = xstrdup(opts->role ? opts->role : "");
+    r->set = opts->set;
     r->tls = opts->tls;
     r->dns = opts->dns;
     r->connect_timeout_ms = opts->connect_timeout_ms ? opts->connect_timeout_ms : CONNECT_TIMEOUT_MS;

@@ -23,6 +23,7 @@ struct rpc_client_opts {
     const str *nodes;                 /* "127.0.0.1:7001", "store.mail.svc:7001", "unix:/run/x.sock" */
     size_t n_nodes;
     struct tls_client *tls;           /* NULL = plain; over TCP the server's certificate is for the host in `nodes` */
+    char *set;                        /* see rpc_set_fits; borrowed, outlives the client */
     const char *role;                 /* our own; given, our certificate must name it. NULL = none said */
     struct dns *dns;                  /* NULL = no names among nodes */
     unsigned connect_timeout_ms;      /* default 2000 */

@@ -91,6 +91,8 @@ static bool on_hello(struct rpc_node *n, const struct rpc_frame *f)
     if (f->hello.version_max < RPC_VERSION_MIN || f->hello.version_min > RPC_VERSION_MAX)
         (void)err_set(&n->failure, ERR_INVALID, "it speaks versions %u to %u of the protocol, we speak %u to %u",
                       f->hello.version_min, f->hello.version_max, RPC_VERSION_MIN, RPC_VERSION_MAX);
+    else if (!rpc_set_fits(n->client->set, f->hello.set))
+        (void)err_set(&n->failure, ERR_INVALID, "its databases belong to another installation than ours");
     n->is_greeted = true;
     fiber_cond_broadcast(&n->changed);
     return true;
@@ -184,6 +186,7 @@ FIBER static bool greet(struct rpc_node *n, struct err *err)
     hello.hello.role = str_c(n->client->role);
     hello.hello.services[0] = str_c(n->client->base.descriptor->name);
     hello.hello.n_services = 1;
+    hello.hello.set = str_c(n->client->set);
     if (!rpc_conn_send(n->conn, &hello, NULL, err))
         return false;
     while (n->conn && !n->is_greeted)

@@ -49,7 +49,8 @@ static bool hello_parse(struct cursor *c, struct rpc_frame *f)
     for (f->hello.n_services = 0; f->hello.n_services < n; f->hello.n_services++)
         if (!take_name(c, &f->hello.services[f->hello.n_services]))
             return false;
-    return true; /* later versions may say more */
+    /* A release before says nothing here; later versions may say more. */
+    return cur_left(c) == 0 || take_name(c, &f->hello.set);
 }
 
 static bool rest(struct cursor *c, struct rpc_frame *f)
@@ -156,6 +157,7 @@ static void add_head(struct buf *b, const struct rpc_frame *f)
         add_u(b, 1, f->hello.n_services);
         for (size_t i = 0; i < f->hello.n_services; i++)
             add_name(b, f->hello.services[i]);
+        add_name(b, f->hello.set);
         return;
     case RPC_PING:
     case RPC_PONG:

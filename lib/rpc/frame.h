@@ -45,6 +45,7 @@ struct rpc_frame {
         str role;
         str services[RPC_SERVICES_MAX];
         size_t n_services;
+        str set; /* of the sender's databases, as far as it knows */
     } hello;
     struct {
         uint8_t service;

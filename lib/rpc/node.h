@@ -35,7 +35,7 @@ struct rpc_node {
 struct rpc_remote {
     ProtobufCService base; /* first: callers hold this */
     uint32_t magic;
-    char *name, *role;
+    char *name, *role, *set;
     struct tls_client *tls;
     struct dns *dns;
     unsigned connect_timeout_ms;

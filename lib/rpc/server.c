@@ -16,7 +16,7 @@ struct rpc_server {
     ProtobufCService **services;
     size_t n_services;
     unsigned max_inflight, n_inflight;
-    char *role;
+    char *role, *set;
     struct list peers;
     bool is_draining;
     struct fiber_cond changed; /* a request or a peer has gone */
@@ -267,6 +267,7 @@ static bool on_hello(struct peer *p, const struct rpc_frame *f)
     own.hello.version_min = RPC_VERSION_MIN;
     own.hello.version_max = RPC_VERSION_MAX;
     own.hello.role = str_c(s->role);
+    own.hello.set = str_c(s->set);
     rpc_conn_post(p->conn, &own);
     if (f->hello.version_max < RPC_VERSION_MIN || f->hello.version_min > RPC_VERSION_MAX) {
         metric_inc_label(M_RPC_REFUSED, "version");
@@ -276,6 +277,10 @@ static bool on_hello(struct peer *p, const struct rpc_frame *f)
     if (stream_has_tls(stream) && !str_empty(f->hello.role) && !stream_tls_peer_is(stream, f->hello.role)) {
         metric_inc_label(M_RPC_REFUSED, "role");
         log_warn("rpc.role", KV_STR("role", f->hello.role), KV_Z("reason", "its certificate is for another name"));
+        return false;
+    }
+    if (!rpc_set_fits(s->set, f->hello.set)) { /* it sees the same, and says so */
+        metric_inc_label(M_RPC_REFUSED, "installation");
         return false;
     }
     p->n_services = f->hello.n_services;
@@ -371,6 +376,7 @@ struct rpc_server *rpc_server_new(const struct rpc_server_opts *opts)
     memcpy(s->services, opts->services, opts->n_services * sizeof(*s->services));
     s->n_services = opts->n_services;
     s->max_inflight = opts->max_inflight ? opts->max_inflight : MAX_INFLIGHT_DEFAULT;
+    s->set = opts->set;
     s->role = xstrdup(opts->role ? opts->role : "server");
     list_init(&s->peers);
     fiber_cond_init(&s->changed);

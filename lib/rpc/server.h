@@ -17,6 +17,7 @@ struct rpc_server_opts {
     ProtobufCService *const *services; /* by their descriptors' names */
     size_t n_services;
     unsigned max_inflight;             /* default 4096 */
+    char *set;                         /* see rpc_set_fits; borrowed, outlives the server */
     const char *role;                  /* our own, for the peer's messages; NULL = "server" */
 };
 struct rpc_server *rpc_server_new(const struct rpc_server_opts *opts);

@@ -237,8 +237,7 @@ class Server:
                         "".join(f"rpc.{s}: 127.0.0.1:{rpc}\n" for s in ("auth", "store", "queue")) + front)
             self.processes = [Process(self.folder, "services", services, http_port, self.binary),
                               Process(self.folder, "frontend", frontend, self.ports["http"], self.binary)]
-        if databases:
-            self.run("migrate", "--config", str(self.processes[0].config))
+        self.run("migrate", "--new", "--config", str(self.processes[0].config))
         for p in self.processes:
             p.start()
         self.admin("domain", "add", "example.test")

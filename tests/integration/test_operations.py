@@ -101,9 +101,10 @@ def test_migrate_calls_nobody():
     """thurn migrate of a role that calls others speaks of the steps and of nothing else, and goes while a server runs."""
     with tempfile.TemporaryDirectory(prefix="thurn-migrate-", dir="/tmp") as d:
         config, dead = pathlib.Path(f"{d}/queue.yaml"), free_ports(1)[0]
-        config.write_text(f"data: {d}/data\nroles: [queue]\nhostname: mx.example.test\nrpc.auth: 127.0.0.1:{dead}\nrpc.store: 127.0.0.1:{dead}\n")
-        for expected in (r"[1-9][0-9]* steps applied\n", r"0 steps applied\n"):
-            r = subprocess.run([str(harness.BINARY), "migrate", "--config", str(config)], capture_output=True, text=True, timeout=60)
+        config.write_text(f"data: {d}/data\nhostname: mx.example.test\n")
+        for verb, expected in (("--new", r"[1-9][0-9]* steps applied\n"), ("--dry-run", r"0 steps would be applied\n")):
+            r = subprocess.run([str(harness.BINARY), "migrate", verb, "--config", str(config)], capture_output=True, text=True, timeout=60)
+            config.write_text(f"data: {d}/data\nroles: [queue]\nhostname: mx.example.test\nrpc.auth: 127.0.0.1:{dead}\nrpc.store: 127.0.0.1:{dead}\n")
             assert r.returncode == 0 and "rpc." not in r.stderr and re.fullmatch(expected, r.stdout), r
     with harness.Server("sqlite-local", accounts=()) as server:
         r = server.run("migrate", "--config", str(server.front.config))
@@ -261,6 +262,7 @@ def test_reload_while_starting():
         ports = harness.free_ports(2)
         text = (f"data: {d}/data\nworkers: 2\nlisten: {{smtp: '127.0.0.1:{ports[0]}', submission: [], submissions: [], imap: [], imaps: [],"
                 f" http: '127.0.0.1:{ports[1]}'}}\n")
+        subprocess.run([str(harness.BINARY), "migrate", "--new", "--data", f"{d}/data"], check=True, capture_output=True)
         os.mkfifo(f"{d}/c.yaml")
         log = pathlib.Path(f"{d}/log")
         with open(log, "wb") as out:
@@ -287,10 +289,14 @@ def test_ports_before_databases():
         config = pathlib.Path(f"{d}/c.yaml")
         config.write_text(f"data: {d}/data\nlisten: {{smtp: '127.0.0.1:{taken.getsockname()[1]}', submission: [], submissions: [], imap: [],"
                           " imaps: [], http: []}\n")
+        subprocess.run([str(harness.BINARY), "migrate", "--new", "--config", str(config)], check=True, capture_output=True)
+        with sqlite3.connect(f"{d}/data/mail.db") as db: # as a release before left it
+            db.execute("DELETE FROM thurn_schema WHERE version = (SELECT max(version) FROM thurn_schema)")
+            before = db.execute("SELECT count(*) FROM thurn_schema").fetchone()
         r = subprocess.run([str(harness.BINARY), "serve", "--config", str(config)], capture_output=True, text=True, timeout=60)
         assert r.returncode == 1 and "another program listens there" in r.stderr, r
         with sqlite3.connect(f"{d}/data/mail.db") as db:
-            assert db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
+            assert db.execute("SELECT count(*) FROM thurn_schema").fetchone() == before
 
 
 def test_lmtp_socket():

@@ -1,8 +1,9 @@
 #!/usr/bin/python3
-"""What /readyz says of databases that were never migrated, and of databases that hang: the truth, and at once."""
+"""What /readyz says of databases that lack a step of the schema, and of databases that hang: the truth, and at once."""
 import contextlib
 import select
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -70,19 +71,26 @@ def readyz(server):
     return answer
 
 
-def test_never_migrated():
-    """A process on databases without the schema is not ready and says what to do; it becomes so without a restart."""
+def test_older_schema():
+    """A process on databases of an older release is not ready and says what to do; it becomes so without a restart."""
     server = harness.Server("pg-local")
     try:
         databases = server.databases()
         config = f"data: {server.folder}/data\n{server.listeners()}{databases}"
         server.processes = [harness.Process(server.folder, "thurn", config, server.ports["http"], server.binary)]
+        server.run("migrate", "--new", "--config", str(server.front.config))
+        subprocess.run(["psql", "-h", server.pg, "-U", "test", "-d", "directory", "-qc",
+                        "DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE thurn_set (member text PRIMARY KEY, id text NOT NULL)"], check=True)
+        ident = subprocess.run(["psql", "-h", server.pg, "-U", "test", "-d", "queue", "-qtAc", "SELECT id FROM thurn_set"], check=True,
+                               capture_output=True, text=True).stdout.strip()
+        subprocess.run(["psql", "-h", server.pg, "-U", "test", "-d", "directory", "-qc",
+                        f"INSERT INTO thurn_set VALUES ('directory', '{ident}')"], check=True)
         server.front.start(wait=False)
         wait_until(lambda: "run thurn migrate" in readyz(server)[1], "the advice")
         assert readyz(server)[0] == 503
         assert server.front.metric('thurn_database_ready{database="directory"}') == 0
         wait_until(lambda: "run thurn migrate" in server.front.log.read_text(), "the advice in the log")
-        server.run("migrate", "--config", str(server.front.config), "--data", str(server.folder / "migrating"))
+        server.run("migrate", "--config", str(server.front.config))
         wait_until(lambda: readyz(server)[0] == 200, "readiness")
         assert server.front.metric('thurn_database_ready{database="directory"}') == 1
         server.front.stop()

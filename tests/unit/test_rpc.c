@@ -849,6 +849,49 @@ static void odd_server_main(void *arg)
     }
 }
 
+/* Peers on the databases of two installations part; one that has none learns its own from the first peer, and keeps to it. */
+static void installation_main(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    static char of_nodes[2][RPC_SET_SIZE] = {"11111111111111111111111111111111", "22222222222222222222222222222222"};
+    static const struct {
+        const char *own;
+        bool is_taken[2];
+        const char *own_after;
+    } cases[] = {
+        {"11111111111111111111111111111111", {true, false}, "11111111111111111111111111111111"},
+        {"22222222222222222222222222222222", {false, true}, "22222222222222222222222222222222"},
+        {"", {true, false}, "11111111111111111111111111111111"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char own[RPC_SET_SIZE];
+        snprintf(own, sizeof(own), "%s", cases[i].own);
+        for (size_t k = 0; k < 2; k++) {
+            ProtobufCService *services[] = {&service.base};
+            struct node n = {.server = rpc_server_new(&(struct rpc_server_opts){.services = services, .n_services = 1, .set = of_nodes[k]})};
+            struct listener_opts o = {.name = "rpc", .accept = rpc_server_accept, .arg = n.server};
+            assert_true(net_addr_parse(S("127.0.0.1:0"), &o.addr, &err));
+            n.listener = listener_start(&o, &err);
+            assert_non_null(n.listener);
+            char text[NET_ADDR_TEXT_MAX];
+            str name = node_text(&n, text);
+            ProtobufCService *client = rpc_client_new(&(struct rpc_client_opts){.name = "auth", .service = &thurn__auth__descriptor,
+                                                                                .nodes = &name, .n_nodes = 1, .set = own}, &err);
+            assert_non_null(client);
+            CALL(c);
+            assert_int_equal(login(client, &c, "anna", NULL), cases[i].is_taken[k]);
+            if (!cases[i].is_taken[k]) {
+                assert_int_equal(c.err.kind, ERR_UNAVAILABLE);
+                assert_true(str_find_str(str_c(c.err.msg), S("another installation")) >= 0);
+            }
+            rpc_client_free(client);
+            stop_node(&n);
+        }
+        assert_string_equal(own, cases[i].own_after);
+    }
+}
+
 static void role_main(void *arg)
 {
     (void)arg;
@@ -944,6 +987,7 @@ RUN(inflight)
 RUN(raw)
 RUN(newer)
 RUN(odd_server)
+RUN(installation)
 RUN(role)
 RUN(faulty)
 
@@ -974,6 +1018,7 @@ int main(void)
         cmocka_unit_test(test_idle_nodes),
         cmocka_unit_test(test_outage),   cmocka_unit_test(test_drain),   cmocka_unit_test(test_inflight),
         cmocka_unit_test(test_raw),      cmocka_unit_test(test_newer), cmocka_unit_test(test_odd_server), cmocka_unit_test(test_role),
+        cmocka_unit_test(test_installation),
         cmocka_unit_test(test_names),    cmocka_unit_test(test_faulty),   cmocka_unit_test(test_keep),
     };
     return cmocka_run_group_tests(tests, set_up_all, tear_down_all);

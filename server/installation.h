@@ -1,0 +1,28 @@
+/*
+ * installation.h: whether the databases of this process are those that somebody set up, all of them, and of one installation.
+ *
+ * A volume that is not mounted, a mistyped folder or database name, a server that lost its disk: all look like a new server, which would
+ * refuse all mail for good. So only `thurn setup`, `thurn migrate --new` and `--dev` make databases; `serve` and `migrate` take what carries
+ * one random id (data/sql.h, sql_set), the folder of bodies too, and stop for anything else with the remedy.
+ */
+#ifndef SERVER_INSTALLATION_H
+#define SERVER_INSTALLATION_H
+
+#include "server/node.h"
+
+enum installation_verdict {
+    INSTALLATION_OURS,  /* all that could be asked; a PostgreSQL that is away just now is asked at each of its connections */
+    INSTALLATION_EMPTY, /* nobody ever set anything up here */
+};
+/* The process' databases are open; nothing is made. n->set.id is filled in. Errors, with the remedy: CONFLICT (a member is missing, or of
+ * another installation). */
+FIBER bool installation_look(struct node *n, enum installation_verdict *out, struct err *err) WARN_UNUSED;
+/* The error for INSTALLATION_EMPTY. Returns false. */
+bool installation_empty(const struct node *n, struct err *err);
+/*
+ * Make what is missing: a whole new installation, or, with may_join, members that the others lack. The data folder is there. *made counts members.
+ * Errors: CONFLICT as above, INVALID (a new installation by a config that does not name all databases), or what a database said.
+ */
+FIBER bool installation_make(struct node *n, bool may_join, unsigned *made, struct err *err) WARN_UNUSED;
+
+#endif
