@@ -1,6 +1,6 @@
 #include "fiber/internal.h"
 
-/* True when signalled, even if cancellation or the deadline struck as well: a signal must not be lost. */
+/* True when signalled, even if cancellation or the deadline struck as well: a signal must not be lost. It is an explicit wake, which wins over both. */
 FIBER static bool wait_in(struct list *waiters, const char *what, struct err *err)
 {
     struct fiber *self = fiber_self();
@@ -10,10 +10,7 @@ FIBER static bool wait_in(struct list *waiters, const char *what, struct err *er
     while (!self->is_signalled) {
         if (fiber_wait_for(what, err))
             continue;
-        if (self->is_signalled) {
-            err_clear(err);
-            break;
-        }
+        assert(!self->is_signalled);
         list_remove(&self->waiting);
         return false;
     }
@@ -96,7 +93,7 @@ void fiber_sem_init(struct fiber_sem *s, unsigned n)
 
 bool fiber_sem_acquire(struct fiber_sem *s, struct err *err)
 {
-    if (s->free > 0 && list_empty(&s->available.waiters)) {
+    if (s->free > 0) { /* then nobody waits: a unit that comes back goes to who does */
         s->free--;
         return true;
     }

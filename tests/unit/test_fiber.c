@@ -319,9 +319,11 @@ static void timer_main(void *arg)
     int64_t now = clock_mono_ms();
     clock_freeze(0, now);
     fiber_timer_start(&t.b, 3600 * 1000, on_b, &t);
-    clock_advance_ms(3600 * 1000 - 1);
-    assert_true(fiber_yield(&err));
-    assert_true(fiber_yield(&err));
+    t.n_a = 2;
+    fiber_timer_start(&t.a, 3600 * 1000 - 200, on_a, &t);
+    clock_advance_ms(3600 * 1000 - 1); /* all slots of the wheel are looked at, and that of b too */
+    while (t.n_a < 3)
+        assert_true(fiber_wait(&err));
     assert_int_equal(t.n_b, 0);
     clock_advance_ms(101);
     while (t.n_b == 0)
@@ -334,6 +336,71 @@ static void test_timer(void **state)
 {
     (void)state;
     assert_true(fiber_main(timer_main, NULL));
+}
+
+/* Fibers that give way to each other without end do not keep the loop from its timers. */
+#define ROUNDS 300000
+static void on_stop(void *arg)
+{
+    *(bool *)arg = true;
+}
+static void give_way(void *arg)
+{
+    struct err err = ERR_INIT;
+    for (int i = 0; i < ROUNDS && !*(bool *)arg; i++)
+        assert_true(fiber_yield(&err));
+}
+static void ring_main(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    struct fiber_timer timer = {0};
+    bool is_over = false;
+    FIBER_GROUP(g, 3);
+    fiber_timer_start(&timer, 1, on_stop, &is_over);
+    for (int i = 0; i < 3; i++)
+        assert_true(fiber_group_spawn(&g, "ring", give_way, &is_over, &err));
+    assert_true(fiber_group_wait(&g, &err));
+    assert_true(is_over);
+}
+static void test_ring(void **state)
+{
+    (void)state;
+    assert_true(fiber_main(ring_main, NULL));
+}
+
+/* A wait that outlasts an earlier one's deadline: what the heap of deadlines held for the first is carried over to the second. */
+static void wake_first(void *arg)
+{
+    fiber_wake(arg);
+}
+static void carried_child(void *arg)
+{
+    struct err err = ERR_INIT;
+    struct fiber_timer timer = {0};
+    fiber_timer_start(&timer, 1, wake_first, fiber_self());
+    {
+        FIBER_DEADLINE(1000);
+        assert_true(fiber_wait(&err)); /* its entry, of 1000 ms, stays */
+    }
+    assert_true(fiber_sleep_ms(1500, &err));
+    *(bool *)arg = true;
+}
+static void carried_main(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    bool is_done = false;
+    FIBER_GROUP(g, 1);
+    assert_true(fiber_group_spawn(&g, "carried", carried_child, &is_done, &err));
+    FIBER_DEADLINE(20000);
+    assert_true(fiber_group_wait(&g, &err));
+    assert_true(is_done);
+}
+static void test_carried(void **state)
+{
+    (void)state;
+    assert_true(fiber_main(carried_main, NULL));
 }
 
 struct task_case {
@@ -470,7 +537,7 @@ int main(void)
         cmocka_unit_test(test_pool_reuse),          cmocka_unit_test(test_sleep_and_deadline),
         cmocka_unit_test(test_cancel),              cmocka_unit_test(test_uninterrupted),
         cmocka_unit_test(test_cap),                 cmocka_unit_test(test_watchdog_and_context),
-        cmocka_unit_test(test_deep_stack),          cmocka_unit_test(test_timer),
+        cmocka_unit_test(test_deep_stack),          cmocka_unit_test(test_timer), cmocka_unit_test(test_ring), cmocka_unit_test(test_carried),
         cmocka_unit_test(test_tasks),               cmocka_unit_test(test_yield_if_due),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

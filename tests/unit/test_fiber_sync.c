@@ -125,6 +125,49 @@ static void handover_main(void *arg)
     assert_true(fiber_group_wait(&g, &err));
     assert_int_equal(s.n, 2); /* a hand-over wins over a cancellation that came before the fiber ran */
     assert_null(s.mutex.owner);
+    /* The other way round: the signal comes when the cancelled fiber is on its way already. */
+    assert_true(fiber_mutex_lock(&s.mutex, &err));
+    assert_true(fiber_group_spawn(&g, "x", lock_and_hold, &s, &err));
+    assert_true(fiber_yield(&err));
+    fiber_group_cancel(&g);
+    fiber_mutex_unlock(&s.mutex);
+    assert_true(fiber_group_wait(&g, &err));
+    assert_int_equal(s.n, 3);
+    assert_null(s.mutex.owner);
+}
+
+/* A signal of the turn in which the deadline strikes: the loop looks at deadlines first. */
+static void signal_late(void *arg)
+{
+    fiber_cond_signal(&((struct shared *)arg)->cond);
+}
+static void wait_to_be_signalled(void *arg)
+{
+    struct shared *s = arg;
+    struct err err = ERR_INIT;
+    s->n_started++;
+    s->n += fiber_cond_wait(&s->cond, &err);
+}
+static void deadline_main(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    struct shared s = {0};
+    struct fiber_timer timer = {0};
+    fiber_cond_init(&s.cond);
+    FIBER_GROUP(g, 1);
+    clock_freeze(0, clock_mono_ms());
+    {
+        FIBER_DEADLINE(50);
+        assert_true(fiber_group_spawn(&g, "waiter", wait_to_be_signalled, &s, &err));
+    }
+    fiber_timer_start(&timer, 100, signal_late, &s);
+    while (s.n_started == 0)
+        assert_true(fiber_yield(&err));
+    clock_advance_ms(500);
+    assert_true(fiber_group_wait(&g, &err));
+    clock_real();
+    assert_int_equal(s.n, 1);
 }
 
 static void enter(void *arg)
@@ -191,13 +234,14 @@ static void group_main(void *arg)
 RUN(cond)
 RUN(mutex)
 RUN(handover)
+RUN(deadline)
 RUN(sem)
 RUN(group)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cond), cmocka_unit_test(test_mutex), cmocka_unit_test(test_handover),
+        cmocka_unit_test(test_cond), cmocka_unit_test(test_mutex), cmocka_unit_test(test_handover), cmocka_unit_test(test_deadline),
         cmocka_unit_test(test_sem),  cmocka_unit_test(test_group),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
