@@ -117,6 +117,7 @@ static void on_turn(uv_prepare_t *h)
 {
     (void)h;
     rt.turn_began_ns = uv_hrtime();
+    run_tasks(&loop.deferred); /* what came in time stops its timer, however late we look */
     run_due();
     for (int round = 0; round < LOOP_ROUNDS_MAX && (round == 0 || !fiber_turn_is_over()); round++) {
         if (list_empty(&loop.deferred) && list_empty(&rt.ready))

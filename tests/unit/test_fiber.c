@@ -447,6 +447,52 @@ static void test_tasks(void **state)
     assert_true(fiber_main(task_main, NULL));
 }
 
+/* Input that came in time stops its timer, although the loop is late. */
+struct late_case {
+    struct loop_post post;
+    struct loop_task task;
+    struct fiber_timer timer;
+    bool has_stopped, has_fired;
+};
+static void on_late_input(void *arg)
+{
+    struct late_case *c = arg;
+    fiber_timer_stop(&c->timer);
+    c->has_stopped = true;
+}
+static void on_late_timer(void *arg)
+{
+    struct late_case *c = arg;
+    c->has_fired = true;
+}
+static void on_late_poll(struct loop_post *p)
+{
+    struct late_case *c = CONTAINER_OF(p, struct late_case, post);
+    loop_release(1);
+    loop_defer(&c->task, on_late_input, c);
+    clock_advance_ms(1000);
+}
+static void late_main(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    struct late_case c = {.post.fn = on_late_poll};
+    clock_freeze(1000000, 1000);
+    fiber_timer_start(&c.timer, 500, on_late_timer, &c);
+    loop_hold(1);
+    loop_post(&c.post);
+    while (!c.has_stopped && !c.has_fired)
+        assert_true(fiber_yield(&err));
+    clock_real();
+    assert_false(c.has_fired);
+}
+
+static void test_input_before_timer(void **state)
+{
+    (void)state;
+    assert_true(fiber_main(late_main, NULL));
+}
+
 /* Long loops, and one who asks for I/O again and again: in each of its round trips runs one slice of one of them. */
 #define LONG_LOOPS 8
 #define ROUND_TRIPS 24u
@@ -539,6 +585,7 @@ int main(void)
         cmocka_unit_test(test_cap),                 cmocka_unit_test(test_watchdog_and_context),
         cmocka_unit_test(test_deep_stack),          cmocka_unit_test(test_timer), cmocka_unit_test(test_ring), cmocka_unit_test(test_carried),
         cmocka_unit_test(test_tasks),               cmocka_unit_test(test_yield_if_due),
+        cmocka_unit_test(test_input_before_timer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
