@@ -227,11 +227,16 @@ FIBER static void update_loop(struct watch *w, struct err *err)
         struct err call_err = ERR_INIT;
         if (send_update(w, &call_err)) {
             retry_ms = RETRY_MS_MIN;
-        } else if (call_err.kind != ERR_CONFLICT) {
-            log_warn("watch.update", KV_ERR(&call_err));
-            if (!fiber_sleep_ms(backed_off(&retry_ms), err))
-                return;
+            continue;
         }
+        /* The first time that the store does not know us, the whole set is told at once. */
+        bool is_forgotten = call_err.kind == ERR_CONFLICT && retry_ms == RETRY_MS_MIN;
+        int64_t pause_ms = backed_off(&retry_ms);
+        if (is_forgotten)
+            continue;
+        log_warn("watch.update", KV_ERR(&call_err));
+        if (!fiber_sleep_ms(pause_ms, err))
+            return;
     }
 }
 

@@ -125,7 +125,7 @@ FIBER static bool put_blob(struct imap_session *s, struct imap_command *c, struc
     call.deadline_mono_ms = fiber_deadline(); /* as long as the transfer may take */
     call.body = &l->source;
     if (!store_put_blob(&call, s->server->opts.store, &q, &r)) /* the source cannot be read again: no second try */
-        return imap_failed(c, &call, err);
+        return imap_failed(c, IMAP_AT_BODY, &call, err);
     *blob = r->blob;
     return true;
 }
@@ -160,11 +160,8 @@ FIBER static bool append(struct imap_session *s, struct imap_command *c, const s
     q.n_items = 1;
     q.request_id = imap_request_id(c->arena);
     imap_call(s, &call, c->arena);
-    if (!STORE_CALL(s, &call, store_append, &q, &r)) {
-        if (call.err.kind == ERR_NOT_FOUND)
-            c->code = S("TRYCREATE");
-        return imap_failed(c, &call, err);
-    }
+    if (!STORE_CALL(s, &call, store_append, &q, &r))
+        return imap_destination_failed(s, c, p->mailbox, &call, err);
     if (r->n_uids == 1)
         c->code = arena_printf(c->arena, "APPENDUID %u %u", r->uidvalidity, r->uids[0]);
     if (s->view && s->view->uidvalidity == r->uidvalidity) /* no two of an account have the same */
@@ -186,8 +183,6 @@ FIBER static bool store_message(struct imap_session *s, struct imap_command *c, 
         const Thurn__BlobRef *blob = NULL;
         ok = put_blob(s, c, l, &blob, err);
         body.blob = (Thurn__BlobRef *)(uintptr_t)blob;
-        if (!ok && err->kind == ERR_LIMIT)
-            c->code = S("TOOBIG");
     }
     struct err why = ERR_INIT;
     bool in_step = take_rest(l, c, &why);

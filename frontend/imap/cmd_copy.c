@@ -35,17 +35,6 @@ static bool parse_copy(struct imap_command *c, struct imap_set *set, str *name, 
            imap_parse_mailbox(&c->args, c->arena, name, is_valid) && imap_parse_end(&c->args);
 }
 
-/* NOT_FOUND: the destination, or the selected mailbox itself? Only the first is for the client to create. */
-FIBER static bool copy_failed(struct copy_run *run, const struct rpc_call *call, struct err *err)
-{
-    const Thurn__Mailbox *row;
-    if (call->err.kind == ERR_NOT_FOUND && !imap_mailbox_open(run->s, run->c, run->to_name, "TRYCREATE", &row, err))
-        return false;
-    if (call->err.kind == ERR_NOT_FOUND)
-        run->s->is_dirty = true; /* tells that it is gone */
-    return imap_failed(run->c, call, err);
-}
-
 static void note_slice(struct copy_run *run, const Thurn__CopyReply *r)
 {
     run->uidvalidity = r->uidvalidity;
@@ -103,7 +92,7 @@ FIBER static bool copy_slice(struct copy_run *run, struct err *err)
     q.is_move = run->is_move;
     q.request_id = imap_request_id(&a);
     if (!call_copy(s, &call, &q, &r, &a))
-        return copy_failed(run, &call, err);
+        return imap_destination_failed(s, run->c, run->to_name, &call, err);
     run->to_mailbox_id = r->to_mailbox_id;
     if (r->n_from == 0)
         return true;

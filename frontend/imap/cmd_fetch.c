@@ -215,7 +215,7 @@ FIBER static bool set_seen(struct fetch_run *run, const Thurn__FetchReply *page,
     q.flags = THURN__FLAG__FLAG_SEEN;
     imap_call(run->s, &call, a);
     if (!STORE_CALL(run->s, &call, store_store_flags, &q, &r))
-        return imap_failed(run->c, &call, err);
+        return imap_failed(run->c, IMAP_AT_MAILBOX, &call, err);
     imap_view_own(run->s, r, true);
     for (size_t i = 0; i < page->n_messages; i++) {
         const Thurn__Message *now = find_message(r, page->messages[i]->uid);
@@ -280,7 +280,7 @@ FIBER static bool fetch_ranges(struct fetch_run *run, struct imap_ranges ranges,
         q.raw_length = run->raw.any && !run->raw.bodies ? IMAP_HEADER_PREFETCH : 0;
         imap_call(run->s, &call, &a);
         if (!STORE_CALL(run->s, &call, store_fetch, &q, &page))
-            return imap_failed(run->c, &call, err);
+            return imap_failed(run->c, IMAP_AT_MAILBOX, &call, err);
         run->c->arena = &a;
         bool ok = write_page(run, page, err);
         run->c->arena = outer;

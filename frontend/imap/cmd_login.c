@@ -27,18 +27,15 @@ static void take_account(struct imap_session *s, const Thurn__AuthenticateReply 
 
 static bool refused(struct imap_session *s, struct imap_command *c, const struct rpc_call *call, struct err *err)
 {
-    if (call->err.kind == ERR_DENIED) {
-        if (++s->auth_failures >= s->server->opts.limits.auth_failures) {
-            metric_inc_label(M_IMAP_REFUSED, "auth_failures");
-            imap_end(s, IMAP_END_AUTH_FAILURES);
-        }
-        return imap_no(c, err, ERR_DENIED, "AUTHENTICATIONFAILED", "Wrong login or password.");
-    }
-    if (call->err.kind == ERR_LIMIT) {
+    (void)imap_failed(c, IMAP_AT_LOGIN, call, err);
+    if ((err->kind == ERR_DENIED || err->kind == ERR_NOT_FOUND || err->kind == ERR_INVALID) && ++s->auth_failures >= s->server->opts.limits.auth_failures) {
+        metric_inc_label(M_IMAP_REFUSED, "auth_failures");
+        imap_end(s, IMAP_END_AUTH_FAILURES);
+    } else if (err->kind == ERR_LIMIT) {
         metric_inc_label(M_IMAP_REFUSED, "auth_rate");
-        return imap_no(c, err, ERR_LIMIT, "LIMIT", "Too many failed logins, try again later.");
+        c->text = S("Too many failed logins, try again later.");
     }
-    return imap_failed(c, call, err);
+    return false;
 }
 
 FIBER static bool log_in(struct imap_session *s, struct imap_command *c, str login, str password, struct err *err)

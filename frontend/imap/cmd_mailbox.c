@@ -63,7 +63,7 @@ FIBER bool cmd_create(struct imap_session *s, struct imap_command *c, struct err
     q.request_id = imap_request_id(c->arena);
     imap_call(s, &call, c->arena);
     if (!STORE_CALL(s, &call, store_create_mailbox, &q, NULL))
-        return imap_failed(c, &call, err);
+        return imap_failed(c, IMAP_AT_MAILBOX, &call, err);
     return true;
 }
 
@@ -84,7 +84,7 @@ FIBER bool cmd_delete(struct imap_session *s, struct imap_command *c, struct err
     if (!STORE_CALL(s, &call, store_delete_mailbox, &q, &r)) {
         if (call.err.kind == ERR_CONFLICT)
             return imap_no(c, err, ERR_CONFLICT, "HASCHILDREN", "The mailbox has children."); /* RFC 9051 7.1 */
-        return imap_failed(c, &call, err);
+        return imap_failed(c, IMAP_AT_MAILBOX, &call, err);
     }
     if (s->view && s->view->mailbox_id == r->mailbox->mailbox_id)
         imap_view_close(s);
@@ -110,7 +110,7 @@ FIBER bool cmd_rename(struct imap_session *s, struct imap_command *c, struct err
     q.request_id = imap_request_id(c->arena);
     imap_call(s, &call, c->arena);
     if (!STORE_CALL(s, &call, store_rename_mailbox, &q, &r))
-        return imap_failed(c, &call, err);
+        return imap_failed(c, IMAP_AT_MAILBOX, &call, err);
     if (s->view && s->view->is_inbox && s->view->mailbox_id == r->mailbox->mailbox_id)
         imap_view_close(s); /* INBOX is another mailbox from now on */
     return true;
@@ -128,7 +128,7 @@ FIBER static bool set_subscribed(struct imap_session *s, struct imap_command *c,
     imap_mailbox_path(c->arena, name, &q.path, &q.n_path);
     q.is_subscribed = is_subscribed;
     imap_call(s, &call, c->arena);
-    return STORE_CALL(s, &call, store_subscribe, &q, NULL) || imap_failed(c, &call, err);
+    return STORE_CALL(s, &call, store_subscribe, &q, NULL) || imap_failed(c, IMAP_AT_ACCOUNT, &call, err);
 }
 
 FIBER bool cmd_subscribe(struct imap_session *s, struct imap_command *c, struct err *err)

@@ -82,7 +82,7 @@ FIBER static bool tell_all(struct imap_session *s, struct imap_command *c, struc
         q.n_uids = ranges.n;
         imap_call(s, &call, &a);
         if (!STORE_CALL(s, &call, store_fetch, &q, &r))
-            return imap_failed(c, &call, err);
+            return imap_failed(c, IMAP_AT_MAILBOX, &call, err);
         (void)imap_view_announce(s, r->keyword_names, r->n_keyword_names, out);
         for (size_t i = 0; i < r->n_messages; i++) {
             uint32_t seq = uid_map_seq(&s->view->uids, r->messages[i]->uid);
@@ -115,7 +115,7 @@ FIBER static bool store_slice(struct imap_session *s, struct imap_command *c, st
     q.has_unchanged_since = run->has_unchanged_since;
     imap_call(s, &call, &a);
     if (!STORE_CALL(s, &call, store_store_flags, &q, &r))
-        return imap_failed(c, &call, err);
+        return imap_failed(c, IMAP_AT_MAILBOX, &call, err);
     imap_view_own(s, r, !run->is_silent);
     if (r->n_modified) {
         buf_add(run->modified, run->modified->n ? S(",") : S("MODIFIED "));

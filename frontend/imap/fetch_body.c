@@ -132,7 +132,7 @@ FIBER static bool read_range(struct imap_session *s, struct imap_command *c, con
     call.deadline_mono_ms = fiber_deadline(); /* the client may be slow */
     call.out = sink;
     if (!store_read_body(&call, s->server->opts.store, &q, NULL))
-        return imap_failed(c, &call, err);
+        return imap_failed(c, IMAP_AT_BODY, &call, err);
     return true;
 }
 

@@ -79,7 +79,7 @@ FIBER bool imap_mailboxes_load(struct imap_session *s, struct imap_command *c, b
         struct rpc_call call;
         imap_call(s, &call, c->arena);
         if (!STORE_CALL(s, &call, store_list_mailboxes, &q, &r))
-            return imap_failed(c, &call, err);
+            return imap_failed(c, IMAP_AT_ACCOUNT, &call, err);
         if (q.from_mailbox_id == 0) { /* what a later page has of later is told once more */
             s->listed_modseq = r->modseq;
             list.keywords = r->keyword_names;
@@ -132,7 +132,7 @@ FIBER bool imap_mailboxes_add_missing(struct imap_session *s, struct imap_comman
     q.account = &s->account;
     imap_call(s, &call, c->arena);
     if (!STORE_CALL(s, &call, store_list_subscriptions, &q, &r))
-        return imap_failed(c, &call, err);
+        return imap_failed(c, IMAP_AT_ACCOUNT, &call, err);
     if (r->n_names == 0)
         return true;
     size_t room = list->n, n_known = list->n;
@@ -176,6 +176,19 @@ FIBER bool imap_mailbox_open(struct imap_session *s, struct imap_command *c, str
 {
     struct imap_mailboxes list;
     return imap_mailboxes_load(s, c, false, &list, err) && imap_mailboxes_get(&list, c, name, code, out, err);
+}
+
+FIBER bool imap_destination_failed(struct imap_session *s, struct imap_command *c, str name, const struct rpc_call *call,
+                                   struct err *err)
+{
+    const Thurn__Mailbox *row;
+    if (call->err.kind != ERR_NOT_FOUND)
+        return imap_failed(c, IMAP_AT_DESTINATION, call, err);
+    if (!imap_mailbox_open(s, c, name, "TRYCREATE", &row, err))
+        return false;
+    c->at = IMAP_AT_DESTINATION;
+    s->is_dirty |= s->view != NULL; /* the selected mailbox may be what is missing: the next sync tells */
+    return err_set(err, ERR_UNAVAILABLE, "the mailbox is there: %s", call->err.msg);
 }
 
 bool imap_mailbox_arg(struct imap_command *c, str *name, struct err *err)

@@ -31,6 +31,12 @@ bool imap_mailboxes_get(const struct imap_mailboxes *list, struct imap_command *
 /* Load and get. */
 FIBER bool imap_mailbox_open(struct imap_session *s, struct imap_command *c, str name, const char *code,
                              const Thurn__Mailbox **out, struct err *err) WARN_UNUSED;
+/*
+ * The call that would put messages into the mailbox of this name has failed. Always false. TRYCREATE only when the account has no such
+ * mailbox (RFC 3501 6.3.11): a client makes one then. One store call when the store found something missing.
+ */
+FIBER bool imap_destination_failed(struct imap_session *s, struct imap_command *c, str name, const struct rpc_call *call,
+                                   struct err *err);
 /* " mailbox" as a command's only remaining argument. */
 bool imap_mailbox_arg(struct imap_command *c, str *name, struct err *err) WARN_UNUSED;
 /* The name's components, for requests. */

@@ -10,23 +10,48 @@
 #include "base/metrics.h"
 #include "proto/auth_calls.h"
 
-static const struct {
-    const char *code, *text;
-} replies[ERR_KINDS_] = {
-    [ERR_NONE] = {"SERVERBUG", "Internal error"},
-    [ERR_INVALID] = {"CANNOT", "That cannot be done"},
-    [ERR_NOT_FOUND] = {"NONEXISTENT", "No such mailbox or message"},
-    [ERR_EXISTS] = {"ALREADYEXISTS", "It exists already"},
-    [ERR_DENIED] = {"NOPERM", "Not allowed"},
-    [ERR_LIMIT] = {"LIMIT", "A limit is reached"},
-    [ERR_CONFLICT] = {"INUSE", "It was changed at the same time, try again"},
-    [ERR_UNAVAILABLE] = {"UNAVAILABLE", "Temporarily not available, try again later"},
-    [ERR_TIMEOUT] = {"UNAVAILABLE", "It took too long, try again later"},
-    [ERR_CANCELLED] = {"UNAVAILABLE", "Server is going down"},
-    [ERR_INTERNAL] = {"SERVERBUG", "Internal error"},
-    [ERR_BUSY] = {"UNAVAILABLE", "Too much to do just now, try again later"},
-    [ERR_QUOTA] = {"OVERQUOTA", "The mailbox is full"},
+/* Response codes, and the text beside each. */
+#define CODES(X)                                                                                   \
+    X(SERVERBUG, "Internal error")                                                                 \
+    X(CANNOT, "That cannot be done")                                                               \
+    X(NONEXISTENT, "No such mailbox or message")                                                   \
+    X(TRYCREATE, "No such mailbox")                                                                \
+    X(ALREADYEXISTS, "It exists already")                                                          \
+    X(NOPERM, "Not allowed")                                                                       \
+    X(LIMIT, "A limit is reached")                                                                 \
+    X(TOOBIG, "Message too big")                                                                   \
+    X(INUSE, "It was changed at the same time, try again")                                         \
+    X(UNAVAILABLE, "Temporarily not available, try again later")                                   \
+    X(OVERQUOTA, "The mailbox is full")                                                            \
+    X(AUTHENTICATIONFAILED, "Wrong login or password.")
+enum code {
+#define CODE_(id, text) CODE_##id,
+    CODES(CODE_)
+#undef CODE_
 };
+static const struct {
+    const char *name, *text;
+} codes[] = {
+#define CODE_(id, text) [CODE_##id] = {#id, text},
+    CODES(CODE_)
+#undef CODE_
+};
+static const enum code failures[ERR_KINDS_][IMAP_ATS_] = {
+#define FAILURE(kind, mailbox, destination, account, body, login)                                  \
+    [ERR_##kind] = {CODE_##mailbox, CODE_##destination, CODE_##account, CODE_##body, CODE_##login},
+#include "frontend/imap/failures.def"
+#undef FAILURE
+};
+#define FAILURE(...) +1
+_Static_assert(ERR_KINDS_ == 0
+#include "frontend/imap/failures.def"
+               , "each kind of error has a row in failures.def");
+#undef FAILURE
+
+static enum code code_of(enum imap_at at, enum err_kind kind)
+{
+    return failures[kind < ERR_KINDS_ ? kind : ERR_INTERNAL][at];
+}
 
 bool imap_bad(struct imap_command *c, struct err *err, const char *text)
 {
@@ -42,9 +67,9 @@ bool imap_no(struct imap_command *c, struct err *err, enum err_kind kind, const 
     return err_set(err, kind, "%s", text);
 }
 
-bool imap_failed(struct imap_command *c, const struct rpc_call *call, struct err *err)
+bool imap_failed(struct imap_command *c, enum imap_at at, const struct rpc_call *call, struct err *err)
 {
-    (void)c;
+    c->at = at;
     return err_set(err, call->err.kind, "%s", call->err.msg);
 }
 
@@ -53,9 +78,10 @@ FIBER bool imap_send_failure(struct imap_session *s, struct imap_command *c, con
     metric_inc_label(M_IMAP_FAILED, c->is_bad ? "bad" : err_kind_name(why->kind));
     if (c->is_bad)
         return imap_printf(s, err, "%.*s BAD %.*s\r\n", STR_ARG(c->tag), STR_ARG(c->text));
-    str code = str_empty(c->code) ? str_c(replies[why->kind].code) : c->code;
-    str text = str_empty(c->text) ? str_c(replies[why->kind].text) : c->text;
-    if (err_is_temporary(why) || why->kind == ERR_INTERNAL)
+    enum code of_kind = code_of(c->at, why->kind);
+    str code = str_empty(c->code) ? str_c(codes[of_kind].name) : c->code;
+    str text = str_empty(c->text) ? str_c(codes[of_kind].text) : c->text;
+    if (of_kind == CODE_UNAVAILABLE || of_kind == CODE_SERVERBUG)
         log_warn("imap.failed", KV_STR("command", c->name), KV_ERR(why));
     return imap_printf(s, err, "%.*s NO [", STR_ARG(c->tag)) && imap_write(s, code, err) && /* that can be long */
            imap_printf(s, err, "] %.*s\r\n", STR_ARG(text));

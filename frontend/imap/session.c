@@ -18,6 +18,8 @@
 
 #define SERVER_MAGIC 0x696d7376u
 #define KEEPALIVE_S 120u /* below the idle limits of load balancers and of mobile networks */
+#define AGAIN_MS_MIN 1000u
+#define AGAIN_MS_MAX 60000u
 #define NOTICE_MS 5000   /* to write a last word */
 
 static const struct {
@@ -183,6 +185,7 @@ static void finish(struct imap_session *s)
 {
     struct imap_server *server = s->server;
     fiber_timer_stop(&s->timer);
+    fiber_timer_stop(&s->again);
     if (ends[s->end].text) {
         BUF(bye, 256);
         buf_printf(&bye, "* BYE %s\r\n", ends[s->end].text);
@@ -310,6 +313,24 @@ FIBER static bool run_commands(struct imap_session *s)
     return s->end == IMAP_END_NONE;
 }
 
+static bool must_push(const struct imap_session *s)
+{
+    return s->idle_tag && s->is_dirty;
+}
+
+static void on_again(void *arg)
+{
+    imap_wake_to_push(arg);
+}
+
+/* At a random moment around twice the time of before: what is away is not asked by all of its sessions at once, not even when it
+ * comes back. */
+static void push_later(struct imap_session *s)
+{
+    s->again_ms = MIN(MAX(s->again_ms * 2, AGAIN_MS_MIN), AGAIN_MS_MAX);
+    fiber_timer_start(&s->again, s->again_ms / 2 + (int64_t)random_below(s->again_ms), on_again, s);
+}
+
 FIBER static void run(void *arg)
 {
     struct imap_session *s = arg;
@@ -327,11 +348,15 @@ FIBER static void run(void *arg)
         finish(s);
         return;
     }
-    if (has_line(s) || stream_at_end(s->stream) || (s->idle_tag && s->is_dirty)) {
+    if (!s->is_behind)
+        s->again_ms = 0;
+    if (has_line(s) || stream_at_end(s->stream) || (must_push(s) && !s->is_behind)) {
         imap_wake(s); /* it came while the last replies went out */
         return;
     }
     go_idle(s);
+    if (must_push(s))
+        push_later(s);
 }
 
 static bool start_fiber(struct imap_session *s)
@@ -347,18 +372,29 @@ static bool start_fiber(struct imap_session *s)
     return false;
 }
 
+static bool start(struct imap_session *s)
+{
+    fiber_timer_stop(&s->timer);
+    fiber_timer_stop(&s->again);
+    stream_idle_stop(s->stream);
+    s->is_starting = start_fiber(s);
+    return s->is_starting;
+}
+
 void imap_wake(struct imap_session *s)
 {
-    if (!is_idle(s))
+    if (!is_idle(s) || start(s))
         return;
-    fiber_timer_stop(&s->timer);
-    stream_idle_stop(s->stream);
-    if (start_fiber(s)) {
-        s->is_starting = true;
-        return;
-    }
     imap_end(s, IMAP_END_BUSY);
     finish(s);
+}
+
+void imap_wake_to_push(struct imap_session *s)
+{
+    if (!is_idle(s) || list_in(&s->again.node) || start(s))
+        return;
+    go_idle(s);
+    push_later(s);
 }
 
 /* --- accept --- */

@@ -75,9 +75,12 @@ struct imap_session {
     struct stream *stream;        /* NULL once it is being closed */
     struct fiber *fiber;          /* that runs its commands; NULL while idle */
     struct fiber_timer timer;     /* while idle: the login's or the silence's end */
+    struct fiber_timer again;     /* in IDLE, after the store did not answer: when it is asked again */
+    unsigned again_ms;            /* about how long that is; 0: it answered */
     enum imap_state state;
     enum imap_end end;            /* set: close when the command is done */
     bool has_condstore, is_dirty; /* dirty: the account changed since the last sync */
+    bool is_behind;               /* … which the store did not answer */
     bool is_starting;             /* a fiber was spawned and has not run yet */
     bool has_lease;
     char *idle_tag;               /* in IDLE: its tag */
@@ -94,6 +97,9 @@ struct imap_session {
     uint32_t commands, bad_in_row, auth_failures;
 };
 
+/* What a call named that failed: the columns of failures.def. */
+enum imap_at { IMAP_AT_MAILBOX, IMAP_AT_DESTINATION, IMAP_AT_ACCOUNT, IMAP_AT_BODY, IMAP_AT_LOGIN, IMAP_ATS_ };
+
 /* One command while it runs. All of it lives in the arena. */
 struct imap_command {
     const struct imap_command_def *def;
@@ -106,6 +112,7 @@ struct imap_command {
     bool has_literal, is_sync_literal;
     /* The tagged reply. code: "TRYCREATE" and the like, without brackets; empty = none (or from the error's kind). */
     str code;
+    enum imap_at at;            /* of the call that failed: gives the code when none is set */
     str text;                   /* of OK; empty = the standard text */
     bool is_bad;                /* failed because of the client's syntax: BAD */
     bool is_silent;             /* the handler wrote the tagged reply itself, or none is due yet (IDLE) */
@@ -149,6 +156,8 @@ struct imap_server {
 void imap_end(struct imap_session *s, enum imap_end why);
 /* Run a fiber for an idle session: input arrived, or the account changed. From the loop or another fiber. */
 void imap_wake(struct imap_session *s);
+/* The same for a client in IDLE that is to be told of changes; while the store does not answer, at the pace of `again`. */
+void imap_wake_to_push(struct imap_session *s);
 /* The login that the session stands on is no longer good: end it, also inside of a command or of IDLE. arg is the session. */
 void imap_login_ended(void *arg);
 bool imap_may_login(const struct imap_session *s);
@@ -171,7 +180,7 @@ bool imap_bad(struct imap_command *c, struct err *err, const char *text);
 /* NO with a response code of our own ("NONEXISTENT"). Always false. */
 bool imap_no(struct imap_command *c, struct err *err, enum err_kind kind, const char *code, const char *text);
 /* The failure of a service call becomes the command's. Always false. */
-bool imap_failed(struct imap_command *c, const struct rpc_call *call, struct err *err);
+bool imap_failed(struct imap_command *c, enum imap_at at, const struct rpc_call *call, struct err *err);
 /* The tagged reply of a failed command. */
 FIBER bool imap_send_failure(struct imap_session *s, struct imap_command *c, const struct err *why, struct err *err) WARN_UNUSED;
 

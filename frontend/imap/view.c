@@ -71,7 +71,7 @@ static void on_change(void *arg, uint64_t modseq)
         return;
     s->is_dirty = true;
     if (s->idle_tag)
-        imap_wake(s);
+        imap_wake_to_push(s);
 }
 
 /* --- opening --- */
@@ -152,7 +152,7 @@ void imap_view_close(struct imap_session *s)
     xfree(s->view->keywords);
     xfree(s->view);
     s->view = NULL;
-    s->is_dirty = false;
+    s->is_dirty = s->is_behind = false;
     s->state = IMAP_AUTH;
     metric_add(M_IMAP_SELECTED, -1);
 }
@@ -312,7 +312,7 @@ FIBER static bool sync_rest(struct imap_session *s, struct arena *a, uint32_t fr
 /* The store did not answer. Whatever is missing is asked for again. */
 static bool sync_failed(struct imap_session *s, enum err_kind kind, struct err *err)
 {
-    s->is_dirty = true;
+    s->is_dirty = s->is_behind = true;
     if (kind != ERR_NOT_FOUND)
         return true;
     imap_end(s, IMAP_END_MAILBOX_GONE);
@@ -400,7 +400,7 @@ FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expu
     struct uid_map gone = {0};
     struct err why = ERR_INIT;
     uint64_t heard = s->beacon_modseq;
-    s->is_dirty = false; /* a beacon that comes meanwhile sets it again */
+    s->is_dirty = s->is_behind = false; /* a beacon that comes meanwhile sets is_dirty again */
     bool ok = ask_changes(s, a, &r, &gone, &why) && check_inbox(s->view, r, &why)
                   ? tell_news(s, a, r, may_expunge, &gone, heard, err)
                   : sync_failed(s, why.kind, err);

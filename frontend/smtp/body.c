@@ -289,11 +289,6 @@ static void keep_blob(struct smtp_body *b, const Thurn__BlobRef *blob)
     buf_release(&b->memory);
 }
 
-static enum smtp_reply blob_failure(const struct err *err)
-{
-    return err->kind == ERR_LIMIT ? SMTP_TOO_BIG : err->kind == ERR_INVALID ? SMTP_MESSAGE_REFUSED : SMTP_TRY_LATER;
-}
-
 FIBER static bool put_blob(struct smtp_body *b, struct blob_source *from, struct err *err)
 {
     struct smtp_session *s = from->reader->session;
@@ -334,7 +329,7 @@ FIBER static bool to_blob(struct smtp_body *b, struct smtp_body_reader *r, str p
         return ok;
     if (!b->failure) {
         b->why = err;
-        fail(b, blob_failure(&err));
+        fail(b, smtp_failure(SMTP_AT_BODY, err.kind));
     }
     r->is_pulling = false; /* the chunks to come are refused one by one */
     return skip_rest(r);

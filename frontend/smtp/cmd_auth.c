@@ -58,16 +58,17 @@ FIBER static void succeeded(struct smtp_session *s, const Thurn__AuthenticateRep
 
 FIBER static void failed(struct smtp_session *s, const struct err *err)
 {
-    bool is_wrong = err->kind == ERR_DENIED || err->kind == ERR_NOT_FOUND || err->kind == ERR_INVALID;
+    enum smtp_reply reply = smtp_failure(SMTP_AT_LOGIN, err->kind);
+    bool is_wrong = reply == SMTP_AUTH_FAILED;
     metric_inc_label(M_SMTP_AUTH, is_wrong ? "denied" : "failed");
     log_info("smtp.auth", KV_ERR(err));
     if (!is_wrong) {
-        smtp_mistake(s, SMTP_AUTH_LATER);
+        smtp_mistake(s, reply);
     } else if (++s->auth_failures >= smtp_limits(s)->auth_failures_max) {
         metric_inc_label(M_SMTP_REFUSED, "auth_failures");
         smtp_say_last(s, SMTP_AUTH_TOO_MANY, SMTP_CLOSE_AUTH);
     } else {
-        smtp_mistake(s, SMTP_AUTH_FAILED);
+        smtp_mistake(s, reply);
     }
 }
 

@@ -34,10 +34,8 @@ FIBER static enum smtp_reply sender_of_login(struct smtp_session *s, str sender)
         return SMTP_REPLY_NONE;
     if (may_send_as(s, sender, &err, &is_allowed))
         return is_allowed ? SMTP_REPLY_NONE : SMTP_NOT_YOUR_ADDRESS;
-    if (err.kind == ERR_NOT_FOUND)
-        return SMTP_NOT_YOUR_ADDRESS;
     log_warn("smtp.trouble", KV_Z("at", "sender"), KV_ERR(&err));
-    return SMTP_TRY_LATER;
+    return smtp_failure(SMTP_AT_SENDER, err.kind);
 }
 
 FIBER static enum smtp_reply open_txn(struct smtp_session *s, struct smtp_txn *t, str args)
@@ -163,7 +161,7 @@ FIBER static enum smtp_reply add_rcpt(struct smtp_session *s, str args)
         return SMTP_RECIPIENT_SYNTAX;
     if (!resolver_get(s->server->resolver, rcpt.address, &rcpt.resolved, &err)) {
         log_warn("smtp.trouble", KV_Z("at", "recipient"), KV_STR("to", rcpt.address), KV_ERR(&err));
-        return SMTP_TRY_LATER;
+        return smtp_failure(SMTP_AT_RECIPIENT, err.kind);
     }
     why = verdict(s, rcpt.resolved);
     if (!why && rcpt.resolved->answer->kind == THURN__RECIPIENT_KIND__RECIPIENT_REMOTE) {

@@ -117,7 +117,7 @@ static void set_results(struct plan *p, const Thurn__DeliverReply *reply)
         p->v[i].result = i < reply->n_results ? (enum err_kind)reply->results[i]->error_kind : ERR_INTERNAL;
 }
 
-static void log_failures(struct smtp_session *s, const struct plan *p, const Thurn__DeliverReply *reply)
+static void log_failures(const struct plan *p, const Thurn__DeliverReply *reply)
 {
     for (size_t i = 0; i < p->n; i++) {
         const struct target *t = &p->v[i];
@@ -125,10 +125,23 @@ static void log_failures(struct smtp_session *s, const struct plan *p, const Thu
             continue;
         log_warn("smtp.trouble", KV_Z("at", "mailbox"), KV_STR("to", t->address), KV_Z("error", err_kind_name(t->result)),
                  KV_Z("reason", reply && i < reply->n_results ? reply->results[i]->error : ""));
-        if (t->result == ERR_CONFLICT)
-            resolver_forget(s->server->resolver, t->rcpt->address);
-        else if (t->result == ERR_QUOTA)
-            resolver_mark_full(s->server->resolver, t->rcpt->address, s->txn->body.size);
+    }
+}
+
+/* What the resolver remembers of those that failed is not true any more. Each recipient that led there is asked of again. */
+static void note_failures(struct smtp_session *s, const struct plan *p)
+{
+    struct resolver *resolver = s->server->resolver;
+    size_t at = 0;
+    for (size_t i = 0; i < s->txn->n_rcpts; i++) {
+        const struct smtp_rcpt *r = &s->txn->rcpts[i];
+        for (size_t j = 0; j < r->resolved->answer->n_targets; j++) {
+            enum err_kind result = p->v[p->of_rcpts[at++]].result;
+            if (result == ERR_CONFLICT || result == ERR_NOT_FOUND) /* moved, or removed since */
+                resolver_forget(resolver, r->address);
+            else if (result == ERR_QUOTA)
+                resolver_mark_full(resolver, r->address, s->txn->body.size);
+        }
     }
 }
 
@@ -166,7 +179,8 @@ FIBER static void deliver_directly(struct smtp_session *s, struct plan *p)
             p->v[i].result = call.err.kind;
         log_warn("smtp.trouble", KV_Z("at", "store"), KV_ERR(&call.err));
     }
-    log_failures(s, p, reply);
+    log_failures(p, reply);
+    note_failures(s, p);
 }
 
 /* --- into the queue --- */
@@ -231,13 +245,7 @@ FIBER static bool enqueue(struct smtp_session *s, struct plan *p, uint64_t *queu
 
 static enum smtp_reply reply_for(enum err_kind kind)
 {
-    static const enum smtp_reply replies[ERR_KINDS_] = {
-        [ERR_INVALID] = SMTP_MESSAGE_REFUSED, [ERR_NOT_FOUND] = SMTP_UNKNOWN_USER,    [ERR_EXISTS] = SMTP_TRY_LATER,
-        [ERR_DENIED] = SMTP_MESSAGE_REFUSED,  [ERR_LIMIT] = SMTP_MESSAGE_REFUSED,     [ERR_CONFLICT] = SMTP_TRY_LATER,
-        [ERR_UNAVAILABLE] = SMTP_TRY_LATER,   [ERR_TIMEOUT] = SMTP_TRY_LATER,         [ERR_CANCELLED] = SMTP_TRY_LATER,
-        [ERR_INTERNAL] = SMTP_TRY_LATER,      [ERR_BUSY] = SMTP_TRY_LATER,            [ERR_QUOTA] = SMTP_MAILBOX_FULL,
-    };
-    return kind < ERR_KINDS_ ? replies[kind] : SMTP_TRY_LATER;
+    return kind ? smtp_failure(SMTP_AT_MAILBOX, kind) : SMTP_REPLY_NONE;
 }
 
 /* A failure that another attempt may cure, as against one that only the sender can do something about. */
@@ -283,10 +291,8 @@ FIBER static void give_to_queue(struct smtp_session *s, struct plan *p, struct s
         return;
     }
     log_warn("smtp.trouble", KV_Z("at", "queue"), KV_ERR(&err));
-    if (err.kind == ERR_INVALID || err.kind == ERR_DENIED)
-        answer_all(s, out, "refused", SMTP_MESSAGE_REFUSED);
-    else
-        answer_all(s, out, "deferred", err.kind == ERR_BUSY ? SMTP_QUEUE_FULL : SMTP_TRY_LATER);
+    enum smtp_reply reply = smtp_failure(SMTP_AT_QUEUE, err.kind);
+    answer_all(s, out, smtp_reply_class(reply) == 4 ? "deferred" : "refused", reply);
 }
 
 /* Direct delivery is over: what does the sender hear, or does the queue go on with it? */

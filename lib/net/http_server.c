@@ -326,40 +326,40 @@ static const char *reason_phrase(int status)
                  {409, "Conflict"}, {412, "Precondition Failed"}, {413, "Content Too Large"}, {414, "URI Too Long"},
                  {415, "Unsupported Media Type"}, {416, "Range Not Satisfiable"}, {429, "Too Many Requests"},
                  {431, "Request Header Fields Too Large"}, {500, "Internal Server Error"}, {501, "Not Implemented"},
-                 {503, "Service Unavailable"}, {504, "Gateway Timeout"}, {505, "HTTP Version Not Supported"}};
+                 {503, "Service Unavailable"}, {504, "Gateway Timeout"}, {505, "HTTP Version Not Supported"},
+                 {507, "Insufficient Storage"}};
     for (size_t i = 0; i < ARRAY_LEN(table); i++)
         if (table[i].status == status)
             return table[i].text;
     return "Status";
 }
 
+#define STATUSES(X)                                                                                \
+    X(NONE, 200)                                                                                   \
+    X(INVALID, 400)                                                                                \
+    X(NOT_FOUND, 404)                                                                              \
+    X(EXISTS, 409)                                                                                 \
+    X(DENIED, 403)                                                                                 \
+    X(LIMIT, 429)                                                                                  \
+    X(CONFLICT, 409)                                                                               \
+    X(UNAVAILABLE, 503)                                                                            \
+    X(TIMEOUT, 504)                                                                                \
+    X(CANCELLED, 503)                                                                              \
+    X(INTERNAL, 500)                                                                               \
+    X(BUSY, 503)                                                                                   \
+    X(QUOTA, 507) /* RFC 4918 11.5 */
+#define STATUS(kind, status) +1
+_Static_assert(STATUSES(STATUS) == ERR_KINDS_, "each kind of error has a status");
+#undef STATUS
+
 int http_status_of(enum err_kind kind)
 {
-    switch (kind) {
-    case ERR_NONE:
-        return 200;
-    case ERR_INVALID:
-        return 400;
-    case ERR_NOT_FOUND:
-        return 404;
-    case ERR_EXISTS:
-    case ERR_CONFLICT:
-        return 409;
-    case ERR_DENIED:
-        return 403;
-    case ERR_LIMIT:
-        return 429;
-    case ERR_QUOTA:
-        return 507; /* RFC 4918 11.5 */
-    case ERR_UNAVAILABLE:
-    case ERR_BUSY:
-    case ERR_CANCELLED:
-        return 503;
-    case ERR_TIMEOUT:
-        return 504;
-    default:
-        return 500;
-    }
+    static const int statuses[ERR_KINDS_] = {
+#define STATUS(kind, status) [ERR_##kind] = status,
+        STATUSES(STATUS)
+#undef STATUS
+    };
+    return statuses[kind < ERR_KINDS_ ? kind : ERR_INTERNAL];
 }
 
 static void count_reply(int status)
@@ -557,7 +557,8 @@ FIBER static void handle(struct http_req *req)
             return;
         }
         if (c->body != BODY_NONE && !read_whole_body(req, route->body_max, &err)) {
-            refuse(req, err.kind == ERR_LIMIT ? 413 : err.kind == ERR_TIMEOUT ? 408 : 400, &err);
+            refuse(req, err.kind == ERR_LIMIT ? 413 : err.kind == ERR_TIMEOUT ? 408 : err.kind == ERR_UNAVAILABLE ? 400
+                        : http_status_of(err.kind), &err); /* UNAVAILABLE: the peer went away in the middle of it */
             return;
         }
     }

@@ -65,7 +65,8 @@ static void fails(void *arg, struct http_req *req)
 {
     (void)arg;
     struct err err = ERR_INIT;
-    err_set(&err, ERR_NOT_FOUND, "no \"such\" thing");
+    str kind = http_req_param(req, S("kind"));
+    err_set(&err, kind.n ? (enum err_kind)(kind.p[0] - 'a') : ERR_NOT_FOUND, "no \"such\" thing");
     http_reply_err(req, &err);
 }
 static void silent(void *arg, struct http_req *req)
@@ -125,6 +126,26 @@ static void expect(const char *text, const char *status, const char *body)
         fail_msg("%s\n---\n%s", text, got);
 }
 #define CLOSE "Host: a\r\nConnection: close\r\n"
+
+/* Each kind of error has its status. */
+static void statuses(void *arg)
+{
+    (void)arg;
+    static const char *const want[ERR_KINDS_] = {
+        [ERR_INVALID] = "400 Bad Request",       [ERR_NOT_FOUND] = "404 Not Found",
+        [ERR_EXISTS] = "409 Conflict",           [ERR_DENIED] = "403 Forbidden",
+        [ERR_LIMIT] = "429 Too Many Requests",   [ERR_CONFLICT] = "409 Conflict",
+        [ERR_UNAVAILABLE] = "503 Service Unavailable", [ERR_TIMEOUT] = "504 Gateway Timeout",
+        [ERR_CANCELLED] = "503 Service Unavailable",   [ERR_INTERNAL] = "500 Internal Server Error",
+        [ERR_BUSY] = "503 Service Unavailable",  [ERR_QUOTA] = "507 Insufficient Storage",
+    };
+    for (enum err_kind kind = ERR_INVALID; kind < ERR_KINDS_; kind++) {
+        char request[128], status[64];
+        (void)snprintf(request, sizeof(request), "GET /fails?kind=%c HTTP/1.1\r\n" CLOSE "\r\n", (char)('a' + kind));
+        (void)snprintf(status, sizeof(status), "HTTP/1.1 %s\r\n", want[kind] ? want[kind] : "no cell in the table");
+        expect(request, status, err_kind_name(kind));
+    }
+}
 
 static void answers(void *arg)
 {
@@ -306,6 +327,7 @@ static void run_case(void *fn)
         assert_true(fiber_main(run_case, (void *)name));                                           \
     }
 CASE(answers)
+CASE(statuses)
 CASE(refusals)
 CASE(pipelines)
 CASE(expect_continue)
@@ -316,7 +338,7 @@ CASE(no_fibers)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_answers),   cmocka_unit_test(test_refusals),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_answers),   cmocka_unit_test(test_statuses),  cmocka_unit_test(test_refusals),
                                        cmocka_unit_test(test_pipelines), cmocka_unit_test(test_expect_continue),
                                        cmocka_unit_test(test_times),     cmocka_unit_test(test_half_heads),
                                        cmocka_unit_test(test_stopping),  cmocka_unit_test(test_no_fibers)};
