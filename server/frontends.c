@@ -1,6 +1,7 @@
 #include "server/frontends.h"
 
 #include <stdio.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "frontend/common/guests.h"
@@ -84,7 +85,7 @@ static bool open_mail(struct frontends *f, struct err *err)
     if (domain.n)
         buf_printf(&postmaster, "postmaster@%.*s", STR_ARG(domain));
     f->logins = logins_new(f->node->auth_service, 0);
-    f->guests = guests_new(GUESTS_MAX, (unsigned)config_int(c, CFG_BUSY_PER_IP));
+    f->guests = guests_new(NULL, (unsigned)config_int(c, CFG_BUSY_PER_IP));
     struct smtp_opts smtp = {
         .hostname = config_str(c, CFG_HOSTNAME),
         .postmaster = buf_str(&postmaster),
@@ -213,6 +214,24 @@ bool frontends_bind(const struct config *c, enum frontend_kind first, enum front
     return true;
 }
 
+/* Each listener's share of the descriptors that this process may have, in percent: one that is full takes none from the others.
+ * What is left is for databases, calls between processes and files. */
+static const unsigned descriptor_shares[FRONTENDS_] = {
+    [FRONTEND_SMTP] = 30, [FRONTEND_SUBMISSION] = 10, [FRONTEND_SUBMISSIONS] = 10, [FRONTEND_LMTP] = 5,
+    [FRONTEND_IMAP] = 10, [FRONTEND_IMAPS] = 20,      [FRONTEND_HTTP] = 3,         [FRONTEND_HTTPS] = 2,
+};
+
+static unsigned connections_max(const struct config *c, enum frontend_kind kind)
+{
+    struct rlimit limit;
+    size_t n;
+    uint64_t most = (uint64_t)config_int(c, CFG_MAX_CONNECTIONS);
+    (void)config_list(c, frontend_listens[kind].setting, &n);
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+        most = MIN(most, (uint64_t)limit.rlim_cur * descriptor_shares[kind] / 100 / MAX(n, (size_t)1));
+    return (unsigned)MAX(most, (uint64_t)1);
+}
+
 static bool listen_one(struct frontends *f, struct frontend_socket *socket, struct err *err)
 {
     const struct config *c = f->node->config;
@@ -223,7 +242,7 @@ static bool listen_one(struct frontends *f, struct frontend_socket *socket, stru
         .implicit_tls = row->has_tls ? f->tls : NULL,
         .proxy_from = f->proxy_from,
         .n_proxy_from = socket->kind >= FRONTEND_HTTP ? 0 : f->n_proxy_from,
-        .max_connections = (unsigned)config_int(c, CFG_MAX_CONNECTIONS),
+        .max_connections = connections_max(c, socket->kind),
         .max_per_ip = (unsigned)config_int(c, CFG_MAX_PER_IP),
     };
     set_accept(f, socket->kind, &opts);

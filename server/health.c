@@ -4,12 +4,14 @@
 
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "base/trouble.h"
 #include "frontend/admin/admin.h"
 #include "server/metrics_join.h"
 #include "server/metrics_process.h"
 #include "server/workers.h"
 
 #define PAGE_MAX (4u << 20)
+#define DEGRADED_MAX (64u * 1024)
 #define METRICS_TYPE "text/plain; version=0.0.4"
 #define PAGES_MAX (16u << 20) /* with workers */
 
@@ -23,25 +25,36 @@ FIBER static void livez(void *arg, struct http_req *req)
 }
 
 /* Mail is served by the workers when there are any: one at least has to be ready. */
-FIBER static bool workers_ready(struct arena *a, struct err *err)
+FIBER static bool workers_ready(struct arena *a, struct buf *degraded, struct err *err)
 {
     struct worker_answer answers[WORKERS_MAX];
-    return !serving->workers || workers_ask(serving->workers, S("/readyz"), a, answers) > 0 ||
-           err_set(err, ERR_UNAVAILABLE, "no worker is ready");
+    if (!serving->workers)
+        return true;
+    size_t n = workers_ask(serving->workers, S("/readyz"), a, answers);
+    for (size_t i = 0; i < n; i++) {
+        str lines = answers[i].body, line;
+        while (str_split(&lines, '\n', &line))
+            if (str_starts(line, S("degraded: ")))
+                buf_printf(degraded, "%.*s (worker %u)\n", STR_ARG(line), answers[i].worker);
+    }
+    return n > 0 || err_set(err, ERR_UNAVAILABLE, "no worker is ready");
 }
 
 FIBER static void readyz(void *arg, struct http_req *req)
 {
     (void)arg;
     struct err err = ERR_INIT;
+    BUF(text, DEGRADED_MAX);
+    buf_add(&text, S("ok\n"));
+    (void)trouble_print(&text);
     if (!serving->is_ready)
         (void)err_set(&err, ERR_UNAVAILABLE, "starting");
     else if (serving->is_draining)
         (void)err_set(&err, ERR_UNAVAILABLE, "draining");
     else
-        IGNORE(node_ready(&serving->node, &err) && workers_ready(req->arena, &err)); /* err says it */
+        IGNORE(node_ready(&serving->node, &err) && workers_ready(req->arena, &text, &err)); /* err says it */
     if (!err_is_set(&err)) {
-        http_reply(req, 200, "text/plain", S("ok\n"));
+        http_reply(req, 200, "text/plain", buf_str(&text));
         return;
     }
     http_reply(req, 503, "text/plain", arena_printf(req->arena, "%s\n", err.msg));
@@ -84,9 +97,9 @@ FIBER static bool each_queue(struct admin *a, unsigned method, const ProtobufCMe
 struct http_server *health_server_new(struct serve *s)
 {
     static const struct http_route health[] = {
-        {"GET", "/livez", livez, 0, false, true},
-        {"GET", "/readyz", readyz, 0, false, true},
-        {"GET", "/metrics", metrics, 0, false, true},
+        {"GET", "/livez", livez, 0, false, true, NULL},
+        {"GET", "/readyz", readyz, 0, false, true, NULL},
+        {"GET", "/metrics", metrics, 0, false, true, NULL},
     };
     struct http_route routes[64];
     size_t n = ARRAY_LEN(health);

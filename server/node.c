@@ -334,6 +334,7 @@ static bool listen_at(struct node *n, const struct net_addr *addr, struct err *e
         .inherited_fd = -1,
         .implicit_tls = net_addr_is_unix(addr) ? NULL : n->rpc_tls_server,
         .max_connections = 10000,
+        .stream = {.is_prompt = true},
         .accept = rpc_server_accept,
         .arg = n->rpc,
     };

@@ -15,6 +15,7 @@
 #include "frontend/imap/commands.h"
 #include "frontend/imap/recent.h"
 #include "frontend/imap/view.h"
+#include "net/cap.h"
 
 #define SERVER_MAGIC 0x696d7376u
 #define KEEPALIVE_S 120u /* below the idle limits of load balancers and of mobile networks */
@@ -362,7 +363,7 @@ FIBER static void run(void *arg)
 static bool start_fiber(struct imap_session *s)
 {
     struct err err = ERR_INIT;
-    if (s->state == IMAP_NEW && !guest_enter(s->server->opts.guests, &s->guest, stream_peer(s->stream))) {
+    if (s->state == IMAP_NEW && !guest_enter(s->server->opts.guests, GUEST_IMAP, &s->guest, stream_peer(s->stream))) {
         metric_inc_label(M_IMAP_REFUSED, "busy_address");
         return false;
     }
@@ -410,7 +411,10 @@ void imap_accept(void *arg, struct stream *stream)
 {
     struct imap_server *server = arg;
     CHECK(server, SERVER_MAGIC);
-    if (server->is_draining || server->n_sessions >= server->opts.limits.sessions) {
+    bool is_full = server->n_sessions >= server->opts.limits.sessions;
+    if (is_full)
+        IGNORE(cap_reached("imap", "sessions", server->opts.limits.sessions));
+    if (server->is_draining || is_full) {
         turn_away(stream, "* BYE [UNAVAILABLE] Too busy, try again later.\r\n");
         return;
     }

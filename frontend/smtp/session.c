@@ -1,6 +1,7 @@
 #include "frontend/smtp/session.h"
 
 #include "frontend/smtp/command.h"
+#include "net/cap.h"
 
 #define SKIP_MAX ((size_t)1 << 20) /* of a line that is too long; then the session ends */
 
@@ -155,6 +156,7 @@ static void close_session(struct smtp_session *s)
     stream_close(s->stream);
     list_remove(&s->node);
     server->n_sessions--;
+    server->n_of_kind[s->kind]--;
     smtp_forget_hello(s);
     free(s->auth.user);
     free(s->login.address);
@@ -246,7 +248,7 @@ static bool start_fiber(struct smtp_session *s)
 {
     struct err err = ERR_INIT;
     if (s->kind != SMTP_KIND_LMTP && !s->login.address &&
-        !guest_enter(s->server->opts.guests, &s->guest, stream_peer(s->stream))) {
+        !guest_enter(s->server->opts.guests, s->kind == SMTP_KIND_MX ? GUEST_SMTP : GUEST_SUBMISSION, &s->guest, stream_peer(s->stream))) {
         metric_inc_label(M_SMTP_REFUSED, "busy_address");
         return false;
     }
@@ -288,7 +290,9 @@ void smtp_session_start(struct smtp_server *server, enum smtp_kind kind, struct 
 {
     CHECK(server, SMTP_SERVER_MAGIC);
     bool is_draining = server->phase != SMTP_SERVING;
-    if (is_draining || server->n_sessions >= server->opts.limits.sessions_max) {
+    if (is_draining || server->n_of_kind[kind] >= server->opts.limits.sessions_max) {
+        if (!is_draining)
+            IGNORE(cap_reached(kind_names[kind], "sessions", server->opts.limits.sessions_max));
         metric_inc_label(M_SMTP_REFUSED, is_draining ? "draining" : "sessions");
         (void)stream_try_write(stream, smtp_reply_line(is_draining ? SMTP_SHUTDOWN : SMTP_BUSY));
         stream_close(stream);
@@ -303,6 +307,7 @@ void smtp_session_start(struct smtp_server *server, enum smtp_kind kind, struct 
     s->started_ms = clock_mono_ms();
     list_push(&server->sessions, &s->node);
     server->n_sessions++;
+    server->n_of_kind[kind]++;
     metric_add_label(M_SMTP_SESSIONS, kind_names[kind], 1);
     greet(s);
     fiber_timer_start(&s->timer, smtp_limits(s)->command_timeout_ms, on_silence, s);

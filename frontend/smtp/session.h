@@ -43,7 +43,7 @@ struct smtp_server {
     struct smtp_opts opts;      /* strings are owned */
     struct resolver *resolver;
     struct list sessions;
-    unsigned n_sessions;
+    unsigned n_sessions, n_of_kind[SMTP_KINDS_];
     enum { SMTP_SERVING, SMTP_DRAINING, SMTP_BREAKING } phase;
     struct fiber *drainer;      /* woken when a session has ended */
 };

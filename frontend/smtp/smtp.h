@@ -30,7 +30,7 @@ struct smtp_server;
 /* A member of 0 takes the default. */
 struct smtp_limits {
     size_t line_max;              /* command line without its end; 2048. AUTH lines may have 12288 (RFC 4954 4) */
-    unsigned sessions_max;        /* 20000; above it 421 */
+    unsigned sessions_max;        /* of each kind; 20000; above it 421 */
     unsigned bad_soft;            /* mistaken commands, after which each is answered late; 10 */
     unsigned bad_hard;            /* … after which the session is ended; 20 */
     unsigned junk_max;            /* commands that bring no mail, between two messages; 100, then each is a mistake */

@@ -8,6 +8,7 @@
 
 #define rt fiber_runtime
 #define LOOP_ROUNDS_MAX 16
+#define LOOP_ROUNDS_MIN 4 /* however long they take: what one of them wrote for another belongs to this turn */
 #define DONE_GRACE_MS 5000 /* fiber_main: for connections that still send their last bytes */
 
 static struct {
@@ -119,7 +120,7 @@ static void on_turn(uv_prepare_t *h)
     rt.turn_began_ns = uv_hrtime();
     run_tasks(&loop.deferred); /* what came in time stops its timer, however late we look */
     run_due();
-    for (int round = 0; round < LOOP_ROUNDS_MAX && (round == 0 || !fiber_turn_is_over()); round++) {
+    for (int round = 0; round < LOOP_ROUNDS_MAX && (round < LOOP_ROUNDS_MIN || !fiber_turn_is_over()); round++) {
         if (list_empty(&loop.deferred) && list_empty(&rt.ready))
             break;
         run_tasks(&loop.deferred);

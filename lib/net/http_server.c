@@ -543,6 +543,19 @@ FIBER static void refuse(struct http_req *req, int status, const struct err *err
     http_reply(req, status, "text/plain", buf_str(&b));
 }
 
+/* Who is turned away is not listened to: unless his whole body is here already, the connection ends with the answer. */
+FIBER static bool is_admitted(const struct http_route *route, struct http_req *req)
+{
+    struct http_conn *c = req->conn;
+    bool keeps_alive = c->keeps_alive;
+    bool is_body_here = c->body == BODY_NONE || (c->body == BODY_LENGTH && c->body_left <= stream_input(c->stream).n);
+    c->keeps_alive = keeps_alive && is_body_here;
+    if (!route->admit(c->server->arg, req))
+        return false;
+    c->keeps_alive = keeps_alive;
+    return true;
+}
+
 FIBER static void handle(struct http_req *req)
 {
     struct http_conn *c = req->conn;
@@ -550,6 +563,8 @@ FIBER static void handle(struct http_req *req)
     if (!route)
         return;
     struct err err = ERR_INIT;
+    if (route->admit && !is_admitted(route, req))
+        return;
     if (!route->is_streaming) {
         if (req->content_length != UINT64_MAX && req->content_length > route->body_max) {
             err_set(&err, ERR_LIMIT, "body is larger than %zu bytes", route->body_max);

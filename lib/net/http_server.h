@@ -30,6 +30,7 @@ struct http_req {
     size_t n_params;
 };
 typedef FIBER void (*http_handler)(void *arg, struct http_req *req);
+typedef FIBER bool (*http_admit)(void *arg, struct http_req *req); /* false: it has answered */
 struct http_route {
     const char *method;      /* "GET" (answers HEAD too), "POST", …, or "*" */
     const char *path;        /* exact, or a prefix when it ends in "*" */
@@ -37,6 +38,7 @@ struct http_route {
     size_t body_max;         /* 0 = no body allowed */
     bool is_streaming;       /* the handler reads the body by http_read_body */
     bool is_vital;           /* answered also when all fibers are in use (the path is exact, the head came at once) */
+    http_admit admit;        /* who may ask: looks at the head before a byte of the body is read. NULL: anybody */
 };
 struct http_server_opts {
     const struct http_route *routes; /* first match wins; copied */

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "base/metrics.h"
+#include "net/cap.h"
 #include "net/stream_internal.h"
 #include "net/tls_internal.h"
 
@@ -15,7 +16,7 @@
 #define BACKLOG 4096
 #define PROXY_INPUT_MAX (8u * 1024)
 #define HANDSHAKE_TIMEOUT_MS 30000
-#define PREPARING_MAX 2048u /* handshakes at once; an established session must still get a fiber */
+#define PREPARING_MAX 256u /* handshakes of one listener at once; what is established must still get a fiber, and so must the others */
 
 struct listener {
     uint32_t magic;
@@ -23,7 +24,7 @@ struct listener {
     struct net_cidr *proxy_from; /* owned copies of what opts points to */
     char *name, *refuse_text;
     struct net_addr addr;
-    unsigned n_connections;
+    unsigned n_connections, n_preparing;
     struct map per_ip; /* limit key → struct ip_count */
     bool is_stopped;   /* accepts no more */
     bool is_freed;     /* goes with its last connection */
@@ -51,7 +52,7 @@ struct place {
 
 static void free_if_done(struct listener *l)
 {
-    if (!l->is_freed || l->n_connections > 0 || l->is_handle_open)
+    if (!l->is_freed || l->n_connections > 0 || l->n_preparing > 0 || l->is_handle_open)
         return;
     assert(l->per_ip.n == 0);
     map_done(&l->per_ip);
@@ -113,8 +114,6 @@ static void refuse(struct listener *l, struct stream *s, const char *reason)
 }
 
 /* --- what comes before the protocol: PROXY header, TLS --- */
-
-static unsigned n_preparing; /* fibers of all listeners */
 
 static bool is_proxy(const struct listener *l, const struct stream *s)
 {
@@ -187,6 +186,8 @@ FIBER static void prepare_stream(const struct preparation *p)
         stream_close(s);
         return;
     }
+    if (!str_empty(stream_input(s))) /* a command in the segment of the PROXY header: nobody has looked at it yet */
+        s->is_unseen = true;
     l->opts.accept(l->opts.arg, s);
 }
 
@@ -194,9 +195,10 @@ FIBER static void prepare(void *arg)
 {
     struct preparation p = *(struct preparation *)arg;
     free(arg);
-    n_preparing++;
     prepare_stream(&p);
-    n_preparing--;
+    struct listener *l = p.listener; /* its connection may be over already */
+    l->n_preparing--;
+    free_if_done(l);
 }
 
 /* Whether what the peer says first is here as a whole (or can never be). */
@@ -237,10 +239,15 @@ static void on_opening(void *arg)
         return;
     }
     fiber_timer_stop(&p->timer);
-    if (n_preparing >= PREPARING_MAX)
+    struct listener *l = p->listener;
+    if (l->n_preparing >= PREPARING_MAX) {
+        IGNORE(cap_reached(l->name, "handshakes", PREPARING_MAX));
         give_up(p, "handshakes");
-    else if (!fiber_spawn("accept", prepare, p, p->deadline_mono_ms, &err))
+    } else if (fiber_spawn("accept", prepare, p, p->deadline_mono_ms, &err)) {
+        l->n_preparing++;
+    } else {
         give_up(p, "fibers");
+    }
 }
 
 static void take(struct listener *l, struct stream *s)
@@ -254,6 +261,7 @@ static void take(struct listener *l, struct stream *s)
     metric_inc_label(M_CONNECTIONS_TOTAL, l->name);
     bool has_proxy = is_proxy(l, s);
     if (l->opts.max_connections && l->n_connections > l->opts.max_connections) {
+        IGNORE(cap_reached(l->name, "connections", l->opts.max_connections));
         refuse(l, s, "connections");
         return;
     }

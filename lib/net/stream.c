@@ -1,5 +1,7 @@
 #include "net/stream_internal.h"
 
+#include <netinet/tcp.h>
+
 #include "base/clock.h"
 
 #define READ_BUFFER ((size_t)64 * 1024)
@@ -237,9 +239,21 @@ static int64_t too_slow_at(const struct stream *s)
     return s->rate_from_ms + MAX((int64_t)30000, (int64_t)(moved / s->min_rate * 1000));
 }
 
+/* Something came, and there is no answer to carry the acknowledgement. Also when one has left: then this does nothing. */
+static void acknowledge(struct stream *s)
+{
+    int fd, on = 1;
+    if (s->acknowledged == s->bytes_in || s->opts.is_prompt || s->handle.type != UV_TCP || uv_fileno(&s->handle, &fd) != 0)
+        return;
+    s->acknowledged = s->bytes_in;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on)); /* it is a hint */
+}
+
 bool stream_wait(struct stream *s, struct fiber **who, struct err *err)
 {
     assert(!*who && fiber_self());
+    if (who == &s->reader)
+        acknowledge(s);
     int64_t slow_at = too_slow_at(s), old = fiber_set_deadline(slow_at);
     *who = fiber_self();
     bool ok = fiber_wait(err);
@@ -285,6 +299,8 @@ void stream_idle(struct stream *s, stream_ready_fn ready, void *arg)
     if (s->in.n == s->in_off) {
         buf_release(&s->in);
         s->in_off = 0;
+    } else {
+        acknowledge(s); /* part of a command */
     }
     if (s->out.n == 0)
         buf_release(&s->out);

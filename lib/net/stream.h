@@ -7,7 +7,9 @@
  *
  * Writing: stream_write copies into the output buffer and suspends only while it is above its high-water mark;
  * stream_flush suspends until the kernel has all of it. Replies to pipelined commands gather into one write: flush when
- * no further whole command is in the input. A reader that has to wait for input sends what is written first.
+ * no further whole command is in the input. A reader that has to wait for input sends what is written first, and acknowledges what
+ * has come: many clients send a command or a message in two writes, and the kernel holds the second back for the first (RFC 896) while
+ * ours would wait for something to send with the acknowledgement, 40 ms.
  *
  * Idle: a stream with no fiber is given to stream_idle: when bytes arrive (or the peer goes away) the callback runs once,
  * on the loop and outside of any library's callback, and may look at stream_input and spawn a fiber, or call stream_idle
@@ -30,6 +32,7 @@ struct stream;
 struct stream_opts {
     size_t input_max;  /* default 64 KiB */
     size_t output_high; /* default 256 KiB */
+    bool is_prompt;     /* the peer never waits for an acknowledgement (our own programs): none is sent before its time */
 };
 
 /* Connect. addr may be TCP or Unix. local may be NULL (source address). */

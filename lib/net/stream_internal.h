@@ -55,6 +55,7 @@ struct stream {
     str chunk;         /* in the read callback: the bytes that just arrived */
 
     uint64_t bytes_in, bytes_out;
+    uint64_t acknowledged; /* bytes_in when the kernel was last told to acknowledge */
     uint64_t min_rate, rate_from_bytes;
     int64_t rate_from_ms;
 

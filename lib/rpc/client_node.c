@@ -202,7 +202,7 @@ FIBER static bool open_conn(struct rpc_node *n, struct err *err)
 {
     struct rpc_remote *client = n->client;
     FIBER_DEADLINE((int64_t)client->connect_timeout_ms);
-    struct stream *s = stream_connect(&n->addr, NULL, NULL, err);
+    struct stream *s = stream_connect(&n->addr, NULL, &(struct stream_opts){.is_prompt = true}, err);
     if (!s)
         return false;
     if (client->tls && !net_addr_is_unix(&n->addr) &&

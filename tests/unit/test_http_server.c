@@ -69,6 +69,14 @@ static void fails(void *arg, struct http_req *req)
     err_set(&err, kind.n ? (enum err_kind)(kind.p[0] - 'a') : ERR_NOT_FOUND, "no \"such\" thing");
     http_reply_err(req, &err);
 }
+static bool knows_word(void *arg, struct http_req *req)
+{
+    (void)arg;
+    if (str_eq(http_req_header(req, S("authorization")), S("word")))
+        return true;
+    http_reply(req, 401, NULL, S("who are you?"));
+    return false;
+}
 static void silent(void *arg, struct http_req *req)
 {
     (void)arg, (void)req;
@@ -82,10 +90,10 @@ static void slow(void *arg, struct http_req *req)
 }
 
 static const struct http_route routes[] = {
-    {"GET", "/hello", hello, 0, false, false},     {"POST", "/echo/*", echo, 1000, false, false}, {"PUT", "/echo/*", echo, 1000, false, false},
-    {"POST", "/count", count, 0, true, false},     {"POST", "/ignore", ignore_body, 0, true, false}, {"GET", "/stream", stream_out, 0, false, false},
-    {"GET", "/fails", fails, 0, false, false},     {"GET", "/silent", silent, 0, false, false},   {"GET", "/slow", slow, 0, false, false},
-    {"GET", "/health", fails, 0, false, true},
+    {"GET", "/hello", hello, 0, false, false, NULL},     {"POST", "/echo/*", echo, 1000, false, false, NULL}, {"PUT", "/echo/*", echo, 1000, false, false, NULL},
+    {"POST", "/count", count, 0, true, false, NULL},     {"POST", "/ignore", ignore_body, 0, true, false, NULL}, {"GET", "/stream", stream_out, 0, false, false, NULL},
+    {"GET", "/fails", fails, 0, false, false, NULL},     {"GET", "/silent", silent, 0, false, false, NULL},   {"GET", "/slow", slow, 0, false, false, NULL},
+    {"GET", "/health", fails, 0, false, true, NULL}, {"POST", "/secret", echo, 4u << 20, false, false, knows_word},
 };
 
 /* --- a client that says exactly what it is told --- */
@@ -185,6 +193,19 @@ static void refusals(void *arg)
 }
 
 /* Pipelined requests, in pieces of every size, over one connection. */
+/* Who may not ask is told so from the head: not a byte of what he sends is kept or waited for. */
+static void admitted(void *arg)
+{
+    (void)arg;
+    ARENA(a, 1 << 20);
+    expect("POST /secret HTTP/1.1\r\nHost: a\r\nAuthorization: word\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody",
+           "HTTP/1.1 200", "len=4 body");
+    expect("POST /secret HTTP/1.1\r\nHost: a\r\nContent-Length: 4000000\r\n\r\n", "HTTP/1.1 401", "who are you?");
+    expect("POST /secret HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4000000\r\n\r\n", "HTTP/1.1 401", "Connection: close");
+    expect("POST /secret HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 401", "Connection: close");
+    expect("POST /secret HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbodyGET /hello HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 401", "200 OK");
+}
+
 static void pipelines(void *arg)
 {
     (void)arg;
@@ -329,6 +350,7 @@ static void run_case(void *fn)
 CASE(answers)
 CASE(statuses)
 CASE(refusals)
+CASE(admitted)
 CASE(pipelines)
 CASE(expect_continue)
 CASE(times)
@@ -338,7 +360,8 @@ CASE(no_fibers)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_answers),   cmocka_unit_test(test_statuses),  cmocka_unit_test(test_refusals),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_answers),   cmocka_unit_test(test_statuses),  cmocka_unit_test(test_admitted),
+                                         cmocka_unit_test(test_refusals),
                                        cmocka_unit_test(test_pipelines), cmocka_unit_test(test_expect_continue),
                                        cmocka_unit_test(test_times),     cmocka_unit_test(test_half_heads),
                                        cmocka_unit_test(test_stopping),  cmocka_unit_test(test_no_fibers)};

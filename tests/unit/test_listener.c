@@ -1,9 +1,12 @@
 #include "test.h"
 
+#include <netinet/tcp.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/buf.h"
 #include "base/metrics.h"
+#include "base/trouble.h"
 #include "net/listener.h"
 #include "fiber/fiber.h"
 
@@ -152,6 +155,11 @@ static void limits_main(void *arg)
     }
     expect_end(s[4]);
     assert_int_equal(metric_get(M_CONNECTIONS_REFUSED, "connections"), 1);
+    assert_int_equal(metric_get(M_CAPS_REACHED, "test.connections"), 1); /* which cap: counted, and what /readyz says */
+    BUF(trouble, 1024);
+    assert_int_equal(trouble_print(&trouble), 1);
+    assert_true(str_starts(buf_str(&trouble), S("degraded: cap.test.connections: all 4 are in use")));
+    trouble_forget_all();
     stream_close(s[0]);
     wait_connections(l, 3);
     s[0] = dial(l); /* its place is free again */
@@ -215,6 +223,94 @@ static void proxy_main(void *arg)
     listener_free(l);
 }
 
+/* A front-end that holds no fiber: it looks at its input when it is woken. */
+static void answer_idle(void *arg)
+{
+    struct stream *s = arg;
+    if (str_find(stream_input(s), '\n') < 0) {
+        if (stream_at_end(s))
+            stream_close(s);
+        else
+            stream_idle(s, answer_idle, s);
+        return;
+    }
+    assert_true(stream_try_write(s, stream_input(s)));
+    stream_consume(s, stream_input(s).n);
+    stream_idle(s, answer_idle, s);
+}
+static void on_accept_idle(void *arg, struct stream *s)
+{
+    ++*(int *)arg;
+    stream_idle(s, answer_idle, s);
+}
+
+/* The command is in the segment of the PROXY header, and nothing comes after it. */
+static void proxy_idle_main(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    int n = 0;
+    struct net_cidr trusted;
+    assert_true(net_cidr_parse(S("127.0.0.1"), &trusted, &err));
+    struct listener_opts o = options("127.0.0.1:0", &n);
+    o.proxy_from = &trusted;
+    o.n_proxy_from = 1;
+    o.accept = on_accept_idle;
+    struct listener *l = listener_start(&o, &err);
+    assert_non_null(l);
+    struct stream *s = dial(l);
+    assert_true(stream_write(s, S("PROXY TCP4 192.0.2.7 192.0.2.8 40000 25\r\nping\r\n"), &err) && stream_flush(s, &err));
+    expect(s, "ping");
+    stream_close(s);
+    wait_connections(l, 0);
+    listener_free(l);
+}
+
+static unsigned unacknowledged(int fd)
+{
+    struct tcp_info info;
+    socklen_t n = sizeof(info);
+    assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n), 0);
+    return info.tcpi_unacked;
+}
+
+/* Of a client that sends a command in two writes the second is held back until the first is acknowledged. Ours wait for more: so it
+ * is, at once, with a fiber that reads and without one. */
+static void quick_ack_main(void *arg)
+{
+    (void)arg;
+    for (int idle = 0; idle < 2; idle++) {
+        struct err err = ERR_INIT;
+        int n = 0;
+        struct listener_opts o = options("127.0.0.1:0", &n);
+        o.accept = idle ? on_accept_idle : on_accept;
+        struct listener *l = listener_start(&o, &err);
+        assert_non_null(l);
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_int_equal(connect(fd, &listener_addr(l)->sa, listener_addr(l)->len), 0);
+        struct stream *s = stream_from_fd(fd, NULL, &err);
+        assert_non_null(s);
+        if (!idle)
+            expect(s, "hello");
+        for (int i = 0; i < 20; i++) { /* a dialogue, in which acknowledgements wait for answers */
+            assert_true(stream_write(s, S("ping\r\n"), &err));
+            expect(s, "ping");
+        }
+        for (int i = 0; i < 5; i++) {
+            assert_true(stream_write(s, S("half"), &err) && stream_flush(s, &err));
+            int64_t until = clock_mono_ms() + 20; /* the kernel's delay is 40 ms at least */
+            while (unacknowledged(fd) && clock_mono_ms() < until)
+                assert_true(fiber_yield(&err));
+            assert_int_equal(unacknowledged(fd), 0);
+            assert_true(stream_write(s, S(" line\r\n"), &err));
+            expect(s, "half line");
+        }
+        stream_close(s);
+        wait_connections(l, 0);
+        listener_free(l);
+    }
+}
+
 static void tls_main(void *arg)
 {
     (void)arg;
@@ -275,11 +371,14 @@ RUN(plain)
 RUN(bad_path)
 RUN(limits)
 RUN(proxy)
+RUN(proxy_idle)
+RUN(quick_ack)
 RUN(tls)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_plain), cmocka_unit_test(test_bad_path), cmocka_unit_test(test_limits),
-                                       cmocka_unit_test(test_proxy), cmocka_unit_test(test_tls)};
+                                       cmocka_unit_test(test_proxy), cmocka_unit_test(test_proxy_idle),
+                                       cmocka_unit_test(test_quick_ack), cmocka_unit_test(test_tls)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -371,10 +371,10 @@ static void move_clock(void *arg)
 {
     struct pair *p = arg;
     struct err err = ERR_INIT;
-    for (int i = 0; i < 100; i++) { /* 10 bytes a second */
+    for (int i = 0; i < 100; i++) { /* 10 bytes a second; and the loop polls (loop.h) before the next */
         clock_advance_ms(1000);
         (void)!write(p->fd, "0123456789", 10);
-        for (int turns = 0; turns < 3; turns++)
+        for (int turns = 0; turns < 40; turns++)
             if (!fiber_yield(&err))
                 return;
     }
