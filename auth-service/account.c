@@ -11,6 +11,7 @@
 #include "fiber/work.h"
 
 #define DISPLAY_NAME_MAX 256u
+#define ADD_PARAMS 13u
 #define HASHERS_MAX 8u /* threads of the work pool for the passwords of one request */
 
 /* --- adding --- */
@@ -225,20 +226,20 @@ static unsigned pick_shard(const struct auth *auth, const int64_t *counts)
     return best;
 }
 
-static void fill_row(struct new_account *n, int64_t id, unsigned shard)
+static void fill_row(struct new_account *n, unsigned shard)
 {
     int64_t tenant_id = n->row.tenant_id;
-    n->row = (struct account){.account_id = id, .tenant_id = tenant_id, .key = n->name.key, .address = n->name.address,
+    n->row = (struct account){.account_id = new_id(), .tenant_id = tenant_id, .key = n->name.key, .address = n->name.address,
                               .display_name = str_c(n->q->display_name), .secret = str_c(n->secret),
                               .quota_bytes = n->q->quota_bytes, .quota_messages = n->q->quota_messages, .shard = shard,
-                              .epoch = 1, .created_unix = clock_unix(), .credential_version = 1, .is_admin = n->q->is_admin};
+                              .epoch = 1, .created_unix = clock_unix(), .credential_version = 1, .is_admin = n->q->is_admin, .incarnation = (int64_t)random_below(INT64_MAX) + 1};
 }
 
 static void fill_params(const struct account *r, str domain, struct sql_value *p)
 {
-    const struct sql_value v[12] = {sql_i(r->account_id), sql_i(r->tenant_id), sql_s(domain), sql_s(r->key), sql_s(r->address),
+    const struct sql_value v[ADD_PARAMS] = {sql_i(r->account_id), sql_i(r->tenant_id), sql_s(domain), sql_s(r->key), sql_s(r->address),
                                     sql_i((int64_t)r->quota_bytes), sql_i((int64_t)r->quota_messages), sql_i(r->shard),
-                                    sql_s(r->display_name), sql_i(r->created_unix), sql_i(r->is_admin), sql_s(r->secret)};
+                                    sql_s(r->display_name), sql_i(r->created_unix), sql_i(r->is_admin), sql_s(r->secret), sql_i(r->incarnation)};
     memcpy(p, v, sizeof(v));
 }
 
@@ -248,15 +249,10 @@ FIBER static bool insert_rows(struct sql_tx *tx, struct add *add, const enum ver
     struct arena *a = sql_arena(tx);
     const struct auth *auth = add->auth;
     int64_t *counts = arena_array(a, int64_t, auth->opts.n_shards), *before = arena_array(a, int64_t, auth->opts.n_shards);
-    struct sql_value *params = arena_array(a, struct sql_value, 12 * n_new), *placed;
+    struct sql_value *params = arena_array(a, struct sql_value, ADD_PARAMS * n_new), *placed;
     if (!lock_placement(tx, auth, counts, err))
         return false;
     memcpy(before, counts, auth->opts.n_shards * sizeof(*counts));
-    struct sql_value next[2] = {sql_s(S("account")), sql_i((int64_t)n_new)};
-    struct sql_result r;
-    if (!sql_exec(tx, &q_next_id, next, 1, &r, err))
-        return false;
-    int64_t id = sql_at(&r, 0, 0)->i - (int64_t)n_new + 1;
     size_t k = 0;
     for (size_t i = 0; i < add->n; i++) {
         struct new_account *n = &add->v[i];
@@ -266,8 +262,8 @@ FIBER static bool insert_rows(struct sql_tx *tx, struct add *add, const enum ver
         if (shard == 0)
             return err_set(err, ERR_LIMIT, "no shard takes new accounts");
         counts[shard - 1]++;
-        fill_row(n, id++, shard);
-        fill_params(&n->row, n->name.domain, &params[12 * k++]);
+        fill_row(n, shard);
+        fill_params(&n->row, n->name.domain, &params[ADD_PARAMS * k++]);
     }
     sql_queue(tx, &q_add_account, params, n_new, NULL);
     placed = arena_array(a, struct sql_value, 2 * auth->opts.n_shards);
@@ -321,7 +317,7 @@ bool account_add(struct auth *auth, const Thurn__AddAccountsRequest *q, struct a
         add.v[i].q = q->accounts[i];
         check_new(&add, &add.v[i]);
     }
-    if (!find_domains(&add, err) || !hash_all(&add, err) || !sql_write(auth->opts.directory, add_body, &txn, err))
+    if (!find_domains(&add, err) || !hash_all(&add, err) || !write_drawing(auth, add_body, &txn, err))
         return false;
     out->results = arena_array(a, Thurn__AddAccountsReply__Result *, add.n);
     for (size_t i = 0; i < add.n; i++) {

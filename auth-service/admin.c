@@ -6,19 +6,6 @@
 
 #define TENANT_NAME_MAX 128u
 
-/* Take n ids of a kind; *first gets the lowest. */
-FIBER static bool take_ids(struct sql_tx *tx, str kind, int64_t n, int64_t *first, struct err *err)
-{
-    struct sql_value params[2] = {sql_s(kind), sql_i(n)};
-    struct sql_result r;
-    if (!sql_exec(tx, &q_next_id, params, 1, &r, err))
-        return false;
-    if (r.n_rows != 1)
-        return err_set(err, ERR_INTERNAL, "no counter '%.*s'", STR_ARG(kind));
-    *first = sql_at(&r, 0, 0)->i - n + 1;
-    return true;
-}
-
 /* --- tenants --- */
 
 struct add_tenant {
@@ -36,8 +23,7 @@ FIBER static bool add_tenant_body(struct sql_tx *tx, void *arg, struct err *err)
         t->id = sql_at(&r, 0, 0)->i;
         return true;
     }
-    if (!take_ids(tx, S("tenant"), 1, &t->id, err))
-        return false;
+    t->id = new_id();
     struct sql_value params[2] = {sql_i(t->id), name};
     return sql_exec(tx, &q_add_tenant, params, 1, NULL, err);
 }
@@ -47,7 +33,7 @@ bool admin_add_tenant(struct auth *auth, const Thurn__AddTenantRequest *q, struc
     struct add_tenant t = {.name = str_trim(str_c(q->name))};
     if (t.name.n == 0 || t.name.n > TENANT_NAME_MAX || !utf8_valid(t.name.p, t.name.n))
         return err_set(err, ERR_INVALID, "a tenant's name has 1 to %u bytes of UTF-8", TENANT_NAME_MAX);
-    if (!sql_write(auth->opts.directory, add_tenant_body, &t, err))
+    if (!write_drawing(auth, add_tenant_body, &t, err))
         return false;
     out->tenant_id = t.id;
     out->name = arena_strz(a, t.name);
@@ -104,8 +90,7 @@ FIBER static bool add_domain_body(struct sql_tx *tx, void *arg, struct err *err)
         return false;
     if (r.n_rows == 0)
         return err_set(err, ERR_NOT_FOUND, "no tenant %lld", (long long)d->tenant_id);
-    if (!take_ids(tx, S("domain"), 1, &d->domain_id, err))
-        return false;
+    d->domain_id = new_id();
     struct sql_value params[5] = {sql_i(d->domain_id), sql_i(d->tenant_id), sql_s(d->name), sql_s(d->catch_all), sql_i(d->created_unix)};
     return sql_exec(tx, &q_add_domain, params, 1, NULL, err);
 }

@@ -10,6 +10,7 @@
 
 #define CHANNEL "auth:changed"
 #define CACHED_ARENA_MAX (1u << 20)
+#define DRAWS_MAX 3
 #define SECOND_LOOKS_MAX 1000u /* a second */
 #define LOAD_TIMEOUT_MS 4000   /* a look-up that waits so long for a connection is answered as when the directory is away */
 
@@ -45,6 +46,7 @@ void account_of_row(const struct sql_result *r, size_t row, struct account *out)
         .created_unix = sql_at(r, row, ACCOUNT_CREATED)->i,
         .credential_version = sql_at(r, row, ACCOUNT_CREDENTIAL_VERSION)->i,
         .is_admin = sql_at(r, row, ACCOUNT_IS_ADMIN)->i != 0,
+        .incarnation = sql_at(r, row, ACCOUNT_INCARNATION)->i,
     };
 }
 
@@ -132,6 +134,16 @@ static void drop(struct auth *auth, str key)
 {
     auth->generation++;
     cache_drop(&auth->records, key);
+}
+
+bool write_drawing(struct auth *auth, sql_body body, void *arg, struct err *err)
+{
+    for (int i = 0; i < DRAWS_MAX; i++) {
+        err_clear(err);
+        if (sql_write(auth->opts.directory, body, arg, err) || err->kind != ERR_EXISTS)
+            break;
+    }
+    return !err_is_set(err);
 }
 
 void directory_changed(struct auth *auth, str key)
@@ -332,6 +344,7 @@ Thurn__AccountRef *account_ref(const struct account *acc, struct arena *a)
     r->epoch = acc->epoch;
     r->quota_bytes = acc->quota_bytes;
     r->quota_messages = acc->quota_messages;
+    r->incarnation = (uint64_t)acc->incarnation;
     return r;
 }
 
@@ -350,6 +363,7 @@ Thurn__Account *account_message(const struct account *acc, struct arena *a)
     m->display_name = arena_strz(a, acc->display_name);
     m->created_unix = (uint64_t)acc->created_unix;
     m->is_admin = acc->is_admin;
+    m->incarnation = (uint64_t)acc->incarnation;
     return m;
 }
 

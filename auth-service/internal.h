@@ -9,12 +9,22 @@
 #include "auth-service/limits.h"
 #include "auth-service/name.h"
 #include "auth-service/secret.h"
+#include "base/clock.h"
 #include "proto/auth.pb-c.h"
 #include "rpc/call.h"
 
 #define AUTH_MAGIC 0x41555448u
 #define AUTH_ALIAS_TARGETS_MAX 1000u
 #define AUTH_BATCH_MAX 1000u /* addresses, ids or accounts in one request */
+
+/* An id that nobody had before and nobody will have again: 47 bits, so that it is exact in JSON. */
+static inline int64_t new_id(void)
+{
+    return (int64_t)random_below((UINT64_C(1) << 47) - 1) + 1;
+}
+/* A write that draws ids meets one that is there once in a billion times, and one of the same name when two add it at once: EXISTS, upon which
+ * it is run again and draws another, or finds what is there. */
+FIBER bool write_drawing(struct auth *auth, sql_body body, void *arg, struct err *err) WARN_UNUSED;
 
 /* One row of account, in an arena. */
 struct account {
@@ -24,6 +34,7 @@ struct account {
     uint64_t quota_bytes, quota_messages;
     uint32_t shard, epoch;
     int64_t created_unix, credential_version;
+    int64_t incarnation; /* which account of this number: see AccountRef */
     bool is_admin;
 };
 struct domain {

@@ -1,7 +1,7 @@
 #include "auth-service/schema.h"
 
-/* Ids come from counter rows, so that both dialects number alike and a bulk takes its whole range at once. Accounts a
- * shard holds are counted in placement, which is also the lock under which new accounts are placed. */
+/* Ids are drawn at random (internal.h, new_id): other databases refer to them, and a directory that lost its last commits in a failover must not
+ * give one of them to somebody else. Accounts a shard holds are counted in placement, which is also the lock under which new accounts are placed. */
 const struct sql_migration auth_migrations[] = {
     {1, "tenants, domains, accounts, aliases",
      "CREATE TABLE dir_counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
@@ -39,13 +39,16 @@ const struct sql_migration auth_migrations[] = {
      " targets text NOT NULL);"
      "CREATE INDEX dir_alias_domain ON dir_alias (domain, key);"
      "CREATE TABLE dir_placement (shard bigint PRIMARY KEY, accounts bigint NOT NULL);"},
+    {2, "ids that never come again",
+     "DROP TABLE dir_counter; ALTER TABLE dir_account ADD COLUMN incarnation INTEGER NOT NULL DEFAULT 0;",
+     "DROP TABLE dir_counter; ALTER TABLE dir_account ADD COLUMN incarnation bigint NOT NULL DEFAULT 0;"},
 };
 const size_t auth_n_migrations = sizeof(auth_migrations) / sizeof(auth_migrations[0]);
 
 #define ACCOUNT_COLS                                                                                                   \
     "account_id, tenant_id, key, address, state, quota_bytes, quota_messages, shard, epoch, display_name, created_unix,"   \
-    " is_admin, secret, credential_version"
-#define ACCOUNT_TYPES "iittiiiiitiiti"
+    " is_admin, secret, credential_version, incarnation"
+#define ACCOUNT_TYPES "iittiiiiitiitii"
 #define DOMAIN_COLS "domain_id, tenant_id, name, catch_all, is_disabled, created_unix"
 #define DOMAIN_TYPES "iittii"
 #define ALIAS_COLS "key, address, targets"
@@ -77,7 +80,7 @@ const struct sql_stmt q_credentials = {
 const struct sql_stmt q_admin_of = {
     .name = "admin_of", .params = "i", .cols = ACCOUNT_TYPES,
     .sqlite = "SELECT " ACCOUNT_COLS " FROM dir_account WHERE is_admin = 1 AND state <> 3"
-              " ORDER BY (tenant_id = ?1) DESC, (state = 1), account_id LIMIT 1"};
+              " ORDER BY (tenant_id = ?1) DESC, (state = 1), created_unix, account_id LIMIT 1"};
 
 /* --- pages --- */
 const struct sql_stmt q_list_accounts = {
@@ -107,10 +110,6 @@ const struct sql_stmt q_lock_domain = {
     .name = "lock_domain", .params = "t", .cols = DOMAIN_TYPES,
     .sqlite = "SELECT " DOMAIN_COLS " FROM dir_domain WHERE name = ?1",
     .pg = "SELECT " DOMAIN_COLS " FROM dir_domain WHERE name = $1 FOR UPDATE"};
-/* (name, how many): the last of the range. */
-const struct sql_stmt q_next_id = {
-    .name = "next_id", .params = "ti", .cols = "i",
-    .sqlite = "UPDATE dir_counter SET value = value + ?2 WHERE name = ?1 RETURNING value"};
 const struct sql_stmt q_tenant_by_name = {
     .name = "tenant_by_name", .params = "t", .cols = "it", .sqlite = "SELECT tenant_id, name FROM dir_tenant WHERE name = ?1"};
 const struct sql_stmt q_tenant_by_id = {
@@ -144,14 +143,14 @@ const struct sql_stmt q_add_placement = {
     .name = "add_placement", .params = "ii", .cols = "",
     .sqlite = "UPDATE dir_placement SET accounts = accounts + ?2 WHERE shard = ?1"};
 const struct sql_stmt q_add_account = {
-    .name = "add_account", .params = "iitttiiitiit", .cols = "", .is_rowset = true,
+    .name = "add_account", .params = "iitttiiitiiti", .cols = "", .is_rowset = true,
     .sqlite = "INSERT INTO dir_account (account_id, tenant_id, domain, key, address, quota_bytes, quota_messages, shard,"
-              " display_name, created_unix, is_admin, secret, state, epoch, credential_version)"
-              " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, 1, 1)",
+              " display_name, created_unix, is_admin, secret, incarnation, state, epoch, credential_version)"
+              " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 1, 1)",
     .pg = "INSERT INTO dir_account (account_id, tenant_id, domain, key, address, quota_bytes, quota_messages, shard,"
-          " display_name, created_unix, is_admin, secret, state, epoch, credential_version)"
+          " display_name, created_unix, is_admin, secret, incarnation, state, epoch, credential_version)"
           " SELECT *, 0, 1, 1 FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[],"
-          " $7::bigint[], $8::bigint[], $9::text[], $10::bigint[], $11::bigint[], $12::text[])"};
+          " $7::bigint[], $8::bigint[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::bigint[])"};
 const struct sql_stmt q_set_account = {
     .name = "set_account", .params = "tiiititi", .cols = ACCOUNT_TYPES,
     .sqlite = "UPDATE dir_account SET state = coalesce(?2, state), quota_bytes = coalesce(?3, quota_bytes),"

@@ -12,7 +12,8 @@ extern const size_t auth_n_migrations;
 /* Columns of an account row in the order of every ACCOUNT_COLS statement. */
 enum account_col {
     ACCOUNT_ID, ACCOUNT_TENANT, ACCOUNT_KEY, ACCOUNT_ADDRESS, ACCOUNT_STATE, ACCOUNT_QUOTA_BYTES, ACCOUNT_QUOTA_MESSAGES,
-    ACCOUNT_SHARD, ACCOUNT_EPOCH, ACCOUNT_NAME, ACCOUNT_CREATED, ACCOUNT_IS_ADMIN, ACCOUNT_SECRET, ACCOUNT_CREDENTIAL_VERSION
+    ACCOUNT_SHARD, ACCOUNT_EPOCH, ACCOUNT_NAME, ACCOUNT_CREATED, ACCOUNT_IS_ADMIN, ACCOUNT_SECRET, ACCOUNT_CREDENTIAL_VERSION,
+    ACCOUNT_INCARNATION
 };
 enum domain_col { DOMAIN_ID, DOMAIN_TENANT, DOMAIN_NAME, DOMAIN_CATCH_ALL, DOMAIN_DISABLED, DOMAIN_CREATED };
 enum alias_col { ALIAS_KEY, ALIAS_ADDRESS, ALIAS_TARGETS };
@@ -24,7 +25,7 @@ extern const struct sql_stmt q_list_accounts, q_list_aliases, q_list_domains, q_
 /* Mutations. Domains are locked first, and what is said of them and of what is in them is read behind that: q_keep_domains
  * (rows of domains in any order) holds against removal, q_lock_domain against everything that puts something into it. */
 extern const struct sql_stmt q_keep_domains, q_lock_domain;
-extern const struct sql_stmt q_next_id, q_tenant_by_name, q_tenant_by_id, q_add_tenant, q_add_domain, q_set_domain, q_remove_domain,
+extern const struct sql_stmt q_tenant_by_name, q_tenant_by_id, q_add_tenant, q_add_domain, q_set_domain, q_remove_domain,
     q_domain_in_use, q_lock_placement, q_add_placement, q_add_account, q_set_account, q_replace_secret,
     q_remove_account, q_set_alias, q_remove_alias;
 

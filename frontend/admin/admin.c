@@ -35,6 +35,7 @@ const struct http_route admin_routes[] = {
     {"*", "/v1/queue", admin_queue, ADMIN_BODY_MAX, false, false, admit},
     {"GET", "/v1/queue/*", admin_queue_message, 0, false, false, admit},
     {"GET", "/v1/queue-stats", admin_queue_stats, 0, false, false, admit},
+    {"GET", "/v1/verify", admin_verify, 0, false, false, admit},
     {"POST", "/v1/sweep", admin_sweep, ADMIN_BODY_MAX, false, false, admit},
 };
 const size_t admin_routes_n = ARRAY_LEN(admin_routes);

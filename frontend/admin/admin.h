@@ -11,6 +11,7 @@
  *   GET    /v1/tenants[?domain=&after=&limit=&match=]   POST /v1/tenants   {"name":…}
  *   GET    /v1/queue[?sender=&recipient=&limit=]   GET /v1/queue/ID   POST /v1/queue  {"op":"retry","filter":{…}}
  *   GET    /v1/queue-stats
+ *   GET    /v1/verify?shard=1[&from=ID]                {"findings":[…],"checked":n,"next":0}
  *   POST   /v1/sweep  {"older_than_s":86400,"dry_run":false}
  *
  * Errors: {"error":kind,"message":text} with the HTTP status of the kind. Callers over the control socket are trusted (its

@@ -45,6 +45,7 @@ FIBER void admin_tenants(void *arg, struct http_req *req);
 FIBER void admin_queue(void *arg, struct http_req *req);
 FIBER void admin_queue_message(void *arg, struct http_req *req);
 FIBER void admin_queue_stats(void *arg, struct http_req *req);
+FIBER void admin_verify(void *arg, struct http_req *req);
 FIBER void admin_sweep(void *arg, struct http_req *req);
 
 /* Fill a ListRequest from after, limit, match and domain. */

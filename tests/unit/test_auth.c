@@ -705,6 +705,73 @@ static void bulk(struct world *w)
     assert_int_equal(CALL(w, list_accounts, ListAccountsReply, &list)->n_accounts, 0);
 }
 
+/* A failover took the directory back to before an account was made: nobody gets its number again, nor its incarnation. */
+static const struct sql_stmt q_lose = {.name = "lose", .params = "", .cols = "", .sqlite = "DELETE FROM dir_account"};
+FIBER static bool lose_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    (void)arg;
+    return sql_exec(tx, &q_lose, NULL, 1, NULL, err);
+}
+static const Thurn__Account *account_of(struct world *w, const char *address)
+{
+    Thurn__NameRequest q = THURN__NAME_REQUEST__INIT;
+    q.name = z(address);
+    const Thurn__AccountReply *r = CALL(w, get_account, AccountReply, &q);
+    assert_non_null(r);
+    return r->account;
+}
+static void ids(struct world *w)
+{
+    enum { N = 20 };
+    struct err err = ERR_INIT;
+    int64_t seen[N];
+    uint64_t incarnations[N];
+    assert_true(add_domain(w, "example.org", ""));
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(add(w, "ann@example.org", "", "{PLAIN}x", false), ERR_NONE);
+        const Thurn__Account *a = account_of(w, "ann@example.org");
+        assert_true(a->account_id > 0 && a->account_id < INT64_C(1) << 47 && a->incarnation);
+        for (int k = 0; k < i; k++)
+            assert_true(seen[k] != a->account_id && incarnations[k] != a->incarnation);
+        seen[i] = a->account_id;
+        incarnations[i] = a->incarnation;
+        assert_true(sql_write(w->db, lose_body, NULL, &err));
+    }
+    /* An id that is drawn twice is drawn again. */
+    random_seed(7);
+    assert_int_equal(add(w, "bob@example.org", "", "{PLAIN}x", false), ERR_NONE);
+    random_seed(7);
+    assert_int_equal(add(w, "cleo@example.org", "", "{PLAIN}x", false), ERR_NONE);
+    random_seed(0);
+    assert_true(account_of(w, "bob@example.org")->account_id != account_of(w, "cleo@example.org")->account_id);
+    struct sql_stats stats;
+    sql_get_stats(w->db, &stats);
+    assert_true(stats.rollbacks > 0); /* it was */
+    /* Who asks for the account gets its incarnation with the reference, whichever way. */
+    const Thurn__Account *bob = account_of(w, "bob@example.org");
+    char *address = z("bob@example.org");
+    Thurn__ResolveRequest resolve = THURN__RESOLVE_REQUEST__INIT;
+    resolve.addresses = &address;
+    resolve.n_addresses = 1;
+    assert_true(CALL(w, resolve, ResolveReply, &resolve)->resolutions[0]->targets[0]->account->incarnation == bob->incarnation);
+    Thurn__AuthenticateRequest login = THURN__AUTHENTICATE_REQUEST__INIT;
+    login.login = address;
+    login.password = rpc_bytes(S("x"));
+    assert_true(CALL(w, authenticate, AuthenticateReply, &login)->account->incarnation == bob->incarnation);
+    Thurn__LocateRequest locate = THURN__LOCATE_REQUEST__INIT;
+    int64_t id = bob->account_id;
+    locate.account_ids = &id;
+    locate.n_account_ids = 1;
+    assert_true(CALL(w, locate, LocateReply, &locate)->accounts[0]->incarnation == bob->incarnation);
+    /* Domains and tenants likewise: the default tenant alone is number 1. */
+    Thurn__AddTenantRequest tenant = THURN__ADD_TENANT_REQUEST__INIT;
+    tenant.name = z("some");
+    assert_true(CALL(w, add_tenant, Tenant, &tenant)->tenant_id > 1000);
+    Thurn__NameRequest domain = THURN__NAME_REQUEST__INIT;
+    domain.name = z("example.org");
+    assert_true(CALL(w, get_domain, Domain, &domain)->domain_id > 1000);
+}
+
 /* The directory away: what is cached is answered, even past its time; the rest is UNAVAILABLE, never "unknown". */
 static void directory_away(struct world *w)
 {
@@ -859,7 +926,7 @@ static void tenants(struct world *w)
         assert_non_null(r);
         assert_in_range(r->n_tenants, 1, 400);
         for (size_t i = 0; i < r->n_tenants; i++) {
-            assert_in_range(r->tenants[i]->tenant_id, 1, 1500);
+            assert_in_range(r->tenants[i]->tenant_id, 1, (INT64_C(1) << 47));
             assert_false(seen[r->tenants[i]->tenant_id]);
             seen[r->tenants[i]->tenant_id] = true;
             n++;
@@ -966,6 +1033,7 @@ CASE(credentials)
 CASE(may_send_as)
 CASE(limits)
 CASE(bulk)
+CASE(ids)
 CASE(directory_away)
 CASE(second_process)
 CASE(failures)
@@ -980,7 +1048,7 @@ int main(void)
         cmocka_unit_test(test_directory),   cmocka_unit_test(test_rights),         cmocka_unit_test(test_logins),
         cmocka_unit_test(test_schemes),     cmocka_unit_test(test_brute_force),    cmocka_unit_test(test_success_resets),
         cmocka_unit_test(test_routes),      cmocka_unit_test(test_alias_bomb), cmocka_unit_test(test_dead_ends), cmocka_unit_test(test_letters),     cmocka_unit_test(test_may_send_as),
-        cmocka_unit_test(test_limits),      cmocka_unit_test(test_bulk),           cmocka_unit_test(test_directory_away),
+        cmocka_unit_test(test_limits),      cmocka_unit_test(test_bulk), cmocka_unit_test(test_ids),           cmocka_unit_test(test_directory_away),
         cmocka_unit_test(test_failures),    cmocka_unit_test(test_second_process), cmocka_unit_test(test_credentials),
         cmocka_unit_test(test_removed_domain), cmocka_unit_test(test_account_or_alias), cmocka_unit_test(test_tenants),
         cmocka_unit_test(test_directory_busy),
