@@ -1,0 +1,1 @@
+thurn_fuzz(sieve USES thurn_sieve thurn_mail)
