@@ -17,7 +17,9 @@ struct watcher;
 /* One account that one watcher watches. */
 struct watch {
     struct list_node by_account; /* in struct watched */
-    struct list_node pending;    /* in the watcher's list, while there is something to tell */
+    struct list_node pending;    /* in the watcher's pending, while there is something to tell, or in its sent */
+    uint64_t sent;               /* number of the reply that told it, until the watcher says that it arrived; 0 = none */
+    unsigned sent_kinds;
     struct watcher *watcher;
     int64_t account_id;
     uint64_t modseq;
@@ -30,8 +32,8 @@ struct watcher {
     struct list_node node;
     struct beacons *owner;
     struct map64 watches; /* account id → struct watch */
-    struct list pending;
-    uint64_t generation;
+    struct list pending, sent;
+    uint64_t generation, number; /* number: of the last reply with beacons */
     uint64_t turn;        /* of the Watch that waits; a later one ends it */
     unsigned n_waiting;   /* Watch calls that hold a pointer to this */
     bool is_gone;
@@ -167,6 +169,8 @@ static struct watcher *watcher_new(struct beacons *b, str name)
     w->generation = random_u64() | 1;
     map64_init(&w->watches);
     list_init(&w->pending);
+    list_init(&w->sent);
+    w->number = random_u64() >> 1; /* a restarted node's numbers are not taken for those of before */
     fiber_cond_init(&w->wake);
     list_push(&b->all, &w->node);
     map_put(&b->watchers, name, w);
@@ -185,8 +189,11 @@ static void tell(struct beacons *b, int64_t account_id, uint64_t modseq, unsigne
         struct watch *watch = LIST_ITEM(n, struct watch, by_account);
         watch->modseq = MAX(watch->modseq, modseq);
         watch->kinds |= kinds;
-        if (list_in(&watch->pending))
+        if (list_in(&watch->pending) && !watch->sent)
             continue;
+        list_remove(&watch->pending);
+        watch->kinds |= watch->sent_kinds;
+        watch->sent = watch->sent_kinds = 0;
         list_push(&watch->watcher->pending, &watch->pending);
         fiber_cond_broadcast(&watch->watcher->wake);
     }
@@ -312,6 +319,20 @@ FIBER static bool wait_for_news(struct beacons *b, struct watcher *w, uint32_t w
     return true;
 }
 
+/* What was told by a reply that did not arrive is news again. Who does not say what arrived is of a release before. */
+static void settle(struct watcher *w, const Thurn__WatchRequest *q)
+{
+    struct list_node *n;
+    while ((n = list_pop(&w->sent))) {
+        struct watch *watch = LIST_ITEM(n, struct watch, pending);
+        if (q->has_acked && watch->sent != q->acked) {
+            watch->kinds |= watch->sent_kinds;
+            list_push(&w->pending, &watch->pending);
+        }
+        watch->sent = watch->sent_kinds = 0;
+    }
+}
+
 static void take_news(struct watcher *w, struct arena *a, Thurn__WatchReply *r)
 {
     size_t n = 0;
@@ -319,6 +340,8 @@ static void take_news(struct watcher *w, struct arena *a, Thurn__WatchReply *r)
         n += count != NULL;
     n = MIN(n, REPLY_MAX);
     r->beacons = arena_array(a, Thurn__Beacon *, n);
+    if (n)
+        r->number = ++w->number;
     while (r->n_beacons < n) {
         struct watch *watch = LIST_ITEM(list_pop(&w->pending), struct watch, pending);
         Thurn__Beacon *p = arena_new(a, Thurn__Beacon);
@@ -326,7 +349,10 @@ static void take_news(struct watcher *w, struct arena *a, Thurn__WatchReply *r)
         p->account_id = watch->account_id;
         p->modseq = watch->modseq;
         p->kinds = watch->kinds;
+        watch->sent = r->number;
+        watch->sent_kinds = watch->kinds;
         watch->kinds = 0;
+        list_push(&w->sent, &watch->pending);
         r->beacons[r->n_beacons++] = p;
     }
 }
@@ -343,6 +369,7 @@ FIBER bool store_do_watch(struct store *s, struct rpc_call *c, const Thurn__Watc
     forget_silent(b);
     if (!update_set(b, q, &w, err))
         return false;
+    settle(w, q);
     w->n_waiting++;
     w->seen_mono_ms = clock_mono_ms();
     bool ok = wait_for_news(b, w, q->wait_ms, err);

@@ -23,6 +23,8 @@ static const struct sql_stmt place_blob = {
     "UPDATE s_blob SET is_ready = 1, tier = ?2, codec = 0, seg = ?3, off = ?4, stored_len = ?5"
     " WHERE blob_id = ?1 AND is_ready = 0",
     NULL, false};
+static const struct sql_stmt see_blob = {"s_see_blob", "i", "i", "SELECT 1 FROM s_blob WHERE blob_id = ?1 AND is_ready = 1",
+                                         NULL, false};
 static const struct sql_stmt find_blob = {
     "s_find_blob", "ib", BLOB_PLACE_TYPES "b",
     "SELECT " BLOB_PLACE_COLS ", i.data FROM s_blob b LEFT JOIN s_blob_inline i ON i.blob_id = b.blob_id"
@@ -119,7 +121,12 @@ FIBER static bool place_body(struct sql_tx *tx, void *arg, struct err *err)
     const struct storing *st = arg;
     const struct sql_value v[] = {sql_i(st->blob_id), sql_i(st->tier), sql_i(st->seg), sql_i(st->off),
                                   sql_i((int64_t)st->body->size)};
-    return sql_exec(tx, &place_blob, v, 1, NULL, err);
+    struct sql_result placed, there;
+    if (!sql_exec(tx, &place_blob, v, 1, &placed, err) || placed.n_affected)
+        return !err_is_set(err);
+    /* Somebody else stored the same body at the same time, or the sweep took the row: it came for longer than it was held. */
+    return sql_exec(tx, &see_blob, v, 1, &there, err) &&
+           (there.n_rows || err_set(err, ERR_UNAVAILABLE, "body %lld was swept while it came", (long long)st->blob_id));
 }
 
 bool blob_store(struct shard *sh, int64_t tenant_id, struct spool *body, int64_t hold_until_unix, struct err *err)

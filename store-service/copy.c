@@ -28,7 +28,8 @@ static bool check_room(const struct copy_op *cp, const struct mailbox_row *to, c
     return true;
 }
 
-static void link_messages(struct sql_tx *tx, struct copy_op *cp, struct mailbox_row *to, const struct msg_row *rows, size_t n)
+FIBER static bool link_messages(struct sql_tx *tx, struct copy_op *cp, struct mailbox_row *to, const struct msg_row *rows,
+                                size_t n, struct err *err)
 {
     struct arena *a = sql_arena(tx);
     struct msg_insert *v = arena_array(a, struct msg_insert, n);
@@ -41,11 +42,13 @@ static void link_messages(struct sql_tx *tx, struct copy_op *cp, struct mailbox_
         mailbox_count(to, &cp->op.account, rows[i].flags, rows[i].size, 1);
         uidset_add(&cp->from, rows[i].uid);
         uidset_add(&cp->to, v[i].row.uid);
+        if (!tx_breathe(tx, err))
+            return false;
     }
     int64_t first = change_queue_items(tx, &cp->op, to, CHANGE_LINKED, items, n);
     for (size_t i = 0; i < n; i++)
         v[i].row.modseq = first + (int64_t)(i / CHANGE_ITEMS_MAX);
-    messages_queue_insert(tx, v, n);
+    return messages_insert(tx, v, n, err);
 }
 
 FIBER static bool copy_body(struct sql_tx *tx, void *arg, struct err *err)
@@ -85,9 +88,8 @@ FIBER static bool copy_body(struct sql_tx *tx, void *arg, struct err *err)
     cp->r->modseq = (uint64_t)cp->op.account.modseq;
     if (n == 0)
         return true;
-    if (!check_room(cp, to, rows, n, err))
+    if (!check_room(cp, to, rows, n, err) || !link_messages(tx, cp, to, rows, n, err))
         return false;
-    link_messages(tx, cp, to, rows, n);
     if (cp->q->is_move && !messages_remove(tx, &cp->op, &from, rows, n, true, err))
         return false;
     mailbox_queue_counts(tx, to, 1);

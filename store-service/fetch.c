@@ -4,13 +4,13 @@
 #include "base/log.h"
 #include "store-service/parsed.h"
 
-#define ROWS_PLAIN 8000u
+#define ROWS_PLAIN 4000u
 #define ROWS_PARSED 500u
 #define ROWS_RAW 64u
 #define RAW_MAX (256u * 1024) /* of one message; larger ones are streamed by ReadBody */
 #define READS_AT_ONCE 8u
 
-struct raw_read { /* a body that is not in the database: read after the transaction */
+struct raw_read { /* a body: decoded, or read where it is not in the database, after the transaction */
     Thurn__Message *message;
     struct blob_place place;
     str prefix;
@@ -25,11 +25,12 @@ struct fetch_op {
     /* Results. */
     Thurn__Message **messages;
     size_t n_messages;
+    str *parsed;             /* of each, packed */
     uint64_t next_uid;
     Thurn__Keyword **names;
     size_t n_names;
-    struct raw_read *reads;
-    size_t n_reads;
+    struct raw_read *reads, *inlines; /* elsewhere; in the database */
+    size_t n_reads, n_inlines;
 };
 
 /* The part of the message that was asked for. */
@@ -55,30 +56,21 @@ static str join(str prefix, str body, uint64_t offset, uint64_t length, struct a
     return str_n(p, head.n + tail.n);
 }
 
-static void set_raw(struct fetch_op *f, const struct msg_row *m, Thurn__Message *p, uint64_t offset, uint64_t length)
+static void add_raw(struct fetch_op *f, const struct msg_row *m, Thurn__Message *p, uint64_t offset, uint64_t length)
 {
-    str body;
-    struct err err = ERR_INIT;
-    if (m->place.tier != BLOB_INLINE) {
-        f->reads[f->n_reads++] = (struct raw_read){p, blob_place_copy(&m->place, f->arena), arena_str(f->arena, m->prefix),
-                                                   offset, length};
-        return;
-    }
-    p->is_raw_omitted = !blob_inline(&m->place, f->arena, &body, &err);
-    if (p->is_raw_omitted) /* one that cannot be read is no reason to hide the others */
-        return;
-    str raw = join(m->prefix, body, offset, length, f->arena);
-    if (m->place.codec == BLOB_RAW) /* it is still a view of the row */
-        raw = arena_str(f->arena, raw);
-    p->raw = rpc_bytes(raw);
+    struct raw_read *r = m->place.tier == BLOB_INLINE ? &f->inlines[f->n_inlines++] : &f->reads[f->n_reads++];
+    *r = (struct raw_read){p, blob_place_copy(&m->place, f->arena), arena_str(f->arena, m->prefix), offset, length};
 }
 
-/* Turn rows into messages until the reply is full; where it is, that is where the next one goes on. */
-static bool fill(struct fetch_op *f, const struct msg_row *rows, size_t n, struct err *err)
+/* Take rows along until the reply is full; where it is, that is where the next one goes on. Nothing is decoded here: the
+ * loop's own thread may run this, and cannot let others run meanwhile. */
+FIBER static bool take_rows(struct sql_tx *tx, struct fetch_op *f, const struct msg_row *rows, size_t n, struct err *err)
 {
     size_t bytes = 0;
     f->messages = arena_array(f->arena, Thurn__Message *, n);
+    f->parsed = arena_array(f->arena, str, n);
     f->reads = f->q->with_raw ? arena_array(f->arena, struct raw_read, n) : NULL;
+    f->inlines = f->q->with_raw ? arena_array(f->arena, struct raw_read, n) : NULL;
     for (size_t i = 0; i < n; i++) {
         uint64_t offset = 0, length = 0;
         if (f->q->with_raw)
@@ -90,12 +82,34 @@ static bool fill(struct fetch_op *f, const struct msg_row *rows, size_t n, struc
             return true;
         }
         bytes += size;
+        f->parsed[f->n_messages] = arena_str(f->arena, rows[i].parsed);
         Thurn__Message *p = f->messages[f->n_messages++] = message_to_proto(&rows[i], f->arena);
-        if (f->q->with_parsed && !(p->parsed = parsed_unpack(rows[i].parsed, f->arena, err)))
-            return false;
         p->is_raw_omitted = is_omitted;
         if (f->q->with_raw && !is_omitted)
-            set_raw(f, &rows[i], p, offset, length);
+            add_raw(f, &rows[i], p, offset, length);
+        if (!tx_breathe(tx, err))
+            return false;
+    }
+    return true;
+}
+
+/* What was taken along, one message at a time. */
+FIBER static bool decode(struct fetch_op *f, struct err *err)
+{
+    for (size_t i = 0; f->q->with_parsed && i < f->n_messages; i++) {
+        f->messages[i]->parsed = parsed_unpack(f->parsed[i], f->arena, err);
+        if (!f->messages[i]->parsed || !fiber_yield_if_due(err))
+            return false;
+    }
+    for (size_t i = 0; i < f->n_inlines; i++) {
+        struct raw_read *r = &f->inlines[i];
+        struct err unread = ERR_INIT; /* one that cannot be read is no reason to hide the others */
+        str body;
+        r->message->is_raw_omitted = !blob_inline(&r->place, f->arena, &body, &unread);
+        if (!r->message->is_raw_omitted)
+            r->message->raw = rpc_bytes(join(r->prefix, body, r->offset, r->length, f->arena));
+        if (!fiber_yield_if_due(err))
+            return false;
     }
     return true;
 }
@@ -108,7 +122,7 @@ FIBER static bool fetch_body(struct sql_tx *tx, void *arg, struct err *err)
     struct mailbox_row m;
     struct msg_row *rows;
     size_t n, limit = q->with_raw ? ROWS_RAW : q->with_parsed ? ROWS_PARSED : ROWS_PLAIN;
-    f->n_messages = f->n_reads = 0;
+    f->n_messages = f->n_reads = f->n_inlines = 0;
     op_begin_read(tx, &f->op);
     mailbox_queue_get(tx, f->op.ref->account_id, q->mailbox_id, &box);
     struct msg_query mq = {.account_id = f->op.ref->account_id, .mailbox_id = q->mailbox_id, .uids = f->uids,
@@ -124,7 +138,7 @@ FIBER static bool fetch_body(struct sql_tx *tx, void *arg, struct err *err)
         if (!messages_read(tx, &mq, &rows, &n, &f->next_uid, err))
             return false;
     }
-    return fill(f, rows, n, err) &&
+    return take_rows(tx, f, rows, n, err) &&
            keywords_name(tx, m.account_id, f->messages, f->n_messages, f->arena, &f->names, &f->n_names, err);
 }
 
@@ -200,7 +214,7 @@ FIBER bool store_do_fetch(struct store *s, struct rpc_call *c, const Thurn__Fetc
         !uidset_of_proto(c->arena, q->uids, q->n_uids, UINT32_MAX, true, &uids, err))
         return false;
     f.uids = &uids;
-    if (!op_read(&f.op, fetch_body, &f, err) || !read_bodies(&f, err))
+    if (!op_read(&f.op, fetch_body, &f, err) || !decode(&f, err) || !read_bodies(&f, err))
         return false;
     r->messages = f.messages;
     r->n_messages = f.n_messages;

@@ -43,13 +43,16 @@ static void count_change(struct mailbox_row *m, int64_t old, int64_t now)
 }
 
 /* Work out the new state of each row; those that change are moved to the front. */
-static bool decide(struct flags_op *f, struct mailbox_row *m, struct msg_row *rows, size_t n, str kw, struct arena *a,
-                   size_t *n_changed, struct err *err)
+FIBER static bool decide(struct sql_tx *tx, struct flags_op *f, struct mailbox_row *m, struct msg_row *rows, size_t n, str kw,
+                         size_t *n_changed, struct err *err)
 {
+    struct arena *a = sql_arena(tx);
     const Thurn__StoreFlagsRequest *q = f->q;
     *n_changed = 0;
     for (size_t i = 0; i < n; i++) {
         struct msg_row r = rows[i];
+        if (!tx_breathe(tx, err))
+            return false;
         if (q->has_unchanged_since && (uint64_t)r.modseq > f->unchanged_since) {
             uidset_add(&f->modified, r.uid);
             continue;
@@ -115,7 +118,7 @@ FIBER static bool flags_body(struct sql_tx *tx, void *arg, struct err *err)
     struct keywords k = keywords_take(a, &names, m.account_id);
     str kw;
     if (!keywords_encode(&k, f->q->keywords, f->q->n_keywords, f->q->op != THURN__STORE_OP__STORE_REMOVE, &kw, err) ||
-        !decide(f, &m, rows, n, kw, a, &n_changed, err))
+        !decide(tx, f, &m, rows, n, kw, &n_changed, err))
         return false;
     if (n_changed) {
         keywords_queue_insert(tx, &k, m.account_id);

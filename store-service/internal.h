@@ -109,6 +109,9 @@ FIBER bool account_prepare(struct shard *sh, const Thurn__AccountRef *ref, struc
 /* Take the next modseq for a change that is logged at now_unix. */
 int64_t account_next_modseq(struct account_row *row, int64_t now_unix);
 
+/* Finish what PurgeAccount began, and forget accounts that were removed long ago. */
+FIBER bool account_sweep_buried(struct shard *sh, struct err *err) WARN_UNUSED;
+
 /* --- the frame of one account's transaction --- */
 struct op {
     struct shard *shard;
@@ -135,6 +138,9 @@ bool op_ready(struct op *op, struct err *err) WARN_UNUSED;
  * tells nothing of what he knows, and becomes 0. One round trip when it is below the floor. */
 FIBER bool op_known_since(struct sql_tx *tx, const struct op *op, uint64_t *since, struct err *err) WARN_UNUSED;
 void op_end(struct sql_tx *tx, struct op *op);
+/* For loops in a body over what a client chose: on PostgreSQL, where it runs on the calling fiber, let others run when it has
+ * been running for long. Elsewhere it has a thread, or is known to be short. */
+FIBER bool tx_breathe(struct sql_tx *tx, struct err *err) WARN_UNUSED;
 FIBER bool op_write(struct op *op, sql_body body, void *arg, struct err *err) WARN_UNUSED;
 FIBER bool op_read(struct op *op, sql_body body, void *arg, struct err *err) WARN_UNUSED;
 

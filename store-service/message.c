@@ -40,6 +40,7 @@ static const struct sql_stmt selects[4][2] = {
         SELECT("s_msgs_both", PARSED_COLS BODY_COLS, PARSED_TYPES BODY_TYPES, JOIN_EMAIL JOIN_BODY),
 };
 #define SET_RANGES_MAX 1000u
+#define INSERT_PIECE 2000u
 
 static struct msg_row take(const struct sql_result *r, size_t row, unsigned with)
 {
@@ -112,8 +113,11 @@ bool messages_read(struct sql_tx *tx, const struct msg_query *q, struct msg_row 
                 memcpy(more, out, got * sizeof *more);
             out = more;
         }
-        for (size_t i = 0; i < r.n_rows; i++)
+        for (size_t i = 0; i < r.n_rows; i++) {
             out[got++] = take(&r, i, q->with);
+            if (!tx_breathe(tx, err))
+                return false;
+        }
         at += count;
     }
     *next_uid = got > q->limit ? out[q->limit].uid : 0;
@@ -168,6 +172,15 @@ static const struct sql_stmt delete_orphans = {
     " m.email_id = v.email_id) RETURNING e.email_id, e.blob_id",
     true};
 
+/* The keys of threads whose last email has gone. */
+static const struct sql_stmt delete_thread_keys = {
+    "s_delete_thread_keys", "ii", "",
+    "DELETE FROM s_thread_key WHERE account_id = ?1 AND thread_id = ?2 AND NOT EXISTS (SELECT 1 FROM s_msg WHERE"
+    " account_id = ?1 AND thread_id = ?2)",
+    "DELETE FROM s_thread_key k USING {rows} AS v (a, t) WHERE k.account_id = v.a AND k.thread_id = v.t AND NOT EXISTS"
+    " (SELECT 1 FROM s_msg m WHERE m.account_id = v.a AND m.thread_id = v.t)",
+    true};
+
 void messages_queue_insert(struct sql_tx *tx, const struct msg_insert *v, size_t n)
 {
     struct sql_value *values = arena_array(sql_arena(tx), struct sql_value, size_mul(n, 12)), *p = values;
@@ -180,6 +193,16 @@ void messages_queue_insert(struct sql_tx *tx, const struct msg_insert *v, size_t
         *p++ = sql_s(m->kw);
     }
     sql_queue(tx, &insert_msgs, values, n, NULL);
+}
+
+bool messages_insert(struct sql_tx *tx, const struct msg_insert *v, size_t n, struct err *err)
+{
+    for (size_t at = 0; at < n; at += INSERT_PIECE) {
+        messages_queue_insert(tx, v + at, MIN(n - at, INSERT_PIECE));
+        if (n > INSERT_PIECE && (!sql_run(tx, err) || !tx_breathe(tx, err)))
+            return false;
+    }
+    return true;
 }
 
 static int compare_ids(const void *a, const void *b)
@@ -226,6 +249,28 @@ FIBER static bool remove_orphans(struct sql_tx *tx, struct op *op, const struct 
     return true;
 }
 
+/* gone: emails, ascending. */
+static void queue_thread_keys(struct sql_tx *tx, const struct op *op, const struct msg_row *v, size_t n, const int64_t *gone,
+                              size_t n_gone)
+{
+    int64_t *threads = arena_array(sql_arena(tx), int64_t, n);
+    size_t n_threads = 0, rows = 0;
+    for (size_t i = 0; i < n; i++)
+        if (n_gone && bsearch(&v[i].email_id, gone, n_gone, sizeof *gone, compare_ids))
+            threads[n_threads++] = v[i].thread_id;
+    if (n_threads == 0)
+        return;
+    qsort(threads, n_threads, sizeof *threads, compare_ids);
+    struct sql_value *keys = arena_array(sql_arena(tx), struct sql_value, size_mul(n_threads, 2));
+    for (size_t i = 0; i < n_threads; i++) {
+        if (i > 0 && threads[i] == threads[i - 1])
+            continue;
+        keys[rows * 2] = sql_i(op->account.account_id);
+        keys[rows++ * 2 + 1] = sql_i(threads[i]);
+    }
+    sql_queue(tx, &delete_thread_keys, keys, rows, NULL);
+}
+
 bool messages_remove(struct sql_tx *tx, struct op *op, struct mailbox_row *m, const struct msg_row *v, size_t n,
                      bool is_move, struct err *err)
 {
@@ -244,6 +289,7 @@ bool messages_remove(struct sql_tx *tx, struct op *op, struct mailbox_row *m, co
     size_t n_gone = 0;
     if (!is_move && !remove_orphans(tx, op, v, n, &gone, &n_gone, err))
         return false;
+    queue_thread_keys(tx, op, v, n, gone, n_gone);
     struct change_item *unlinked = arena_array(a, struct change_item, n), *destroyed = arena_array(a, struct change_item, n);
     size_t n_unlinked = 0, n_destroyed = 0;
     for (size_t i = 0; i < n; i++) {

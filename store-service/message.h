@@ -46,6 +46,8 @@ struct msg_insert {
     struct msg_row row;
 };
 void messages_queue_insert(struct sql_tx *tx, const struct msg_insert *v, size_t n);
+/* The same for as many as a client chooses: what is queued is run in between. */
+FIBER bool messages_insert(struct sql_tx *tx, const struct msg_insert *v, size_t n, struct err *err) WARN_UNUSED;
 
 /*
  * Take messages out of m. is_move: they are in another mailbox already, so no email can have lost its last one;

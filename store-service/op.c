@@ -1,4 +1,5 @@
 #include "base/clock.h"
+#include "fiber/fiber.h"
 #include "store-service/internal.h"
 
 #define TRIES_MAX 4 /* of an operation on an account that keeps changing under it */
@@ -52,6 +53,11 @@ void op_end(struct sql_tx *tx, struct op *op)
 {
     if (memcmp(&op->account, &op->before, sizeof op->account) != 0)
         account_queue_update(tx, &op->account, 1);
+}
+
+bool tx_breathe(struct sql_tx *tx, struct err *err)
+{
+    return !sql_is_pg(tx) || fiber_yield_if_due(err);
 }
 
 /* The account's rows were missing and are there now; or it may have been done, and its request id will tell. */

@@ -1,14 +1,16 @@
 /*
- * PurgeAccount: all rows of an account, some thousands a transaction; repeating it goes on where it stopped.
+ * PurgeAccount: all rows of an account, in slices with rests between them; repeating it goes on where it stopped, and so does
+ * the sweep.
  *
- * One row stays: that of the account itself, at an epoch that nobody has. It is written first. Who still believes in the
- * account (a front-end's cache, a message on its way) gets CONFLICT, asks the directory, and hears that there is none;
- * without it the first late delivery would make the account anew, beside what is left of the old one.
+ * One row stays for some weeks: that of the account itself, at an epoch that nobody has. It is written first. Who still
+ * believes in the account (a front-end's cache, a message on its way) gets CONFLICT, asks the directory, and hears that there
+ * is none; without it the first late delivery would make the account anew, beside what is left of the old one.
  */
 #include "base/clock.h"
 #include "store-service/blob.h"
 
-#define PAGE 5000
+#define SLICE 1000
+#define BURIED_WEEKS 8
 
 static const struct sql_stmt read_msgs = {
     "s_purge_read", "ii", "iii", "SELECT mailbox_id, uid, email_id FROM s_msg WHERE account_id = ?1 LIMIT ?2", NULL, false};
@@ -22,44 +24,68 @@ static const struct sql_stmt purge_msgs = {
     "DELETE FROM s_msg m USING {rows} AS v (a, b, uid) WHERE m.account_id = v.a AND m.mailbox_id = v.b AND"
     " m.uid = v.uid",
     true};
+/* Everything else, each by the second column of its key. */
+#define REST(TABLE, KEY)                                                                                               \
+    {                                                                                                                  \
+        "s_purge_" TABLE, "ii", "",                                                                                    \
+            "DELETE FROM s_" TABLE " WHERE account_id = ?1 AND " KEY " IN (SELECT " KEY " FROM s_" TABLE               \
+            " WHERE account_id = ?1 LIMIT ?2)",                                                                        \
+            NULL, false                                                                                                \
+    }
 static const struct sql_stmt purge_rest[] = {
-    {"s_purge_mailboxes", "i", "", "DELETE FROM s_mailbox WHERE account_id = ?1", NULL, false},
-    {"s_purge_subscriptions", "i", "", "DELETE FROM s_subscription WHERE account_id = ?1", NULL, false},
-    {"s_purge_gaps", "i", "", "DELETE FROM s_gap WHERE account_id = ?1", NULL, false},
-    {"s_purge_keywords", "i", "", "DELETE FROM s_keyword WHERE account_id = ?1", NULL, false},
-    {"s_purge_threads", "i", "", "DELETE FROM s_thread_key WHERE account_id = ?1", NULL, false},
-    {"s_purge_changes", "i", "", "DELETE FROM s_changes WHERE account_id = ?1", NULL, false},
-    {"s_purge_requests", "i", "", "DELETE FROM s_request WHERE account_id = ?1", NULL, false},
+    REST("mailbox", "mailbox_id"), REST("subscription", "sub_id"), REST("gap", "low"),        REST("keyword", "kw_id"),
+    REST("thread_key", "key"),     REST("changes", "modseq"),      REST("request", "request_id"),
 };
 static const struct sql_stmt bury_account = {
-    "s_bury_account", "iiii", "",
-    "INSERT INTO s_account (" ACCOUNT_COLS ") VALUES (?1, ?2, ?3, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, ?4)"
-    " ON CONFLICT (account_id) DO UPDATE SET epoch = excluded.epoch, used_bytes = 0, used_messages = 0, inbox_id = 0",
+    "s_bury_account", "iiiii", "",
+    "INSERT INTO s_account (" ACCOUNT_COLS ") VALUES (?1, ?2, ?3, 1, 1, 0, 0, 0, 0, 0, 0, 0, ?5, 1, ?4)"
+    " ON CONFLICT (account_id) DO UPDATE SET epoch = excluded.epoch, used_bytes = 0, used_messages = 0, inbox_id = 0,"
+    " week = excluded.week",
     NULL, false};
+static const struct sql_stmt next_buried = {
+    "s_next_buried", "ii", "iii",
+    "SELECT account_id, tenant_id, week FROM s_account WHERE account_id > ?1 AND epoch = ?2 ORDER BY account_id LIMIT 1",
+    NULL, false};
+static const struct sql_stmt forget_account = {
+    "s_forget_account", "iii", "", "DELETE FROM s_account WHERE account_id = ?1 AND epoch = ?2 AND week < ?3", NULL, false};
 
 struct purge {
-    const Thurn__AccountRef *ref;
-    int64_t account_id, tenant_id, now_unix;
-    size_t n; /* rows of this page */
+    const Thurn__AccountRef *ref; /* NULL: it is buried already */
+    int64_t account_id, now_unix;
+    size_t table;                 /* of purge_rest */
+    bool is_done;                 /* nothing was left for this slice */
 };
 
-FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
+/* Another account's mail stays. */
+FIBER static bool bury_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    const struct purge *p = arg;
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, 5);
+    struct sql_result found;
+    account_queue_lock(tx, &p->account_id, 1, &found);
+    if (!sql_run(tx, err))
+        return false;
+    struct account_row there = found.n_rows ? account_take(&found, 0) : (struct account_row){.epoch = EPOCH_GONE};
+    if (there.epoch != EPOCH_GONE && !account_check(&there, p->ref, err))
+        return false;
+    v[0] = sql_i(p->account_id);
+    v[1] = sql_i(p->ref->tenant_id);
+    v[2] = sql_i(EPOCH_GONE);
+    v[3] = sql_i((int64_t)p->ref->incarnation);
+    v[4] = sql_i(p->now_unix / WEEK_S);
+    sql_queue(tx, &bury_account, v, 1, NULL);
+    return true;
+}
+
+FIBER static bool messages_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct purge *p = arg;
     struct arena *a = sql_arena(tx);
-    const struct sql_value v[] = {sql_i(p->account_id), sql_i(PAGE)};
-    const struct sql_value burial[] = {sql_i(p->account_id), sql_i(p->tenant_id), sql_i(EPOCH_GONE),
-                                       sql_i((int64_t)p->ref->incarnation)};
-    struct sql_result account, rows, gone;
-    account_queue_lock(tx, &p->account_id, 1, &account);
-    if (!sql_run(tx, err))
-        return false;
-    struct account_row there = account.n_rows ? account_take(&account, 0) : (struct account_row){.epoch = EPOCH_GONE};
-    if (there.epoch != EPOCH_GONE && !account_check(&there, p->ref, err)) /* another account's mail stays */
-        return false;
-    sql_queue(tx, &bury_account, burial, 1, NULL);
+    const struct sql_value v[] = {sql_i(p->account_id), sql_i(SLICE)};
+    struct sql_result rows, gone;
     if (!sql_exec(tx, &read_msgs, v, 1, &rows, err))
         return false;
+    p->is_done = rows.n_rows == 0;
     struct sql_value *msgs = arena_array(a, struct sql_value, rows.n_rows * 3);
     struct sql_value *emails = arena_array(a, struct sql_value, rows.n_rows * 2);
     for (size_t i = 0; i < rows.n_rows; i++) {
@@ -75,16 +101,39 @@ FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
     for (size_t i = 0; i < gone.n_rows; i++)
         blobs[i] = sql_at(&gone, i, 0)->i;
     blob_queue_unref(tx, blobs, gone.n_rows, p->now_unix);
-    p->n = rows.n_rows;
     return true;
 }
 
 FIBER static bool rest_body(struct sql_tx *tx, void *arg, struct err *err)
 {
-    const struct purge *p = arg;
-    const struct sql_value v[] = {sql_i(p->account_id)};
-    for (size_t i = 0; i < ARRAY_LEN(purge_rest); i++)
-        if (!sql_exec(tx, &purge_rest[i], v, 1, NULL, err))
+    struct purge *p = arg;
+    const struct sql_value v[] = {sql_i(p->account_id), sql_i(SLICE)};
+    struct sql_result r;
+    if (!sql_exec(tx, &purge_rest[p->table], v, 1, &r, err))
+        return false;
+    p->is_done = r.n_affected < SLICE;
+    return true;
+}
+
+FIBER static bool in_slices(struct shard *sh, struct purge *p, sql_body body, struct err *err)
+{
+    for (;;) {
+        struct pace pace = pace_begin();
+        if (!sql_write(sh->db, body, p, err))
+            return false;
+        if (p->is_done)
+            return true;
+        if (!pace_rest(&pace, err))
+            return false;
+    }
+}
+
+FIBER static bool purge_rows(struct shard *sh, struct purge *p, struct err *err)
+{
+    if (!in_slices(sh, p, messages_body, err))
+        return false;
+    for (p->table = 0; p->table < ARRAY_LEN(purge_rest); p->table++)
+        if (!in_slices(sh, p, rest_body, err))
             return false;
     return true;
 }
@@ -97,10 +146,32 @@ FIBER bool store_do_purge_account(struct store *s, struct rpc_call *c, const Thu
     struct op op; /* for its checks alone */
     if (!op_init(&op, s, q->account, err))
         return false;
-    struct purge p = {.ref = q->account, .account_id = q->account->account_id, .tenant_id = q->account->tenant_id, .now_unix = clock_unix()};
-    do {
-        if (!sql_write(op.shard->db, page_body, &p, err))
+    struct purge p = {.ref = q->account, .account_id = q->account->account_id, .now_unix = clock_unix()};
+    return sql_write(op.shard->db, bury_body, &p, err) && purge_rows(op.shard, &p, err);
+}
+
+FIBER static bool forget_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    const struct purge *p = arg;
+    const struct sql_value v[] = {sql_i(p->account_id), sql_i(EPOCH_GONE), sql_i(p->now_unix / WEEK_S - BURIED_WEEKS)};
+    return sql_exec(tx, &forget_account, v, 1, NULL, err);
+}
+
+bool account_sweep_buried(struct shard *sh, struct err *err)
+{
+    struct purge p = {.now_unix = clock_unix()};
+    for (;;) {
+        ARENA(a, 16384);
+        const struct sql_value v[] = {sql_i(p.account_id), sql_i(EPOCH_GONE)};
+        struct sql_result r;
+        if (!sql_query(sh->db, &next_buried, v, &a, &r, err))
             return false;
-    } while (p.n > 0);
-    return sql_write(op.shard->db, rest_body, &p, err);
+        if (r.n_rows == 0)
+            return true;
+        p.account_id = sql_at(&r, 0, 0)->i;
+        if (!purge_rows(sh, &p, err))
+            return false;
+        if (sql_at(&r, 0, 2)->i < p.now_unix / WEEK_S - BURIED_WEEKS && !sql_write(sh->db, forget_body, &p, err))
+            return false;
+    }
 }

@@ -15,6 +15,10 @@
  *   s_gap        which modseqs of an account a failover took back
  *   s_delivered, s_request   what was done under which key, for a while
  *
+ * Whose rows go when: those of s_email, s_blob's references and s_thread_key with the last message that has them; messages
+ * with Expunge, their mailbox or their account; s_changes and s_request by age (sweep.c), s_delivered too; what belongs to
+ * an account with it (purge.c). All of it in slices, with rests between them.
+ *
  * On PostgreSQL the log and the keys are partitioned by week, so that the old ones are dropped, not deleted.
  */
 #include "base/clock.h"
@@ -116,6 +120,8 @@
     "CREATE TABLE s_gap (account_id " INT " NOT NULL, low " INT " NOT NULL, high " INT " NOT NULL,"                    \
     " PRIMARY KEY (account_id, low))" WITHOUT_ROWID ";"
 
+#define THREAD_INDEX "CREATE INDEX s_thread_key_thread ON s_thread_key (account_id, thread_id);"
+
 /* Mostly empty. */
 #define LEAVING_INDEX "CREATE INDEX s_mailbox_leaving ON s_mailbox (account_id) WHERE parent_id = -1;"
 
@@ -134,6 +140,7 @@ static const struct sql_migration steps[] = {
      "ALTER TABLE s_account ADD COLUMN incarnation bigint NOT NULL DEFAULT 0;"},
     {5, "mailboxes that are on their way out", LEAVING_INDEX, LEAVING_INDEX},
     {6, "modseqs that failovers took back", GAP_TABLE("INTEGER", " WITHOUT ROWID"), GAP_TABLE("bigint", "")},
+    {7, "which keys a thread has", THREAD_INDEX, THREAD_INDEX},
 };
 
 #define WEEKS_AHEAD 3 /* each partition costs every statement that may read it a lock */

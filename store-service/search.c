@@ -191,7 +191,7 @@ FIBER static bool search_page(struct search_op *s, struct found *f, int64_t unti
             return false;
         if (is_match)
             add_match(f, &s->rows[i]);
-        if (s->level == SEARCH_BODY && !fiber_yield(err)) /* decoding takes its time: let others run */
+        if (!fiber_yield_if_due(err))
             return false;
     }
     *go_on = *go_on && clock_mono_ms() < until_mono_ms && f->uids.n < RANGES_MAX;

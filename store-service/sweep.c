@@ -1,6 +1,7 @@
 /*
  * What has to be done from time to time: partitions, retention, bodies that nothing refers to, objects to be deleted,
- * segments to be compacted. Everything here may stop half-way and is found again by the next run.
+ * segments to be compacted, and what deletions have left. Everything here may stop half-way and is found again by the next
+ * run, and goes in slices with rests between them (pace.c): it never has more than half of a database.
  */
 #include "base/buf.h"
 #include "base/clock.h"
@@ -10,11 +11,11 @@
 #define PAGE 500
 
 static const struct sql_stmt dead_blobs = {
-    "s_dead_blobs", "iii", "iiiiib",
-    "SELECT blob_id, tenant_id, size, tier, is_ready, hash FROM s_blob WHERE refs = 0 AND zero_since < ?1 AND"
-    " hold_until < ?2 ORDER BY zero_since, blob_id LIMIT ?3",
-    "SELECT blob_id, tenant_id, size, tier::bigint, is_ready::bigint, hash FROM s_blob WHERE refs = 0 AND zero_since < $1"
-    " AND hold_until < $2 ORDER BY zero_since, blob_id LIMIT $3",
+    "s_dead_blobs", "iiiii", "iiiiibi",
+    "SELECT blob_id, tenant_id, size, tier, is_ready, hash, zero_since FROM s_blob WHERE refs = 0 AND zero_since < ?1 AND"
+    " hold_until < ?2 AND (zero_since, blob_id) > (?4, ?5) ORDER BY zero_since, blob_id LIMIT ?3",
+    "SELECT blob_id, tenant_id, size, tier::bigint, is_ready::bigint, hash, zero_since FROM s_blob WHERE refs = 0 AND"
+    " zero_since < $1 AND hold_until < $2 AND (zero_since, blob_id) > ($4, $5) ORDER BY zero_since, blob_id LIMIT $3",
     false};
 /* The conditions once more: since it was read, somebody may have referred to it or held it. */
 static const struct sql_stmt delete_blobs = {
@@ -47,6 +48,7 @@ struct page {
     struct shard *shard;
     int64_t before_unix, now_unix; /* unused since before this */
     bool dry_run;
+    int64_t after[2]; /* zero_since and id of the last one that was seen */
     uint64_t n_found, removed, bytes;
 };
 
@@ -92,7 +94,8 @@ FIBER static bool delete_page(struct sql_tx *tx, struct page *p, const struct sq
 FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct page *p = arg;
-    const struct sql_value v[] = {sql_i(p->before_unix), sql_i(p->now_unix), sql_i(PAGE)};
+    const struct sql_value v[] = {sql_i(p->before_unix), sql_i(p->now_unix), sql_i(PAGE), sql_i(p->after[0]),
+                                  sql_i(p->after[1])};
     struct sql_result dead;
     p->removed = p->bytes = 0;
     if (!sql_exec(tx, &dead_blobs, v, 1, &dead, err))
@@ -104,6 +107,10 @@ FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
         p->removed++;
         p->bytes += (uint64_t)sql_at(&dead, i, 2)->i;
     }
+    if (dead.n_rows) { /* these stay where they are */
+        p->after[0] = sql_at(&dead, dead.n_rows - 1, 6)->i;
+        p->after[1] = sql_at(&dead, dead.n_rows - 1, 0)->i;
+    }
     return true;
 }
 
@@ -111,19 +118,23 @@ FIBER static bool sweep_blobs(struct shard *sh, int64_t older_than_s, bool dry_r
 {
     struct page p = {.shard = sh, .now_unix = clock_unix(), .dry_run = dry_run};
     p.before_unix = p.now_unix - older_than_s;
+    uint64_t removed = 0;
     do {
-        if (!sql_write(sh->db, page_body, &p, err))
+        struct pace pace = pace_begin();
+        if (dry_run ? !sql_read(sh->db, page_body, &p, err) : !sql_write(sh->db, page_body, &p, err))
             return false;
-        out->removed += p.removed;
+        removed += p.removed;
         out->bytes += p.bytes;
         metric_add(M_STORE_SWEPT, (int64_t)(dry_run ? 0 : p.removed));
-        /* A dry run cannot go past its first page, as that stays where it is. */
-    } while (p.n_found == PAGE && p.removed > 0 && !dry_run);
+        if (!pace_rest(&pace, err))
+            return false;
+    } while (p.n_found == PAGE && p.removed > 0);
+    out->removed += removed;
     ARENA(a, 4096);
     struct sql_result r;
     if (!sql_query(sh->db, &count_blobs, NULL, &a, &r, err))
         return false;
-    out->kept += (uint64_t)sql_at(&r, 0, 0)->i - (dry_run ? p.removed : 0);
+    out->kept += (uint64_t)sql_at(&r, 0, 0)->i - (dry_run ? removed : 0);
     return true;
 }
 
@@ -171,7 +182,8 @@ FIBER static bool sweep_garbage(struct shard *sh, struct err *err)
         if (!sql_query(sh->db, &read_garbage, v, &a, &page, err))
             return false;
         n = page.n_rows;
-        if (n > 0 && !remove_page(sh, &page, &a, err))
+        struct pace pace = pace_begin();
+        if (n > 0 && (!remove_page(sh, &page, &a, err) || !pace_rest(&pace, err)))
             return false;
         if (n > 0) {
             buf_clear(&from);
@@ -183,36 +195,59 @@ FIBER static bool sweep_garbage(struct shard *sh, struct err *err)
 
 /* --- retention --- */
 
-static const struct sql_stmt max_account = {"s_max_account", "", "i", "SELECT coalesce(max(account_id), 0) FROM s_account",
-                                            NULL, false};
+#define SLICE 1000
+
 static const struct sql_stmt raise_floors = {
     "s_raise_floors", "iii", "",
-    "UPDATE s_account SET floor_modseq = (SELECT max(modseq) FROM s_changes c WHERE c.account_id = s_account.account_id AND"
-    " week < ?3) WHERE account_id >= ?1 AND account_id < ?2 AND floor_modseq < (SELECT max(modseq) FROM s_changes c WHERE"
-    " c.account_id = s_account.account_id AND week < ?3)",
+    /* The oldest row of an account comes first in its log: mostly it is not old, and that is all that is looked at. */
+    "UPDATE s_account SET floor_modseq = max(floor_modseq, (SELECT max(modseq) FROM s_changes c WHERE c.account_id ="
+    " s_account.account_id AND week < ?3)) WHERE account_id >= ?1 AND account_id < ?2 AND (SELECT week FROM s_changes c WHERE"
+    " c.account_id = s_account.account_id ORDER BY modseq LIMIT 1) < ?3",
     "UPDATE s_account a SET floor_modseq = c.top FROM (SELECT account_id, max(modseq) AS top FROM s_changes WHERE week < $3"
     " AND account_id >= $1 AND account_id < $2 GROUP BY account_id) c WHERE a.account_id = c.account_id AND"
     " a.floor_modseq < c.top",
     false};
 static const struct sql_stmt next_account = {
-    "s_next_account", "i", "i",
-    "SELECT coalesce(max(account_id), 0) + 1 FROM (SELECT account_id FROM s_account WHERE account_id >= ?1"
-    " ORDER BY account_id LIMIT 500) AS page",
+    "s_next_account", "i", "ii",
+    "SELECT count(*), coalesce(max(account_id), 0) + 1 FROM (SELECT account_id FROM s_account WHERE account_id >= ?1"
+    " ORDER BY account_id LIMIT 100) AS page",
     NULL, false};
 static const struct sql_stmt drop_changes = {
     "s_drop_changes", "i", "i", "SELECT 0 WHERE ?1 < 0", "SELECT s_drop_partitions('s_changes', $1)", false};
-static const struct sql_stmt delete_changes = {"s_delete_changes", "i", "", "DELETE FROM s_changes WHERE week < ?1",
-                                               "DELETE FROM s_changes_default WHERE week < $1", false};
 static const struct sql_stmt drop_delivered = {
     "s_drop_delivered", "i", "ii", "SELECT 0, 0 WHERE ?1 < 0",
     "SELECT s_drop_partitions('s_delivered', $1), s_drop_partitions('s_request', $1)", false};
-static const struct sql_stmt delete_delivered = {"s_delete_delivered", "i", "", "DELETE FROM s_delivered WHERE day < ?1",
-                                                 "DELETE FROM s_delivered_default WHERE day < $1", false};
-static const struct sql_stmt delete_requests = {"s_delete_requests", "i", "", "DELETE FROM s_request WHERE day < ?1",
-                                                "DELETE FROM s_request_default WHERE day < $1", false};
+/*
+ * One slice each. SQLite finds the old rows of a page of accounts by their keys (?1 to ?2); PostgreSQL has them in partitions
+ * that were dropped, but for what came in when there was no partition for it. ?3: the bound, ?4: how many.
+ */
+static const struct sql_stmt trim_pages[] = {
+    {"s_trim_changes", "iiii", "",
+     "DELETE FROM s_changes WHERE (account_id, modseq) IN (SELECT c.account_id, c.modseq FROM s_account a JOIN s_changes c ON"
+     " c.account_id = a.account_id AND c.modseq <= a.floor_modseq WHERE a.account_id >= ?1 AND a.account_id < ?2 AND"
+     " c.week < ?3 LIMIT ?4)",
+     "SELECT $1::bigint, $2::bigint, $3::bigint, $4::bigint WHERE false", false},
+    {"s_trim_requests", "iiii", "",
+     "DELETE FROM s_request WHERE (account_id, request_id, day) IN (SELECT account_id, request_id, day FROM s_request WHERE"
+     " account_id >= ?1 AND account_id < ?2 AND day < ?3 LIMIT ?4)",
+     "SELECT $1::bigint, $2::bigint, $3::bigint, $4::bigint WHERE false", false},
+};
+static const struct sql_stmt trim_rest[] = {
+    {"s_trim_default_changes", "ii", "", "DELETE FROM s_changes WHERE false AND ?1 = ?2",
+     "DELETE FROM s_changes_default WHERE ctid = ANY (ARRAY (SELECT ctid FROM s_changes_default WHERE week < $1 LIMIT $2))", false},
+    {"s_trim_delivered", "ii", "",
+     "DELETE FROM s_delivered WHERE (day, key) IN (SELECT day, key FROM s_delivered WHERE day < ?1 LIMIT ?2)",
+     "DELETE FROM s_delivered_default WHERE ctid = ANY (ARRAY (SELECT ctid FROM s_delivered_default WHERE day < $1 LIMIT $2))",
+     false},
+    {"s_trim_default_requests", "ii", "", "DELETE FROM s_request WHERE false AND ?1 = ?2",
+     "DELETE FROM s_request_default WHERE ctid = ANY (ARRAY (SELECT ctid FROM s_request_default WHERE day < $1 LIMIT $2))", false},
+};
 
 struct retention {
     int64_t from, to, week, day;
+    const struct sql_stmt *trim; /* the slice that slice_body does */
+    struct sql_value params[4];
+    int64_t n_gone;
 };
 
 FIBER static bool floors_body(struct sql_tx *tx, void *arg, struct err *err)
@@ -222,41 +257,116 @@ FIBER static bool floors_body(struct sql_tx *tx, void *arg, struct err *err)
     return sql_exec(tx, &raise_floors, v, 1, NULL, err);
 }
 
+FIBER static bool slice_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct retention *r = arg;
+    struct sql_result gone;
+    if (!sql_exec(tx, r->trim, r->params, 1, &gone, err))
+        return false;
+    r->n_gone = gone.n_affected;
+    return true;
+}
+
+FIBER static bool trim(struct shard *sh, struct retention *r, struct err *err)
+{
+    do {
+        struct pace pace = pace_begin();
+        if (!sql_write(sh->db, slice_body, r, err) || !pace_rest(&pace, err))
+            return false;
+    } while (r->n_gone >= SLICE);
+    return true;
+}
+
+/* Floors first: then nobody reads below them any more, and the rows may go. */
+FIBER static bool retain_page(struct shard *sh, struct retention *r, struct err *err)
+{
+    struct pace pace = pace_begin();
+    if (!sql_write(sh->db, floors_body, r, err) || !pace_rest(&pace, err))
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(trim_pages) && !sql_db_is_pg(sh->db); i++) {
+        r->trim = &trim_pages[i];
+        r->params[0] = sql_i(r->from);
+        r->params[1] = sql_i(r->to);
+        r->params[2] = sql_i(i == 0 ? r->week : r->day);
+        r->params[3] = sql_i(SLICE);
+        if (!trim(sh, r, err))
+            return false;
+    }
+    return true;
+}
+
 FIBER static bool drop_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     const struct retention *r = arg;
     /* A partition goes while readers are about that began before its floors were raised; so it goes a week after that. */
-    const struct sql_value last_week[] = {sql_i(r->week - 1)}, week[] = {sql_i(r->week)}, day[] = {sql_i(r->day)}, day_week[] = {sql_i(r->day / 7)};
-    return sql_exec(tx, &drop_changes, last_week, 1, NULL, err) && sql_exec(tx, &delete_changes, week, 1, NULL, err) &&
-           sql_exec(tx, &drop_delivered, day_week, 1, NULL, err) && sql_exec(tx, &delete_delivered, day, 1, NULL, err) &&
-           sql_exec(tx, &delete_requests, day, 1, NULL, err);
+    const struct sql_value last_week[] = {sql_i(r->week - 1)}, day_week[] = {sql_i(r->day / 7)};
+    return sql_exec(tx, &drop_changes, last_week, 1, NULL, err) && sql_exec(tx, &drop_delivered, day_week, 1, NULL, err);
 }
 
-/* Floors first, some hundred accounts a transaction: then nobody reads below them any more, and the rows may go. */
 FIBER static bool retain(struct shard *sh, struct err *err)
 {
     const struct store_limits *l = &sh->store->limits;
     struct retention r = {.from = 1, .week = (clock_unix() - (int64_t)l->change_days * DAY_S) / WEEK_S,
                           .day = clock_unix() / DAY_S - l->delivered_days};
-    ARENA(a, 64 * 1024);
-    struct sql_result top;
-    if (!sql_query(sh->db, &max_account, NULL, &a, &top, err))
-        return false;
-    int64_t last = sql_at(&top, 0, 0)->i;
-    while (r.from <= last) {
+    for (;; r.from = r.to) {
         const struct sql_value from[] = {sql_i(r.from)};
         ARENA(page, 4096);
         struct sql_result next;
         if (!sql_query(sh->db, &next_account, from, &page, &next, err))
             return false;
-        r.to = sql_at(&next, 0, 0)->i;
-        if (r.to <= r.from)
+        r.to = sql_at(&next, 0, 1)->i;
+        if (sql_at(&next, 0, 0)->i == 0)
             break;
-        if (!sql_write(sh->db, floors_body, &r, err))
+        if (!retain_page(sh, &r, err))
             return false;
-        r.from = r.to;
     }
-    return sql_write(sh->db, drop_body, &r, err);
+    if (!sql_write(sh->db, drop_body, &r, err))
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(trim_rest); i++) {
+        r.trim = &trim_rest[i];
+        r.params[0] = sql_i(i == 0 ? r.week : r.day);
+        r.params[1] = sql_i(SLICE);
+        if (!trim(sh, &r, err))
+            return false;
+    }
+    return true;
+}
+
+/* --- the file of SQLite --- */
+
+#define VACUUM_MIN 256    /* pages of 4 KiB: less is not worth a transaction */
+#define VACUUM_SLICES 256 /* of one sweep: a GiB */
+#define VACUUM_KEEP 10    /* a tenth of the file may be free: it is filled again */
+
+static const struct sql_stmt count_pages = {
+    "s_count_pages", "", "ii", "SELECT (SELECT freelist_count FROM pragma_freelist_count), (SELECT page_count FROM"
+    " pragma_page_count)", "SELECT 0::bigint, 0::bigint", false};
+static const struct sql_stmt vacuum = {"s_vacuum", "", "", "PRAGMA incremental_vacuum(1000)", "SELECT 1 WHERE false", false};
+
+FIBER static bool vacuum_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    (void)arg;
+    return sql_exec(tx, &vacuum, NULL, 1, NULL, err);
+}
+
+/* Give back to the disk what is free for good. */
+FIBER static bool shrink(struct shard *sh, struct err *err)
+{
+    int64_t before = INT64_MAX;
+    for (int i = 0; i < VACUUM_SLICES && !sql_db_is_pg(sh->db); i++) {
+        ARENA(a, 4096);
+        struct sql_result r;
+        if (!sql_query(sh->db, &count_pages, NULL, &a, &r, err))
+            return false;
+        int64_t n_free = sql_at(&r, 0, 0)->i;
+        if (n_free <= VACUUM_MIN || n_free <= sql_at(&r, 0, 1)->i / VACUUM_KEEP || n_free >= before)
+            return true; /* the last: a file from before it could shrink */
+        before = n_free;
+        struct pace pace = pace_begin();
+        if (!sql_write(sh->db, vacuum_body, NULL, err) || !pace_rest(&pace, err))
+            return false;
+    }
+    return true;
 }
 
 /* --- all of it --- */
@@ -265,8 +375,8 @@ FIBER static bool sweep_shard(struct shard *sh, int64_t older_than_s, bool dry_r
 {
     if (!sweep_blobs(sh, older_than_s, dry_run, out, err))
         return false;
-    return dry_run || (mailbox_sweep_leaving(sh, err) && schema_make_partitions(sh->db, err) && retain(sh, err) &&
-                       sweep_garbage(sh, err));
+    return dry_run || (mailbox_sweep_leaving(sh, err) && account_sweep_buried(sh, err) && schema_make_partitions(sh->db, err) &&
+                       retain(sh, err) && sweep_garbage(sh, err) && shrink(sh, err));
 }
 
 FIBER bool store_do_sweep(struct store *s, struct rpc_call *c, const Thurn__SweepRequest *q, Thurn__SweepReply *r, struct err *err)

@@ -7,7 +7,8 @@
 
 #define LOG_ROWS_MAX 5000
 #define LOG_UIDS_MAX 100000u
-#define ROWS_MAX 8000u
+#define ROWS_MAX 4000u
+#define UIDS_PAGE 20000
 #define VANISHED_MAX 30000u /* ranges: half of what a reply may be */
 
 static const struct sql_stmt read_log = {
@@ -16,7 +17,8 @@ static const struct sql_stmt read_log = {
     " type = 0 ORDER BY modseq LIMIT ?5",
     NULL, false};
 static const struct sql_stmt read_uids = {
-    "s_mailbox_uids", "ii", "i", "SELECT uid FROM s_msg WHERE account_id = ?1 AND mailbox_id = ?2 ORDER BY uid", NULL, false};
+    "s_mailbox_uids", "iiii", "i",
+    "SELECT uid FROM s_msg WHERE account_id = ?1 AND mailbox_id = ?2 AND uid > ?3 ORDER BY uid LIMIT ?4", NULL, false};
 
 struct sync_op {
     struct op op;
@@ -83,6 +85,8 @@ FIBER static bool read_messages(struct sql_tx *tx, struct sync_op *s, const stru
     for (size_t i = 0; i < n && bytes < REPLY_BYTES_MAX / 2; i++) {
         bytes += message_proto_size(&rows[i]);
         s->r->messages[s->r->n_messages++] = message_to_proto(&rows[i], s->arena);
+        if (!tx_breathe(tx, err))
+            return false;
     }
     s->r->next_uid = s->r->n_messages < n ? rows[s->r->n_messages].uid : (uint32_t)next;
     return keywords_name(tx, q.account_id, s->r->messages, s->r->n_messages, s->arena, &s->r->keyword_names,
@@ -99,15 +103,19 @@ static bool put_vanished(struct sync_op *s, const struct uidset *gone, struct er
 
 FIBER static bool vanished_by_rows(struct sql_tx *tx, struct sync_op *s, const struct mailbox_row *m, struct err *err)
 {
-    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, 2);
-    v[0] = sql_i(m->account_id);
-    v[1] = sql_i(m->mailbox_id);
-    struct sql_result r;
-    if (!sql_exec(tx, &read_uids, v, 1, &r, err))
-        return false;
     struct uidset there = uidset_of(sql_arena(tx)), below = uidset_of(sql_arena(tx));
-    for (size_t i = 0; i < r.n_rows; i++)
-        uidset_add(&there, (uint64_t)sql_at(&r, i, 0)->i);
+    struct sql_result r = {.n_rows = UIDS_PAGE};
+    for (int64_t after = 0; r.n_rows == UIDS_PAGE;) {
+        struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, 4);
+        v[0] = sql_i(m->account_id);
+        v[1] = sql_i(m->mailbox_id);
+        v[2] = sql_i(after);
+        v[3] = sql_i(UIDS_PAGE);
+        if (!sql_exec(tx, &read_uids, v, 1, &r, err) || !tx_breathe(tx, err))
+            return false;
+        for (size_t i = 0; i < r.n_rows; i++)
+            uidset_add(&there, (uint64_t)(after = sql_at(&r, i, 0)->i));
+    }
     if (m->uidnext > 1)
         uidset_add_range(&below, 1, (uint64_t)m->uidnext - 1);
     struct uidset known = uidset_and(sql_arena(tx), s->known, &below);

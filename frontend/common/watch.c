@@ -40,7 +40,7 @@ struct watch {
     struct map64 accounts;
     unsigned n_subs;
     struct list changed;
-    uint64_t generation;
+    uint64_t generation, acked; /* acked: the last reply with beacons that arrived */
     bool needs_full, is_updating, is_closing;
     unsigned fibers;
     struct fiber *running[3], *freer;
@@ -84,6 +84,8 @@ static void begin_call(const struct watch *w, struct rpc_call *c, struct arena *
 
 static void take_reply(struct watch *w, const Thurn__WatchReply *r)
 {
+    if (r->number)
+        w->acked = r->number;
     for (size_t i = 0; i < r->n_beacons; i++)
         notify(w, r->beacons[i]->account_id, r->beacons[i]->modseq);
 }
@@ -185,6 +187,8 @@ FIBER static bool send_update(struct watch *w, struct err *err)
     const Thurn__WatchReply *r;
     struct rpc_call c;
     q.watcher = w->name;
+    q.acked = w->acked;
+    q.has_acked = true;
     q.generation = w->needs_full ? 0 : w->generation;
     if (w->needs_full)
         gather_all(w, &a, &q);
@@ -250,6 +254,8 @@ FIBER static bool send_poll(struct watch *w, bool *is_stale, struct err *err)
     const Thurn__WatchReply *r;
     struct rpc_call c;
     q.watcher = w->name;
+    q.acked = w->acked;
+    q.has_acked = true;
     q.generation = w->generation;
     q.wait_ms = POLL_MS;
     begin_call(w, &c, &a, POLL_MS);

@@ -252,8 +252,10 @@ FIBER static bool tell_gone(struct imap_session *s, const struct uid_map *gone, 
         uint32_t first = uid_map_seq(&s->view->uids, run->first);
         for (uint32_t seq = first + (run->last - run->first); seq >= first; seq--) {
             buf_printf(&out, "* %u EXPUNGE\r\n", seq);
+            struct err late = ERR_INIT; /* what was begun is told to its end: the client counts along */
             if (!write_piece(s, &out, false, err))
                 return false;
+            (void)!fiber_yield_if_due(&late);
         }
     }
     uid_map_subtract(&s->view->uids, gone);
@@ -271,8 +273,8 @@ FIBER bool imap_view_expunge(struct imap_session *s, Thurn__Range *const *ranges
 }
 
 /* New messages enlarge the view; changed ones are told with their flags (*updates). */
-static void take_messages(struct imap_session *s, Thurn__Message *const *v, size_t n, Thurn__Keyword *const *names,
-                          size_t n_names, struct buf *updates)
+FIBER static bool take_messages(struct imap_session *s, Thurn__Message *const *v, size_t n, Thurn__Keyword *const *names,
+                                size_t n_names, struct buf *updates, struct err *why)
 {
     (void)imap_view_announce(s, names, n_names, updates); /* it goes out with them */
     for (size_t i = 0; i < n; i++) {
@@ -281,7 +283,10 @@ static void take_messages(struct imap_session *s, Thurn__Message *const *v, size
             add_new(s, v[i]->uid);
         else if (!is_own(s->view, v[i]->modseq))
             imap_add_flag_update(s, updates, v[i], seq, s->has_condstore, true, names, n_names);
+        if (!fiber_yield_if_due(why))
+            return false;
     }
+    return true;
 }
 
 /* The pages after the first come from Fetch, which knows where to go on. */
@@ -303,7 +308,8 @@ FIBER static bool sync_rest(struct imap_session *s, struct arena *a, uint32_t fr
         imap_call(s, &call, a);
         if (!STORE_CALL(s, &call, store_fetch, &q, &r))
             return err_set(why, call.err.kind, "%s", call.err.msg);
-        take_messages(s, r->messages, r->n_messages, r->keyword_names, r->n_keyword_names, updates);
+        if (!take_messages(s, r->messages, r->n_messages, r->keyword_names, r->n_keyword_names, updates, why))
+            return false;
         from_uid = r->next_uid;
     }
     return true;
@@ -374,8 +380,8 @@ FIBER static bool tell_news(struct imap_session *s, struct arena *a, const Thurn
     BUF(updates, 64u << 20);
     struct err why = ERR_INIT;
     uint32_t before = uid_map_count(&v->uids);
-    take_messages(s, r->messages, r->n_messages, r->keyword_names, r->n_keyword_names, &updates);
-    bool is_whole = sync_rest(s, a, r->next_uid, r->is_from_start ? 0 : v->modseq, &updates, &why);
+    bool is_whole = take_messages(s, r->messages, r->n_messages, r->keyword_names, r->n_keyword_names, &updates, &why) &&
+                    sync_rest(s, a, r->next_uid, r->is_from_start ? 0 : v->modseq, &updates, &why);
     uint32_t now = uid_map_count(&v->uids);
     if (now != before && !imap_printf(s, err, "* %u EXISTS\r\n* %u RECENT\r\n", now,
                                       uid_map_count(&v->recents)))

@@ -132,7 +132,8 @@ static bool is_would_block(int rc)
  * must not map it, as a page fault blocks.
  */
 static const char *const role_pragmas[] = {
-    [SQLITE_WRITER] = ("PRAGMA synchronous=FULL; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=16000;"
+    /* auto_vacuum takes effect in a file that is still empty: it can give back to the disk what was freed. */
+    [SQLITE_WRITER] = ("PRAGMA auto_vacuum=INCREMENTAL; PRAGMA synchronous=FULL; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=16000;"
                        "PRAGMA journal_size_limit=134217728; PRAGMA cache_size=-65536; PRAGMA temp_store=MEMORY;"
                        "PRAGMA secure_delete=FAST;"),
     [SQLITE_READER] = ("PRAGMA query_only=1; PRAGMA cache_size=-8192; PRAGMA mmap_size=1073741824;"

@@ -106,6 +106,46 @@ static void two_stores_case(struct world *w)
     redis_free(redis[1]);
 }
 
+/* A reply that did not arrive: what it told is told again by the next one, at once. */
+static void lost_reply_case(struct world *w)
+{
+    static int64_t id = 1;
+    struct watching wt = {.w = w, .service = w->service};
+    (void)world_mailbox(w, "INBOX");
+    thurn__watch_request__init(&wt.q);
+    wt.q.watcher = (char *)"fe2";
+    wt.q.is_full = true;
+    wt.q.add = &id;
+    wt.q.n_add = 1;
+    wt.q.has_acked = true;
+    watch_main(&wt);
+    wt.q.is_full = false;
+    wt.q.n_add = 0;
+    wt.q.generation = wt.r->generation;
+    wt.q.wait_ms = 1;
+    append_one(w);
+    watch_main(&wt);
+    assert_int_equal(wt.r->n_beacons, 1);
+    uint64_t lost = wt.r->number, modseq = wt.r->beacons[0]->modseq;
+    unsigned kinds = wt.r->beacons[0]->kinds;
+    assert_true(lost != 0 && kinds != 0);
+    watch_main(&wt); /* it never came: still the number of before */
+    assert_int_equal(wt.r->n_beacons, 1);
+    assert_true(wt.r->beacons[0]->modseq == modseq && wt.r->beacons[0]->kinds == kinds && wt.r->number != lost);
+    wt.q.acked = wt.r->number;
+    watch_main(&wt);
+    assert_true(wt.r->n_beacons == 0 && wt.r->number == 0);
+    append_one(w); /* news between a lost reply and the next: once, the newest */
+    watch_main(&wt);
+    append_one(w);
+    watch_main(&wt);
+    assert_int_equal(wt.r->n_beacons, 1);
+    assert_true(wt.r->beacons[0]->modseq == modseq + 2);
+    wt.q.has_acked = false; /* a front-end that does not count */
+    watch_main(&wt);
+    assert_int_equal(wt.r->n_beacons, 0);
+}
+
 static void without_redis_case(struct world *w)
 {
     redis_peer_kill(&peer);
@@ -140,9 +180,15 @@ static void without_redis(struct world *w)
     free_redis(w);
 }
 
+static void lost_reply(struct world *w)
+{
+    free_redis(w);
+    lost_reply_case(w);
+}
+
 int main(void)
 {
-    static const struct world_case cases[] = {{"two_stores", two_stores}, {"without_redis", without_redis}};
+    static const struct world_case cases[] = {{"two_stores", two_stores}, {"without_redis", without_redis}, {"lost_reply", lost_reply}};
     if (!redis_peer_make(&peer))
         return 0;
     redis_peer_start(&peer);

@@ -36,11 +36,9 @@ static uint32_t append_blob(struct world *w, int64_t mailbox, const Thurn__BlobR
     return CALL(w, append, &q, &r) ? r->uids[0] : 0;
 }
 
-static int64_t freeze_later(int64_t days)
+static void later(int64_t days)
 {
-    int64_t now = clock_unix_ms() + days * 86400000, mono = clock_mono_ms();
-    clock_freeze(now, mono);
-    return now;
+    clock_jump_s(days * 86400);
 }
 
 /* Every size around the borders: what is put comes out, whole and in parts, wherever it lies. */
@@ -208,7 +206,7 @@ static void sweep_case(struct world *w)
     hq.blob = &ref;
     hq.hold_until_unix = clock_unix() + 7 * 86400;
     MUST(w, hold_blob, &hq, NULL);
-    freeze_later(2);
+    later(2);
     Thurn__SweepReply *r = sweep(w, 0, true);
     assert_int_equal(r->removed, 2);
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_blob"), 3);
@@ -218,11 +216,11 @@ static void sweep_case(struct world *w)
     assert_int_equal(r->bytes, 102000);
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_blob_inline"), 1);
     assert_true(append_blob(w, inbox, &ref) != 0); /* what was held is there */
-    freeze_later(10);
+    later(10);
     assert_int_equal(sweep(w, 0, false)->removed, 0);
     /* One that comes back while nothing refers to it lives on. */
     world_expunge(w, inbox, 4, 4);
-    freeze_later(2);
+    later(2);
     world_append(w, inbox, arena_strz(&w->a, held), 0);
     assert_int_equal(sweep(w, 0, false)->removed, 0);
     clock_real();
@@ -255,7 +253,7 @@ static void crash_case(struct world *w)
     q.recipients = list;
     q.n_recipients = 1;
     MUST_FAIL(w, deliver, &q, &reply, ERR_INTERNAL);
-    freeze_later(2);
+    later(2);
     assert_int_equal(sweep(w, 0, false)->removed, 1);
     clock_real();
     assert_non_null(world_put(w, big)); /* and it can come again */
@@ -504,11 +502,11 @@ static void backup_case(struct world *w)
     for (unsigned i = 0; i < N; i++)
         assert_true(append_blob(w, inbox, world_put(w, world_message(w, i, BIG))) != 0);
     world_expunge(w, inbox, 2, 20);
-    freeze_later(2);
+    later(2);
     assert_true(sql_write(w->db, backup_body, NULL, &err));
     assert_int_equal(sweep(w, 0, false)->removed, 19);
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_blob WHERE seg = 1"), 0);
-    clock_freeze(clock_unix_ms() + 23 * 3600000, clock_mono_ms());
+    clock_jump_s(23 * 3600);
     (void)sweep(w, 0, false);
     assert_true(sql_write(w->db, restore_body, NULL, &err));
     assert_true(world_sql(w, "SELECT count(*) FROM s_blob WHERE seg = 1") > 0);
@@ -516,9 +514,9 @@ static void backup_case(struct world *w)
     for (unsigned i = 20; i < N; i++)
         assert_true(str_eq(world_read(w, inbox, i + 1, 0, 0), world_message(w, i, BIG)));
     /* It is compacted again, and a day later the file goes. */
-    freeze_later(1);
+    later(1);
     (void)sweep(w, 0, false);
-    freeze_later(2);
+    later(2);
     (void)sweep(w, 0, false);
     segment_path(w, 1, path);
     assert_int_not_equal(access(path, F_OK), 0);
@@ -540,14 +538,14 @@ static void compact(struct world *w, bool with_damage)
         segment_path(w, 1, path);
         flip(path, 1000);
     }
-    freeze_later(2);
+    later(2);
     for (int i = 1; i <= 2; i++) {
         segment_path(w, i, path);
         struct utimbuf old = {1000000000, 1000000000};
         assert_int_equal(utime(path, &old), 0);
     }
     assert_int_equal(sweep(w, 0, false)->removed, 19);
-    freeze_later(2);
+    later(2);
     (void)sweep(w, 0, false);
     clock_real();
     segment_path(w, 1, path);
@@ -591,7 +589,7 @@ static void retention_case(struct world *w)
     (void)sweep(w, 0, false);
     assert_int_equal(world_sql(w, "SELECT floor_modseq FROM s_account"), floor_before);
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_delivered"), 1);
-    freeze_later(100);
+    later(100);
     (void)sweep(w, 0, false);
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_changes"), 0);
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_delivered"), 0);
