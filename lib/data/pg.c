@@ -18,6 +18,7 @@ struct pg_db {
     int64_t retry_mono_ms;         /* no new connection before this */
     unsigned backoff_ms;           /* not 0: the last attempt failed */
     struct err last_err;           /* of the last attempt to connect */
+    unsigned first_target;         /* of the DSN's hosts: the one that answered last */
     struct fiber *closer;          /* waits for n_conns to become 0 */
 };
 
@@ -86,7 +87,7 @@ FIBER static struct pg_conn *pool_connect(struct pg_db *db, struct err *err)
     db->n_conns++;
     db->n_connecting++;
     unsigned generation = db->generation;
-    struct pg_conn *c = pg_conn_new(&db->base.opts, err);
+    struct pg_conn *c = pg_conn_new(&db->base.opts, &db->first_target, err);
     db->n_connecting--;
     if (c) {
         c->generation = generation;

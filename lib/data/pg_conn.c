@@ -8,7 +8,9 @@
 #include "fiber/loop.h"
 #include "fiber/work.h"
 
-#define CONNECT_TIMEOUT_MS 5000
+#define CONNECT_TIMEOUT_MS 5000 /* of the only host */
+#define TARGET_TIMEOUT_MS 1500  /* of one of several */
+#define PG_TARGETS_MAX 16u
 #define SILENCE_GRACE_MS 5000 /* beyond the statement timeout, before a silent connection is given up */
 
 /* --- waiting for the socket --- */
@@ -92,54 +94,100 @@ FIBER static bool wait_io(struct pg_conn *c)
 
 /* --- connecting --- */
 
-struct lookup {
-    const char *host; /* a comma-separated list, as libpq allows */
-    struct buf addresses;
-    bool is_found;
+/*
+ * A DSN may name several hosts, and a name several addresses. Each is tried by itself, in order, with a share of the time of its own: libpq's own walk
+ * over the hosts has no time limit without blocking, so that one silent host would eat all of it. Whichever worked last is tried first.
+ */
+struct target {
+    const char *host;     /* for the certificate and the password file; NULL: libpq's default */
+    const char *address;  /* numeric; NULL: host is a Unix socket's folder, or there is none */
+    const char *port;     /* NULL: the default */
+};
+struct targets {
+    const char *hosts, *addresses, *ports; /* the DSN's lists; NULL where it has none */
+    struct target v[PG_TARGETS_MAX];
+    size_t n;
+    struct arena *arena;
 };
 
-/* On a pool thread: the first address of each host that has one; libpq would look them up on the loop. */
-static void resolve(void *arg)
+/* The i-th of a list; a list of one counts for all. NULL when it is empty. */
+static const char *of_list(struct arena *a, const char *list, size_t i)
 {
-    struct lookup *l = arg;
-    str rest = str_c(l->host), host;
-    bool is_first = true;
-    while (str_split(&rest, ',', &host)) {
-        if (!is_first)
-            buf_addc(&l->addresses, ',');
-        is_first = false;
-        char *z = str_dup(host);
-        struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG}, *found = NULL;
-        char text[NI_MAXHOST];
-        if (getaddrinfo(z, NULL, &hints, &found) == 0 &&
-            getnameinfo(found->ai_addr, found->ai_addrlen, text, sizeof text, NULL, 0, NI_NUMERICHOST) == 0) {
-            buf_add(&l->addresses, str_c(text));
-            l->is_found = true;
-        } else {
-            buf_add(&l->addresses, host); /* libpq then reports this one as the bad address that it is */
-        }
-        if (found)
-            freeaddrinfo(found);
-        xfree(z);
+    str rest = str_c(list), item = STR_NONE;
+    if (!list || !*list)
+        return NULL;
+    if (!strchr(list, ','))
+        i = 0;
+    for (size_t k = 0; k <= i; k++)
+        if (!str_split(&rest, ',', &item))
+            return NULL;
+    return item.n ? arena_strz(a, item) : NULL;
+}
+
+static size_t list_length(const char *list)
+{
+    size_t n = list && *list;
+    for (; list && *list; list++)
+        n += *list == ',';
+    return n;
+}
+
+static void add_target(struct targets *t, const char *host, const char *address, const char *port)
+{
+    if (t->n < PG_TARGETS_MAX)
+        t->v[t->n++] = (struct target){host, address, port};
+}
+
+/* All addresses of a name; none: it is left out. */
+static void add_name(struct targets *t, const char *host, const char *port)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG}, *found = NULL;
+    char text[NI_MAXHOST];
+    if (getaddrinfo(host, NULL, &hints, &found) != 0)
+        return;
+    for (const struct addrinfo *i = found; i; i = i->ai_next)
+        if (getnameinfo(i->ai_addr, i->ai_addrlen, text, sizeof text, NULL, 0, NI_NUMERICHOST) == 0)
+            add_target(t, host, arena_strz(t->arena, str_c(text)), port);
+    freeaddrinfo(found);
+}
+
+/* On a pool thread: libpq would look names up on the loop. */
+static void find_targets(void *arg)
+{
+    struct targets *t = arg;
+    size_t n = MAX(MAX(list_length(t->hosts), list_length(t->addresses)), (size_t)1);
+    for (size_t i = 0; i < n; i++) {
+        const char *host = of_list(t->arena, t->hosts, i), *address = of_list(t->arena, t->addresses, i);
+        const char *port = of_list(t->arena, t->ports, i);
+        if (address || !host || *host == '/' || *host == '@')
+            add_target(t, host, address, port);
+        else
+            add_name(t, host, port);
     }
 }
 
 /*
  * Options of every session. Our statements are point and range look-ups by primary key: one generic plan is right for
  * all parameters and saves planning each time; a plan that was made while a table was empty must not be a scan.
+ *
+ * Between two statements of a transaction we wait for nothing but the server: one that is idle for seconds is of a process that was
+ * paused, and must not keep its locks from the others. The server notices by keepalives when our host is gone.
  */
 static str session_options(const struct sql_opts *opts, const char *own, struct arena *a)
 {
     return arena_printf(a,
-                        "%s -c statement_timeout=%u -c idle_in_transaction_session_timeout=60000 -c jit=off"
+                        "-c statement_timeout=%u -c idle_in_transaction_session_timeout=5000 -c jit=off"
                         " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
-                        " -c max_parallel_workers_per_gather=0 -c default_transaction_isolation=read\\ committed",
-                        own ? own : "", opts->statement_timeout_ms);
+                        " -c max_parallel_workers_per_gather=0 -c default_transaction_isolation=read\\ committed"
+                        " -c tcp_keepalives_idle=3 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 %s",
+                        opts->statement_timeout_ms, own ? own : "");
 }
 
 struct connect_params {
     const char *keys[64], *values[64];
     size_t n;
+    const char *attrs;       /* target_session_attrs */
+    int64_t host_timeout_ms; /* connect_timeout */
 };
 
 static void add_param(struct connect_params *p, const char *key, const char *value)
@@ -149,72 +197,46 @@ static void add_param(struct connect_params *p, const char *key, const char *val
     p->values[p->n++] = value;
 }
 
-/* The DSN's parameters with our own; names become addresses. */
-FIBER static bool gather_params(const struct sql_opts *opts, const PQconninfoOption *o, struct connect_params *p,
-                          struct arena *a, struct err *err)
+/* The DSN's parameters with our own; what says where goes to *t. What the DSN says itself stands later, and wins. */
+static void gather_params(const struct sql_opts *opts, const PQconninfoOption *o, struct connect_params *p, struct targets *t)
 {
-    const char *host = NULL, *hostaddr = NULL, *own_options = NULL;
+    struct arena *a = t->arena;
+    const char *own_options = NULL;
+    uint32_t seconds;
+    add_param(p, "fallback_application_name", "thurn");
+    /* A host that is gone answers nothing: known within seconds, before the deadline of whoever waits. */
+    add_param(p, "tcp_user_timeout", "4000");
+    add_param(p, "keepalives_idle", "3");
+    add_param(p, "keepalives_interval", "1");
+    add_param(p, "keepalives_count", "3");
     for (; o->keyword; o++) {
         if (!o->val || !*o->val)
             continue;
-        if (!strcmp(o->keyword, "options")) {
-            own_options = arena_strz(a, str_c(o->val));
-            continue;
-        }
-        if (!strcmp(o->keyword, "host"))
-            host = o->val;
-        if (!strcmp(o->keyword, "hostaddr"))
-            hostaddr = o->val;
-        add_param(p, o->keyword, arena_strz(a, str_c(o->val)));
+        const char *value = arena_strz(a, str_c(o->val));
+        if (!strcmp(o->keyword, "options"))
+            own_options = value;
+        else if (!strcmp(o->keyword, "host"))
+            t->hosts = value;
+        else if (!strcmp(o->keyword, "hostaddr"))
+            t->addresses = value;
+        else if (!strcmp(o->keyword, "port"))
+            t->ports = value;
+        else if (!strcmp(o->keyword, "target_session_attrs"))
+            p->attrs = value;
+        else if (!strcmp(o->keyword, "connect_timeout"))
+            p->host_timeout_ms = num_u32(str_c(value), 3600, &seconds) ? (int64_t)seconds * 1000 : 0;
+        else
+            add_param(p, o->keyword, value);
     }
     add_param(p, "options", session_options(opts, own_options, a).p);
     add_param(p, "client_encoding", "UTF8");
-    add_param(p, "fallback_application_name", "thurn");
-    if (host && !hostaddr && *host != '/' && *host != '@') {
-        struct lookup l = {.host = host};
-        buf_init(&l.addresses, 4096);
-        bool ok = work_run(resolve, &l, err);
-        if (ok && !l.is_found)
-            ok = err_set(err, ERR_UNAVAILABLE, "postgres: cannot resolve '%s'", host);
-        if (ok)
-            add_param(p, "hostaddr", arena_strz(a, buf_str(&l.addresses)));
-        buf_done(&l.addresses);
-        if (!ok)
-            return false;
-    }
-    return true;
 }
 
-FIBER static bool start_connect(struct pg_conn *c, const struct sql_opts *opts, struct err *err)
-{
-    ARENA(a, 64 * 1024);
-    struct connect_params p = {0};
-    char *text = NULL;
-    PQconninfoOption *o = PQconninfoParse(opts->dsn.p, &text);
-    if (!o) {
-        (void)err_set(err, ERR_INVALID, "postgres: bad connection string: %s", text ? text : "no memory");
-        PQfreemem(text);
-        return false;
-    }
-    bool ok = gather_params(opts, o, &p, &a, err);
-    PQconninfoFree(o);
-    if (!ok)
-        return false;
-    c->h = PQconnectStartParams(p.keys, p.values, 0);
-    if (!c->h || PQstatus(c->h) == CONNECTION_BAD)
-        return err_set(err, ERR_UNAVAILABLE, "postgres: %s", c->h ? PQerrorMessage(c->h) : "no memory");
-    return true;
-}
-
-/* libpq may change its socket between two steps, so each step has a poll handle of its own. */
+/* libpq may change its socket between two steps, so each step has a poll handle of its own. The first step is to wait until the socket is connected:
+ * PQconnectPoll would take one that is still connecting for connected. */
 FIBER static bool finish_connect(struct pg_conn *c, struct err *err)
 {
-    for (;;) {
-        PostgresPollingStatusType st = PQconnectPoll(c->h);
-        if (st == PGRES_POLLING_OK)
-            return true;
-        if (st != PGRES_POLLING_READING && st != PGRES_POLLING_WRITING)
-            return err_set(err, ERR_UNAVAILABLE, "postgres: %.*s", STR_ARG(str_trim(str_c(PQerrorMessage(c->h)))));
+    for (PostgresPollingStatusType st = PGRES_POLLING_WRITING;;) {
         if (!poll_open(c, st == PGRES_POLLING_READING ? UV_READABLE : UV_WRITABLE, err))
             return false;
         c->is_ready = false;
@@ -223,10 +245,84 @@ FIBER static bool finish_connect(struct pg_conn *c, struct err *err)
         while (ok && !c->is_ready)
             ok = fiber_wait(err);
         c->waiter = NULL;
+        c->is_broken = false; /* what libpq says of a socket with an error counts: it has the reason */
         poll_close(c);
         if (!ok)
-            return err_prefix(err, "postgres: connecting");
+            return err_prefix(err, "connecting");
+        st = PQconnectPoll(c->h);
+        if (st == PGRES_POLLING_OK)
+            return true;
+        if (st != PGRES_POLLING_READING && st != PGRES_POLLING_WRITING)
+            return err_set(err, ERR_UNAVAILABLE, "%.*s", STR_ARG(str_trim(str_c(PQerrorMessage(c->h)))));
     }
+}
+
+FIBER static bool connect_to(struct pg_conn *c, const struct connect_params *params, const struct target *t, const char *attrs, struct err *err)
+{
+    struct connect_params p = *params;
+    if (t->host)
+        add_param(&p, "host", t->host);
+    if (t->address)
+        add_param(&p, "hostaddr", t->address);
+    if (t->port)
+        add_param(&p, "port", t->port);
+    if (attrs)
+        add_param(&p, "target_session_attrs", attrs);
+    PQfinish(c->h);
+    c->h = PQconnectStartParams(p.keys, p.values, 0);
+    if (!c->h || PQstatus(c->h) == CONNECTION_BAD)
+        return err_set(err, ERR_UNAVAILABLE, "%.*s", STR_ARG(str_trim(str_c(c->h ? PQerrorMessage(c->h) : "no memory"))));
+    return finish_connect(c, err);
+}
+
+/* Each target once, from *first on. */
+FIBER static bool walk_targets(struct pg_conn *c, const struct connect_params *p, const struct targets *t, const char *attrs, unsigned *first, struct err *err)
+{
+    for (size_t i = 0; i < t->n; i++) {
+        unsigned at = (unsigned)((*first + i) % t->n);
+        int64_t limit_ms = p->host_timeout_ms ? p->host_timeout_ms : t->n > 1 ? TARGET_TIMEOUT_MS : CONNECT_TIMEOUT_MS;
+        err_clear(err);
+        {
+            FIBER_DEADLINE(limit_ms);
+            if (connect_to(c, p, &t->v[at], attrs, err)) {
+                *first = at;
+                return true;
+            }
+        }
+        if (err->kind == ERR_CANCELLED || (fiber_deadline() != FIBER_NO_DEADLINE && clock_mono_ms() >= fiber_deadline()))
+            break; /* the caller's own time is up, not this host's */
+    }
+    return false;
+}
+
+FIBER static bool open_any(struct pg_conn *c, const struct connect_params *p, const struct targets *t, unsigned *first, struct err *err)
+{
+    if (t->n == 0)
+        return err_set(err, ERR_UNAVAILABLE, "postgres: cannot resolve '%s'", t->hosts);
+    bool is_preferring = p->attrs && !strcmp(p->attrs, "prefer-standby"); /* two walks, as libpq makes them */
+    bool ok = walk_targets(c, p, t, is_preferring ? "standby" : p->attrs, first, err);
+    if (!ok && is_preferring && err->kind != ERR_CANCELLED) {
+        err_clear(err);
+        ok = walk_targets(c, p, t, "any", first, err);
+    }
+    return ok || err_prefix(err, "postgres");
+}
+
+FIBER static bool connect_by_dsn(struct pg_conn *c, const struct sql_opts *opts, unsigned *first, struct err *err)
+{
+    ARENA(a, 64 * 1024);
+    struct connect_params p = {0};
+    struct targets t = {.arena = &a};
+    char *text = NULL;
+    PQconninfoOption *o = PQconninfoParse(opts->dsn.p, &text);
+    if (!o) {
+        (void)err_set(err, ERR_INVALID, "postgres: bad connection string: %s", text ? text : "no memory");
+        PQfreemem(text);
+        return false;
+    }
+    gather_params(opts, o, &p, &t);
+    PQconninfoFree(o);
+    return work_run(find_targets, &t, err) && open_any(c, &p, &t, first, err);
 }
 
 /* Whether this is the database that the process means; one round trip. A server that lost its volume, or another behind the same name, says
@@ -246,13 +342,12 @@ FIBER static bool is_ours(struct pg_conn *c, const struct sql_opts *opts, struct
     return sql_set_fits(opts, is_known && r.n_rows ? sql_at(&r, 0, 0)->s : STR_NONE, err) || err_prefix(err, "postgres");
 }
 
-struct pg_conn *pg_conn_new(const struct sql_opts *opts, struct err *err)
+struct pg_conn *pg_conn_new(const struct sql_opts *opts, unsigned *first_target, struct err *err)
 {
-    FIBER_DEADLINE(CONNECT_TIMEOUT_MS);
     struct pg_conn *c = xnew(struct pg_conn);
     c->statement_timeout_ms = opts->statement_timeout_ms;
     map64_init(&c->prepared);
-    if (start_connect(c, opts, err) && finish_connect(c, err) && poll_open(c, UV_READABLE, err)) {
+    if (connect_by_dsn(c, opts, first_target, err) && poll_open(c, UV_READABLE, err)) {
         if (PQsetnonblocking(c->h, 1) != 0 || PQenterPipelineMode(c->h) != 1)
             (void)err_set(err, ERR_INTERNAL, "postgres: no pipeline mode");
         else if (is_ours(c, opts, err))

@@ -45,8 +45,9 @@ struct pg_error {               /* what an operation came to */
     bool is_no_table;           /* a table that the statement names is not there */
 };
 
-/* Connect. Suspends; honours the deadline and connect_timeout. Errors: UNAVAILABLE, TIMEOUT, CANCELLED. */
-FIBER struct pg_conn *pg_conn_new(const struct sql_opts *opts, struct err *err) WARN_UNUSED;
+/* Connect to the first of the DSN's hosts that answers and has the target_session_attrs, from *first_target on; *first_target: which that was. Suspends; honours
+ * the deadline, and connect_timeout for each host. Errors: UNAVAILABLE, TIMEOUT, CANCELLED. */
+FIBER struct pg_conn *pg_conn_new(const struct sql_opts *opts, unsigned *first_target, struct err *err) WARN_UNUSED;
 void pg_conn_free(struct pg_conn *c);
 
 /* Queue a statement, preparing it first when this connection does not know it. Scratch for arrays comes from `a`. */

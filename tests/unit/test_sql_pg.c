@@ -158,7 +158,7 @@ static void world_main(void *arg)
     unsigned n;
     str dsn = testdb_make(TESTDB_PG, "sqlpg", &w->a);
     ptrdiff_t at = str_rfind(dsn, ' ');
-    dsn = arena_printf(&w->a, "host=localhost port=%d user=test%.*s options='-c deadlock_timeout=50ms'", proxy.port, STR_ARG(str_slice(dsn, (size_t)at, SIZE_MAX)));
+    dsn = arena_printf(&w->a, "host=localhost port=%d user=test%.*s options='-c deadlock_timeout=50ms -c idle_in_transaction_session_timeout=400ms'", proxy.port, STR_ARG(str_slice(dsn, (size_t)at, SIZE_MAX)));
     struct sql_opts o = {.name = "pg", .dsn = dsn, .pool = w->pool, .statement_timeout_ms = 300, .max_waiting = 20};
     w->db = sql_open(&o, &err);
     assert_non_null(w->db);
@@ -190,7 +190,7 @@ static int64_t value(struct world *w, int64_t id)
 struct adding {
     struct world *w;
     int64_t first, second;
-    int nap_ms, n_runs;
+    int nap_ms, n_runs, pause_ms;
     bool ok;
     struct err err;
 };
@@ -201,6 +201,8 @@ FIBER static bool add_body(struct sql_tx *tx, void *arg, struct err *err)
     ad->n_runs++;
     const struct sql_value one[] = {sql_i(ad->first), sql_i(1)}, two[] = {sql_i(ad->second), sql_i(1)};
     const struct sql_value ms[] = {sql_i(ad->nap_ms)};
+    if (ad->pause_ms && ad->n_runs == 1)
+        return sql_exec(tx, &add, one, 1, NULL, err) && fiber_sleep_ms(ad->pause_ms, err) && sql_exec(tx, &get, one, 1, NULL, err);
     return sql_exec(tx, &add, one, 1, NULL, err) &&
            (!ad->nap_ms || sql_exec(tx, &nap, ms, 1, NULL, err)) &&
            (!ad->second || sql_exec(tx, &add, two, 1, NULL, err));
@@ -376,6 +378,67 @@ static void restart_case(struct world *w)
     assert_in_range(p.longest_ms, 0, 1000);
 }
 
+/* Several hosts: one that refuses, one that takes the connection and says nothing, and the server. The good one is found within the others' shares of the
+ * time, and is tried first from then on. Without connect_timeout, and with it. */
+static void hosts_case(struct world *w)
+{
+    struct err err = ERR_INIT;
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof in;
+    int silent = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), refusing = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(silent, (struct sockaddr *)&in, len), 0);
+    assert_int_equal(listen(silent, 64), 0);
+    assert_int_equal(getsockname(silent, (struct sockaddr *)&in, &len), 0);
+    int silent_port = ntohs(in.sin_port);
+    in.sin_port = 0;
+    assert_int_equal(bind(refusing, (struct sockaddr *)&in, len), 0); /* bound, so that nobody else takes it; nobody listens */
+    assert_int_equal(getsockname(refusing, (struct sockaddr *)&in, &len), 0);
+    int refusing_port = ntohs(in.sin_port);
+    static const char *const extras[] = {"", " connect_timeout=1", " target_session_attrs=read-write", " target_session_attrs=prefer-standby"};
+    for (size_t i = 0; i < ARRAY_LEN(extras); i++) {
+        str dsn = arena_printf(&w->a, "host=127.0.0.1,localhost,127.0.0.1 port=%d,%d,%d user=test dbname=postgres%s", refusing_port, silent_port, proxy.port, extras[i]);
+        struct sql_opts o = {.name = "hosts", .dsn = dsn, .pool = 1};
+        struct sql_db *db = sql_open(&o, &err);
+        assert_non_null(db);
+        int64_t began = clock_mono_ms();
+        {
+            FIBER_DEADLINE(12000);
+            if (!sql_ping(db, &err))
+                fail_msg("%s: %s", extras[i], err.msg);
+        }
+        assert_in_range(clock_mono_ms() - began, 900, 9000);
+        /* The connection is lost: the next is made to where the last one was. */
+        proxy.kill_all = true;
+        while (proxy.kill_all)
+            assert_true(fiber_sleep_ms(1, &err));
+        began = clock_mono_ms();
+        if (!sql_ping(db, &err))
+            fail_msg("%s", err.msg);
+        if (!strstr(extras[i], "standby")) /* its first walk looks for a standby again */
+            assert_in_range(clock_mono_ms() - began, 0, 900);
+        sql_close(db);
+    }
+    /* All of them dead: the error says why, and it does not take for ever. */
+    str dsn = arena_printf(&w->a, "host=127.0.0.1,127.0.0.1 port=%d,%d user=test dbname=postgres", refusing_port, refusing_port);
+    struct sql_opts o = {.name = "hosts", .dsn = dsn, .pool = 1};
+    struct sql_db *db = sql_open(&o, &err);
+    assert_false(sql_ping(db, &err));
+    assert_true(err.kind == ERR_UNAVAILABLE && str_find_str(str_c(err.msg), S("refused")) >= 0);
+    sql_close(db);
+    close(silent);
+    close(refusing);
+}
+
+/* A process that was paused in the middle of a transaction keeps nobody from its rows for long, and its work is done again. */
+static void paused_case(struct world *w)
+{
+    struct err err = ERR_INIT;
+    struct adding ad = {.w = w, .first = 1, .pause_ms = 700};
+    assert_true(sql_write(w->db, add_body, &ad, &err));
+    assert_int_equal(ad.n_runs, 2);
+    assert_int_equal(value(w, 1), 1);
+}
+
 struct holding {
     struct world *w;
     bool is_held, may_go;
@@ -453,6 +516,8 @@ CASE(pool, 2)
 CASE(away, 4)
 CASE(restart, 4)
 CASE(stranded, 2)
+CASE(hosts, 2)
+CASE(paused, 2)
 
 int main(void)
 {
@@ -460,7 +525,7 @@ int main(void)
         cmocka_unit_test(test_lost_idle), cmocka_unit_test(test_lost_before_commit), cmocka_unit_test(test_lost_after_commit),
         cmocka_unit_test(test_deadlock),  cmocka_unit_test(test_timeout),            cmocka_unit_test(test_pool),
         cmocka_unit_test(test_away),      cmocka_unit_test(test_restart),
-        cmocka_unit_test(test_stranded),
+        cmocka_unit_test(test_stranded),  cmocka_unit_test(test_hosts),              cmocka_unit_test(test_paused),
     };
     if (!testdb_have(TESTDB_PG))
         return 0;
