@@ -1,10 +1,11 @@
 #!/bin/bash
-# pg.sh start DIR | stop DIR: a throw-away PostgreSQL cluster on a Unix socket in DIR (no TCP port), for tests.
+# pg.sh start DIR | stop DIR | standby DIR PRIMARY | promote DIR | kill DIR: a throw-away PostgreSQL cluster on a Unix socket in DIR (no TCP port), for tests.
 # Run as root it runs as user postgres, as initdb refuses root. PG_FSYNC=on makes it durable (for benches).
 # Connect with: host=DIR port=5432 user=test dbname=postgres
 set -eu
-cmd=${1:-}; dir=${2:-}
-[ -n "$dir" ] || { sed -n 2,4p "$0"; exit 2; }
+# A standby follows the cluster in PRIMARY until it is promoted; kill ends a server without a word and leaves its files.
+cmd=${1:-}; dir=${2:-}; primary=${3:-}
+[ -n "$dir" ] || { sed -n 2,5p "$0"; exit 2; }
 case " ${THURN_TEST_WITHOUT:-} " in *" pg "*) exit 0 ;; esac
 bin=$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -1)
 [ -x "$bin/initdb" ] || { echo "PostgreSQL is not installed (package postgresql)" >&2; exit 1; }
@@ -38,8 +39,19 @@ C
         { tail -5 "$dir/log" >&2; exit 1; }
 }
 
+standby() {
+    mkdir -p "$dir"
+    [ "$(id -u)" != 0 ] || chown postgres "$dir"
+    as "$bin/pg_basebackup" -h "$primary" -U test -D "$dir/data" -R -c fast >"$dir/basebackup.log" 2>&1 || { cat "$dir/basebackup.log" >&2; exit 1; }
+    echo "unix_socket_directories = '$dir'" >>"$dir/data/postgresql.conf"
+    as "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 start >/dev/null 2>&1 </dev/null || { tail -5 "$dir/log" >&2; exit 1; }
+}
+
 case $cmd in
 start) start ;;
+standby) standby ;;
+promote) as "$bin/pg_ctl" -D "$dir/data" -w promote >/dev/null ;;
+kill) as "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1 ;;
 stop) as "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1 || true; rm -rf "$dir" ;;
-*) sed -n 2,4p "$0"; exit 2 ;;
+*) sed -n 2,5p "$0"; exit 2 ;;
 esac
