@@ -11,7 +11,7 @@
 #include "fiber/work.h"
 
 #define DISPLAY_NAME_MAX 256u
-#define ADD_PARAMS 13u
+#define ADD_PARAMS 14u
 #define HASHERS_MAX 8u /* threads of the work pool for the passwords of one request */
 
 /* --- adding --- */
@@ -28,6 +28,7 @@ struct add {
     struct auth *auth;
     struct new_account *v;
     size_t n;
+    int64_t request_id;   /* 0 = none */
     size_t next;          /* whose password is hashed next */
     struct arena *arena;
 };
@@ -126,8 +127,17 @@ static bool is_candidate(const struct new_account *n)
     return !err_is_set(&n->err);
 }
 
+/* Views of a result become the arena's; the secret is left out. */
+static void account_own(struct account *row, struct arena *a)
+{
+    row->key = arena_str(a, row->key);
+    row->address = arena_str(a, row->address);
+    row->display_name = arena_str(a, row->display_name);
+    row->secret = STR_NONE;
+}
+
 /* What the transaction finds about a candidate. */
-enum verdict { VERDICT_NEW, VERDICT_EXISTS, VERDICT_NO_DOMAIN };
+enum verdict { VERDICT_NEW, VERDICT_EXISTS, VERDICT_NO_DOMAIN, VERDICT_OURS }; /* OURS: this request made it, when it was sent before */
 
 /* The candidates' domains are kept from being removed; each has the tenant of its own. */
 static void take_domains(struct add *add, const struct sql_result *r, enum verdict *verdicts)
@@ -158,6 +168,19 @@ static void take_existing(struct map *seen, struct add *add, const struct sql_re
     }
 }
 
+/* Those that this request made when it was sent before. */
+static void take_ours(struct map *seen, struct add *add, const struct sql_result *r, enum verdict *verdicts)
+{
+    for (size_t i = 0; add->request_id && i < r->n_rows; i++) {
+        struct new_account *hit = map_get(seen, sql_at(r, i, ACCOUNT_KEY)->s);
+        if (!hit || sql_at(r, i, ACCOUNT_MADE_BY)->i != add->request_id)
+            continue;
+        account_of_row(r, i, &hit->row);
+        account_own(&hit->row, add->arena);
+        verdicts[hit - add->v] = VERDICT_OURS;
+    }
+}
+
 /* Also EXISTS: what is twice in this request. */
 FIBER static bool judge(struct sql_tx *tx, struct add *add, enum verdict *verdicts, struct err *err)
 {
@@ -185,6 +208,7 @@ FIBER static bool judge(struct sql_tx *tx, struct add *add, enum verdict *verdic
     if (ok && n) {
         take_domains(add, &domains, verdicts);
         take_existing(&seen, add, &accounts, ACCOUNT_KEY, verdicts);
+        take_ours(&seen, add, &accounts, verdicts);
         take_existing(&seen, add, &aliases, ALIAS_KEY, verdicts);
     }
     map_done(&seen);
@@ -226,20 +250,21 @@ static unsigned pick_shard(const struct auth *auth, const int64_t *counts)
     return best;
 }
 
-static void fill_row(struct new_account *n, unsigned shard)
+static void fill_row(struct new_account *n, unsigned shard, int64_t request_id)
 {
     int64_t tenant_id = n->row.tenant_id;
     n->row = (struct account){.account_id = new_id(), .tenant_id = tenant_id, .key = n->name.key, .address = n->name.address,
                               .display_name = str_c(n->q->display_name), .secret = str_c(n->secret),
                               .quota_bytes = n->q->quota_bytes, .quota_messages = n->q->quota_messages, .shard = shard,
-                              .epoch = 1, .created_unix = clock_unix(), .credential_version = 1, .is_admin = n->q->is_admin, .incarnation = (int64_t)random_below(INT64_MAX) + 1};
+                              .epoch = 1, .created_unix = clock_unix(), .credential_version = 1, .is_admin = n->q->is_admin, .incarnation = (int64_t)random_below(INT64_MAX) + 1,
+                              .made_by = request_id};
 }
 
 static void fill_params(const struct account *r, str domain, struct sql_value *p)
 {
     const struct sql_value v[ADD_PARAMS] = {sql_i(r->account_id), sql_i(r->tenant_id), sql_s(domain), sql_s(r->key), sql_s(r->address),
                                     sql_i((int64_t)r->quota_bytes), sql_i((int64_t)r->quota_messages), sql_i(r->shard),
-                                    sql_s(r->display_name), sql_i(r->created_unix), sql_i(r->is_admin), sql_s(r->secret), sql_i(r->incarnation)};
+                                    sql_s(r->display_name), sql_i(r->created_unix), sql_i(r->is_admin), sql_s(r->secret), sql_i(r->incarnation), sql_i(r->made_by)};
     memcpy(p, v, sizeof(v));
 }
 
@@ -262,7 +287,7 @@ FIBER static bool insert_rows(struct sql_tx *tx, struct add *add, const enum ver
         if (shard == 0)
             return err_set(err, ERR_LIMIT, "no shard takes new accounts");
         counts[shard - 1]++;
-        fill_row(n, shard);
+        fill_row(n, shard, add->request_id);
         fill_params(&n->row, n->name.domain, &params[ADD_PARAMS * k++]);
     }
     sql_queue(tx, &q_add_account, params, n_new, NULL);
@@ -311,13 +336,13 @@ bool account_add(struct auth *auth, const Thurn__AddAccountsRequest *q, struct a
 {
     if (q->n_accounts > AUTH_BATCH_MAX)
         return err_set(err, ERR_LIMIT, "more than %u accounts in one request", AUTH_BATCH_MAX);
-    struct add add = {.auth = auth, .n = q->n_accounts, .arena = a, .v = arena_array(a, struct new_account, q->n_accounts)};
+    struct add add = {.auth = auth, .request_id = (int64_t)q->request_id, .n = q->n_accounts, .arena = a, .v = arena_array(a, struct new_account, q->n_accounts)};
     struct add_txn txn = {.add = &add, .verdicts = arena_array(a, enum verdict, add.n)};
     for (size_t i = 0; i < add.n; i++) {
         add.v[i].q = q->accounts[i];
         check_new(&add, &add.v[i]);
     }
-    if (!find_domains(&add, err) || !hash_all(&add, err) || !write_drawing(auth, add_body, &txn, err))
+    if (!find_domains(&add, err) || !hash_all(&add, err) || !write_drawing(auth, add_body, &txn, add.request_id != 0, err))
         return false;
     out->results = arena_array(a, Thurn__AddAccountsReply__Result *, add.n);
     for (size_t i = 0; i < add.n; i++) {
@@ -344,9 +369,7 @@ struct one {
 static void own_row(struct one *o, const struct sql_result *r)
 {
     account_of_row(r, 0, &o->row);
-    o->row.key = arena_str(o->arena, o->row.key);
-    o->row.address = arena_str(o->arena, o->row.address);
-    o->row.display_name = arena_str(o->arena, o->row.display_name);
+    account_own(&o->row, o->arena);
 }
 FIBER static bool one_body(struct sql_tx *tx, void *arg, struct err *err)
 {

@@ -33,7 +33,7 @@ bool admin_add_tenant(struct auth *auth, const Thurn__AddTenantRequest *q, struc
     struct add_tenant t = {.name = str_trim(str_c(q->name))};
     if (t.name.n == 0 || t.name.n > TENANT_NAME_MAX || !utf8_valid(t.name.p, t.name.n))
         return err_set(err, ERR_INVALID, "a tenant's name has 1 to %u bytes of UTF-8", TENANT_NAME_MAX);
-    if (!write_drawing(auth, add_tenant_body, &t, err))
+    if (!write_drawing(auth, add_tenant_body, &t, true, err))
         return false;
     out->tenant_id = t.id;
     out->name = arena_strz(a, t.name);
@@ -80,36 +80,44 @@ static bool catch_all_address(const char *given, struct arena *a, str *out, stru
 
 struct add_domain {
     struct domain d;
+    int64_t request_id;
+    bool is_taken;
 };
 FIBER static bool add_domain_body(struct sql_tx *tx, void *arg, struct err *err)
 {
-    struct domain *d = &((struct add_domain *)arg)->d;
-    struct sql_value tenant = sql_i(d->tenant_id);
+    struct add_domain *add = arg;
+    struct domain *d = &add->d;
+    struct sql_value tenant = sql_i(d->tenant_id), name = sql_s(d->name);
     struct sql_result r;
+    if (!sql_exec(tx, &q_domains_by_name, &name, 1, &r, err))
+        return false;
+    add->is_taken = r.n_rows && !(add->request_id && sql_at(&r, 0, DOMAIN_MADE_BY)->i == add->request_id);
+    if (r.n_rows) {
+        d->domain_id = sql_at(&r, 0, DOMAIN_ID)->i; /* when this request made it, sent before */
+        d->created_unix = sql_at(&r, 0, DOMAIN_CREATED)->i;
+        return true;
+    }
     if (!sql_exec(tx, &q_tenant_by_id, &tenant, 1, &r, err))
         return false;
     if (r.n_rows == 0)
         return err_set(err, ERR_NOT_FOUND, "no tenant %lld", (long long)d->tenant_id);
     d->domain_id = new_id();
-    struct sql_value params[5] = {sql_i(d->domain_id), sql_i(d->tenant_id), sql_s(d->name), sql_s(d->catch_all), sql_i(d->created_unix)};
+    struct sql_value params[6] = {sql_i(d->domain_id), sql_i(d->tenant_id), name, sql_s(d->catch_all), sql_i(d->created_unix), sql_i(add->request_id)};
     return sql_exec(tx, &q_add_domain, params, 1, NULL, err);
 }
 
 bool admin_add_domain(struct auth *auth, const Thurn__AddDomainRequest *q, struct arena *a, Thurn__Domain *out, struct err *err)
 {
-    struct add_domain add = {.d = {.tenant_id = q->tenant_id ? q->tenant_id : 1, .created_unix = clock_unix()}};
+    struct add_domain add = {.d = {.tenant_id = q->tenant_id ? q->tenant_id : 1, .created_unix = clock_unix()}, .request_id = (int64_t)q->request_id};
     char **warnings;
     size_t n_warnings;
     if (!name_domain(str_c(q->name), a, &add.d.name, err) || !catch_all_address(q->catch_all, a, &add.d.catch_all, err) ||
         !targets_of_catch_all(auth, &add.d, a, &warnings, &n_warnings, err))
         return false;
-    if (!sql_write(auth->opts.directory, add_domain_body, &add, err)) {
-        if (err->kind == ERR_EXISTS) {
-            err_clear(err);
-            return err_set(err, ERR_EXISTS, "domain '%.*s' exists", STR_ARG(add.d.name));
-        }
+    if (!write_drawing(auth, add_domain_body, &add, add.request_id != 0, err))
         return false;
-    }
+    if (add.is_taken)
+        return err_set(err, ERR_EXISTS, "domain '%.*s' exists", STR_ARG(add.d.name));
     directory_changed(auth, add.d.name);
     *out = *domain_message(&add.d, a);
     out->warnings = warnings;

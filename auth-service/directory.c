@@ -47,6 +47,7 @@ void account_of_row(const struct sql_result *r, size_t row, struct account *out)
         .credential_version = sql_at(r, row, ACCOUNT_CREDENTIAL_VERSION)->i,
         .is_admin = sql_at(r, row, ACCOUNT_IS_ADMIN)->i != 0,
         .incarnation = sql_at(r, row, ACCOUNT_INCARNATION)->i,
+        .made_by = sql_at(r, row, ACCOUNT_MADE_BY)->i,
     };
 }
 
@@ -136,11 +137,11 @@ static void drop(struct auth *auth, str key)
     cache_drop(&auth->records, key);
 }
 
-bool write_drawing(struct auth *auth, sql_body body, void *arg, struct err *err)
+bool write_drawing(struct auth *auth, sql_body body, void *arg, bool has_key, struct err *err)
 {
     for (int i = 0; i < DRAWS_MAX; i++) {
         err_clear(err);
-        if (sql_write(auth->opts.directory, body, arg, err) || err->kind != ERR_EXISTS)
+        if (sql_write(auth->opts.directory, body, arg, err) || (err->kind != ERR_EXISTS && !(err->kind == ERR_TIMEOUT && has_key)))
             break;
     }
     return !err_is_set(err);

@@ -23,8 +23,9 @@ static inline int64_t new_id(void)
     return (int64_t)random_below((UINT64_C(1) << 47) - 1) + 1;
 }
 /* A write that draws ids meets one that is there once in a billion times, and one of the same name when two add it at once: EXISTS, upon which
- * it is run again and draws another, or finds what is there. */
-FIBER bool write_drawing(struct auth *auth, sql_body body, void *arg, struct err *err) WARN_UNUSED;
+ * it is run again and draws another, or finds what is there. So is one whose outcome is unknown, when it has a key (request_id, or the name itself) by which it finds
+ * what it made. */
+FIBER bool write_drawing(struct auth *auth, sql_body body, void *arg, bool has_key, struct err *err) WARN_UNUSED;
 
 /* One row of account, in an arena. */
 struct account {
@@ -34,6 +35,7 @@ struct account {
     uint64_t quota_bytes, quota_messages;
     uint32_t shard, epoch;
     int64_t created_unix, credential_version;
+    int64_t made_by;     /* the request id of AddAccounts; 0 = none */
     int64_t incarnation; /* which account of this number: see AccountRef */
     bool is_admin;
 };

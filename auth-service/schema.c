@@ -42,15 +42,18 @@ const struct sql_migration auth_migrations[] = {
     {2, "ids that never come again",
      "DROP TABLE dir_counter; ALTER TABLE dir_account ADD COLUMN incarnation INTEGER NOT NULL DEFAULT 0;",
      "DROP TABLE dir_counter; ALTER TABLE dir_account ADD COLUMN incarnation bigint NOT NULL DEFAULT 0;"},
+    {3, "which request made it",
+     "ALTER TABLE dir_account ADD COLUMN made_by INTEGER NOT NULL DEFAULT 0; ALTER TABLE dir_domain ADD COLUMN made_by INTEGER NOT NULL DEFAULT 0;",
+     "ALTER TABLE dir_account ADD COLUMN made_by bigint NOT NULL DEFAULT 0; ALTER TABLE dir_domain ADD COLUMN made_by bigint NOT NULL DEFAULT 0;"},
 };
 const size_t auth_n_migrations = sizeof(auth_migrations) / sizeof(auth_migrations[0]);
 
 #define ACCOUNT_COLS                                                                                                   \
     "account_id, tenant_id, key, address, state, quota_bytes, quota_messages, shard, epoch, display_name, created_unix,"   \
-    " is_admin, secret, credential_version, incarnation"
-#define ACCOUNT_TYPES "iittiiiiitiitii"
-#define DOMAIN_COLS "domain_id, tenant_id, name, catch_all, is_disabled, created_unix"
-#define DOMAIN_TYPES "iittii"
+    " is_admin, secret, credential_version, incarnation, made_by"
+#define ACCOUNT_TYPES "iittiiiiitiitiii"
+#define DOMAIN_COLS "domain_id, tenant_id, name, catch_all, is_disabled, created_unix, made_by"
+#define DOMAIN_TYPES "iittiii"
 #define ALIAS_COLS "key, address, targets"
 #define ALIAS_TYPES "ttt"
 
@@ -117,9 +120,9 @@ const struct sql_stmt q_tenant_by_id = {
 const struct sql_stmt q_add_tenant = {
     .name = "add_tenant", .params = "it", .cols = "", .sqlite = "INSERT INTO dir_tenant (tenant_id, name) VALUES (?1, ?2)"};
 const struct sql_stmt q_add_domain = {
-    .name = "add_domain", .params = "iitti", .cols = "",
-    .sqlite = "INSERT INTO dir_domain (domain_id, tenant_id, name, catch_all, is_disabled, created_unix)"
-              " VALUES (?1, ?2, ?3, ?4, 0, ?5)"};
+    .name = "add_domain", .params = "iittii", .cols = "",
+    .sqlite = "INSERT INTO dir_domain (domain_id, tenant_id, name, catch_all, is_disabled, created_unix, made_by)"
+              " VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6)"};
 /* A NULL leaves its column as it is. */
 const struct sql_stmt q_set_domain = {
     .name = "set_domain", .params = "tti", .cols = DOMAIN_TYPES,
@@ -143,14 +146,14 @@ const struct sql_stmt q_add_placement = {
     .name = "add_placement", .params = "ii", .cols = "",
     .sqlite = "UPDATE dir_placement SET accounts = accounts + ?2 WHERE shard = ?1"};
 const struct sql_stmt q_add_account = {
-    .name = "add_account", .params = "iitttiiitiiti", .cols = "", .is_rowset = true,
+    .name = "add_account", .params = "iitttiiitiitii", .cols = "", .is_rowset = true,
     .sqlite = "INSERT INTO dir_account (account_id, tenant_id, domain, key, address, quota_bytes, quota_messages, shard,"
-              " display_name, created_unix, is_admin, secret, incarnation, state, epoch, credential_version)"
-              " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 1, 1)",
+              " display_name, created_unix, is_admin, secret, incarnation, made_by, state, epoch, credential_version)"
+              " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, 0, 1, 1)",
     .pg = "INSERT INTO dir_account (account_id, tenant_id, domain, key, address, quota_bytes, quota_messages, shard,"
-          " display_name, created_unix, is_admin, secret, incarnation, state, epoch, credential_version)"
+          " display_name, created_unix, is_admin, secret, incarnation, made_by, state, epoch, credential_version)"
           " SELECT *, 0, 1, 1 FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[],"
-          " $7::bigint[], $8::bigint[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::bigint[])"};
+          " $7::bigint[], $8::bigint[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::bigint[], $14::bigint[])"};
 const struct sql_stmt q_set_account = {
     .name = "set_account", .params = "tiiititi", .cols = ACCOUNT_TYPES,
     .sqlite = "UPDATE dir_account SET state = coalesce(?2, state), quota_bytes = coalesce(?3, quota_bytes),"

@@ -1,5 +1,6 @@
 #include "frontend/admin/json.h"
 
+#include "base/clock.h"
 #include "proto/auth_calls.h"
 #include "proto/store_calls.h"
 
@@ -90,6 +91,7 @@ FIBER static void add(struct admin *a, struct http_req *req, struct rpc_call *ca
     CLEANUP(json_decref_) json_t *o = admin_body(req, &call->err);
     Thurn__AddAccountsRequest q = THURN__ADD_ACCOUNTS_REQUEST__INIT;
     const Thurn__AddAccountsReply *r;
+    q.request_id = random_u64();
     if (!o || !parse_many(o, req->arena, &q, &call->err) || !auth_add_accounts(call, a->auth, &q, &r))
         return;
     if (json_object_get(o, "accounts")) {

@@ -1,5 +1,6 @@
 #include "frontend/admin/json.h"
 
+#include "base/clock.h"
 #include "proto/auth_calls.h"
 
 static json_t *domain_json(const Thurn__Domain *d)
@@ -50,6 +51,7 @@ void admin_domains(void *arg, struct http_req *req)
     }
     Thurn__AddDomainRequest q = THURN__ADD_DOMAIN_REQUEST__INIT;
     const Thurn__Domain *d;
+    q.request_id = random_u64();
     if (!str_eq(req->method, S("POST")))
         (void)err_set(&err, ERR_INVALID, "GET or POST");
     if (err_is_set(&err) || !parse_new(req, &q, &err))

@@ -705,6 +705,52 @@ static void bulk(struct world *w)
     assert_int_equal(CALL(w, list_accounts, ListAccountsReply, &list)->n_accounts, 0);
 }
 
+/* Sent again after an unknown outcome, a request finds what it made; another request of the same content does not. */
+static const Thurn__AddAccountsReply *add_two(struct world *w, uint64_t request_id)
+{
+    Thurn__NewAccount n[3] = {THURN__NEW_ACCOUNT__INIT, THURN__NEW_ACCOUNT__INIT, THURN__NEW_ACCOUNT__INIT}, *list[] = {&n[0], &n[1], &n[2]};
+    Thurn__AddAccountsRequest q = THURN__ADD_ACCOUNTS_REQUEST__INIT;
+    static const char *const addresses[] = {"ann@example.org", "bob@example.org", "Ann@example.org"};
+    for (size_t i = 0; i < 3; i++) {
+        n[i].address = z(addresses[i]);
+        n[i].password_hash = z("{PLAIN}x");
+    }
+    q.accounts = list;
+    q.n_accounts = 3;
+    q.request_id = request_id;
+    const Thurn__AddAccountsReply *r = CALL(w, add_accounts, AddAccountsReply, &q);
+    if (!r)
+        fail_msg("%s", w->err.msg);
+    return r;
+}
+static void repeated(struct world *w)
+{
+    Thurn__AddDomainRequest d = THURN__ADD_DOMAIN_REQUEST__INIT;
+    d.name = z("example.org");
+    d.request_id = 5;
+    sql_fail_nth(w->db, 1, true); /* it is committed, and nobody is told */
+    const Thurn__Domain *domain = CALL(w, add_domain, Domain, &d);
+    assert_non_null(domain);
+    assert_true(CALL(w, add_domain, Domain, &d)->domain_id == domain->domain_id);
+    d.request_id = 6;
+    assert_null(CALL(w, add_domain, Domain, &d));
+    assert_int_equal(w->err.kind, ERR_EXISTS);
+    d.request_id = 0;
+    assert_null(CALL(w, add_domain, Domain, &d));
+
+    sql_fail_nth(w->db, 1, true);
+    const Thurn__AddAccountsReply *first = add_two(w, 7), *again = add_two(w, 7);
+    for (int i = 0; i < 2; i++) {
+        assert_non_null(first->results[i]->account);
+        assert_true(again->results[i]->account->account_id == first->results[i]->account->account_id);
+        assert_true(again->results[i]->account->incarnation == first->results[i]->account->incarnation);
+        assert_int_equal(add_two(w, 8)->results[i]->error_kind, ERR_EXISTS);
+        assert_int_equal(add_two(w, 0)->results[i]->error_kind, ERR_EXISTS);
+    }
+    assert_int_equal(first->results[2]->error_kind, ERR_EXISTS); /* twice in one request is no repetition */
+    assert_int_equal(again->results[2]->error_kind, ERR_EXISTS);
+}
+
 /* A failover took the directory back to before an account was made: nobody gets its number again, nor its incarnation. */
 static const struct sql_stmt q_lose = {.name = "lose", .params = "", .cols = "", .sqlite = "DELETE FROM dir_account"};
 FIBER static bool lose_body(struct sql_tx *tx, void *arg, struct err *err)
@@ -1034,6 +1080,7 @@ CASE(may_send_as)
 CASE(limits)
 CASE(bulk)
 CASE(ids)
+CASE(repeated)
 CASE(directory_away)
 CASE(second_process)
 CASE(failures)
@@ -1048,7 +1095,7 @@ int main(void)
         cmocka_unit_test(test_directory),   cmocka_unit_test(test_rights),         cmocka_unit_test(test_logins),
         cmocka_unit_test(test_schemes),     cmocka_unit_test(test_brute_force),    cmocka_unit_test(test_success_resets),
         cmocka_unit_test(test_routes),      cmocka_unit_test(test_alias_bomb), cmocka_unit_test(test_dead_ends), cmocka_unit_test(test_letters),     cmocka_unit_test(test_may_send_as),
-        cmocka_unit_test(test_limits),      cmocka_unit_test(test_bulk), cmocka_unit_test(test_ids),           cmocka_unit_test(test_directory_away),
+        cmocka_unit_test(test_limits),      cmocka_unit_test(test_bulk), cmocka_unit_test(test_ids), cmocka_unit_test(test_repeated),           cmocka_unit_test(test_directory_away),
         cmocka_unit_test(test_failures),    cmocka_unit_test(test_second_process), cmocka_unit_test(test_credentials),
         cmocka_unit_test(test_removed_domain), cmocka_unit_test(test_account_or_alias), cmocka_unit_test(test_tenants),
         cmocka_unit_test(test_directory_busy),

@@ -913,6 +913,30 @@ static void role_main(void *arg)
     tear_down(&s);
 }
 
+/* What the .proto says of repeating arrives at the stub, and the caller's own word stays. */
+static bool seen_idempotent;
+static void note_invoke(ProtobufCService *s, unsigned method, const ProtobufCMessage *request, ProtobufCClosure closure, void *data)
+{
+    static const Thurn__Empty empty = THURN__EMPTY__INIT;
+    (void)s, (void)method, (void)request;
+    seen_idempotent = ((struct rpc_call *)data)->is_idempotent;
+    closure(&empty.base, data);
+}
+static void once_main(void *arg)
+{
+    (void)arg;
+    ProtobufCService noting = {.descriptor = &thurn__auth__descriptor, .invoke = note_invoke};
+    Thurn__NameRequest name = THURN__NAME_REQUEST__INIT;
+    Thurn__AddDomainRequest domain = THURN__ADD_DOMAIN_REQUEST__INIT;
+    CALL(c);
+    assert_true(auth_remove_domain(&c, &noting, &name, NULL));
+    assert_false(seen_idempotent);
+    assert_true(c.is_idempotent);
+    rpc_call_again(&c);
+    assert_true(auth_add_domain(&c, &noting, &domain, NULL));
+    assert_true(seen_idempotent);
+}
+
 static void faulty_main(void *arg)
 {
     (void)arg;
@@ -990,6 +1014,7 @@ RUN(odd_server)
 RUN(installation)
 RUN(role)
 RUN(faulty)
+RUN(once)
 
 static int set_up_all(void **state)
 {
@@ -1019,7 +1044,7 @@ int main(void)
         cmocka_unit_test(test_outage),   cmocka_unit_test(test_drain),   cmocka_unit_test(test_inflight),
         cmocka_unit_test(test_raw),      cmocka_unit_test(test_newer), cmocka_unit_test(test_odd_server), cmocka_unit_test(test_role),
         cmocka_unit_test(test_installation),
-        cmocka_unit_test(test_names),    cmocka_unit_test(test_faulty),   cmocka_unit_test(test_keep),
+        cmocka_unit_test(test_names),    cmocka_unit_test(test_faulty), cmocka_unit_test(test_once),   cmocka_unit_test(test_keep),
     };
     return cmocka_run_group_tests(tests, set_up_all, tear_down_all);
 }
