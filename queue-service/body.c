@@ -23,7 +23,7 @@ bool body_inline(struct queue *q, struct message *m, struct arena *a, str *out, 
     if (r.n_rows != 1)
         return err_set(err, ERR_INTERNAL, "body of message %llu is not there", (unsigned long long)m->id);
     *out = sql_at(&r, 0, 0)->s;
-    return true;
+    return HOLDS(out->n == m->size, err);
 }
 
 Thurn__BlobRef *body_blob_ref(const struct message *m, struct arena *a)
@@ -167,7 +167,7 @@ bool body_put(struct queue *q, int64_t tenant_id, str content, int64_t hold_unti
     if (!r->blob || r->blob->hash.len != 32)
         return err_set(err, ERR_INTERNAL, "store gives no usable reference to a blob");
     *out = r->blob;
-    return true;
+    return HOLDS(r->blob->size == content.n, err);
 }
 
 bool body_hold(struct queue *q, const Thurn__BlobRef *blob, int64_t hold_until, struct arena *a, struct err *err)

@@ -12,6 +12,7 @@
 
 enum bounce_action { BOUNCE_FAILED, BOUNCE_DELAYED, BOUNCE_DELIVERED, BOUNCE_RELAYED, BOUNCE_EXPANDED };
 struct bounce_rcpt {
+    uint32_t number;          /* the caller's; not shown */
     str final_recipient;      /* the address that was tried */
     str original_recipient;   /* ORCPT as given ("rfc822;…"), or an address, or empty */
     enum bounce_action action;

@@ -259,7 +259,8 @@ static void apply_update(struct queue *q, const struct update *u)
 static void apply(struct queue *q, struct op *op)
 {
     if (op->is_enqueue) {
-        message_keep_body(op->m, op->content, false);
+        if (op->m->body_kind == BODY_INLINE) /* another's content lies with the store, and may be but a reference here */
+            message_keep_body(op->m, op->content, false);
         message_link(op->m);
     } else {
         for (size_t i = 0; i < op->n; i++)

@@ -259,7 +259,8 @@ int64_t message_age_s(const struct message *m);
 bool message_is_over(const struct message *m); /* older than it may become */
 void message_ref(struct message *m);
 void message_unref(struct message *m);
-void message_keep_body(struct message *m, str content, bool must); /* if there is room, or in any case */
+/* Of an inline body: if there is room, or in any case. */
+void message_keep_body(struct message *m, str content, bool must);
 void message_drop_body(struct message *m);
 /* Into the shard's list and the maps, its recipients to where their state says. */
 void message_link(struct message *m);

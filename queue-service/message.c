@@ -140,7 +140,7 @@ void rcpt_set_text(struct rcpt *r, str text)
 void message_keep_body(struct message *m, str content, bool must)
 {
     struct queue *q = m->shard->queue;
-    assert(content.n == m->size);
+    assert(m->body_kind == BODY_INLINE && content.n == m->size); /* both are made of one string by whoever calls */
     if (m->body || (!must && q->cached_bytes + content.n > QUEUE_CACHE_BYTES))
         return;
     m->body = str_dup(content);

@@ -145,7 +145,7 @@ static struct message *dsn_message(struct queue *q, struct message *m, const cha
 }
 
 /* NULL when nobody is to be told. */
-FIBER static struct message *make_dsn(struct queue *q, struct message *m, const struct bounce_rcpt *rcpts, size_t n, uint32_t first)
+FIBER static struct message *make_dsn(struct queue *q, struct message *m, const struct bounce_rcpt *rcpts, size_t n)
 {
     ARENA(a, 1u << 20);
     BUF(content, 512 * 1024);
@@ -170,13 +170,25 @@ FIBER static struct message *make_dsn(struct queue *q, struct message *m, const 
         return NULL;
     }
     metric_inc(M_QUEUE_DSNS);
-    return dsn_message(q, m, rcpts[0].action == BOUNCE_DELAYED ? "delay" : "dsn", first, buf_str(&content));
+    return dsn_message(q, m, rcpts[0].action == BOUNCE_DELAYED ? "delay" : "dsn", rcpts[0].number, buf_str(&content));
+}
+
+/* One for each QUEUE_JOB_RCPTS that are told of, appended to `add`: however many there are, none is too long to be made. How many. */
+FIBER static size_t make_dsns(struct queue *q, struct message *m, const struct bounce_rcpt *told, size_t n, struct message **add)
+{
+    size_t n_add = 0;
+    for (size_t at = 0; at < n; at += QUEUE_JOB_RCPTS) {
+        struct message *dsn = make_dsn(q, m, told + at, MIN(n - at, QUEUE_JOB_RCPTS));
+        if (dsn)
+            add[n_add++] = dsn;
+    }
+    return n_add;
 }
 
 static struct bounce_rcpt bounce_rcpt_of(const struct update *u, enum bounce_action action)
 {
     const struct rcpt *r = u->rcpt;
-    return (struct bounce_rcpt){.final_recipient = r->address, .original_recipient = r->original, .action = action, .status = str_c(u->status),
+    return (struct bounce_rcpt){.number = r->no, .final_recipient = r->address, .original_recipient = r->original, .action = action, .status = str_c(u->status),
                                 .code = u->code, .diagnostic = str_c(u->text), .remote_mta = str_c(u->mta), .last_attempt_unix = clock_unix(),
                                 .will_retry_until_unix = action == BOUNCE_DELAYED ? r->msg->expires_unix : 0};
 }
@@ -185,22 +197,17 @@ bool results_commit(struct queue *q, struct message *m, struct update *u, size_t
 {
     ARENA(a, 4u << 20);
     struct bounce_rcpt *told = arena_array(&a, struct bounce_rcpt, n);
-    struct message **all = arena_array(&a, struct message *, n_add + 1);
+    struct message **all = arena_array(&a, struct message *, n_add + n / QUEUE_JOB_RCPTS + 1);
     size_t n_told = 0;
-    uint32_t first = 0;
     for (size_t i = 0; i < n; i++) {
         enum bounce_action action;
         log_update(m, &u[i]);
-        if (!dsn_action_of(&u[i], &action))
-            continue;
-        first = n_told ? first : u[i].rcpt->no;
-        told[n_told++] = bounce_rcpt_of(&u[i], action);
+        if (dsn_action_of(&u[i], &action))
+            told[n_told++] = bounce_rcpt_of(&u[i], action);
     }
     for (size_t i = 0; i < n_add; i++)
         all[i] = add[i];
-    struct message *dsn = make_dsn(q, m, told, n_told, first);
-    if (dsn)
-        all[n_add++] = dsn;
+    n_add += make_dsns(q, m, told, n_told, all + n_add);
     return commit_results(q, m, u, n, all, n_add);
 }
 
@@ -255,11 +262,10 @@ FIBER static void tell_delay(struct queue *q, struct message *m, struct arena *a
         if (u[i].state == R_DUE && wants(r, NOTIFY_DELAY))
             told[n_told++] = bounce_rcpt_of(&u[i], BOUNCE_DELAYED);
     }
-    struct message *dsn = make_dsn(q, m, told, n_told, n_told ? u[0].rcpt->no : 0);
+    struct message **dsns = arena_array(a, struct message *, n / QUEUE_JOB_RCPTS + 1);
+    size_t n_dsns = make_dsns(q, m, told, n_told, dsns);
     if (n)
-        (void)commit_results(q, m, u, n, &dsn, dsn ? 1 : 0); /* false: somebody else's now */
-    else
-        message_unref(dsn);
+        (void)commit_results(q, m, u, n, dsns, n_dsns); /* false: somebody else's now */
 }
 
 void results_expire(void *arg)

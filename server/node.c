@@ -14,6 +14,8 @@
 #include "server/installation.h"
 #include "server/settings.h"
 
+#define TRACE_ROOM (16u * 1024) /* more than trace fields and a prefix have */
+
 bool node_make_folder(const char *path, struct err *err)
 {
     char part[NODE_PATH_MAX];
@@ -176,7 +178,8 @@ FIBER static bool open_store(struct node *n, struct err *err)
         .redis = n->redis_beacons,
         .room = n->room,
         .spool_folder = str_c(spool),
-        .limits = {.message_bytes = (uint64_t)config_int(n->config, CFG_MESSAGE_MAX)},
+        /* Our trace fields come on top of what a client may send. */
+        .limits = {.message_bytes = (uint64_t)config_int(n->config, CFG_MESSAGE_MAX) + TRACE_ROOM},
         .blobs = {
             .kind = is_s3 ? STORE_BLOBS_S3 : STORE_BLOBS_FOLDER,
             .folder = str_c(folder),

@@ -31,8 +31,8 @@ static struct {
     unsigned remote_away;              /* so many attempts reach nobody */
     unsigned remote_delay_ms, store_delay_ms;
     unsigned running, most_running;
-    char *blobs[16];
-    size_t blob_n[16], n_blobs;
+    char *blobs[64];
+    size_t blob_n[64], n_blobs;
     unsigned holds;
     int64_t hold_until;
     unsigned shard_away;               /* accounts on this shard of the store are not to be reached */
@@ -140,7 +140,7 @@ FIBER static void fake_resolve(Thurn__Auth_Service *s, const Thurn__ResolveReque
 
 static char *body_text(const Thurn__DeliverRequest *q)
 {
-    BUF(b, 1 << 22);
+    BUF(b, 1 << 23);
     buf_add(&b, rpc_str(q->prefix));
     if (q->body->blob)
         buf_add_n(&b, world.blobs[q->body->blob->hash.data[0]], world.blob_n[q->body->blob->hash.data[0]]);
@@ -197,11 +197,25 @@ FIBER static void fake_deliver(Thurn__Store_Service *s, const Thurn__DeliverRequ
     closure(&r, call);
 }
 
+/* A body that a front-end has put into the store. */
+static void put_blob(str content, Thurn__BlobRef *out, unsigned char hash[32])
+{
+    thurn__blob_ref__init(out);
+    memset(hash, 0, 32);
+    hash[0] = (unsigned char)world.n_blobs;
+    out->space = 1;
+    out->size = content.n;
+    out->hash = rpc_bytes(str_n(hash, 32));
+    assert_true(world.n_blobs < ARRAY_LEN(world.blobs));
+    world.blob_n[world.n_blobs] = content.n;
+    world.blobs[world.n_blobs++] = str_dup(content);
+}
+
 FIBER static void fake_put_blob(Thurn__Store_Service *s, const Thurn__PutBlobRequest *q, Thurn__PutBlobReply_Closure closure, void *call)
 {
     (void)s;
     struct rpc_call *c = call;
-    BUF(b, 1 << 22);
+    BUF(b, 1 << 23);
     for (;;) {
         str piece;
         if (!c->body->read(c->body, &piece, &c->err)) {
@@ -213,15 +227,11 @@ FIBER static void fake_put_blob(Thurn__Store_Service *s, const Thurn__PutBlobReq
         buf_add(&b, piece);
     }
     assert_true(q->hold_until_unix > clock_unix() && b.n <= q->size_max);
-    unsigned char hash[32] = {(unsigned char)world.n_blobs};
-    Thurn__BlobRef blob = THURN__BLOB_REF__INIT;
+    unsigned char hash[32];
+    Thurn__BlobRef blob;
     Thurn__PutBlobReply r = THURN__PUT_BLOB_REPLY__INIT;
-    blob.space = 1;
-    blob.size = b.n;
-    blob.hash = rpc_bytes(str_n(hash, 32));
+    put_blob(buf_str(&b), &blob, hash);
     r.blob = &blob;
-    world.blob_n[world.n_blobs] = b.n;
-    world.blobs[world.n_blobs++] = str_dup(buf_str(&b));
     closure(&r, call);
 }
 
@@ -339,7 +349,7 @@ void remote_deliver(struct remote *r, const struct remote_site *site, const stru
         }
         return;
     }
-    BUF(content, 1 << 22);
+    BUF(content, 1 << 23);
     struct rpc_source *src = m->open(m->arg, &err);
     assert_non_null(src);
     for (str piece;;) {
@@ -370,7 +380,7 @@ static struct queue_opts options(struct world_run *w, const char *node)
 {
     return (struct queue_opts){.db = w->db, .node = str_c(node), .n_shards = kind == TESTDB_PG ? 8 : 1, .store = &fake_store.base,
                                .auth = &fake_auth.base, .hostname = S("mail.example.org"), .retry_s = retry, .n_retry = 2,
-                               .lease_ms = 1500, .takeover_hold_ms = 300};
+                               .lease_ms = 1500, .takeover_hold_ms = 1000};
 }
 
 static bool wait_for(bool (*is_so)(void *), void *arg)
@@ -456,7 +466,7 @@ static uint64_t enqueue(struct world_run *w, struct queue *q, struct mail m)
 {
     Thurn__EnqueueRequest req = THURN__ENQUEUE_REQUEST__INIT;
     Thurn__Body body = THURN__BODY__INIT;
-    Thurn__QueueRecipient *list[64], rcpts[64];
+    Thurn__QueueRecipient **list = arena_array(&w->a, Thurn__QueueRecipient *, 1000), *rcpts = arena_array(&w->a, Thurn__QueueRecipient, 1000);
     unsigned char id[16] = {0};
     if (m.id_number)
         memcpy(id, &m.id_number, sizeof(m.id_number));
@@ -477,7 +487,15 @@ static uint64_t enqueue(struct world_run *w, struct queue *q, struct mail m)
         r->notify = m.notify;
         req.n_recipients++;
     }
-    body.content = rpc_bytes(str_c(m.content ? m.content : "Subject: hello\r\n\r\nbody\r\n"));
+    str content = str_c(m.content ? m.content : "Subject: hello\r\n\r\nbody\r\n");
+    Thurn__BlobRef blob;
+    unsigned char hash[32];
+    if (content.n > 512 * 1024) { /* as front-ends do */
+        put_blob(content, &blob, hash);
+        body.blob = &blob;
+    } else {
+        body.content = rpc_bytes(content);
+    }
     req.body = &body;
     const Thurn__EnqueueReply *r = CALL(w, q, enqueue, EnqueueReply, &req);
     return r ? r->queue_id : 0;
@@ -658,6 +676,139 @@ static void large(struct world_run *w)
     assert_int_equal(rows(w), 0);
 }
 
+struct delivered {
+    const char *to;
+    size_t n;
+};
+static bool was_delivered(void *arg)
+{
+    const struct delivered *d = arg;
+    return count_local(d->to) == d->n;
+}
+
+static char *letter(size_t n)
+{
+    char *content = xmalloc(n + 1);
+    for (size_t i = 0; i < n; i++)
+        content[i] = i % 64 == 62 ? '\r' : i % 64 == 63 ? '\n' : (char)('a' + i * 7 % 23);
+    content[n] = '\0';
+    if (n > 100)
+        memcpy(content, "Subject: classes\r\n\r\n", 20);
+    return content;
+}
+
+/* Wherever a body of this size lies (our database, a blob that we made, one of the front-end), it arrives as it was, on each of the ways
+ * that a recipient can go, and comes back whole or in part. */
+static void one_size(struct world_run *w, size_t n)
+{
+    char *content = letter(n);
+    assert_true(enqueue(w, w->q, (struct mail){.to = "alice@example.org x@remote.example bad@remote.example team@example.org", .content = content, .ret_full = true}));
+    settle(w, 0);
+    assert_int_equal(count_local("alice"), 2);
+    assert_int_equal(count_local("bob"), 1);
+    assert_int_equal(count_remote("x@remote.example") + count_remote("far@remote.example"), 2);
+    assert_int_equal(count_local("sender"), 1);
+    for (size_t i = 0; i < world.n_local; i++)
+        if (strcmp(world.local[i].to, "sender") != 0)
+            assert_string_equal(world.local[i].content, content);
+    for (size_t i = 0; i < world.n_remote; i++)
+        assert_string_equal(world.remote[i].content, content);
+    const char *dsn = local_content("sender");
+    assert_true((strstr(dsn, content) != NULL) == (n <= 16 * 1024));
+    assert_true(n <= 100 || strstr(dsn, "Subject: classes"));
+    assert_int_equal(rows(w), 0);
+    free(content);
+    world_clear();
+}
+
+/* The same for what was loaded from the database again. */
+static void one_size_later(struct world_run *w, size_t n)
+{
+    char *content = letter(n);
+    world.shard_away = 2;
+    world.remote_away = 1000000;
+    uint64_t id = enqueue(w, w->q, (struct mail){.to = "bob@example.org y@remote.example team@example.org", .content = content});
+    assert_true(id);
+    assert_true(wait_for(was_tried, &(struct one_message){w, id}));
+    const Thurn__QueuedMessage *shown = show(w, id);
+    assert_non_null(shown);
+    assert_true(str_eq(rpc_str(shown->head), str_slice(str_c(content), 0, 16 * 1024)));
+    queue_free(w->q);
+    world.shard_away = world.remote_away = 0;
+    w->q = start(w, "one");
+    assert_true(wait_for(was_delivered, &(struct delivered){"bob", 2}));
+    settle(w, 0);
+    assert_int_equal(count_local("bob"), 2);
+    assert_int_equal(world.n_remote, 2);
+    for (size_t i = 0; i < world.n_local; i++)
+        assert_string_equal(world.local[i].content, content);
+    for (size_t i = 0; i < world.n_remote; i++)
+        assert_string_equal(world.remote[i].content, content);
+    assert_int_equal(rows(w), 0);
+    free(content);
+    world_clear();
+}
+
+static const size_t sizes[] = {1, 40, 16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 512 * 1024 - 1, 512 * 1024, 512 * 1024 + 1, 5 << 20};
+static void size_classes(struct world_run *w)
+{
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++)
+        one_size(w, sizes[i]);
+}
+static void size_classes_later(struct world_run *w)
+{
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++)
+        one_size_later(w, sizes[i]);
+}
+
+/* A row whose body is of another size than it says: that message's trouble, and nobody else's. */
+FIBER static bool cut_bodies(struct sql_tx *tx, void *arg, struct err *err)
+{
+    static const struct sql_stmt st = {.name = "cut_bodies", .params = "", .cols = "",
+                                       .sqlite = "UPDATE q_body SET body = x'61'", .pg = "UPDATE q_body SET body = 'a'"};
+    (void)arg;
+    return sql_exec(tx, &st, NULL, 1, NULL, err);
+}
+static void wrong_body(struct world_run *w)
+{
+    world.shard_away = 1;
+    uint64_t id = enqueue(w, w->q, (struct mail){.to = "alice@example.org"});
+    assert_true(wait_for(was_tried, &(struct one_message){w, id}));
+    queue_free(w->q);
+    assert_true(sql_write(w->db, cut_bodies, NULL, &w->err));
+    world.shard_away = 0;
+    w->q = start(w, "one");
+    assert_true(wait_for(is_ready, w->q));
+    assert_true(enqueue(w, w->q, (struct mail){.to = "bob@example.org"}));
+    assert_true(wait_for(was_delivered, &(struct delivered){"bob", 1}));
+    settle(w, 1);
+    assert_int_equal(count_local("alice"), 0);
+    assert_null(show(w, id));
+    assert_int_equal(w->err.kind, ERR_INTERNAL);
+    assert_true(metric_get(M_INVARIANTS_BROKEN, NULL) >= 1);
+    assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_DROP), 1);
+    settle(w, 0);
+}
+
+/* However many recipients are given up at once, and however long their addresses are, the sender hears of each. */
+static void many_told(struct world_run *w)
+{
+    BUF(to, 1 << 20);
+    for (int i = 0; i < 1000; i++)
+        buf_printf(&to, "%s%d%0200d@dark.example", i ? " " : "", i, 0);
+    uint64_t id = enqueue(w, w->q, (struct mail){.to = buf_z(&to)});
+    assert_true(id);
+    assert_true(wait_for(was_tried, &(struct one_message){w, id}));
+    assert_int_equal(act(w, "@dark.example", THURN__QUEUE_OP__QUEUE_BOUNCE), 1000);
+    settle(w, 0);
+    assert_int_equal(count_local("sender"), 10);
+    size_t n_told = 0;
+    for (size_t i = 0; i < world.n_local; i++)
+        for (const char *p = world.local[i].content; (p = strstr(p, "Final-Recipient: ")); p++)
+            n_told++;
+    assert_int_equal(n_told, 1000);
+}
+
 static void bounces(struct world_run *w)
 {
     assert_true(enqueue(w, w->q, (struct mail){.to = "bad1@remote.example nobody@example.org x@remote.example", .id_number = 5}));
@@ -762,16 +913,6 @@ static void outages(struct world_run *w)
     assert_int_equal(act(w, "y@remote.example", THURN__QUEUE_OP__QUEUE_RETRY), 1); /* ends the suspension */
     settle(w, 0);
     assert_int_equal(count_remote("y@remote.example"), 1);
-}
-
-struct delivered {
-    const char *to;
-    size_t n;
-};
-static bool was_delivered(void *arg)
-{
-    const struct delivered *d = arg;
-    return count_local(d->to) == d->n;
 }
 
 /* A shard of the store is away: its mail waits, at the cost of an attempt now and then, nobody else's does, and all of it goes
@@ -1492,6 +1633,10 @@ CASE(refusals)
 CASE(many)
 CASE(same_id)
 CASE(large)
+CASE(size_classes)
+CASE(size_classes_later)
+CASE(wrong_body)
+CASE(many_told)
 CASE(bounces)
 CASE(bounce_rules)
 CASE(expansion)
@@ -1531,7 +1676,8 @@ int main(void)
         cmocka_unit_test(test_bounce_rules), cmocka_unit_test(test_expansion), cmocka_unit_test(test_deferrals),
         cmocka_unit_test(test_outages),      cmocka_unit_test(test_administration), cmocka_unit_test(test_restart),
         cmocka_unit_test(test_held_body),    cmocka_unit_test(test_shard_outage), cmocka_unit_test(test_lost_body),
-        cmocka_unit_test(test_dark_domains),
+        cmocka_unit_test(test_dark_domains), cmocka_unit_test(test_size_classes), cmocka_unit_test(test_size_classes_later),
+        cmocka_unit_test(test_wrong_body), cmocka_unit_test(test_many_told),
         cmocka_unit_test(test_expiry),       cmocka_unit_test(test_delay_notice),   cmocka_unit_test(test_fairness),
         cmocka_unit_test(test_failures),     cmocka_unit_test(test_two_nodes), cmocka_unit_test(test_slow_leaving),
         cmocka_unit_test(test_dead_nodes), cmocka_unit_test(test_zombie),
@@ -1542,6 +1688,7 @@ int main(void)
     };
     int failed = 0;
     log_configure(getenv("THURN_TEST_LOG") ? LOG_DEBUG : LOG_ERROR, LOG_LOGFMT);
+    cmocka_set_test_filter(getenv("THURN_TEST_CASE"));
     for (kind = 0; kind < TESTDB_KINDS; kind++)
         if (testdb_have(kind))
             failed += cmocka_run_group_tests_name(testdb_kind_name(kind), tests, NULL, NULL);
