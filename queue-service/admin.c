@@ -8,7 +8,11 @@
 #define LIST_RCPTS 10u
 #define HEAD_MAX (16u * 1024)
 #define LIST_BYTES_MAX (RPC_MESSAGE_MAX / 2)
-#define ACTORS 16u       /* commits of one Act that run at a time */
+#define ACTORS 32u       /* commits of one act that run at a time */
+#define ACTS_MAX 8u
+#define ACT_WAIT_MS 2000 /* a call for an answer */
+#define ACT_KEEP_MS 60000
+#define ATTEMPT_END_MS 5000
 #define SLICE 2000u      /* messages looked at before others get a turn */
 
 /* --- filters --- */
@@ -77,12 +81,26 @@ static bool filter_is_empty(const Thurn__QueueFilter *f)
 
 /* --- messages as operators see them --- */
 
-/* What is ready waits at a site that is left alone until that ends, or at its domain for the next look-up. */
-static int64_t ready_wait_ms(const struct rcpt *r)
+/* What it waits for, and how long yet. What is ready waits at a site that is left alone until that ends, for its turn there, or at its
+ * domain for the next look-up. */
+static const char *waits_for(const struct rcpt *r, int64_t *ms)
 {
-    if (r->state != R_READY)
-        return 0;
-    return r->flow ? r->flow->site->suspended_until_ms - clock_mono_ms() : domain_wait_ms(r->msg->shard->queue, r->domain);
+    const struct queue *q = r->msg->shard->queue;
+    *ms = 0;
+    switch (r->state) {
+    case R_DUE:
+        *ms = MAX(r->timer.due_s * 1000 - clock_mono_ms(), 0);
+        return "time";
+    case R_READY:
+        *ms = r->flow ? MAX(r->flow->site->suspended_until_ms - clock_mono_ms(), 0) : domain_wait_ms(q, r->domain);
+        return !r->flow ? "hosts" : *ms ? "site" : "turn";
+    case R_HELD:
+        return "operator";
+    case R_ACTIVE:
+        return "attempt";
+    default:
+        return "";
+    }
 }
 
 static Thurn__QueuedRecipient *show_rcpt(const struct rcpt *r, struct arena *a)
@@ -93,10 +111,11 @@ static Thurn__QueuedRecipient *show_rcpt(const struct rcpt *r, struct arena *a)
     out->address = arena_strz(a, r->address);
     out->state = state_of(r);
     out->attempts = r->attempts;
-    int64_t wait_ms = ready_wait_ms(r);
-    out->due_unix = wait_ms > 0 ? clock_unix() + (wait_ms + 999) / 1000 : r->due_unix;
+    int64_t wait_ms;
+    out->waits = (char *)(uintptr_t)waits_for(r, &wait_ms);
+    out->due_unix = r->state == R_DUE || r->state == R_READY ? queue_unix(r->msg->shard->queue) + (wait_ms + 999) / 1000 : r->due_unix;
     out->code = r->code;
-    out->text = arena_strz(a, str_c(r->text));
+    out->text = arena_strz(a, rcpt_reason(r));
     if (r->state == R_READY)
         out->site = arena_strz(a, r->flow ? str_c(r->flow->site->key) : r->domain);
     return out;
@@ -217,11 +236,20 @@ bool admin_show(struct queue *q, uint64_t id, struct arena *a, Thurn__QueuedMess
 
 /* --- acting --- */
 
+/* One at work, or over for a moment so that its client hears the end. In queue->acts, the oldest first. */
 struct act {
+    struct list_node node;
     struct queue *q;
-    const Thurn__QueueActRequest *req;
+    struct arena arena;        /* of the filter */
+    uint64_t id;
+    Thurn__QueueOp op;
+    Thurn__QueueFilter filter; /* a copy */
     struct walk walk;
-    uint64_t affected;
+    uint64_t *last;            /* of each shard: the newest message when the act began */
+    uint64_t affected, seen, total;
+    unsigned n_actors;         /* at work */
+    unsigned n_waiting;        /* calls that hold it */
+    int64_t ended_ms;
 };
 
 /* What the operation makes of this recipient; false: nothing. */
@@ -231,17 +259,17 @@ static bool plan(const struct act *act, struct rcpt *r, struct update *u)
     u->counts_attempt = false;
     u->code = r->code;
     (void)snprintf(u->text, sizeof(u->text), "%s", r->text ? r->text : "");
-    switch (act->req->op) {
+    switch (act->op) {
     case THURN__QUEUE_OP__QUEUE_RETRY:
         u->state = R_DUE;
-        u->due_unix = clock_unix();
+        u->due_unix = queue_unix(act->q);
         return r->state == R_DUE || r->state == R_READY;
     case THURN__QUEUE_OP__QUEUE_HOLD:
         u->state = R_HELD;
         return r->state == R_DUE || r->state == R_READY;
     case THURN__QUEUE_OP__QUEUE_RELEASE:
         u->state = R_DUE;
-        u->due_unix = clock_unix();
+        u->due_unix = queue_unix(act->q);
         return r->state == R_HELD;
     case THURN__QUEUE_OP__QUEUE_DROP:
         update_fail(u, 0, "5.0.0", "removed by an operator");
@@ -252,68 +280,210 @@ static bool plan(const struct act *act, struct rcpt *r, struct update *u)
     return r->state == R_DUE || r->state == R_READY || r->state == R_HELD;
 }
 
-FIBER static void act_on(struct act *act, struct message *m)
+/* Take in hand what is meant (by number) and waits; those are not meant any more. */
+static size_t take(struct act *act, struct message *m, bool *is_meant, struct update *u)
 {
-    ARENA(a, 16u << 20);
-    struct queue *q = act->q;
-    struct update *u = arena_array(&a, struct update, m->n_rcpts);
     size_t n = 0;
     for (uint32_t i = 0; i < m->n_rcpts; i++) {
         struct rcpt *r = &m->rcpts[i];
-        if (!rcpt_fits(r, act->req->filter))
+        if (!is_meant[i] || !plan(act, r, &u[n]))
             continue;
-        if (r->state == R_ACTIVE && act->req->op == THURN__QUEUE_OP__QUEUE_HOLD) {
-            r->is_to_be_held = true; /* when its attempt does not succeed */
-            act->affected++;
-        }
-        if (!plan(act, r, &u[n]))
-            continue;
-        q->n_held -= r->state == R_HELD;
-        if (act->req->op == THURN__QUEUE_OP__QUEUE_RETRY) {
-            domain_hurry(q, r->domain);
+        is_meant[i] = false;
+        act->q->n_held -= r->state == R_HELD;
+        if (act->op == THURN__QUEUE_OP__QUEUE_RETRY) {
+            domain_hurry(act->q, r->domain);
             if (r->flow)
                 site_resume(r->flow->site);
         }
         rcpt_detach(r);
         r->state = R_ACTIVE;
-        q->n_active++;
+        act->q->n_active++;
         n++;
     }
+    return n;
+}
+
+FIBER static void act_on_waiting(struct act *act, struct message *m, bool *is_meant, struct arena *a)
+{
+    struct update *u = arena_array(a, struct update, m->n_rcpts);
+    size_t n = take(act, m, is_meant, u);
     if (n == 0)
         return;
-    bool ok = act->req->op == THURN__QUEUE_OP__QUEUE_BOUNCE ? results_commit(q, m, u, n, NULL, 0) : commit_results(q, m, u, n, NULL, 0);
+    bool ok = act->op == THURN__QUEUE_OP__QUEUE_BOUNCE ? results_commit(act->q, m, u, n, NULL, 0) : commit_results(act->q, m, u, n, NULL, 0);
     act->affected += ok ? n : 0;
-    if (ok && act->req->op == THURN__QUEUE_OP__QUEUE_HOLD)
-        body_keep(q, m, &a);
+    if (ok && act->op == THURN__QUEUE_OP__QUEUE_HOLD)
+        body_keep(act->q, m, a);
+    fiber_cond_broadcast(&act->q->ended);
+}
+
+static size_t n_in_attempt(const struct message *m, const bool *is_meant)
+{
+    size_t n = 0;
+    for (uint32_t i = 0; i < m->n_rcpts && !m->is_gone; i++)
+        n += is_meant[i] && m->rcpts[i].state == R_ACTIVE;
+    return n;
+}
+
+/* Their attempts are broken off; what is sent already is waited for a little. */
+FIBER static void end_attempts(struct act *act, struct message *m, const bool *is_meant)
+{
+    struct err err = ERR_INIT; /* it takes too long: they keep what they have */
+    schedule_cancel_message(m, act->op == THURN__QUEUE_OP__QUEUE_HOLD);
+    FIBER_DEADLINE(ATTEMPT_END_MS);
+    while (n_in_attempt(m, is_meant) && fiber_cond_wait(&act->q->ended, &err))
+        continue;
+}
+
+/* What no attempt would let go of is held when that ends, unless it succeeds. */
+static void hold_later(struct act *act, struct message *m, const bool *is_meant)
+{
+    for (uint32_t i = 0; i < m->n_rcpts && !m->is_gone; i++)
+        if (is_meant[i] && m->rcpts[i].state == R_ACTIVE) {
+            m->rcpts[i].is_to_be_held = true;
+            act->affected++;
+        }
+}
+
+FIBER static void act_on(struct act *act, struct message *m)
+{
+    ARENA(a, 16u << 20);
+    bool *is_meant = arena_array(&a, bool, m->n_rcpts);
+    bool ends_attempts = act->op != THURN__QUEUE_OP__QUEUE_RETRY && act->op != THURN__QUEUE_OP__QUEUE_RELEASE;
+    for (uint32_t i = 0; i < m->n_rcpts; i++)
+        is_meant[i] = !is_finished(&m->rcpts[i]) && rcpt_fits(&m->rcpts[i], &act->filter);
+    act_on_waiting(act, m, is_meant, &a);
+    if (!ends_attempts || !n_in_attempt(m, is_meant))
+        return;
+    end_attempts(act, m, is_meant);
+    if (!m->is_gone)
+        act_on_waiting(act, m, is_meant, &a);
+    if (act->op == THURN__QUEUE_OP__QUEUE_HOLD)
+        hold_later(act, m, is_meant);
+}
+
+static void act_free(struct act *act)
+{
+    list_remove(&act->node);
+    act->q->n_acts--;
+    arena_done(&act->arena);
+    free(act);
 }
 
 FIBER static void actor(void *arg)
 {
     struct act *act = arg;
-    for (struct message *m; (m = walk_next(&act->walk));) {
-        if (!message_fits(m, act->req->filter))
+    struct queue *q = act->q;
+    for (struct message *m; !q->is_stopping && !q->is_draining && (m = walk_next(&act->walk));) {
+        if (m->id > act->last[m->shard->number])
+            continue;
+        act->seen++;
+        if (!message_fits(m, &act->filter))
             continue;
         message_ref(m);
         act_on(act, m);
         message_unref(m);
     }
+    if (--act->n_actors == 0) {
+        act->ended_ms = clock_mono_ms();
+        log_info("queue.act", KV_I64("op", act->op), KV_I64("recipients", (int64_t)act->affected), KV_I64("messages", (int64_t)act->seen));
+    }
+    queue_fiber_ended(q);
 }
 
-bool admin_act(struct queue *q, const Thurn__QueueActRequest *req, struct arena *a UNUSED, Thurn__QueueActReply *out, struct err *err)
+static void copy_filter(const Thurn__QueueFilter *from, struct arena *a, Thurn__QueueFilter *to)
 {
-    struct act act = {.q = q, .req = req, .walk = {.q = q, .filter = req->filter}};
+    *to = *from;
+    to->sender = arena_strz(a, str_c(from->sender));
+    to->recipient = arena_strz(a, str_c(from->recipient));
+    to->queue_ids = arena_array(a, uint64_t, from->n_queue_ids);
+    if (from->n_queue_ids)
+        memcpy(to->queue_ids, from->queue_ids, from->n_queue_ids * sizeof(to->queue_ids[0]));
+}
+
+/* Those that are over, from ACT_KEEP_MS after their end on, or the oldest when there are too many. False: all are at work. */
+static bool make_room(struct queue *q)
+{
+    LIST_EACH(&q->acts, n) {
+        struct act *act = LIST_ITEM(n, struct act, node);
+        if (!act->n_actors && !act->n_waiting && (q->n_acts >= ACTS_MAX || clock_mono_ms() - act->ended_ms >= ACT_KEEP_MS))
+            act_free(act);
+    }
+    return q->n_acts < ACTS_MAX;
+}
+
+void admin_done(struct queue *q)
+{
+    LIST_EACH(&q->acts, n)
+        act_free(LIST_ITEM(n, struct act, node));
+}
+
+static struct act *act_new(struct queue *q, const Thurn__QueueActRequest *req)
+{
+    struct act *act = xnew(struct act);
+    act->q = q;
+    act->id = req->act_id;
+    act->op = req->op;
+    act->total = q->n_messages;
+    arena_init(&act->arena, 1u << 20);
+    copy_filter(req->filter, &act->arena, &act->filter);
+    act->walk = (struct walk){.q = q, .filter = &act->filter};
+    act->last = arena_array(&act->arena, uint64_t, q->opts.n_shards);
+    for (unsigned i = 0; i < q->opts.n_shards; i++)
+        act->last[i] = q->shards[i].state == SHARD_OTHERS ? 0 : shard_last_id(&q->shards[i]);
+    list_push(&q->acts, &act->node);
+    q->n_acts++;
+    return act;
+}
+
+FIBER static struct act *act_begin(struct queue *q, const Thurn__QueueActRequest *req, struct err *err)
+{
     if (!filter_ok(req->filter, err))
+        return NULL;
+    if (filter_is_empty(req->filter) && !req->filter->is_all) {
+        err_set(err, ERR_INVALID, "no filter is given; is_all means everything");
+        return NULL;
+    }
+    if (!make_room(q)) {
+        err_set(err, ERR_BUSY, "%u acts are at work", ACTS_MAX);
+        return NULL;
+    }
+    struct act *act = act_new(q, req);
+    struct err none = ERR_INIT;
+    for (unsigned i = 0; i < ACTORS && queue_spawn(q, "queue.act", actor, act, &none); i++)
+        act->n_actors++;
+    if (act->n_actors)
+        return act;
+    act_free(act);
+    *err = none;
+    return NULL;
+}
+
+static struct act *act_of(const struct queue *q, uint64_t id)
+{
+    LIST_EACH(&q->acts, n)
+        if (id && LIST_ITEM(n, struct act, node)->id == id)
+            return LIST_ITEM(n, struct act, node);
+    return NULL;
+}
+
+bool admin_act(struct queue *q, const Thurn__QueueActRequest *req, Thurn__QueueActReply *out, struct err *err)
+{
+    struct act *act = act_of(q, req->act_id);
+    if (!act && req->is_begun)
+        return err_set(err, ERR_NOT_FOUND, "no such act on this node");
+    if (!act && !(act = act_begin(q, req, err)))
         return false;
-    if (filter_is_empty(req->filter) && !req->filter->is_all)
-        return err_set(err, ERR_INVALID, "no filter is given; is_all means everything");
-    FIBER_GROUP(g, ACTORS);
-    for (unsigned i = 0; i < ACTORS; i++)
-        if (!fiber_group_spawn(&g, "queue.act", actor, &act, err))
-            return false;
-    if (!fiber_group_wait(&g, err))
-        return false;
-    log_info("queue.act", KV_I64("op", req->op), KV_I64("recipients", (int64_t)act.affected));
-    out->affected = act.affected;
+    struct err none = ERR_INIT; /* the time is over: it goes on */
+    int64_t left_ms = MIN(fiber_deadline() - clock_mono_ms(), ACT_KEEP_MS) - ACT_WAIT_MS;
+    FIBER_DEADLINE(req->act_id ? ACT_WAIT_MS : MAX(left_ms, ACT_WAIT_MS));
+    act->n_waiting++;
+    while (act->n_actors && fiber_cond_wait(&q->ended, &none))
+        continue;
+    act->n_waiting--;
+    out->affected = act->affected;
+    out->seen = act->seen;
+    out->total = act->total;
+    out->is_running = act->n_actors > 0;
     return true;
 }
 

@@ -187,7 +187,7 @@ bool body_hold(struct queue *q, const Thurn__BlobRef *blob, int64_t hold_until, 
 void body_keep(struct queue *q, struct message *m, struct arena *a)
 {
     struct err err = ERR_INIT;
-    int64_t now = clock_unix(), until = MAX(now, m->expires_unix) + KEEP_S;
+    int64_t now = queue_unix(q), until = MAX(now, m->expires_unix) + KEEP_S;
     if (m->body_kind != BODY_BLOB || m->kept_until_unix > now + KEEP_S / 2)
         return;
     FIBER_DEADLINE(BLOB_CALL_MS);

@@ -195,10 +195,11 @@ static void add_rcpt(const struct bounce_input *in, const struct bounce_rcpt *r,
     if (name.n)
         add_field(in, out, S("Remote-MTA"), "dns; ", name);
     if (r->diagnostic.n) {
+        bool is_said = r->code && r->remote_mta.n; /* RFC 3464 2.3.6: what no server said is no SMTP reply */
         str code = arena_printf(a, "%u ", r->code), text = r->diagnostic;
-        if (r->code && !str_starts(text, code))
+        if (is_said && !str_starts(text, code))
             text = arena_printf(a, "%.*s%.*s", STR_ARG(code), STR_ARG(text));
-        add_field(in, out, S("Diagnostic-Code"), r->code ? "smtp; " : "x-thurn; ", text);
+        add_field(in, out, S("Diagnostic-Code"), is_said ? "smtp; " : "x-thurn; ", text);
     }
     add_date(out, S("Last-Attempt-Date"), r->last_attempt_unix);
     if (r->action == BOUNCE_DELAYED)

@@ -453,8 +453,8 @@ bool commit_results(struct queue *q, struct message *m, struct update *u, size_t
         /* The database is away: keep the result. The place of this attempt stays taken, which slows down what follows. */
         log_warn("queue.commit_failed", KV_I64("id", (int64_t)m->id), KV_ERR(&err));
         err_clear(&err);
-        if (!fiber_sleep_ms(AGAIN_MS, &err))
-            break; /* the process stops; the next owner does it again */
+        if (q->is_stopping || !fiber_sleep_ms(AGAIN_MS, &err))
+            break; /* the next owner does it again */
     }
     for (size_t i = 0; i < n_add; i++)
         message_unref(add[i]);

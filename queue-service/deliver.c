@@ -37,33 +37,33 @@ static void update_of(struct queue *q, const struct remote_rcpt *from, struct up
     (void)snprintf(u->mta, sizeof(u->mta), "%s", from->mx);
 }
 
-FIBER static void reject_job(struct job *job, struct update *u)
+static struct update *next_update(struct job *job, size_t i)
 {
-    for (size_t i = 0; i < job->n; i++) {
-        update_init(&u[i], job->rcpts[i]);
-        update_fail(&u[i], 550, job->site->reject_status, job->site->text);
-    }
-    (void)results_commit(job->site->queue, job->msg, u, job->n, NULL, 0); /* false: somebody else's now */
+    struct update *u = &job->u[job->n_updates++];
+    update_init(u, job->rcpts[i]);
+    return u;
 }
 
-void deliver_unreadable(struct job *job, struct update *u, const struct err *why)
+static void reject_job(struct job *job)
 {
-    struct queue *q = job->site->queue;
+    for (size_t i = 0; i < job->n; i++)
+        update_fail(next_update(job, i), 0, job->site->reject_status, job->site->text);
+}
+
+void deliver_unreadable(struct job *job, const struct err *why)
+{
     log_warn("queue.body_unreadable", KV_I64("id", (int64_t)job->msg->id), KV_ERR(why));
     for (size_t i = 0; i < job->n; i++) {
-        update_init(&u[i], job->rcpts[i]);
-        update_defer(q, &u[i], UNREADABLE_WAIT_S, 451, "4.3.0", "message content cannot be read now");
-        u[i].counts_attempt = false;
+        struct update *u = next_update(job, i);
+        update_defer(job->site->queue, u, UNREADABLE_WAIT_S, 0, "4.3.0", "message content cannot be read now");
+        u->counts_attempt = false;
     }
-    (void)results_commit(q, job->msg, u, job->n, NULL, 0); /* false: somebody else's now */
 }
 
 /* Recipients for whom nobody could be talked to stay with the site; the rest has results. */
-FIBER static void finish(struct job *job, const struct remote_rcpt *r, struct update *u)
+static void finish(struct job *job, const struct remote_rcpt *r)
 {
     struct site *s = job->site;
-    struct queue *q = s->queue;
-    size_t n = 0;
     const char *failure = NULL;
     bool was_heard = false;
     for (size_t i = 0; i < job->n; i++) {
@@ -73,44 +73,40 @@ FIBER static void finish(struct job *job, const struct remote_rcpt *r, struct up
                 continue;
             rcpt_set_text(job->rcpts[i], str_c(r[i].text));
             site_put_back(s, job->rcpts[i]);
+            job->rcpts[i] = NULL;
             continue;
         }
         was_heard |= r[i].code != 0;
-        update_init(&u[n], job->rcpts[i]);
-        update_of(q, &r[i], &u[n++]);
+        update_of(s->queue, &r[i], next_update(job, i));
     }
     if (failure)
         site_failed(s, failure);
     else if (was_heard)
         site_succeeded(s);
-    job->is_committing = true;
-    if (n)
-        (void)results_commit(q, job->msg, u, n, NULL, 0); /* false: somebody else's now */
 }
 
 void deliver_job(struct job *job)
 {
-    ARENA(a, 8u << 20);
     struct queue *q = job->site->queue;
     struct message *m = job->msg;
-    struct update *u = arena_array(&a, struct update, job->n);
     struct err err = ERR_INIT;
     if (job->site->kind == SITE_REJECT) {
-        reject_job(job, u);
+        reject_job(job);
         return;
     }
     struct content content = {.q = q, .m = m};
-    if (m->body_kind == BODY_INLINE && !body_inline(q, m, &a, &content.inline_body, &err)) {
-        deliver_unreadable(job, u, &err);
+    if (m->body_kind == BODY_INLINE && !body_inline(q, m, job->arena, &content.inline_body, &err)) {
+        if (err.kind != ERR_CANCELLED) /* that was our own doing */
+            deliver_unreadable(job, &err);
         return;
     }
-    struct remote_rcpt *r = arena_array(&a, struct remote_rcpt, job->n);
+    struct remote_rcpt *r = arena_array(job->arena, struct remote_rcpt, job->n);
     for (size_t i = 0; i < job->n; i++)
         r[i] = (struct remote_rcpt){.address = job->rcpts[i]->address, .original = job->rcpts[i]->original, .notify = job->rcpts[i]->notify};
     const struct remote_message rm = {
         .sender = m->sender, .size = m->size, .open = open_content, .close = close_content, .arg = &content,
         .is_8bit = m->flags & MSG_IS_8BIT, .is_smtputf8 = m->flags & MSG_IS_UTF8, .requires_tls = m->flags & MSG_REQUIRES_TLS,
-        .ret_full = m->flags & MSG_RET_FULL, .envelope_id = m->envelope_id};
+        .ret_full = m->flags & MSG_RET_FULL, .envelope_id = m->envelope_id, .is_sent = &job->is_sent};
     remote_deliver(q->remote, &job->site->remote, &rm, r, job->n);
-    finish(job, r, u);
+    finish(job, r);
 }

@@ -43,6 +43,7 @@ static void domain_free(struct domain *d)
     list_remove(&d->asking);
     (void)map_remove(&d->queue->domains, str_c(d->name)); /* it is this one */
     free(d->name);
+    free(d->text);
     free(d);
 }
 
@@ -105,6 +106,12 @@ void domain_hurry(struct queue *q, str name)
         domain_ask(d);
 }
 
+str domain_text(const struct queue *q, str name)
+{
+    const struct domain *d = map_get(&q->domains, name);
+    return d ? str_c(d->text) : STR_NONE;
+}
+
 int64_t domain_wait_ms(const struct queue *q, str name)
 {
     const struct domain *d = map_get(&q->domains, name);
@@ -123,6 +130,8 @@ static void lookup_ended(struct domain *d)
 void domain_resolved(struct domain *d, struct site *site)
 {
     d->failures = 0;
+    free(d->text);
+    d->text = NULL;
     domain_forget_site(d);
     d->site = site;
     site->n_domains++;
@@ -136,8 +145,8 @@ void domain_resolved(struct domain *d, struct site *site)
 /* The recipients stay where they are and no attempt is counted. */
 void domain_failed(struct domain *d, bool is_directory_away, const char *text)
 {
-    LIST_EACH(&d->waiting, n)
-        rcpt_set_text(LIST_ITEM(n, struct rcpt, node), str_c(text));
+    free(d->text);
+    d->text = str_dup(str_slice(str_c(text), 0, QUEUE_TEXT_MAX));
     int64_t wait_ms = is_directory_away ? queue_growing_ms(AWAY_RETRY_FIRST_MS, AWAY_RETRY_MAX_MS, d->failures)
                                         : queue_growing_ms(RETRY_FIRST_MS, RETRY_MAX_MS, d->failures);
     d->failures++;

@@ -135,6 +135,7 @@ struct domain {
     struct site *site;         /* NULL = not known */
     int64_t fresh_until_ms;
     unsigned failures;
+    char *text;                /* how the last look-up failed; heap, or NULL */
     struct list_node asking;   /* of lookups->waiting */
     struct lookups *lookups;   /* whose look-up is under way, or NULL */
     struct fiber_timer retry;
@@ -178,14 +179,20 @@ struct site {
     char text[QUEUE_TEXT_MAX]; /* why it is suspended, or rejects */
 };
 
-/* A part of a message under way to a site. Its recipients are R_ACTIVE. */
+/* A part of a message under way to a site. Its recipients are R_ACTIVE. The attempt (a fiber that may be broken off) fills in what is to
+ * become of them; the session commits that. */
 struct job {
     struct message *msg;
     struct site *site;
-    struct rcpt *rcpts[QUEUE_JOB_RCPTS];
+    struct rcpt *rcpts[QUEUE_JOB_RCPTS]; /* NULL: handed over already */
     size_t n;
     int64_t started_ms;
-    bool is_committing;        /* its result is known: it must not be lost by a cancellation any more */
+    struct arena *arena;
+    struct update *u;          /* room for all */
+    struct message **add;      /* room for all; new messages that the updates come with */
+    size_t n_updates, n_add;
+    struct fiber *attempt;     /* while it is under way */
+    bool is_sent;              /* the peer has all of the content: broken off now, it may be delivered all the same */
 };
 
 /* What is to become of one recipient. */
@@ -223,6 +230,8 @@ struct queue {
     struct lookups lookups[2]; /* of domains; those whose last look-up failed are the second */
     struct places remote_places, local_places;
     struct list sessions;      /* schedule.c: the running ones */
+    struct list acts;          /* admin.c */
+    unsigned n_acts;
     uint64_t doubtful[1024];   /* ids whose Enqueue failed with an unknown outcome: to be deleted */
     size_t n_doubtful;
     size_t n_messages, n_rcpts, n_held, n_active, cached_bytes;
@@ -233,6 +242,7 @@ struct queue {
     int64_t next_shard_ms;     /* when another shard takes the new mail */
     int64_t next_end_ms;       /* when the first of the other nodes' leases ends, if it is not renewed */
     int64_t lease_until_ms;    /* monotonic; past it nothing is begun */
+    int64_t clock_ahead_ms;    /* of our wall clock before the database's */
     int64_t swept_ms;          /* when idle sites and domains were last thrown out */
     bool is_started, is_draining, is_stopping, is_registered, is_woken, is_ticking;
     struct fiber *stopper;     /* waits in queue_free for the last fiber's end */
@@ -246,6 +256,9 @@ struct queue {
 bool queue_spawn(struct queue *q, const char *name, fiber_fn fn, void *arg, struct err *err) WARN_UNUSED;
 void queue_fiber_ended(struct queue *q); /* last thing that such a fiber does */
 void queue_call_init(struct rpc_call *c, struct arena *a, int64_t timeout_ms);
+/* The time by the database's clock: of all rows, for another node goes on with them. */
+int64_t queue_unix_ms(const struct queue *q);
+int64_t queue_unix(const struct queue *q);
 int64_t queue_backoff_s(const struct queue *q, unsigned attempts); /* with jitter */
 int64_t queue_growing_ms(int64_t first_ms, int64_t max_ms, unsigned times); /* doubled so many times, with jitter */
 
@@ -267,6 +280,8 @@ void message_link(struct message *m);
 /* Out of everything; freed when nobody holds it. */
 void message_unlink(struct message *m);
 void rcpt_set_text(struct rcpt *r, str text);
+/* Why it is not delivered: what was said of it last, or else of its site or domain. Empty: nothing is known yet. */
+str rcpt_reason(const struct rcpt *r);
 /* --- commit.c --- */
 void commit_init(struct queue *q);
 /*
@@ -286,6 +301,7 @@ FIBER void shard_coordinate(void *queue);
 /* A shard that new mail may be put on; NULL when there is none. */
 struct shard *shard_for_new(struct queue *q);
 uint64_t shard_next_id(struct shard *s);
+uint64_t shard_last_id(const struct shard *s); /* that was made, or may have been by an earlier owner */
 bool shard_may_work(const struct shard *s); /* owned, and the lease holds */
 void shard_lose(struct shard *s);           /* out of memory with it */
 void shard_wake(struct queue *q);           /* another round, now */
@@ -311,12 +327,16 @@ bool site_is_suspended(const struct site *s);
 /* The next job, or false when there is none. Ends with job_end. */
 bool site_take(struct site *s, struct job *job);
 void job_end(struct job *job);
+/* This recipient is out of the job's hands. */
+void job_forget(struct job *job, const struct rcpt *r);
 void site_put_back(struct site *s, struct rcpt *r); /* R_ACTIVE, at the head of its flow, as it was */
 void site_move(struct site *s, struct rcpt *r);     /* R_ACTIVE, to the end of its flow there */
 void site_kick(struct site *s);
 void site_resume(struct site *s);     /* end a suspension */
 /* Break off the attempts (of this shard, or of all when NULL) that have no result yet. */
 void schedule_cancel_sessions(struct queue *q, const struct shard *s);
+/* And those with this message; spare_sent: but not where the peer may have taken it already. */
+void schedule_cancel_message(const struct message *m, bool spare_sent);
 /* And those of an earlier epoch of the shard: what they send is loaded again, and would be sent beside them. */
 void schedule_cancel_lost(const struct shard *s);
 int64_t schedule_oldest_unix(const struct queue *q); /* when the oldest message came; 0 = none */
@@ -330,6 +350,7 @@ void domain_resolved(struct domain *d, struct site *site);
 void domain_failed(struct domain *d, bool is_directory_away, const char *text);
 /* An operator's retry: what waits there does not wait for the time of the next look-up. */
 void domain_hurry(struct queue *q, str name);
+str domain_text(const struct queue *q, str name); /* how its last look-up failed; empty when it did not */
 int64_t domain_wait_ms(const struct queue *q, str name); /* until its next look-up, after one that failed; else 0 */
 void domains_init(struct queue *q);
 void domains_tick(struct queue *q);
@@ -340,8 +361,8 @@ void domains_done(struct queue *q);
 FIBER void route_domain(void *domain);
 struct site *route_store_shard(struct queue *q, uint32_t shard); /* what waits for a shard of the store that is away */
 FIBER void deliver_job(struct job *job);
-/* The content cannot be had now, and not because a database is away: nobody's fault out there, and no attempt. u has room for all. */
-FIBER void deliver_unreadable(struct job *job, struct update *u, const struct err *why);
+/* The content cannot be had now, and not because a database is away: nobody's fault out there, and no attempt. */
+void deliver_unreadable(struct job *job, const struct err *why);
 FIBER void local_job(struct job *job);
 
 /* --- results.c --- */
@@ -375,7 +396,8 @@ Thurn__BlobRef *body_blob_ref(const struct message *m, struct arena *a);
 /* --- admin.c --- */
 FIBER bool admin_list(struct queue *q, const Thurn__QueueListRequest *req, struct arena *a, Thurn__QueueListReply *out, struct err *err);
 FIBER bool admin_show(struct queue *q, uint64_t id, struct arena *a, Thurn__QueuedMessage *out, struct err *err);
-FIBER bool admin_act(struct queue *q, const Thurn__QueueActRequest *req, struct arena *a, Thurn__QueueActReply *out, struct err *err);
+FIBER bool admin_act(struct queue *q, const Thurn__QueueActRequest *req, Thurn__QueueActReply *out, struct err *err);
+void admin_done(struct queue *q); /* frees the acts; none is at work */
 void admin_stats(struct queue *q, struct arena *a, Thurn__QueueStatsReply *out);
 
 #endif

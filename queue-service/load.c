@@ -151,7 +151,7 @@ FIBER static bool load_pages(struct shard *s, struct err *err)
 {
     int64_t after = first_id(s), epoch = s->epoch, hold_until = 0;
     if (s->is_in_doubt)
-        hold_until = clock_unix() + (s->queue->opts.takeover_hold_ms + 999) / 1000;
+        hold_until = (queue_unix_ms(s->queue) + s->queue->opts.takeover_hold_ms + 999) / 1000;
     for (;;) {
         ARENA(a, 1u << 30);
         struct page p = {.shard = s, .after = after, .arena = &a};

@@ -25,10 +25,6 @@ struct work {
     struct queue *q;
     struct job *job;
     struct arena *arena;
-    struct update *u;         /* one for each recipient of the job that has a result */
-    size_t n_updates;
-    struct message **add;
-    size_t n_add;
     struct target *to;        /* those to be delivered */
     size_t n_to;
     str content;              /* of an inline body */
@@ -36,7 +32,7 @@ struct work {
 
 static struct update *next_update(struct work *w, struct rcpt *r)
 {
-    struct update *u = &w->u[w->n_updates++];
+    struct update *u = &w->job->u[w->job->n_updates++];
     update_init(u, r);
     return u;
 }
@@ -48,28 +44,46 @@ static int64_t local_wait_s(const struct rcpt *r)
     return MIN(2 * n * n, 60);
 }
 
-/* The store said no for this recipient. */
-static void refused(struct work *w, struct rcpt *r, enum err_kind kind, const char *text)
+/*
+ * What the store's answer makes of a recipient. Only the directory says that somebody does not exist: a store that does not find the
+ * account was asked with an old resolution, and the next attempt resolves anew.
+ */
+enum verdict { VERDICT_MISSING, DELIVERED, SHARD_AWAY, RESOLVE_AGAIN, TRY_AGAIN, MAILBOX_FULL, CONTENT_REFUSED, TOO_BIG, NOT_ALLOWED };
+static const enum verdict verdicts[] = {
+    [ERR_NONE] = DELIVERED,           [ERR_INVALID] = CONTENT_REFUSED,  [ERR_NOT_FOUND] = RESOLVE_AGAIN, [ERR_EXISTS] = TRY_AGAIN,
+    [ERR_DENIED] = NOT_ALLOWED,       [ERR_LIMIT] = TOO_BIG,            [ERR_CONFLICT] = RESOLVE_AGAIN,  [ERR_UNAVAILABLE] = SHARD_AWAY,
+    [ERR_TIMEOUT] = TRY_AGAIN,        [ERR_CANCELLED] = TRY_AGAIN,      [ERR_INTERNAL] = TRY_AGAIN,      [ERR_BUSY] = SHARD_AWAY,
+    [ERR_QUOTA] = MAILBOX_FULL,
+};
+_Static_assert(ARRAY_LEN(verdicts) == ERR_KINDS_, "a kind of error has no verdict");
+
+static enum verdict verdict_of(uint32_t kind)
+{
+    enum verdict v = kind < ERR_KINDS_ ? verdicts[kind] : TRY_AGAIN;
+    return v ? v : TRY_AGAIN;
+}
+
+static void refused(struct work *w, struct rcpt *r, uint32_t kind, const char *text)
 {
     struct queue *q = w->q;
     struct update *u = next_update(w, r);
-    switch (kind) {
-    case ERR_NOT_FOUND:
-        update_fail(u, 550, "5.1.1", text);
-        break;
-    case ERR_INVALID:
+    switch (verdict_of(kind)) {
+    case CONTENT_REFUSED:
         update_fail(u, 554, "5.6.0", text);
         break;
-    case ERR_DENIED:
+    case TOO_BIG:
+        update_fail(u, 552, "5.3.4", text);
+        break;
+    case NOT_ALLOWED:
         update_fail(u, 550, "5.7.1", text);
         break;
-    case ERR_QUOTA:
+    case MAILBOX_FULL:
         if (message_age_s(r->msg) >= q->opts.quota_lifetime_s)
             update_fail(u, 552, "5.2.2", text);
         else
             update_defer(q, u, queue_backoff_s(q, r->attempts), 452, "4.2.2", text);
         break;
-    case ERR_CONFLICT:
+    case RESOLVE_AGAIN:
         update_defer(q, u, MOVED_WAIT_S, 451, "4.3.0", text);
         break;
     default:
@@ -98,7 +112,7 @@ static void expand(struct work *w, struct rcpt *r, const Thurn__Resolution *res)
     struct envelope_rcpt *rcpts = arena_array(w->arena, struct envelope_rcpt, res->n_targets);
     for (size_t i = 0; i < res->n_targets; i++)
         rcpts[i] = (struct envelope_rcpt){.address = str_c(res->targets[i]->address), .original = r->original.n ? r->original : r->address,
-                                          .no = (uint32_t)i, .notify = r->notify, .state = R_DUE, .due_unix = clock_unix()};
+                                          .no = (uint32_t)i, .notify = r->notify, .state = R_DUE, .due_unix = queue_unix(w->q)};
     struct envelope e = {.sender = m->sender, .envelope_id = m->envelope_id, .received_from = m->received_from, .trace = m->trace,
                          .prefix = m->prefix, .tenant_id = m->tenant_id, .account_id = m->account_id, .created_unix = m->created_unix,
                          .expires_unix = m->expires_unix, .size = m->size, .priority = m->priority, .flags = m->flags, .day = m->day,
@@ -107,7 +121,7 @@ static void expand(struct work *w, struct rcpt *r, const Thurn__Resolution *res)
     struct message *child = message_derive(m, "expand", r->no, &e);
     if (m->body_kind == BODY_INLINE)
         message_keep_body(child, w->content, true);
-    w->add[w->n_add++] = child;
+    w->job->add[w->job->n_add++] = child;
     struct update *u = next_update(w, r);
     update_done(u, 250, "2.1.5", "expanded to its targets");
     u->done_by = BY_EXPANSION;
@@ -174,12 +188,8 @@ static void shard_away(struct work *w, uint32_t shard, const struct target *to, 
     for (size_t i = 0; i < n && !w->job->msg->is_gone; i++) {
         rcpt_set_text(to[i].rcpt, str_c(why));
         site_move(s, to[i].rcpt);
+        job_forget(w->job, to[i].rcpt);
     }
-}
-
-static bool is_away(enum err_kind kind)
-{
-    return kind == ERR_UNAVAILABLE;
 }
 
 /* The store's answer for each. *away is the text of the last one whose shard was not there; the first *n_away of `to` are
@@ -188,12 +198,12 @@ static void take_results(struct work *w, const Thurn__DeliverReply *r, struct ta
 {
     for (size_t i = 0; i < n; i++) {
         const Thurn__DeliverReply__Result *one = r->results[i];
-        enum err_kind kind = one->error_kind < ERR_KINDS_ ? (enum err_kind)one->error_kind : ERR_INTERNAL;
-        if (is_away(kind)) {
+        enum verdict verdict = verdict_of(one->error_kind);
+        if (verdict == SHARD_AWAY) {
             to[(*n_away)++] = to[i];
             *away = one->error;
-        } else if (kind != ERR_NONE) {
-            refused(w, to[i].rcpt, kind, one->error);
+        } else if (verdict != DELIVERED) {
+            refused(w, to[i].rcpt, one->error_kind, one->error);
         } else {
             struct update *u = next_update(w, to[i].rcpt);
             update_done(u, 250, "2.0.0", one->is_duplicate ? "delivered before" : "delivered");
@@ -280,27 +290,24 @@ static void put_back(struct work *w, const struct err *why)
     for (size_t i = 0; i < w->job->n && !w->job->msg->is_gone; i++) {
         rcpt_set_text(w->job->rcpts[i], str_c(why->msg));
         site_put_back(w->job->site, w->job->rcpts[i]);
+        w->job->rcpts[i] = NULL;
     }
     site_failed(w->job->site, why->msg);
 }
 
 void local_job(struct job *job)
 {
-    ARENA(a, 16u << 20);
-    struct work w = {.q = job->site->queue, .job = job, .arena = &a};
+    struct work w = {.q = job->site->queue, .job = job, .arena = job->arena};
     struct err err = ERR_INIT;
-    w.u = arena_array(&a, struct update, job->n);
-    w.add = arena_array(&a, struct message *, job->n);
-    w.to = arena_array(&a, struct target, job->n);
-    if (job->msg->body_kind == BODY_INLINE && !body_inline(w.q, job->msg, &a, &w.content, &err)) {
-        if (err_is_temporary(&err))
-            put_back(&w, &err);
-        else
-            deliver_unreadable(job, w.u, &err);
+    w.to = arena_array(job->arena, struct target, job->n);
+    bool is_read = job->msg->body_kind != BODY_INLINE || body_inline(w.q, job->msg, job->arena, &w.content, &err);
+    if (!is_read && !err_is_temporary(&err)) {
+        deliver_unreadable(job, &err);
         return;
     }
-    if (!resolve_all(&w, &err)) {
-        put_back(&w, &err);
+    if (!is_read || !resolve_all(&w, &err)) {
+        if (err.kind != ERR_CANCELLED) /* that was our own doing */
+            put_back(&w, &err);
         return;
     }
     if (!job->site->is_store_shard)
@@ -309,7 +316,4 @@ void local_job(struct job *job)
         n = gather_shard(w.to + at, w.n_to - at);
         deliver(&w, w.to + at, n);
     }
-    job->is_committing = true;
-    if (w.n_updates)
-        (void)results_commit(w.q, job->msg, w.u, w.n_updates, w.add, w.n_add); /* false: somebody else's now */
 }

@@ -63,7 +63,7 @@ struct message *message_new(struct shard *s, uint64_t id, const struct envelope 
     m->account_id = e->account_id;
     m->created_unix = e->created_unix;
     m->expires_unix = e->expires_unix;
-    m->born_ms = clock_mono_ms() - MAX(clock_unix_ms() - e->created_unix * 1000, 0);
+    m->born_ms = clock_mono_ms() - MAX(queue_unix_ms(s->queue) - e->created_unix * 1000, 0);
     m->day = e->day;
     m->priority = e->priority;
     m->flags = e->flags;
@@ -133,6 +133,15 @@ void rcpt_set_text(struct rcpt *r, str text)
 {
     free(r->text);
     r->text = text.n ? str_dup(str_slice(text, 0, QUEUE_TEXT_MAX)) : NULL;
+}
+
+str rcpt_reason(const struct rcpt *r)
+{
+    if (r->text)
+        return str_c(r->text);
+    if (r->flow)
+        return str_c(r->flow->site->text);
+    return r->state == R_READY ? domain_text(r->msg->shard->queue, r->domain) : STR_NONE;
 }
 
 /* --- body in memory --- */

@@ -51,11 +51,11 @@ void update_fail(struct update *u, uint16_t code, const char *status, const char
     set_reply(u, code, status, text);
 }
 
-void update_defer(struct queue *q UNUSED, struct update *u, int64_t wait_s, uint16_t code, const char *status, const char *text)
+void update_defer(struct queue *q, struct update *u, int64_t wait_s, uint16_t code, const char *status, const char *text)
 {
     set_reply(u, code, status, text);
     u->state = u->rcpt->is_to_be_held ? R_HELD : R_DUE;
-    u->due_unix = clock_unix() + wait_s;
+    u->due_unix = queue_unix(q) + wait_s;
     if (!message_is_over(u->rcpt->msg))
         return;
     u->state = R_FAILED;
@@ -131,13 +131,13 @@ FIBER static str original_of(struct queue *q, struct message *m, bool has_failur
 /* What is told, and of which recipient first, names a DSN: made again, it has the same enqueue id, and no other has it. */
 static struct message *dsn_message(struct queue *q, struct message *m, const char *kind, uint32_t first, str content)
 {
-    struct envelope_rcpt to = {.address = m->sender, .notify = NOTIFY_NEVER, .state = R_DUE, .due_unix = clock_unix()};
+    struct envelope_rcpt to = {.address = m->sender, .notify = NOTIFY_NEVER, .state = R_DUE, .due_unix = queue_unix(q)};
     uint32_t flags = ascii_only(content.p, content.n) ? 0 : MSG_IS_8BIT;
     if (!ascii_only(m->sender.p, m->sender.n))
         flags |= MSG_IS_UTF8;
-    struct envelope e = {.sender = S(""), .received_from = S("dsn"), .prefix = S("Return-Path: <>\r\n"), .trace = m->trace, .tenant_id = m->tenant_id, .created_unix = clock_unix(),
-                         .expires_unix = clock_unix() + MIN(DSN_LIFETIME_S, (int64_t)q->opts.lifetime_s), .size = content.n,
-                         .priority = 2, .flags = flags, .day = (uint32_t)(clock_unix() / 86400), .body_kind = BODY_INLINE,
+    struct envelope e = {.sender = S(""), .received_from = S("dsn"), .prefix = S("Return-Path: <>\r\n"), .trace = m->trace, .tenant_id = m->tenant_id, .created_unix = queue_unix(q),
+                         .expires_unix = queue_unix(q) + MIN(DSN_LIFETIME_S, (int64_t)q->opts.lifetime_s), .size = content.n,
+                         .priority = 2, .flags = flags, .day = (uint32_t)(queue_unix(q) / 86400), .body_kind = BODY_INLINE,
                          .rcpts = &to, .n_rcpts = 1};
     struct message *dsn = message_derive(m, kind, first, &e);
     message_keep_body(dsn, content, true);
@@ -189,7 +189,7 @@ static struct bounce_rcpt bounce_rcpt_of(const struct update *u, enum bounce_act
 {
     const struct rcpt *r = u->rcpt;
     return (struct bounce_rcpt){.number = r->no, .final_recipient = r->address, .original_recipient = r->original, .action = action, .status = str_c(u->status),
-                                .code = u->code, .diagnostic = str_c(u->text), .remote_mta = str_c(u->mta), .last_attempt_unix = clock_unix(),
+                                .code = u->code, .diagnostic = str_c(u->text), .remote_mta = str_c(u->mta), .last_attempt_unix = queue_unix(r->msg->shard->queue),
                                 .will_retry_until_unix = action == BOUNCE_DELAYED ? r->msg->expires_unix : 0};
 }
 
@@ -213,7 +213,7 @@ bool results_commit(struct queue *q, struct message *m, struct update *u, size_t
 
 /* --- the message's own timer --- */
 
-/* Recipients that wait are taken in hand; those in an attempt are not touched. */
+/* Recipients that wait are taken in hand, with the reason why they do as text; those in an attempt are not touched. */
 static size_t take_waiting(struct message *m, struct update *u, bool with_held)
 {
     struct queue *q = m->shard->queue;
@@ -226,6 +226,7 @@ static size_t take_waiting(struct message *m, struct update *u, bool with_held)
         u[n].counts_attempt = false;
         u[n++].state = r->state == R_HELD ? R_HELD : R_DUE;
         q->n_held -= r->state == R_HELD;
+        (void)snprintf(u[n - 1].text, sizeof(u->text), "%.*s", STR_ARG(rcpt_reason(r)));
         rcpt_detach(r);
         r->state = R_ACTIVE;
         q->n_active++;
@@ -238,8 +239,8 @@ FIBER static void expire(struct queue *q, struct message *m, struct arena *a)
     struct update *u = arena_array(a, struct update, m->n_rcpts);
     size_t n = take_waiting(m, u, false);
     for (size_t i = 0; i < n; i++) {
-        const char *last = u[i].rcpt->text ? u[i].rcpt->text : "no attempt was possible";
-        char text[QUEUE_TEXT_MAX];
+        char text[QUEUE_TEXT_MAX], last[QUEUE_TEXT_MAX - 40];
+        (void)snprintf(last, sizeof(last), "%s", u[i].text[0] ? u[i].text : "no attempt was possible");
         (void)snprintf(text, sizeof(text), "delivery time expired; last: %s", last);
         update_fail(&u[i], u[i].rcpt->code, "5.4.7", text);
     }
@@ -258,7 +259,9 @@ FIBER static void tell_delay(struct queue *q, struct message *m, struct arena *a
     for (size_t i = 0; i < n; i++) {
         const struct rcpt *r = u[i].rcpt;
         u[i].code = r->code;
-        set_reply(&u[i], r->code, "4.4.7", r->text ? r->text : "not delivered yet");
+        char text[QUEUE_TEXT_MAX];
+        (void)snprintf(text, sizeof(text), "%s", u[i].text[0] ? u[i].text : "not delivered yet");
+        set_reply(&u[i], r->code, "4.4.7", text);
         if (u[i].state == R_DUE && wants(r, NOTIFY_DELAY))
             told[n_told++] = bounce_rcpt_of(&u[i], BOUNCE_DELAYED);
     }

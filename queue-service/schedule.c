@@ -22,6 +22,7 @@
 #define SWEEP_MS 30000
 #define SITE_KEEP_MS (5 * 60 * 1000) /* after its last job: window and failures are remembered so long */
 #define NOT_NOW_S 2                  /* the shard may not work at the moment */
+#define JOB_ARENA_MAX ((size_t)16 << 20)
 
 static int64_t mono_s(void)
 {
@@ -82,7 +83,7 @@ static int64_t longest_wait_ms(const struct rcpt *r)
 /* What waits does so by the monotonic clock: the wall clock's jumps do not touch it. */
 void schedule_rcpt(struct rcpt *r)
 {
-    int64_t wait_ms = MIN(r->due_unix * 1000 - clock_unix_ms(), longest_wait_ms(r));
+    int64_t wait_ms = MIN(r->due_unix * 1000 - queue_unix_ms(r->msg->shard->queue), longest_wait_ms(r));
     assert(r->state == R_DUE && !list_in(&r->timer.node));
     if (wait_ms <= 0) {
         schedule_ready(r);
@@ -201,16 +202,24 @@ static struct places *places_of(const struct site *s)
 
 struct session {
     struct list_node node; /* of queue->sessions */
-    struct fiber *fiber;
-    struct job job;        /* job.msg is NULL between jobs */
+    struct job job;
 };
 
 void schedule_cancel_sessions(struct queue *q, const struct shard *s)
 {
     LIST_EACH(&q->sessions, n) {
         struct session *run = LIST_ITEM(n, struct session, node);
-        if (run->job.msg && !run->job.is_committing && (!s || run->job.msg->shard == s))
-            fiber_cancel(run->fiber);
+        if (run->job.attempt && (!s || run->job.msg->shard == s))
+            fiber_cancel(run->job.attempt);
+    }
+}
+
+void schedule_cancel_message(const struct message *m, bool spare_sent)
+{
+    LIST_EACH(&m->shard->queue->sessions, n) {
+        struct session *run = LIST_ITEM(n, struct session, node);
+        if (run->job.attempt && run->job.msg == m && !(spare_sent && run->job.is_sent))
+            fiber_cancel(run->job.attempt);
     }
 }
 
@@ -218,25 +227,47 @@ void schedule_cancel_lost(const struct shard *s)
 {
     LIST_EACH(&s->queue->sessions, n) {
         struct session *run = LIST_ITEM(n, struct session, node);
-        if (run->job.msg && run->job.msg->is_gone && run->job.msg->shard == s && !run->job.is_committing)
-            fiber_cancel(run->fiber);
+        if (run->job.attempt && run->job.msg->is_gone && run->job.msg->shard == s)
+            fiber_cancel(run->job.attempt);
     }
+}
+
+FIBER static void attempt(void *arg)
+{
+    struct job *job = arg;
+    job->attempt = fiber_self();
+    if (job->site->kind == SITE_LOCAL)
+        local_job(job);
+    else
+        deliver_job(job);
+    job->attempt = NULL;
+}
+
+/* What was found out is committed, however the attempt ended. */
+FIBER static void work(struct job *job)
+{
+    ARENA(a, JOB_ARENA_MAX);
+    struct err err = ERR_INIT; /* no fiber free: in a moment */
+    job->arena = &a;
+    job->u = arena_array(&a, struct update, job->n);
+    job->add = arena_array(&a, struct message *, job->n);
+    FIBER_GROUP(g, 1);
+    if (fiber_group_spawn(&g, "queue.attempt", attempt, job, &err))
+        IGNORE(fiber_group_wait(&g, &err));
+    if (job->n_updates && results_commit(job->site->queue, job->msg, job->u, job->n_updates, job->add, job->n_add))
+        for (size_t i = 0; i < job->n_updates; i++) /* false: somebody else's now, or we stop */
+            job_forget(job, job->u[i].rcpt);
 }
 
 FIBER static void session(void *arg)
 {
     struct site *s = arg;
     struct queue *q = s->queue;
-    struct session run = {.fiber = fiber_self()};
+    struct session run = {.job = {.msg = NULL}};
     list_push(&q->sessions, &run.node);
-    while (!q->is_draining && !site_is_suspended(s) && s->n_sessions <= site_limit(s) && !fiber_is_cancelled(run.fiber) &&
-           site_take(s, &run.job)) {
-        if (s->kind == SITE_LOCAL)
-            local_job(&run.job);
-        else
-            deliver_job(&run.job);
+    while (!q->is_draining && !site_is_suspended(s) && s->n_sessions <= site_limit(s) && site_take(s, &run.job)) {
+        work(&run.job);
         job_end(&run.job);
-        run.job.msg = NULL;
     }
     list_remove(&run.node);
     s->n_sessions--;
@@ -285,6 +316,7 @@ void site_succeeded(struct site *s)
     bool is_back = s->suspensions > 0;
     s->failed_cohorts = 0;
     s->suspensions = 0;
+    s->text[0] = '\0';
     s->window = MIN(s->window + 1 / s->window, (double)s->queue->opts.max_site_sessions);
     if (is_back)
         site_kick(s);
@@ -378,12 +410,21 @@ bool site_take(struct site *s, struct job *job)
     return true;
 }
 
-/* A recipient that no result was committed for (the shard was lost, or the process stops) stays with its message, which
- * is unlinked then. */
+void job_forget(struct job *job, const struct rcpt *r)
+{
+    for (size_t i = 0; i < job->n; i++)
+        if (job->rcpts[i] == r)
+            job->rcpts[i] = NULL;
+}
+
+/* A recipient that nothing became of (the attempt was broken off) waits a little, so that who broke it off gets it first. */
 void job_end(struct job *job)
 {
     struct shard *s = job->msg->shard;
     struct queue *q = s->queue;
+    for (size_t i = 0; i < job->n && !job->msg->is_gone; i++)
+        if (job->rcpts[i])
+            set_aside(job->rcpts[i]);
     if (--s->n_active == 0 && s->state == SHARD_LEAVING)
         shard_wake(q); /* it can be given up now */
     message_unref(job->msg);
@@ -445,7 +486,7 @@ static void set_gauges(struct queue *q)
     metric_set(M_QUEUE_ACTIVE, (int64_t)q->n_active);
     metric_set(M_QUEUE_HELD, (int64_t)q->n_held);
     metric_set(M_QUEUE_SHARDS, q->n_owned);
-    metric_set(M_QUEUE_OLDEST_SECONDS, oldest ? clock_unix() - oldest : 0);
+    metric_set(M_QUEUE_OLDEST_SECONDS, oldest ? queue_unix(q) - oldest : 0);
 }
 
 static void on_tick(void *arg)

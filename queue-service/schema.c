@@ -126,13 +126,13 @@ const struct sql_stmt q_make_shards = {
     .sqlite = "INSERT INTO q_shard (shard, epoch, owner) VALUES (?1, 0, NULL) ON CONFLICT (shard) DO NOTHING",
     .pg = "INSERT INTO q_shard (shard, epoch, owner) SELECT s, 0, NULL FROM unnest($1::bigint[]) AS u(s)"
           " ON CONFLICT (shard) DO NOTHING"};
-/* (node, lease ms). A node's earlier life is over: whatever it owned is taken anew, with a new epoch. */
+/* (node, lease ms): the database's time. A node's earlier life is over: whatever it owned is taken anew, with a new epoch. */
 const struct sql_stmt q_register = {
-    .name = "q_register", .params = "ti", .cols = "",
+    .name = "q_register", .params = "ti", .cols = "i",
     .sqlite = "INSERT INTO q_node (node, lease_until, is_draining) VALUES (?1, " NOW_SQLITE " + ?2, 0)"
-              " ON CONFLICT (node) DO UPDATE SET lease_until = excluded.lease_until, is_draining = 0",
+              " ON CONFLICT (node) DO UPDATE SET lease_until = excluded.lease_until, is_draining = 0 RETURNING " NOW_SQLITE,
     .pg = "INSERT INTO q_node (node, lease_until, is_draining) VALUES ($1, " NOW_PG " + $2::bigint, 0)"
-          " ON CONFLICT (node) DO UPDATE SET lease_until = excluded.lease_until, is_draining = 0"};
+          " ON CONFLICT (node) DO UPDATE SET lease_until = excluded.lease_until, is_draining = 0 RETURNING " NOW_PG};
 /* SQLite has one node: rows of other names are of earlier lives. */
 const struct sql_stmt q_forget_nodes = {
     .name = "q_forget_nodes", .params = "ti", .cols = "", .sqlite = "DELETE FROM q_node WHERE node <> ?1 AND ?2 > 0"};
@@ -140,20 +140,22 @@ const struct sql_stmt q_forget_nodes = {
 const struct sql_stmt q_forget_dead = {
     .name = "q_forget_dead", .params = "", .cols = "",
     .sqlite = "DELETE FROM q_node WHERE lease_until < " NOW_SQLITE " - 86400000",
-    .pg = "DELETE FROM q_node n WHERE lease_until < " NOW_PG " - 86400000 AND NOT EXISTS (SELECT 1 FROM q_shard s WHERE s.owner = n.node)"};
+    .pg = "DELETE FROM q_node WHERE node IN (SELECT node FROM q_node n WHERE lease_until < " NOW_PG " - 86400000"
+          " AND NOT EXISTS (SELECT 1 FROM q_shard s WHERE s.owner = n.node) FOR UPDATE SKIP LOCKED)"};
 /* (longest lease ms, lease ms). A lease that ends later than any can was given before the clock went back. The living renew theirs
  * long before it ends; the dead ones' would last for as long as the clock went back. */
 const struct sql_stmt q_bound_leases = {
     .name = "q_bound_leases", .params = "ii", .cols = "",
     .sqlite = "UPDATE q_node SET lease_until = " NOW_SQLITE " + ?2 WHERE lease_until > " NOW_SQLITE " + ?1",
-    .pg = "UPDATE q_node SET lease_until = " NOW_PG " + $2::bigint WHERE lease_until > " NOW_PG " + $1::bigint"};
-/* (node, lease ms, draining). No row: the lease was gone, and with it all shards. */
+    .pg = "UPDATE q_node SET lease_until = " NOW_PG " + $2::bigint"
+          " WHERE node IN (SELECT node FROM q_node WHERE lease_until > " NOW_PG " + $1::bigint FOR UPDATE SKIP LOCKED)"};
+/* (node, lease ms, draining): the database's time. No row: the lease was gone, and with it all shards. */
 const struct sql_stmt q_renew = {
     .name = "q_renew", .params = "tii", .cols = "i",
     .sqlite = "UPDATE q_node SET lease_until = " NOW_SQLITE " + ?2, is_draining = ?3"
-              " WHERE node = ?1 AND lease_until > " NOW_SQLITE " RETURNING 1",
+              " WHERE node = ?1 AND lease_until > " NOW_SQLITE " RETURNING " NOW_SQLITE,
     .pg = "UPDATE q_node SET lease_until = " NOW_PG " + $2::bigint, is_draining = $3::bigint"
-          " WHERE node = $1 AND lease_until > " NOW_PG " RETURNING 1::bigint"};
+          " WHERE node = $1 AND lease_until > " NOW_PG " RETURNING " NOW_PG};
 const struct sql_stmt q_unregister = {
     .name = "q_unregister", .params = "t", .cols = "", .sqlite = "DELETE FROM q_node WHERE node = ?1"};
 const struct sql_stmt q_nodes = {
@@ -166,18 +168,31 @@ const struct sql_stmt q_shards = {
 const struct sql_stmt q_expire_node = {
     .name = "q_expire_node", .params = "t", .cols = "",
     .sqlite = "UPDATE q_node SET lease_until = 0 WHERE node = ?1 AND lease_until < " NOW_SQLITE,
-    .pg = "UPDATE q_node SET lease_until = 0 WHERE node = $1 AND lease_until < " NOW_PG};
+    .pg = "UPDATE q_node SET lease_until = 0 WHERE node IN (SELECT node FROM q_node WHERE node = $1 AND lease_until < " NOW_PG
+          " FOR UPDATE SKIP LOCKED)"};
 /* (shard, epoch as seen, new owner): the row says which were got, and their new epoch. Not while its owner lives, unless
- * that is an earlier life of the taker. */
+ * that is an earlier life of the taker. What somebody else has locked is left for another round: nobody's lease may wait behind
+ * the transaction of a node that stands still. */
 const struct sql_stmt q_acquire = {
     .name = "q_acquire", .params = "iit", .cols = "ii", .is_rowset = true,
     .sqlite = "UPDATE q_shard SET epoch = epoch + 1, owner = ?3 WHERE shard = ?1 AND epoch = ?2"
               " AND (owner IS NULL OR owner = ?3 OR NOT EXISTS (SELECT 1 FROM q_node n WHERE n.node = q_shard.owner"
               " AND n.lease_until > 0)) RETURNING shard, epoch",
-    .pg = "UPDATE q_shard s SET epoch = s.epoch + 1, owner = w.owner"
-          " FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS w(shard, epoch, owner)"
-          " WHERE s.shard = w.shard AND s.epoch = w.epoch AND (s.owner IS NULL OR s.owner = w.owner"
-          " OR NOT EXISTS (SELECT 1 FROM q_node n WHERE n.node = s.owner AND n.lease_until > 0)) RETURNING s.shard, s.epoch"};
+    .pg = "WITH free AS (SELECT s.shard, w.owner FROM q_shard s"
+          " JOIN unnest($1::bigint[], $2::bigint[], $3::text[]) AS w(shard, epoch, owner) ON s.shard = w.shard AND s.epoch = w.epoch"
+          " WHERE s.owner IS NULL OR s.owner = w.owner"
+          " OR NOT EXISTS (SELECT 1 FROM q_node n WHERE n.node = s.owner AND n.lease_until > 0)"
+          " ORDER BY s.shard FOR UPDATE OF s SKIP LOCKED)"
+          " UPDATE q_shard s SET epoch = s.epoch + 1, owner = free.owner FROM free WHERE s.shard = free.shard RETURNING s.shard, s.epoch"};
+/* (age ms). PostgreSQL: ends what a paused or vanished node left: transactions that hold rows of nodes or shards, are so old, and wait
+ * for their client to say something. Such a node's lease is over, so the fence would have refused them. */
+const struct sql_stmt q_end_stuck = {
+    .name = "q_end_stuck", .params = "i", .cols = "i",
+    .sqlite = "SELECT 0 WHERE ?1 < 0",
+    .pg = "SELECT pg_terminate_backend(a.pid)::int::bigint FROM pg_stat_activity a"
+          " WHERE a.datname = current_database() AND a.usename = current_user AND a.pid <> pg_backend_pid()"
+          " AND a.wait_event = 'ClientRead' AND a.xact_start < clock_timestamp() - $1::bigint * interval '1 millisecond'"
+          " AND EXISTS (SELECT 1 FROM pg_locks l WHERE l.pid = a.pid AND l.relation IN ('q_shard'::regclass, 'q_node'::regclass))"};
 /* (shard, epoch, owner) */
 const struct sql_stmt q_release = {
     .name = "q_release", .params = "iit", .cols = "", .is_rowset = true,

@@ -33,6 +33,6 @@ extern const struct sql_stmt q_fence;
 extern const struct sql_stmt q_add_msg, q_add_rcpt, q_add_body, q_update_rcpt, q_delete_rcpts, q_delete_body, q_delete_msg, q_add_late;
 extern const struct sql_stmt q_load_msgs, q_load_rcpts, q_load_late, q_clear_late, q_load_body;
 /* Ownership. */
-extern const struct sql_stmt q_make_shards, q_register, q_forget_nodes, q_forget_dead, q_bound_leases, q_renew, q_unregister, q_nodes, q_shards, q_expire_node, q_acquire, q_release;
+extern const struct sql_stmt q_make_shards, q_register, q_forget_nodes, q_forget_dead, q_bound_leases, q_renew, q_unregister, q_nodes, q_shards, q_expire_node, q_acquire, q_release, q_end_stuck;
 
 #endif

@@ -36,6 +36,16 @@ void queue_call_init(struct rpc_call *c, struct arena *a, int64_t timeout_ms)
     c->deadline_mono_ms = MIN(c->deadline_mono_ms, clock_mono_ms() + timeout_ms);
 }
 
+int64_t queue_unix_ms(const struct queue *q)
+{
+    return clock_unix_ms() - q->clock_ahead_ms;
+}
+
+int64_t queue_unix(const struct queue *q)
+{
+    return queue_unix_ms(q) / 1000;
+}
+
 int64_t queue_backoff_s(const struct queue *q, unsigned attempts)
 {
     int64_t ms = (int64_t)q->retry_s[MIN(attempts, q->opts.n_retry - 1)] * 1000;
@@ -100,7 +110,7 @@ static bool request_ok(const Thurn__EnqueueRequest *req, struct err *err)
 
 static void envelope_of(struct queue *q, const Thurn__EnqueueRequest *req, struct arena *a, struct envelope *e)
 {
-    int64_t now = clock_unix(), due = MAX(now, req->not_before_unix);
+    int64_t now = queue_unix(q), due = MAX(now, req->not_before_unix);
     struct envelope_rcpt *rcpts = arena_array(a, struct envelope_rcpt, req->n_recipients);
     for (size_t i = 0; i < req->n_recipients; i++)
         rcpts[i] = (struct envelope_rcpt){.address = str_c(req->recipients[i]->address), .original = str_c(req->recipients[i]->original),
@@ -250,7 +260,7 @@ static bool stats(struct queue *q, struct arena *a, Thurn__QueueStatsReply *out)
 METHOD(m_enqueue, EnqueueRequest, EnqueueReply, THURN__ENQUEUE_REPLY__INIT, enqueue(q, req, a, out, err))
 METHOD(m_list, QueueListRequest, QueueListReply, THURN__QUEUE_LIST_REPLY__INIT, admin_list(q, req, a, out, err))
 METHOD(m_show, QueueShowRequest, QueuedMessage, THURN__QUEUED_MESSAGE__INIT, admin_show(q, req->queue_id, a, out, err))
-METHOD(m_act, QueueActRequest, QueueActReply, THURN__QUEUE_ACT_REPLY__INIT, admin_act(q, req, a, out, err))
+METHOD(m_act, QueueActRequest, QueueActReply, THURN__QUEUE_ACT_REPLY__INIT, admin_act(q, req, out, err))
 METHOD(m_stats, Empty, QueueStatsReply, THURN__QUEUE_STATS_REPLY__INIT, stats(q, a, out))
 METHOD(m_drain, Empty, Empty, THURN__EMPTY__INIT, drain(q))
 
@@ -352,6 +362,7 @@ struct queue *queue_new(const struct queue_opts *opts, struct err *err)
     list_init(&q->remote_places.waiting);
     list_init(&q->local_places.waiting);
     list_init(&q->sessions);
+    list_init(&q->acts);
     fiber_cond_init(&q->wake);
     fiber_cond_init(&q->ended);
     q->n_live_nodes = 1;
@@ -420,6 +431,7 @@ void queue_free(struct queue *q)
     }
     for (unsigned i = 0; i < q->opts.n_shards; i++)
         shard_lose(&q->shards[i]);
+    admin_done(q);
     batch_free(q->committer);
     remote_free(q->remote);
     schedule_done(q);

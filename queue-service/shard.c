@@ -46,9 +46,15 @@ struct shard *shard_for_new(struct queue *q)
     return NULL;
 }
 
+uint64_t shard_last_id(const struct shard *s)
+{
+    return (uint64_t)s->number << ID_SHARD_SHIFT | (uint64_t)(s->epoch & ID_EPOCH_MAX) << ID_EPOCH_SHIFT | s->counter;
+}
+
 uint64_t shard_next_id(struct shard *s)
 {
-    return (uint64_t)s->number << ID_SHARD_SHIFT | (uint64_t)(s->epoch & ID_EPOCH_MAX) << ID_EPOCH_SHIFT | ++s->counter;
+    s->counter++;
+    return shard_last_id(s);
 }
 
 static bool counts_as_owned(enum shard_state state)
@@ -305,6 +311,18 @@ void shard_loaded(struct shard *s, bool ok, int64_t start_ms)
         log_info("queue.shards_loaded", KV_I64("owned", q->n_owned), KV_I64("messages", (int64_t)q->n_messages));
 }
 
+/* Shards of the dead could not be had: something holds them, or their owner's row, that must have been over long ago. */
+FIBER static bool end_stuck(struct queue *q, struct arena *a, struct err *err)
+{
+    struct sql_value age_ms = sql_i(q->opts.lease_ms);
+    struct sql_result r;
+    if (!sql_query(q->opts.db, &q_end_stuck, &age_ms, a, &r, err))
+        return false;
+    if (r.n_rows)
+        log_warn("queue.stuck_ended", KV_I64("n", (int64_t)r.n_rows));
+    return true;
+}
+
 FIBER static bool acquire(struct queue *q, struct view *v, struct err *err)
 {
     struct change c = {.q = q, .view = v, .arena = v->arena, .rows = arena_array(v->arena, struct sql_value, 3 * v->n_shards)};
@@ -329,7 +347,7 @@ FIBER static bool acquire(struct queue *q, struct view *v, struct err *err)
     if (!sql_write(q->opts.db, acquire_body, &c, err))
         return false;
     take_got(&c);
-    return true;
+    return c.n_dead == 0 || c.got.n_rows == c.n || end_stuck(q, v->arena, err);
 }
 
 /* Whether the shard can be given up now. Attempts under way may end; after a while they are broken off where that does no
@@ -401,9 +419,17 @@ FIBER static bool leave(struct queue *q, struct view *v, struct err *err)
 
 /* --- the lease --- */
 
+struct renew {
+    struct queue *q;
+    bool is_alive;
+    int64_t now_ms; /* by the database's clock */
+};
+
 FIBER static bool register_body(struct sql_tx *tx, void *arg, struct err *err)
 {
-    struct queue *q = arg;
+    struct renew *r = arg;
+    struct queue *q = r->q;
+    struct sql_result got;
     int64_t lease_ms = sql_is_pg(tx) ? q->opts.lease_ms : FOREVER_MS;
     struct sql_value *numbers = arena_array(sql_arena(tx), struct sql_value, q->opts.n_shards);
     struct sql_value params[2] = {sql_s(str_c(q->node)), sql_i(lease_ms)};
@@ -415,14 +441,19 @@ FIBER static bool register_body(struct sql_tx *tx, void *arg, struct err *err)
         sql_queue(tx, &q_forget_dead, NULL, 1, NULL);
     for (unsigned i = 0; i < q->opts.n_shards; i += 1000)
         sql_queue(tx, &q_make_shards, numbers + i, MIN(q->opts.n_shards - i, 1000u), NULL);
-    sql_queue(tx, &q_register, params, 1, NULL);
-    return sql_run(tx, err);
+    if (!sql_exec(tx, &q_register, params, 1, &got, err))
+        return false;
+    r->now_ms = got.n_rows ? sql_at(&got, 0, 0)->i : 0;
+    return true;
 }
 
-struct renew {
-    struct queue *q;
-    bool is_alive;
-};
+/* Times of rows are by the database's clock, so that they mean the same to every node: how far ours is ahead of it, as far as can be
+ * told from a time that was taken between these two of ours. */
+static void compare_clocks(struct queue *q, int64_t before_ms, int64_t db_ms, int64_t after_ms)
+{
+    q->clock_ahead_ms = db_ms < before_ms ? before_ms - db_ms : db_ms > after_ms ? after_ms - db_ms : 0;
+}
+
 FIBER static bool renew_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct renew *r = arg;
@@ -431,14 +462,15 @@ FIBER static bool renew_body(struct sql_tx *tx, void *arg, struct err *err)
     if (!sql_exec(tx, &q_renew, params, 1, &got, err))
         return false;
     r->is_alive = got.n_rows == 1;
+    r->now_ms = r->is_alive ? sql_at(&got, 0, 0)->i : 0;
     return true;
 }
 
 FIBER static bool hold_lease(struct queue *q, struct err *err)
 {
-    int64_t start = clock_mono_ms();
+    int64_t start = clock_mono_ms(), before_ms = clock_unix_ms();
+    struct renew r = {.q = q};
     if (q->is_registered && (sql_db_is_pg(q->opts.db) || q->is_draining)) {
-        struct renew r = {.q = q};
         if (!sql_write(q->opts.db, renew_body, &r, err))
             return false;
         if (!r.is_alive) {
@@ -448,11 +480,13 @@ FIBER static bool hold_lease(struct queue *q, struct err *err)
         }
     }
     if (!q->is_registered) {
-        if (!sql_write(q->opts.db, register_body, q, err))
+        if (!sql_write(q->opts.db, register_body, &r, err))
             return false;
         q->is_registered = true;
         tell_others(q);
     }
+    if (r.now_ms && sql_db_is_pg(q->opts.db))
+        compare_clocks(q, before_ms, r.now_ms, clock_unix_ms());
     q->lease_until_ms = sql_db_is_pg(q->opts.db) ? start + (int64_t)q->opts.lease_ms * 4 / 5 : INT64_MAX;
     return true;
 }

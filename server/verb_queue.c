@@ -30,18 +30,35 @@ static const char *when(char out[32], long long unix_s)
     return out;
 }
 
+/* What waits for its turn has no time that anybody knows. */
+static bool has_time(json_t *r)
+{
+    const char *waits = client_text(r, "waits");
+    return strcmp(waits, "time") == 0 || strcmp(waits, "site") == 0 || strcmp(waits, "hosts") == 0;
+}
+
+static const char *waits_text(json_t *r)
+{
+    static const struct {
+        const char *waits, *text;
+    } texts[] = {{"time", ", next "}, {"site", ", its site is tried again "}, {"hosts", ", its domain is looked up again "}, {"turn", ", waits for its turn"}};
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        if (strcmp(client_text(r, "waits"), texts[i].waits) == 0)
+            return texts[i].text;
+    return "";
+}
+
 static void print_message(json_t *m)
 {
-    char created[32], due[32];
+    char created[32], until[32], due[32];
     size_t i;
     json_t *r;
-    printf("%s  %s  %lld bytes  from <%s>  %lld left\n", client_text(m, "queue_id"), when(created, client_int(m, "created_unix")),
-           client_int(m, "size"), client_text(m, "sender"), client_int(m, "recipients_left"));
+    printf("%s  %s  until %s  %lld bytes  from <%s>  %lld left\n", client_text(m, "queue_id"), when(created, client_int(m, "created_unix")),
+           when(until, client_int(m, "expires_unix")), client_int(m, "size"), client_text(m, "sender"), client_int(m, "recipients_left"));
     json_array_foreach (json_object_get(m, "recipients"), i, r)
         printf("    <%s> %s, %lld attempts%s%s%s%s\n", client_text(r, "address"), client_text(r, "state"), client_int(r, "attempts"),
-               strcmp(client_text(r, "state"), "due") == 0 ? ", next " : "",
-               strcmp(client_text(r, "state"), "due") == 0 ? when(due, client_int(r, "due_unix")) : "",
-               client_text(r, "text")[0] ? ": " : "", client_text(r, "text"));
+               waits_text(r), has_time(r) ? when(due, client_int(r, "due_unix")) : "", client_text(r, "text")[0] ? ": " : "",
+               client_text(r, "text"));
 }
 
 static void warn_of(json_t *answer)
@@ -145,7 +162,7 @@ FIBER static int stats(struct options *o, struct arena *a)
     return EXIT_DONE;
 }
 
-FIBER static int act(struct options *o, struct arena *a, const struct filter *f)
+FIBER static int act(struct options *o, const struct filter *f)
 {
     struct err err = ERR_INIT;
     bool is_all = options_flag(o, "--all");
@@ -161,12 +178,27 @@ FIBER static int act(struct options *o, struct arena *a, const struct filter *f)
         json_array_append_new(ids, json_string(o->args[i]));
     json_t *filter = json_pack("{s:o, s:s, s:s, s:s, s:I, s:b}", "queue_ids", ids, "sender", f->sender, "recipient", f->recipient,
                                "state", f->state, "older_than", (json_int_t)f->older_than_s, "is_all", (int)is_all);
-    CLEANUP(client_json_free) json_t *answer = NULL;
-    if (!client_call(o, a, "POST", S("/v1/queue"), json_pack("{s:s, s:o}", "op", o->args[0], "filter", filter), &answer, &err))
-        return verb_fail(&err);
-    printf("%lld recipient%s\n", client_int(answer, "affected"), plural(client_int(answer, "affected")));
-    warn_of(answer);
-    return client_int(answer, "affected") ? EXIT_DONE : EXIT_NOT_FOUND;
+    CLEANUP(client_json_free) json_t *rest = filter;
+    char id[24] = "";
+    for (;;) { /* it goes on by itself on the queue nodes, also when we are ended; we ask how far it is */
+        ARENA(scratch, 1u << 20);
+        CLEANUP(client_json_free) json_t *answer = NULL;
+        json_t *body = json_pack("{s:s, s:O}", "op", o->args[0], "filter", filter);
+        if (id[0])
+            json_object_set_new(body, "act_id", json_string(id));
+        if (!client_call(o, &scratch, "POST", S("/v1/queue"), body, &answer, &err))
+            return verb_fail(&err);
+        (void)snprintf(id, sizeof(id), "%s", client_text(answer, "act_id"));
+        long long affected = client_int(answer, "affected");
+        if (json_is_true(json_object_get(answer, "is_running"))) {
+            fprintf(stderr, "thurn: %lld of %lld messages seen, %lld recipient%s so far\n", client_int(answer, "seen"), client_int(answer, "total"),
+                    affected, plural(affected));
+            continue;
+        }
+        printf("%lld recipient%s\n", affected, plural(affected));
+        warn_of(answer);
+        return affected ? EXIT_DONE : EXIT_NOT_FOUND;
+    }
 }
 
 static bool take_filter(struct options *o, struct filter *f, struct err *err)
@@ -202,7 +234,7 @@ FIBER static int queue_run(struct options *o, struct arena *a, void *arg)
         return stats(o, a);
     for (size_t i = 0; i < ARRAY_LEN(acts); i++)
         if (strcmp(what, acts[i]) == 0)
-            return act(o, a, &f);
+            return act(o, &f);
     return verb_unknown(o);
 }
 

@@ -15,10 +15,10 @@ static const char *const state_names[] = {"due", "held", "done", "failed", "acti
 static json_t *recipient_json(const Thurn__QueuedRecipient *r)
 {
     const char *state = (size_t)r->state < ARRAY_LEN(state_names) ? state_names[r->state] : "unknown";
-    return json_pack("{s:i, s:o, s:s, s:i, s:I, s:i, s:o, s:o}", "number", (int)r->number, "address",
+    return json_pack("{s:i, s:o, s:s, s:i, s:I, s:i, s:o, s:o, s:s}", "number", (int)r->number, "address",
                      admin_string(str_c(r->address)), "state", state, "attempts", (int)r->attempts, "due_unix",
                      (json_int_t)r->due_unix, "code", (int)r->code, "text", admin_string(str_c(r->text)), "site",
-                     admin_string(str_c(r->site)));
+                     admin_string(str_c(r->site)), "waits", r->waits);
 }
 
 static json_t *message_json(const Thurn__QueuedMessage *m)
@@ -42,6 +42,7 @@ static json_t *message_json(const Thurn__QueuedMessage *m)
 struct gather {
     json_t *list;
     uint64_t total, bound; /* bound: what is behind this id has not been seen of every node */
+    uint64_t seen, affected;
     bool has_more;
     unsigned answered;
     struct err err;
@@ -78,7 +79,11 @@ static void gather_act(void *arg, const ProtobufCMessage *reply, const struct er
         note_failure(g, err);
         return;
     }
-    g->total += ((const Thurn__QueueActReply *)(const void *)reply)->affected;
+    const Thurn__QueueActReply *r = (const void *)reply;
+    g->affected += r->affected;
+    g->seen += r->seen;
+    g->total += r->total;
+    g->has_more |= r->is_running;
     g->answered++;
 }
 
@@ -253,18 +258,27 @@ static bool parse_filter(json_t *o, struct arena *a, Thurn__QueueFilter *f, stru
 
 FIBER static void act(struct admin *a, struct http_req *req, struct err *err)
 {
-    static const char *const keys[] = {"op", "filter", NULL};
+    static const char *const keys[] = {"op", "filter", "act_id", NULL};
+    char *id = NULL;
     Thurn__QueueFilter filter = THURN__QUEUE_FILTER__INIT;
     Thurn__QueueActRequest q = THURN__QUEUE_ACT_REQUEST__INIT;
     q.filter = &filter;
     CLEANUP(json_decref_) json_t *o = admin_body(req, err);
     if (!o || !admin_only(o, keys, err) || !parse_op(o, req->arena, &q.op, err) ||
-        !parse_filter(o, req->arena, &filter, err))
+        !parse_filter(o, req->arena, &filter, err) || !admin_get_str(o, "act_id", req->arena, &id, NULL, err))
         return;
+    q.is_begun = id != NULL;
+    q.act_id = random_u64() | 1;
+    if (id && (!num_u64(str_c(id), UINT64_MAX, &q.act_id) || !q.act_id)) {
+        (void)err_set(err, ERR_INVALID, "'act_id' is a decimal number in quotes");
+        return;
+    }
     struct gather g = {.err = ERR_INIT};
     if (!ask_all(a, req, QUEUE_METHOD_ACT, &q.base, gather_act, &g, err))
         return;
-    json_t *answer = json_pack("{s:I}", "affected", (json_int_t)g.total);
+    json_t *answer = json_pack("{s:s, s:I, s:I, s:I, s:b}", "act_id", arena_printf(req->arena, "%llu", (unsigned long long)q.act_id).p,
+                               "affected", (json_int_t)g.affected, "seen", (json_int_t)g.seen, "total", (json_int_t)g.total, "is_running",
+                               (int)g.has_more);
     add_warning(answer, &g);
     admin_answer(req, 200, answer);
 }

@@ -7,6 +7,7 @@
 #include "base/log.h"
 
 #define rt fiber_runtime
+#define LATE_MS 100
 #define LOOP_ROUNDS_MAX 16
 #define LOOP_ROUNDS_MIN 4 /* however long they take: what one of them wrote for another belongs to this turn */
 #define DONE_GRACE_MS 5000 /* fiber_main: for connections that still send their last bytes */
@@ -18,6 +19,7 @@ static struct {
     uv_timer_t due;      /* one for all deadlines and the wheel */
     uv_async_t posted;
     bool is_blocking_off;
+    bool has_looked; /* what is due late waits for one poll */
     int64_t due_at;      /* what the timer is set to */
     struct list deferred, at_end;
     size_t n_held;       /* answers of other threads to come */
@@ -105,9 +107,24 @@ static void set_due_timer(int64_t now)
         loop_due_changed(due);
 }
 
+/*
+ * What is due so late was not looked at in its time: the process stood still, or one turn took long. What peers said meanwhile waits in the
+ * sockets, and is looked at once before deadlines are taken as missed.
+ */
+static bool must_look_first(int64_t now)
+{
+    bool is_late = MIN(deadline_next(), timer_next(now)) <= now - LATE_MS;
+    loop.has_looked = is_late && !loop.has_looked;
+    if (loop.has_looked)
+        loop_something_ready(); /* that the poll does not block */
+    return loop.has_looked;
+}
+
 static void run_due(void)
 {
     int64_t now = clock_mono_ms();
+    if (must_look_first(now))
+        return;
     if (deadline_next() <= now)
         deadline_run(now);
     if (timer_next(now) <= now)
@@ -129,7 +146,7 @@ static void on_turn(uv_prepare_t *h)
     run_tasks(&loop.at_end); /* what the others wrote does not wait for the long loops */
     fiber_run_late();
     set_due_timer(clock_mono_ms());
-    if (loop.is_blocking_off && list_empty(&loop.deferred) && list_empty(&rt.ready) && list_empty(&rt.late) &&
+    if (loop.is_blocking_off && !loop.has_looked && list_empty(&loop.deferred) && list_empty(&rt.ready) && list_empty(&rt.late) &&
         list_empty(&loop.at_end)) {
         loop.is_blocking_off = false;
         uv_idle_stop(&loop.no_block);

@@ -75,6 +75,7 @@ struct remote_message {
     bool requires_tls;           /* never in clear: fails with 5.7.10 where STARTTLS is not offered */
     bool ret_full;
     str envelope_id;             /* ENVID as given (xtext), or empty */
+    bool *is_sent;               /* set while a peer has all of the content, and its answer is not known; NULL = nobody wants to know */
 };
 /*
  * Every rcpt has its outcome on return, whatever happened. Suspends for as long as the attempt takes. When the connection

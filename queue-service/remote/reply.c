@@ -58,7 +58,7 @@ static void add_text(struct smtp_reply *r, str s)
 
 enum smtp_reply_step smtp_reply_add(struct smtp_reply *r, str line)
 {
-    if (line.n > SMTP_REPLY_LINE_MAX || r->n_lines >= SMTP_REPLY_LINES_MAX)
+    if (r->n_lines >= SMTP_REPLY_LINES_MAX)
         return SMTP_REPLY_LONG;
     struct cursor c = cur_of(line);
     uint16_t code;

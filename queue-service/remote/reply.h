@@ -6,8 +6,9 @@
 
 #include "base/str.h"
 
-#define SMTP_REPLY_LINE_MAX 2048u /* RFC 5321 4.5.3.1.5 says 512; real servers write longer ones */
+#define SMTP_REPLY_LINE_MAX 2048u /* RFC 5321 4.5.3.1.5 says 512; of longer ones this much is looked at */
 #define SMTP_REPLY_LINES_MAX 128u
+#define SMTP_REPLY_BYTES_MAX ((size_t)64 * 1024)
 #define SMTP_REPLY_TEXT_SIZE 400u
 #define SMTP_STATUS_SIZE 12u      /* "5.123.456" */
 
@@ -27,7 +28,7 @@ enum smtp_reply_step {
     SMTP_REPLY_MORE,
     SMTP_REPLY_DONE,
     SMTP_REPLY_BAD,  /* no reply line */
-    SMTP_REPLY_LONG  /* over a limit above */
+    SMTP_REPLY_LONG  /* too many lines */
 };
 /* Add the next line, without its end, to a reply that was zeroed before its first. Lines may disagree about the code: the last
  * one counts, as with other clients. */

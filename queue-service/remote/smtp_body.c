@@ -11,7 +11,8 @@
 #define CHUNK ((size_t)64 * 1024) /* of BDAT */
 #define CHUNKS_OPEN 3u            /* with PIPELINING: chunks that may wait for their answers when one more is sent */
 #define CHUNK_BUF_MAX ((size_t)512 * 1024)
-#define MIN_RATE 500u             /* bytes a second */
+#define BLOCK ((size_t)16 * 1024) /* what may take data_ms to be taken */
+#define MIN_RATE 500u             /* bytes a second of the content as a whole, beyond final_ms */
 
 struct body {
     struct smtp_client *c;
@@ -56,8 +57,20 @@ FIBER static void trouble_write(struct body *b, struct smtp_trouble *why, const 
 
 FIBER static bool write_content(struct body *b, str bytes, struct err *err)
 {
-    FIBER_DEADLINE(b->c->settings->data_ms);
-    return stream_write(b->c->stream, bytes, err);
+    while (bytes.n) { /* RFC 5321 4.5.3.2.5: three minutes for each block, not for all of it */
+        FIBER_DEADLINE(b->c->settings->data_ms);
+        str block = str_slice(bytes, 0, BLOCK);
+        if (!stream_write(b->c->stream, block, err))
+            return false;
+        bytes = str_slice(bytes, block.n, SIZE_MAX);
+    }
+    return true;
+}
+
+static void note_sent(const struct remote_message *m, bool is_sent)
+{
+    if (m->is_sent)
+        *m->is_sent = is_sent;
 }
 
 /* Dots doubled, a dot at the end (RFC 5321 4.1.1.4). */
@@ -85,6 +98,7 @@ FIBER static enum smtp_body_end send_data(struct body *b, struct rpc_source *s, 
     }
     /* An answer before the end is none to the end: taken as one, all that follow would be out of step. */
     bool is_early = stream_input(b->c->stream).n > 0;
+    note_sent(b->m, !is_early);
     if (is_early || !write_content(b, smtp_content_end(&content), &err)) {
         if (is_early)
             (void)err_set(&err, ERR_INVALID, "answered before the end");
@@ -122,11 +136,12 @@ FIBER static bool take_chunk_replies(struct body *b, struct chunks *k, unsigned 
 
 FIBER static bool send_chunk(struct body *b, struct chunks *k, bool is_last, struct err *err)
 {
-    FIBER_DEADLINE(b->c->settings->data_ms);
+    BUF(command, 64);
+    buf_printf(&command, "BDAT %zu%s\r\n", k->bytes.n, is_last ? " LAST" : "");
     b->c->is_in_content = true;
+    note_sent(b->m, is_last);
     k->n_open++;
-    bool ok = stream_printf(b->c->stream, err, "BDAT %zu%s\r\n", k->bytes.n, is_last ? " LAST" : "") &&
-              stream_write(b->c->stream, buf_str(&k->bytes), err);
+    bool ok = write_content(b, buf_str(&command), err) && write_content(b, buf_str(&k->bytes), err);
     if (ok)
         b->c->is_in_content = false;
     buf_clear(&k->bytes);
@@ -198,7 +213,8 @@ enum smtp_body_end smtp_body_send(struct smtp_client *c, const struct remote_mes
         c->is_in_content = by_data;
         return SMTP_BODY_BROKEN;
     }
-    stream_set_min_rate(c->stream, MIN_RATE);
+    /* A least rate of the stream would go on while we wait for the answer, and would end a peer that stands still for less than it may. */
+    FIBER_DEADLINE((int64_t)c->settings->final_ms * 2 + (int64_t)(m->size * 1000 / MIN_RATE));
     enum smtp_body_end end;
     if (by_data) {
         end = send_data(&b, s, r, why);
@@ -208,7 +224,8 @@ enum smtp_body_end smtp_body_send(struct smtp_client *c, const struct remote_mes
         end = send_chunks(&b, s, &k, r, why);
         buf_done(&k.bytes);
     }
-    stream_set_min_rate(c->stream, 0);
+    if (end != SMTP_BODY_UNKNOWN)
+        note_sent(m, false);
     if (b.is_converted)
         seven_bit_close(s);
     else if (m->close)

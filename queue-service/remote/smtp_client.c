@@ -45,14 +45,43 @@ void smtp_trouble_lost(struct smtp_trouble *t, const struct smtp_client *c, cons
 
 /* --- replies --- */
 
+/* The next line; of one that is longer than it may be its beginning: what counts is the code. n_read: bytes of the reply so far. */
+FIBER static bool reply_line(struct smtp_client *c, struct buf *beginning, size_t *n_read, str *line, struct err *err)
+{
+    if (stream_read_line(c->stream, SMTP_REPLY_LINE_MAX, false, line, err)) {
+        *n_read += line->n;
+        return true;
+    }
+    if (err->kind != ERR_LIMIT)
+        return false;
+    err_clear(err);
+    buf_clear(beginning);
+    buf_add(beginning, str_slice(stream_input(c->stream), 0, SMTP_REPLY_LINE_MAX));
+    *line = buf_str(beginning);
+    while (*n_read <= SMTP_REPLY_BYTES_MAX) {
+        str in = stream_input(c->stream);
+        ptrdiff_t lf = str_find(in, '\n');
+        size_t n = lf < 0 ? in.n : (size_t)lf + 1;
+        *n_read += n;
+        stream_consume(c->stream, n);
+        if (lf >= 0)
+            return true;
+        if (!stream_fill(c->stream, err))
+            return false;
+    }
+    return err_set(err, ERR_LIMIT, "reply of more than %zu bytes", SMTP_REPLY_BYTES_MAX);
+}
+
 bool smtp_read_reply(struct smtp_client *c, unsigned timeout_ms, struct smtp_caps *caps, struct smtp_reply *out,
                      struct err *err)
 {
     FIBER_DEADLINE(timeout_ms);
+    BUF(beginning, SMTP_REPLY_LINE_MAX);
+    size_t n_read = 0;
     *out = (struct smtp_reply){0};
     for (;;) {
         str line;
-        if (!stream_read_line(c->stream, SMTP_REPLY_LINE_MAX, false, &line, err)) {
+        if (!reply_line(c, &beginning, &n_read, &line, err)) {
             if (err->kind == ERR_LIMIT)
                 metric_inc_label(M_REMOTE_REFUSED, "reply_too_long");
             return false;
@@ -79,6 +108,7 @@ FIBER static bool ask(struct smtp_client *c, const char *verb, str arg, struct s
                       struct smtp_trouble *why)
 {
     struct err err = ERR_INIT;
+    FIBER_DEADLINE(c->settings->command_ms);
     bool is_written = arg.n ? stream_printf(c->stream, &err, "%s %.*s\r\n", verb, STR_ARG(arg))
                             : stream_printf(c->stream, &err, "%s\r\n", verb);
     if (is_written && smtp_read_reply(c, c->settings->command_ms, caps, r, &err))

@@ -176,6 +176,7 @@ FIBER static bool write_rcpt(struct transaction *t, const struct remote_rcpt *r,
 
 FIBER static bool write_command(struct transaction *t, size_t i, struct err *err)
 {
+    FIBER_DEADLINE(t->c->settings->command_ms);
     if (t->has_reset && i-- == 0)
         return stream_write(t->c->stream, S("RSET\r\n"), err);
     if (i == 0)
@@ -317,6 +318,7 @@ FIBER static enum smtp_end empty_data(struct transaction *t)
 {
     struct err err = ERR_INIT;
     struct smtp_reply r;
+    FIBER_DEADLINE(t->c->settings->final_ms);
     bool ok = stream_write(t->c->stream, S(".\r\n"), &err) &&
               smtp_read_reply(t->c, t->c->settings->final_ms, NULL, &r, &err) && r.code != 421;
     return ok ? SMTP_END_GOOD : SMTP_END_LOST;

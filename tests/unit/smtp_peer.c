@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "base/num.h"
 #include "fiber/fiber.h"
 #include "smtp_peer.h"
@@ -32,7 +33,7 @@ FIBER static bool say(struct talk *t, str text)
 
 FIBER static bool say_line(struct talk *t, str text)
 {
-    BUF(b, 8192);
+    BUF(b, 65536);
     buf_add(&b, text);
     buf_add(&b, S("\r\n"));
     return say(t, buf_str(&b));
@@ -96,6 +97,22 @@ FIBER static bool say_raw(struct talk *t, str text)
     return say(t, buf_str(&b));
 }
 
+/* Seconds of the frozen clock; everybody runs at each of them. */
+FIBER static bool let_pass(struct talk *t, str seconds)
+{
+    struct err err = ERR_INIT;
+    uint32_t n = 0;
+    if (!num_u32(seconds, 86400, &n))
+        return false;
+    for (uint32_t i = 0; i < n && !stream_at_end(t->s); i++) {
+        clock_advance_ms(1000);
+        for (int k = 0; k < 4; k++)
+            if (!fiber_yield(&err))
+                return false;
+    }
+    return true;
+}
+
 /* One step; false ends the connection. */
 FIBER static bool step(struct talk *t, str what)
 {
@@ -128,6 +145,8 @@ FIBER static bool step(struct talk *t, str what)
         return false;
     case 'T':
         return stream_start_tls_server(t->s, t->p->tls, NULL, &err);
+    case 'W':
+        return let_pass(t, arg);
     case 'X':
         if (!stream_flush(t->s, &err))
             return false;

@@ -6,6 +6,7 @@
  *   C text   the client's next line begins so
  *   D        read content up to its end of data          B        read one BDAT command with its chunk
  *   T        TLS handshake       X        break the connection off        N text   say the line 1,000 times
+ *   W n      let n seconds of the frozen clock pass
  * At the end it says nothing more and reads lines until the client closes.
  * What does not fit is told by peer_check.
  */

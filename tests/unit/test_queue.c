@@ -31,6 +31,7 @@ static struct {
     unsigned remote_away;              /* so many attempts reach nobody */
     unsigned remote_delay_ms, store_delay_ms;
     unsigned running, most_running;
+    bool is_sent;                      /* the peer has all of the content while that lasts */
     char *blobs[64];
     size_t blob_n[64], n_blobs;
     unsigned holds;
@@ -38,6 +39,8 @@ static struct {
     unsigned shard_away;               /* accounts on this shard of the store are not to be reached */
     unsigned n_shard_calls;            /* such calls */
     unsigned looking_up, most_looking_up;
+    uint32_t result_kind, call_kind;   /* what the store answers for each, or to the whole */
+    unsigned n_results;                /* such answers */
 } world;
 
 static void world_clear(void)
@@ -163,6 +166,12 @@ FIBER static void fake_deliver(Thurn__Store_Service *s, const Thurn__DeliverRequ
         closure(NULL, call);
         return;
     }
+    if (world.call_kind) {
+        world.n_results++;
+        err_set(&c->err, (enum err_kind)world.call_kind, "as told");
+        closure(NULL, call);
+        return;
+    }
     r.results = arena_array(c->arena, Thurn__DeliverReply__Result *, q->n_recipients);
     for (size_t i = 0; i < q->n_recipients; i++) {
         const Thurn__DeliverRecipient *to = q->recipients[i];
@@ -175,6 +184,12 @@ FIBER static void fake_deliver(Thurn__Store_Service *s, const Thurn__DeliverRequ
             world.n_shard_calls += i == 0;
             res->error_kind = ERR_UNAVAILABLE;
             res->error = (char *)(uintptr_t)"shard is away";
+            continue;
+        }
+        if (world.result_kind && strcmp(name, "sender") != 0) {
+            world.n_results++;
+            res->error_kind = world.result_kind;
+            res->error = (char *)(uintptr_t)"as told";
             continue;
         }
         if (strcmp(name, "full") == 0 || strcmp(name, "moved") == 0) {
@@ -334,6 +349,8 @@ void remote_deliver(struct remote *r, const struct remote_site *site, const stru
     struct err err = ERR_INIT;
     world.running++;
     world.most_running = MAX(world.most_running, world.running);
+    if (m->is_sent)
+        *m->is_sent = world.is_sent;
     bool was_broken_off = world.remote_delay_ms && !fiber_sleep_ms(world.remote_delay_ms, &err);
     world.running--;
     for (size_t i = 0; i < n && was_broken_off; i++)
@@ -799,7 +816,7 @@ static void many_told(struct world_run *w)
     uint64_t id = enqueue(w, w->q, (struct mail){.to = buf_z(&to)});
     assert_true(id);
     assert_true(wait_for(was_tried, &(struct one_message){w, id}));
-    assert_int_equal(act(w, "@dark.example", THURN__QUEUE_OP__QUEUE_BOUNCE), 1000);
+    assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_BOUNCE), 1000); /* and not the notifications that it makes */
     settle(w, 0);
     assert_int_equal(count_local("sender"), 10);
     size_t n_told = 0;
@@ -890,6 +907,204 @@ static void deferrals(struct world_run *w)
     assert_int_equal(count_local("sender"), 0);
 }
 
+/* Whatever the store answers: temporary, but for what it says of the message itself, and never "no such mailbox". */
+struct verdict_case {
+    uint32_t kind;
+    const char *failed; /* status, or NULL: it stays, as an attempt with this code or waiting for the shard (0) */
+    unsigned code;
+};
+static bool was_answered(void *n)
+{
+    return world.n_results >= *(unsigned *)n;
+}
+static void one_verdict(struct world_run *w, const struct verdict_case *v)
+{
+    unsigned once = 1;
+    uint64_t id = enqueue(w, w->q, (struct mail){.to = "alice@example.org"});
+    assert_true(id && wait_for(was_answered, &once));
+    if (v->failed) {
+        settle(w, 0);
+        assert_int_equal(count_local("sender"), 1);
+        assert_non_null(strstr(local_content("sender"), arena_printf(&w->a, "Status: %s\r\n", v->failed).p));
+        assert_null(strstr(local_content("sender"), "Diagnostic-Code: smtp;")); /* no server said so */
+    } else {
+        assert_true(wait_for(was_tried, &(struct one_message){w, id}));
+        const Thurn__QueuedMessage *m = show(w, id);
+        assert_int_equal(m->recipients[0]->code, v->code);
+        assert_true(m->recipients[0]->attempts == 0 || v->code);
+        assert_string_equal(m->recipients[0]->text, "as told");
+        world.result_kind = world.call_kind = 0;
+        (void)act(w, "", THURN__QUEUE_OP__QUEUE_RETRY);
+        settle(w, 0);
+        assert_int_equal(count_local("alice"), 1);
+        assert_int_equal(count_local("sender"), 0);
+    }
+    world_clear();
+}
+static void verdicts(struct world_run *w)
+{
+    static const struct verdict_case cases[] = {
+        {ERR_INVALID, "5.6.0", 0}, {ERR_NOT_FOUND, NULL, 451}, {ERR_EXISTS, NULL, 451},  {ERR_DENIED, "5.7.1", 0},
+        {ERR_LIMIT, "5.3.4", 0},   {ERR_CONFLICT, NULL, 451},  {ERR_UNAVAILABLE, NULL, 0}, {ERR_TIMEOUT, NULL, 451},
+        {ERR_CANCELLED, NULL, 451}, {ERR_INTERNAL, NULL, 451}, {ERR_BUSY, NULL, 0},      {ERR_QUOTA, NULL, 452}, {ERR_KINDS_ + 3, NULL, 451},
+    };
+    _Static_assert(ARRAY_LEN(cases) == ERR_KINDS_, "a kind of error has no case");
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        assert_int_equal(cases[i].kind, i + 1 < ERR_KINDS_ ? i + 1 : cases[i].kind);
+        world.result_kind = cases[i].kind;
+        one_verdict(w, &cases[i]);
+    }
+    for (size_t i = 0; i + 1 < ARRAY_LEN(cases); i++) { /* the call as a whole: what is temporary waits for the shard */
+        struct verdict_case v = cases[i];
+        struct err err = {.kind = (enum err_kind)v.kind};
+        v.code = err_is_temporary(&err) ? 0 : v.code;
+        if (v.kind == ERR_CANCELLED) /* only we break off calls */
+            continue;
+        world.call_kind = v.kind;
+        if (v.failed) /* its DSN could not be delivered either */
+            continue;
+        one_verdict(w, &v);
+    }
+}
+
+static bool is_told(void *name)
+{
+    return count_local(name) > 0;
+}
+/* Full for longer than that is tried: the sender hears it. */
+static void full_for_long(struct world_run *w)
+{
+    uint64_t id = enqueue(w, w->q, (struct mail){.to = "full@example.org"});
+    assert_true(id && wait_for(was_tried, &(struct one_message){w, id}));
+    queue_free(w->q);
+    clock_jump_s(86400);
+    w->q = start(w, "one");
+    assert_true(wait_for(is_told, (void *)(uintptr_t)"sender"));
+    settle(w, 0);
+    assert_non_null(strstr(local_content("sender"), "Status: 5.2.2"));
+}
+
+/* An attempt that hangs does not keep an operator from his message. */
+static void act_in_attempt(struct world_run *w)
+{
+    static const Thurn__QueueOp ops[] = {THURN__QUEUE_OP__QUEUE_HOLD, THURN__QUEUE_OP__QUEUE_DROP, THURN__QUEUE_OP__QUEUE_BOUNCE};
+    for (size_t i = 0; i < ARRAY_LEN(ops); i++) {
+        world.remote_delay_ms = 600000;
+        uint64_t id = enqueue(w, w->q, (struct mail){.to = "x@remote.example"});
+        assert_true(id && wait_for(remote_runs, NULL));
+        int64_t start_ms = clock_mono_ms();
+        assert_int_equal(act(w, "x@remote.example", ops[i]), 1);
+        assert_true(clock_mono_ms() - start_ms < 4000);
+        assert_int_equal(world.running, 0);
+        if (ops[i] == THURN__QUEUE_OP__QUEUE_HOLD) {
+            assert_int_equal(show(w, id)->recipients[0]->state, THURN__RECIPIENT_STATE__RCPT_HELD);
+            assert_string_equal(show(w, id)->recipients[0]->waits, "operator");
+            world.remote_delay_ms = 0;
+            assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_RELEASE), 1);
+        }
+        settle(w, 0);
+    }
+    assert_int_equal(count_remote("x@remote.example"), 1);
+    assert_int_equal(count_local("sender"), 1);
+    assert_int_equal(rows(w), 0);
+}
+
+/* What the peer has whole is not broken off to be held: it would be sent twice. It is held when its attempt ends without success. */
+static void hold_when_sent(struct world_run *w)
+{
+    world.remote_delay_ms = 1000;
+    world.is_sent = true;
+    uint64_t id = enqueue(w, w->q, (struct mail){.to = "x@remote.example later@remote.example"});
+    assert_true(id && wait_for(remote_runs, NULL));
+    assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_HOLD), 1); /* the other was delivered when that had been waited for */
+    settle(w, 1);
+    assert_int_equal(count_remote("x@remote.example"), 1);
+    assert_int_equal(stats(w, w->q)->held, 1);
+    (void)act(w, "", THURN__QUEUE_OP__QUEUE_DROP);
+    settle(w, 0);
+}
+
+/* An act outlives its client, and tells whoever asks how far it is. */
+static Thurn__QueueActReply ask_act(struct world_run *w, uint64_t id, bool is_begun, Thurn__QueueOp op)
+{
+    Thurn__QueueActRequest req = THURN__QUEUE_ACT_REQUEST__INIT;
+    Thurn__QueueFilter f = THURN__QUEUE_FILTER__INIT;
+    f.is_all = true;
+    req.filter = &f;
+    req.op = op;
+    req.act_id = id;
+    req.is_begun = is_begun;
+    const Thurn__QueueActReply *r = CALL(w, w->q, act, QueueActReply, &req);
+    assert_non_null(r);
+    return *r;
+}
+static void long_act(struct world_run *w)
+{
+    world.remote_away = 1000000;
+    for (int i = 0; i < 300; i++)
+        assert_true(enqueue(w, w->q, (struct mail){.to = "x@dark.example y@dark.example"}));
+    struct err err = ERR_INIT;
+    struct world_run caller = *w;
+    {
+        FIBER_DEADLINE(1); /* a client that is gone at once */
+        Thurn__QueueActRequest req = THURN__QUEUE_ACT_REQUEST__INIT;
+        Thurn__QueueFilter f = THURN__QUEUE_FILTER__INIT;
+        f.is_all = true;
+        req.filter = &f;
+        req.op = THURN__QUEUE_OP__QUEUE_HOLD;
+        req.act_id = 7;
+        (void)CALL(&caller, w->q, act, QueueActReply, &req);
+    }
+    Thurn__QueueActReply r = ask_act(w, 7, true, THURN__QUEUE_OP__QUEUE_HOLD);
+    for (int i = 0; r.is_running && i < 10; i++)
+        r = ask_act(w, 7, true, THURN__QUEUE_OP__QUEUE_HOLD);
+    assert_false(r.is_running);
+    assert_int_equal(r.total, 300);
+    assert_int_equal(r.seen, 300);
+    assert_int_equal(r.affected, 600);
+    assert_int_equal(stats(w, w->q)->held, 600);
+    assert_int_equal(stats(w, w->q)->active, 0);
+    assert_int_equal(ask_act(w, 7, false, THURN__QUEUE_OP__QUEUE_DROP).affected, 600); /* the same id is the same act */
+    assert_int_equal(stats(w, w->q)->held, 600);
+    Thurn__QueueActRequest unknown = THURN__QUEUE_ACT_REQUEST__INIT;
+    unknown.act_id = 8;
+    unknown.is_begun = true;
+    assert_null(CALL(w, w->q, act, QueueActReply, &unknown));
+    assert_int_equal(w->err.kind, ERR_NOT_FOUND);
+    assert_int_equal(ask_act(w, 9, false, THURN__QUEUE_OP__QUEUE_DROP).affected, 600);
+    settle(w, 0);
+    assert_int_equal(rows(w), 0);
+    (void)err;
+}
+
+/* Each that waits says why, and until when: the reason of its site where it has none of its own. */
+static void reasons(struct world_run *w)
+{
+    world.remote_away = 1000000;
+    uint64_t id = 0;
+    for (int i = 0; i < 60; i++)
+        assert_true(id = enqueue(w, w->q, (struct mail){.to = "x@remote.example", .expires_in = 3600}));
+    while (metric_get(M_QUEUE_SITES_SUSPENDED, NULL) < 1)
+        assert_true(fiber_sleep_ms(2, &w->err));
+    settle(w, 60);
+    const Thurn__QueuedMessage *m = show(w, id); /* never tried itself */
+    assert_string_equal(m->recipients[0]->text, "connection refused");
+    assert_string_equal(m->recipients[0]->waits, "site");
+    assert_true(m->recipients[0]->due_unix >= clock_unix());
+    uint64_t dark = enqueue(w, w->q, (struct mail){.to = "x@dark.example"});
+    assert_true(wait_for(was_tried, &(struct one_message){w, dark}));
+    m = show(w, dark);
+    assert_string_equal(m->recipients[0]->text, "nobody answers");
+    assert_string_equal(m->recipients[0]->waits, "hosts");
+    uint64_t later = enqueue(w, w->q, (struct mail){.to = "x@dark.example", .from = "bob@example.org", .expires_in = 2});
+    assert_string_equal(show(w, later)->recipients[0]->text, "nobody answers"); /* its domain's, at once */
+    assert_true(wait_for(is_told, (void *)(uintptr_t)"bob")); /* and so does the bounce */
+    assert_non_null(strstr(local_content("bob"), "nobody answers"));
+    assert_null(strstr(local_content("bob"), "no attempt was possible"));
+    (void)act(w, "", THURN__QUEUE_OP__QUEUE_DROP);
+    settle(w, 0);
+}
+
 /* The store, the directory or every server away: recipients wait without an attempt being counted, then go. */
 static void outages(struct world_run *w)
 {
@@ -904,9 +1119,9 @@ static void outages(struct world_run *w)
     assert_int_equal(count_remote("x@remote.example"), 1);
     world.remote_away = 1000;
     id = enqueue(w, w->q, (struct mail){.to = "y@remote.example"});
-    while (metric_get(M_QUEUE_SITES_SUSPENDED, NULL) < 2) /* the store's was the first */
-        assert_true(fiber_sleep_ms(2, &w->err));
     const Thurn__QueuedMessage *m = show(w, id);
+    for (; strcmp(m->recipients[0]->waits, "site") != 0; m = show(w, id))
+        assert_true(fiber_sleep_ms(2, &w->err));
     assert_string_equal(m->recipients[0]->text, "connection refused");
     assert_int_equal(m->recipients[0]->attempts, 0);
     world.remote_away = 0;
@@ -1168,11 +1383,6 @@ static void stop_in_attempt(struct world_run *w)
     assert_int_equal(count_remote("x@remote.example"), 1);
 }
 
-static bool is_told(void *name)
-{
-    return count_local(name) > 0;
-}
-
 static void expiry(struct world_run *w)
 {
     uint64_t id = enqueue(w, w->q, (struct mail){.to = "later@remote.example", .expires_in = 3600});
@@ -1291,8 +1501,8 @@ static void fairness(struct world_run *w)
     world.remote_delay_ms = 20;
     for (int i = 0; i < 600; i++)
         assert_true(enqueue(w, w->q, (struct mail){.to = "bulk@remote.example", .tenant = 1}));
-    size_t before = world.n_remote;
     assert_true(enqueue(w, w->q, (struct mail){.to = "single@remote.example", .tenant = 2}));
+    size_t before = world.n_remote;
     settle(w, 0);
     size_t at = 0;
     while (strcmp(world.remote[at].to, "single@remote.example") != 0)
@@ -1610,6 +1820,51 @@ static void takeover(struct world_run *w)
     assert_int_equal(metric_get(M_QUEUE_TAKEOVERS, NULL), 8);
 }
 
+/* A node stands still in the midst of a transaction that holds shards and its own row. Its lease ends, and what it holds is taken over all
+ * the same; nobody else's lease waits for it. */
+static void paused_owner(struct world_run *w)
+{
+    if (kind != TESTDB_PG)
+        return;
+    queue_free(w->q);
+    testdb_pg_exec("queue", "INSERT INTO q_node VALUES ('paused', (extract(epoch FROM now()) * 1000)::bigint + 500, 0);"
+                            "UPDATE q_shard SET owner = 'paused', epoch = epoch + 1 WHERE shard < 4");
+    void *paused = testdb_pg_hold("queue", "BEGIN; SELECT shard FROM q_shard WHERE shard < 4 FOR SHARE; SELECT node FROM q_node WHERE node = 'paused' FOR UPDATE;");
+    int64_t start_ms = clock_mono_ms();
+    w->q = start(w, "one");
+    assert_true(wait_for(owns, &(struct two){w, w->q, 4})); /* what is free, at once */
+    assert_true(clock_mono_ms() - start_ms < 3000);
+    while (stats(w, w->q)->shards_owned < 8) {
+        assert_true(queue_is_ready(w->q)); /* the lease is held all the time */
+        assert_true(clock_mono_ms() - start_ms < 10000);
+        assert_true(fiber_sleep_ms(20, &w->err));
+    }
+    testdb_pg_let_go(paused);
+    assert_true(enqueue(w, w->q, (struct mail){.to = "alice@example.org"}));
+    settle(w, 0);
+}
+
+/* A node whose clock is ahead: what it queues is due by the database's clock, which is everybody's. */
+static void clock_ahead(struct world_run *w)
+{
+    if (kind != TESTDB_PG)
+        return;
+    static const struct sql_stmt ahead = {.name = "ahead", .params = "", .cols = "ii",
+        .sqlite = "SELECT r.due - extract(epoch FROM clock_timestamp())::bigint, m.expires - extract(epoch FROM clock_timestamp())::bigint FROM q_rcpt r JOIN q_msg m ON m.msg_id = r.msg_id"};
+    queue_free(w->q);
+    clock_jump_s(3600);
+    w->q = start(w, "one");
+    assert_true(wait_for(owns, &(struct two){w, w->q, 8}));
+    uint64_t id = enqueue(w, w->q, (struct mail){.to = "later@remote.example"});
+    assert_true(id && wait_for(was_tried, &(struct one_message){w, id}));
+    struct sql_result r;
+    assert_true(sql_query(w->db, &ahead, NULL, &w->a, &r, &w->err));
+    assert_true(sql_at(&r, 0, 0)->i <= 5 && sql_at(&r, 0, 0)->i > -60);
+    assert_true(sql_at(&r, 0, 1)->i <= 5 * 86400 && sql_at(&r, 0, 1)->i > 5 * 86400 - 60);
+    (void)act(w, "", THURN__QUEUE_OP__QUEUE_DROP);
+    settle(w, 0);
+}
+
 /* The same when the database's clock went back an hour after the node had died. */
 static void clock_went_back(struct world_run *w)
 {
@@ -1637,6 +1892,14 @@ CASE(size_classes)
 CASE(size_classes_later)
 CASE(wrong_body)
 CASE(many_told)
+CASE(verdicts)
+CASE(full_for_long)
+CASE(act_in_attempt)
+CASE(hold_when_sent)
+CASE(long_act)
+CASE(reasons)
+CASE(paused_owner)
+CASE(clock_ahead)
 CASE(bounces)
 CASE(bounce_rules)
 CASE(expansion)
@@ -1677,7 +1940,9 @@ int main(void)
         cmocka_unit_test(test_outages),      cmocka_unit_test(test_administration), cmocka_unit_test(test_restart),
         cmocka_unit_test(test_held_body),    cmocka_unit_test(test_shard_outage), cmocka_unit_test(test_lost_body),
         cmocka_unit_test(test_dark_domains), cmocka_unit_test(test_size_classes), cmocka_unit_test(test_size_classes_later),
-        cmocka_unit_test(test_wrong_body), cmocka_unit_test(test_many_told),
+        cmocka_unit_test(test_wrong_body), cmocka_unit_test(test_many_told), cmocka_unit_test(test_verdicts), cmocka_unit_test(test_full_for_long),
+        cmocka_unit_test(test_act_in_attempt), cmocka_unit_test(test_hold_when_sent), cmocka_unit_test(test_long_act), cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_paused_owner), cmocka_unit_test(test_clock_ahead),
         cmocka_unit_test(test_expiry),       cmocka_unit_test(test_delay_notice),   cmocka_unit_test(test_fairness),
         cmocka_unit_test(test_failures),     cmocka_unit_test(test_two_nodes), cmocka_unit_test(test_slow_leaving),
         cmocka_unit_test(test_dead_nodes), cmocka_unit_test(test_zombie),

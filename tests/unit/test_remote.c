@@ -225,6 +225,97 @@ static void splits_main(void *arg)
     world_close();
 }
 
+/* An attempt in the time that the peers let pass. */
+static void go_frozen(void)
+{
+    struct err err = ERR_INIT;
+    clock_freeze(1800000000000, 1000000);
+    go();
+    new_remote(200, 0);
+    while (w.a.n_running)
+        assert_true(fiber_yield(&err));
+    clock_real();
+}
+
+/* RFC 5321 4.5.3.2: so long each thing may take, and not much longer. */
+static void waits_main(void *arg)
+{
+    (void)arg;
+    world_open();
+    static const struct {
+        const char *before, *after; /* of the wait */
+        unsigned least_s;
+        bool is_unknown;            /* it may have been taken: nobody else is tried, the site is good */
+    } cases[] = {
+        {"", PLAIN MAIL DATA QUIT, 300, false},                                                                                    /* 4.5.3.2.1 */
+        {GREET, "S 250 mx.test\n" MAIL DATA QUIT, 300, false},
+        {PLAIN "C MAIL\n", "S 250 ok\nC RCPT\nS 250 ok\n" DATA QUIT, 300, false},                                                  /* 4.5.3.2.2 */
+        {PLAIN "C MAIL\nS 250 ok\nC RCPT\n", "S 250 ok\n" DATA QUIT, 300, false},                                                  /* 4.5.3.2.3 */
+        {PLAIN MAIL "C DATA\n", "S 354 go\nD\nS 250 2.0.0 taken\n" QUIT, 120, false},                                              /* 4.5.3.2.4 */
+        {PLAIN MAIL "C DATA\nS 354 go\nD\n", "S 250 2.0.0 taken\n" QUIT, 600, true},                                               /* 4.5.3.2.6 */
+        {CHUNK "C MAIL\nC RCPT\nS 250 ok\nS 250 ok\nB\n", "S 250 2.0.0 taken\n" QUIT, 600, true},
+        {PIPE "C MAIL\nC RCPT\nC DATA\nS 250 ok\nS 250 ok\nS 354 go\nD\n", "S 250 2.0.0 taken\n" QUIT, 600, true},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        BUF(script, 4096);
+        buf_printf(&script, "%sW %u\n%s", cases[i].before, cases[i].least_s - 2, cases[i].after);
+        setup("Subject: slow\r\n\r\nx\r\n");
+        w.a.scripts[0] = buf_z(&script);
+        new_remote(200, 0);
+        go_frozen();
+        expect(0, REMOTE_DELIVERED, 250, "2.0.0");
+        peer_check(&w.a, 1);
+        BUF(mute, 4096);
+        buf_printf(&mute, "%sW %u\n", cases[i].before, 700);
+        setup("Subject: slow\r\n\r\nx\r\n");
+        w.a.scripts[0] = buf_z(&mute);
+        go_frozen();
+        expect(0, REMOTE_DEFERRED, 0, "4.4.2");
+        peer_check(&w.a, 1);
+    }
+    world_close();
+}
+
+/* A peer that takes nothing for almost three minutes, again and again, within its least rate (4.5.3.2.5). */
+static void slow_reader_main(void *arg)
+{
+    (void)arg;
+    world_open();
+    size_t n = 24u << 20;
+    char *big = xmalloc(n + 1);
+    for (size_t i = 0; i < n; i++)
+        big[i] = i % 1000 == 998 ? '\r' : i % 1000 == 999 ? '\n' : 'x';
+    memcpy(big + n - 2, "\r\n", 3);
+    setup(big);
+    w.a.scripts[0] = GREET "S 250-mx.test\nS 250 8BITMIME\n" MAIL "C DATA\nS 354 go\nW 170\nD\nS 250 2.0.0 taken\n" QUIT;
+    new_remote(200, 0);
+    go_frozen();
+    expect(0, REMOTE_DELIVERED, 250, "2.0.0");
+    peer_check(&w.a, 1);
+    free(big);
+    world_close();
+}
+
+/* A reply is what its code says, however much is said with it. */
+static void long_reply_main(void *arg)
+{
+    (void)arg;
+    world_open();
+    for (size_t n = 2000; n < 40000; n = n * 3 / 2) {
+        BUF(script, 128 * 1024);
+        buf_add(&script, S(PLAIN MAIL "C DATA\nS 354 go\nD\nS 250 2.0.0 taken "));
+        for (size_t i = 0; i < n; i++)
+            buf_addc(&script, 'x');
+        buf_add(&script, S("\n" QUIT));
+        setup("x\r\n");
+        w.a.scripts[0] = buf_z(&script);
+        deliver();
+        expect(0, REMOTE_DELIVERED, 250, "2.0.0");
+        peer_check(&w.a, 1);
+    }
+    world_close();
+}
+
 static void large_main(void *arg)
 {
     (void)arg;
@@ -866,6 +957,9 @@ TEST(own)
 TEST(hosts)
 TEST(time)
 TEST(relay)
+TEST(waits)
+TEST(slow_reader)
+TEST(long_reply)
 
 int main(void)
 {
@@ -876,8 +970,10 @@ int main(void)
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_losses),  cmocka_unit_test(test_partial),
         cmocka_unit_test(test_too_many), cmocka_unit_test(test_tls),     cmocka_unit_test(test_kept),
         cmocka_unit_test(test_extensions), cmocka_unit_test(test_own),   cmocka_unit_test(test_hosts),
-        cmocka_unit_test(test_time),  cmocka_unit_test(test_relay),
+        cmocka_unit_test(test_time),  cmocka_unit_test(test_relay),       cmocka_unit_test(test_waits),
+        cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_long_reply),
     };
+    cmocka_set_test_filter(getenv("THURN_TEST_CASE"));
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     (void)rmdir(folder);
     return failed;

@@ -3,9 +3,12 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <uv.h>
+
 #include "base/clock.h"
 #include "net/stream.h"
 #include "fiber/fiber.h"
+#include "fiber/loop.h"
 
 /* A stream and the bare socket at its other end. */
 struct pair {
@@ -92,6 +95,40 @@ static void lines_main(void *arg)
         assert_true(fiber_yield(&err));
     }
     read_lines(p.s, true);
+    stream_close(p.s);
+    (void)close(p.fd);
+}
+
+/* The process stands still between two looks at its sockets, for longer than it would wait. What came meanwhile was in time. */
+static void stand_still(uv_idle_t *h)
+{
+    const struct pair *p = h->data;
+    say(p->fd, S("250 ok\r\n"));
+    clock_advance_ms(30000);
+    uv_close((uv_handle_t *)h, NULL);
+}
+static void paused_main(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    str line;
+    struct pair p = open_pair(NULL);
+    uv_idle_t pause = {.data = &p};
+    clock_freeze(1800000000000, clock_mono_ms());
+    assert_int_equal(uv_idle_init(fiber_loop(), &pause), 0);
+    assert_int_equal(uv_idle_start(&pause, stand_still), 0);
+    {
+        FIBER_DEADLINE(20000);
+        if (!stream_read_line(p.s, 100, true, &line, &err))
+            fail_msg("%s", err.msg);
+        assert_true(str_eq(line, S("250 ok")));
+    }
+    clock_real();
+    {
+        FIBER_DEADLINE(20); /* and what does not come is missed as ever */
+        assert_false(stream_read_line(p.s, 100, true, &line, &err));
+        assert_int_equal(err.kind, ERR_TIMEOUT);
+    }
     stream_close(p.s);
     (void)close(p.fd);
 }
@@ -419,6 +456,7 @@ static void rate_main(void *arg)
     }
 RUN(lines)
 RUN(strict)
+RUN(paused)
 RUN(lent)
 RUN(input)
 RUN(end)
@@ -431,7 +469,7 @@ RUN(rate)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lines),       cmocka_unit_test(test_strict), cmocka_unit_test(test_lent),
+        cmocka_unit_test(test_lines),       cmocka_unit_test(test_strict), cmocka_unit_test(test_lent), cmocka_unit_test(test_paused),
         cmocka_unit_test(test_input),       cmocka_unit_test(test_end),    cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_close),       cmocka_unit_test(test_broken), cmocka_unit_test(test_idle),
         cmocka_unit_test(test_rate),

@@ -104,3 +104,19 @@ void testdb_pg_exec(const char *name, const char *sql)
     ARENA(a, 4096);
     exec_on(pg_dsn_of(name, &a).p, sql);
 }
+
+void *testdb_pg_hold(const char *name, const char *sql)
+{
+    ARENA(a, 4096);
+    PGconn *c = PQconnectdb(pg_dsn_of(name, &a).p);
+    PGresult *r = PQexec(c, sql);
+    if (PQresultStatus(r) != PGRES_TUPLES_OK && PQresultStatus(r) != PGRES_COMMAND_OK)
+        panic("test database: %s", PQerrorMessage(c));
+    PQclear(r);
+    return c;
+}
+
+void testdb_pg_let_go(void *held)
+{
+    PQfinish(held);
+}

@@ -21,4 +21,8 @@ void testdb_drop(enum testdb_kind kind, const char *name);
 /* Run one text on the database of that name, blocking, beside the code under test: to look or to meddle. PG only. */
 void testdb_pg_exec(const char *name, const char *sql);
 
+/* The same, and the connection stays open as it is, a transaction of it included. testdb_pg_let_go ends it. */
+void *testdb_pg_hold(const char *name, const char *sql);
+void testdb_pg_let_go(void *held);
+
 #endif
