@@ -971,17 +971,30 @@ static bool is_told(void *name)
 {
     return count_local(name) > 0;
 }
+/* A node starts after so many seconds. PostgreSQL's clock is not ours to move: the rows grow older instead. */
+static void later(struct world_run *w, int seconds)
+{
+    queue_free(w->q);
+    if (kind == TESTDB_PG)
+        testdb_pg_exec("queue", arena_printf(&w->a, "UPDATE q_msg SET created = created - %d, expires = expires - %d;"
+                                                    "UPDATE q_rcpt SET due = due - %d", seconds, seconds, seconds).p);
+    else
+        clock_jump_s(seconds);
+    w->q = start(w, "one");
+}
+
 /* Full for longer than that is tried: the sender hears it. */
 static void full_for_long(struct world_run *w)
 {
     uint64_t id = enqueue(w, w->q, (struct mail){.to = "full@example.org"});
     assert_true(id && wait_for(was_tried, &(struct one_message){w, id}));
-    queue_free(w->q);
-    clock_jump_s(86400);
-    w->q = start(w, "one");
+    later(w, 86400);
     assert_true(wait_for(is_told, (void *)(uintptr_t)"sender"));
     settle(w, 0);
-    assert_non_null(strstr(local_content("sender"), "Status: 5.2.2"));
+    size_t n_failed = 0; /* there may be a notice of the delay */
+    for (size_t i = 0; i < world.n_local; i++)
+        n_failed += strstr(world.local[i].content, "Status: 5.2.2") != NULL;
+    assert_int_equal(n_failed, 1);
 }
 
 /* An attempt that hangs does not keep an operator from his message. */
@@ -1387,17 +1400,14 @@ static void expiry(struct world_run *w)
 {
     uint64_t id = enqueue(w, w->q, (struct mail){.to = "later@remote.example", .expires_in = 3600});
     assert_true(wait_for(was_tried, &(struct one_message){w, id}));
-    queue_free(w->q);
-    clock_jump_s(3600);
-    w->q = start(w, "one"); /* its next attempt is its last */
+    later(w, 3600); /* its next attempt is its last */
     assert_true(wait_for(is_told, (void *)(uintptr_t)"sender"));
     settle(w, 0);
     world.remote_away = 1000000;
     id = enqueue(w, w->q, (struct mail){.from = "bob@example.org", .to = "x@remote.example y@remote.example", .expires_in = 3600});
     assert_true(wait_for(was_tried, &(struct one_message){w, id}));
-    queue_free(w->q); /* their site is not tried for a while, so that the message's own time ends them */
-    clock_jump_s(3600);
-    w->q = start(w, "one");
+    /* their site is not tried for a while, so that the message's own time ends them */
+    later(w, 3600);
     assert_true(wait_for(is_told, (void *)(uintptr_t)"bob"));
     settle(w, 0);
     assert_non_null(strstr(local_content("sender"), "not now"));
@@ -1454,9 +1464,7 @@ static void held_body(struct world_run *w)
     assert_int_equal(act(w, "held@remote.example", THURN__QUEUE_OP__QUEUE_HOLD), 1);
     assert_int_equal(world.holds, 1);
     assert_true(world.hold_until > clock_unix() + 29 * 86400);
-    queue_free(w->q);
-    clock_jump_s(3600);
-    w->q = start(w, "one");
+    later(w, 3600);
     assert_true(wait_for(is_kept_again, NULL)); /* when it would have expired */
     assert_int_equal(stats(w, w->q)->held, 1);
     world.remote_away = 0;
@@ -1469,12 +1477,6 @@ static bool has_told(void *arg)
     (void)arg;
     return count_local("sender") == 1 && count_local("bob") == 0;
 }
-static void after_hours(struct world_run *w)
-{
-    queue_free(w->q);
-    clock_jump_s(4 * 3600);
-    w->q = start(w, "one");
-}
 
 static void delay_notice(struct world_run *w)
 {
@@ -1482,11 +1484,11 @@ static void delay_notice(struct world_run *w)
     assert_true(enqueue(w, w->q, (struct mail){.to = "x@remote.example"}));
     assert_true(enqueue(w, w->q, (struct mail){.from = "bob@example.org", .to = "x@remote.example", .notify = 2}));
     assert_true(enqueue(w, w->q, (struct mail){.from = "", .to = "x@remote.example"}));
-    after_hours(w);
+    later(w, 4 * 3600);
     assert_true(wait_for(has_told, NULL));
     assert_non_null(strstr(local_content("sender"), "Action: delayed"));
     assert_true(enqueue(w, w->q, (struct mail){.from = "carol@example.org", .to = "x@remote.example"}));
-    after_hours(w);
+    later(w, 4 * 3600);
     assert_true(wait_for(is_told, (void *)(uintptr_t)"carol"));
     settle(w, 4); /* all shards are loaded */
     assert_true(has_told(NULL));
