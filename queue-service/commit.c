@@ -366,10 +366,19 @@ void commit_init(struct queue *q)
 
 /* --- callers --- */
 
-static void note_doubtful(struct queue *q, uint64_t id)
+/* An Enqueue that the client was told has failed, and that may be in the database: another life, or another owner, would send it. */
+struct doubt {
+    uint64_t id;
+    int64_t epoch; /* of its shard: with that gone another owner has it, and it is sent once more than needed */
+};
+
+static void note_doubtful(struct queue *q, struct doubt d)
 {
-    if (q->n_doubtful < ARRAY_LEN(q->doubtful))
-        q->doubtful[q->n_doubtful++] = id;
+    if (q->n_doubtful == q->doubtful_room) {
+        q->doubtful_room = q->doubtful_room ? 2 * q->doubtful_room : 64;
+        q->doubtful = xrealloc(q->doubtful, q->doubtful_room * sizeof(*q->doubtful));
+    }
+    q->doubtful[q->n_doubtful++] = d;
 }
 
 bool commit_enqueue(struct queue *q, struct message *m, str content, struct err *err)
@@ -377,8 +386,10 @@ bool commit_enqueue(struct queue *q, struct message *m, str content, struct err 
     struct op op = {.item = {.key = m->id, .err = ERR_INIT}, .m = m, .is_enqueue = true, .content = content};
     if (batch_run(q->committer, &op.item, err))
         return true;
-    if (op.is_unknown)
-        note_doubtful(q, m->id);
+    if (op.is_unknown) {
+        note_doubtful(q, (struct doubt){m->id, m->shard->epoch});
+        shard_wake(q);
+    }
     if (err->kind == ERR_CONFLICT)
         err->kind = ERR_UNAVAILABLE; /* another node may take it */
     return false;
@@ -464,19 +475,19 @@ bool commit_results(struct queue *q, struct message *m, struct update *u, size_t
 
 /* --- clean-up of unknown outcomes --- */
 
-struct doubt {
+struct doubts {
     struct queue *q;
-    uint64_t ids[64];
+    struct doubt v[64];
     size_t n;
 };
 FIBER static bool doubt_body(struct sql_tx *tx, void *arg, struct err *err)
 {
-    struct doubt *d = arg;
+    struct doubts *d = arg;
     struct shard **shards = arena_array(sql_arena(tx), struct shard *, d->n);
     struct sql_value *ids = arena_array(sql_arena(tx), struct sql_value, d->n);
     for (size_t i = 0; i < d->n; i++) {
-        shards[i] = &d->q->shards[d->ids[i] >> ID_SHARD_SHIFT];
-        ids[i] = sql_i((int64_t)d->ids[i]);
+        shards[i] = &d->q->shards[d->v[i].id >> ID_SHARD_SHIFT];
+        ids[i] = sql_i((int64_t)d->v[i].id);
     }
     if (!queue_fence(tx, d->q, shards, d->n, err))
         return false;
@@ -486,20 +497,28 @@ FIBER static bool doubt_body(struct sql_tx *tx, void *arg, struct err *err)
     return sql_run(tx, err);
 }
 
+static bool is_still_ours(const struct queue *q, const struct doubt *d)
+{
+    const struct shard *s = &q->shards[d->id >> ID_SHARD_SHIFT];
+    return (s->state == SHARD_OWNED || s->state == SHARD_LEAVING) && s->epoch == d->epoch;
+}
+
 void commit_doubtful(struct queue *q)
 {
     while (q->n_doubtful) {
-        struct doubt d = {.q = q};
-        struct err err = ERR_INIT;
-        while (q->n_doubtful && d.n < ARRAY_LEN(d.ids)) {
-            uint64_t id = q->doubtful[--q->n_doubtful];
-            if (shard_may_work(&q->shards[id >> ID_SHARD_SHIFT])) /* else the new owner has it: once more than needed */
-                d.ids[d.n++] = id;
+        struct doubts d = {.q = q};
+        struct err err = ERR_INIT; /* in the next round */
+        while (q->n_doubtful && d.n < ARRAY_LEN(d.v)) {
+            struct doubt one = q->doubtful[--q->n_doubtful];
+            if (is_still_ours(q, &one))
+                d.v[d.n++] = one;
+            else
+                log_warn("queue.doubtful_lost", KV_I64("id", (int64_t)one.id));
         }
         if (d.n == 0 || sql_write(q->opts.db, doubt_body, &d, &err))
             continue;
         for (size_t i = 0; i < d.n; i++)
-            note_doubtful(q, d.ids[i]);
+            note_doubtful(q, d.v[i]);
         return;
     }
 }

@@ -36,6 +36,7 @@
 #define QUEUE_CONTENT_MAX (512u * 1024)
 #define QUEUE_CACHE_BYTES (64u << 20)      /* of inline bodies in memory, for their first attempt */
 #define QUEUE_TEXT_MAX 400u                /* of a reply that is kept */
+#define DOUBTFUL_MAX 1024u
 #define QUEUE_JOB_RCPTS 100u               /* recipients of one transaction */
 
 enum { NOTIFY_SUCCESS = 1, NOTIFY_FAILURE = 2, NOTIFY_DELAY = 4, NOTIFY_NEVER = 8 };
@@ -232,8 +233,8 @@ struct queue {
     struct list sessions;      /* schedule.c: the running ones */
     struct list acts;          /* admin.c */
     unsigned n_acts;
-    uint64_t doubtful[1024];   /* ids whose Enqueue failed with an unknown outcome: to be deleted */
-    size_t n_doubtful;
+    struct doubt *doubtful;    /* commit.c: enqueues with an unknown outcome, to be deleted; above DOUBTFUL_MAX none is begun */
+    size_t n_doubtful, doubtful_room;
     size_t n_messages, n_rcpts, n_held, n_active, cached_bytes;
     unsigned n_owned;          /* shards in SHARD_OWNED and SHARD_LEAVING */
     unsigned n_taken;          /* and in SHARD_LOADING */

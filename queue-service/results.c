@@ -105,6 +105,10 @@ static bool dsn_action_of(const struct update *u, enum bounce_action *action)
     }
     if (u->state != R_DONE || !wants(u->rcpt, NOTIFY_SUCCESS))
         return false;
+    /* Only who has logged in is told of success: anybody can name a sender from outside, and would have us write to him. RFC 3461 4.2 lets a
+     * report be left out where policy wants it; failures are told all the same. */
+    if (u->rcpt->msg->account_id == 0)
+        return false;
     *action = u->done_by == BY_DELIVERY ? BOUNCE_DELIVERED : BOUNCE_RELAYED;
     return u->done_by == BY_DELIVERY || u->done_by == BY_RELAY;
 }

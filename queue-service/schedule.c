@@ -3,7 +3,7 @@
  * a flow (one for each tenant and priority) of the site. Sites take turns for the process' sessions; in a site flows take
  * turns by deficit round robin, counted in recipients, so that a large mailing delays nobody else's single message by more
  * than a turn. How many sessions a site gets is an adaptive window: one more for each window of successes, one less for
- * a failure; failures that make up a whole window without a success suspend the site.
+ * a failure; failures of all that are at work there (a whole window at most) without a success suspend the site.
  *
  * The local store has a site, and one more for each shard of it that is away: what is for that shard waits there, and a
  * single attempt now and then finds out that it is back, upon which all goes at once.
@@ -325,7 +325,7 @@ void site_succeeded(struct site *s)
 void site_failed(struct site *s, const char *text)
 {
     struct queue *q = s->queue;
-    s->failed_cohorts += 1 / s->window;
+    s->failed_cohorts += 1 / MIN(s->window, (double)MAX(s->n_sessions, 1)); /* a single message's host is not asked again at once */
     s->window = MAX(s->window - 1, 1);
     (void)snprintf(s->text, sizeof(s->text), "%s", text);
     if (s->failed_cohorts < 0.999 && s->kind == SITE_REMOTE)

@@ -202,6 +202,8 @@ FIBER static bool enqueue(struct queue *q, const Thurn__EnqueueRequest *req, str
         metric_inc(M_QUEUE_REFUSED);
         return err_set(err, ERR_BUSY, "the queue holds %zu messages", q->n_messages);
     }
+    if (q->n_doubtful >= DOUBTFUL_MAX) /* so that what is not known of them is bounded by what is under way */
+        return err_set(err, ERR_UNAVAILABLE, "what became of %zu messages has to be found out first", q->n_doubtful);
     if (!disk_room_take(q->opts.room, "queue", err)) {
         err->kind = ERR_BUSY; /* the queue is full, in a way */
         return false;
@@ -440,6 +442,7 @@ void queue_free(struct queue *q)
     map_done(&q->enqueueing);
     map_done(&q->recent);
     free(q->recent_ring);
+    free(q->doubtful);
     free(q->shards);
     free(q->node);
     free(q->hostname);

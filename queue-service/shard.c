@@ -549,7 +549,7 @@ static int64_t shard_alarm_ms(const struct shard *s)
 static int64_t next_round_ms(const struct queue *q, bool ok)
 {
     bool is_pg = sql_db_is_pg(q->opts.db);
-    if (!ok)
+    if (!ok || q->n_doubtful)
         return MIN(AWAY_RETRY_MS, q->opts.lease_ms / 3);
     int64_t wait = is_pg ? q->opts.lease_ms / 3 : 60000, alarm = is_pg ? q->next_end_ms : INT64_MAX;
     for (unsigned i = 0; i < q->opts.n_shards; i++)

@@ -1,5 +1,8 @@
 #include "queue-service/remote/content.h"
 
+#define LINE_MAX_BYTES 998u /* RFC 5321 4.5.3.1.6, without CRLF */
+#define CHAR_MAX_BYTES 4u
+
 void smtp_content_init(struct smtp_content *c, bool has_dots)
 {
     *c = (struct smtp_content){.has_dots = has_dots};
@@ -10,15 +13,30 @@ static str settle_cr(struct smtp_content *c, str *in)
 {
     c->has_cr = false;
     c->is_inside = in->p[0] != '\n';
-    if (c->is_inside)
+    if (c->is_inside) {
+        c->n_line++;
         return S(" ");
+    }
+    c->n_line = 0;
     *in = str_slice(*in, 1, SIZE_MAX);
     return S("\r\n");
 }
 
+/* How many of these bytes of one line leave before it must be folded: where a character would not fit any more. */
+static size_t till_fold(const struct smtp_content *c, str text)
+{
+    for (size_t i = c->n_line + CHAR_MAX_BYTES > LINE_MAX_BYTES ? 0 : LINE_MAX_BYTES - CHAR_MAX_BYTES + 1 - c->n_line; i < text.n; i++) {
+        unsigned char ch = (unsigned char)text.p[i];
+        size_t need = ch < 0xc0 ? 1 : ch < 0xe0 ? 2 : ch < 0xf0 ? 3 : CHAR_MAX_BYTES; /* what goes on a character was counted with it */
+        if (c->n_line + i + need > LINE_MAX_BYTES)
+            return i;
+    }
+    return text.n;
+}
+
 /*
- * How many bytes from the front leave as they are: whole lines, up to a line that begins with a dot or a CR or LF that stands
- * alone. Leaves the state as after them.
+ * How many bytes from the front leave as they are: whole lines, up to a line that begins with a dot, a CR or LF that stands
+ * alone, a NUL, or the end of what a line may have. Leaves the state as after them.
  */
 static size_t plain_run(struct smtp_content *c, str in)
 {
@@ -30,11 +48,15 @@ static size_t plain_run(struct smtp_content *c, str in)
         size_t end = lf ? (size_t)(lf - in.p) : in.n;
         const char *cr = memchr(in.p + at, '\r', end - at);
         size_t stop = cr ? (size_t)(cr - in.p) : end;
-        if (stop > at)
+        const char *nul = memchr(in.p + at, '\0', stop - at);
+        size_t text = nul ? (size_t)(nul - in.p) : stop, fold = at + till_fold(c, str_slice(in, at, text));
+        if (fold > at)
             c->is_inside = true;
-        if (!lf || !cr || stop + 1 != end)
-            return stop;
+        c->n_line += fold - at;
+        if (fold < stop || !lf || !cr || stop + 1 != end)
+            return fold;
         c->is_inside = false;
+        c->n_line = 0;
         at = end + 1;
     }
     return at;
@@ -53,17 +75,29 @@ bool smtp_content_next(struct smtp_content *c, str *in, str *out)
             *in = str_slice(*in, run, SIZE_MAX);
             return true;
         }
-        if (in->p[0] == '.') { /* the dot itself follows as part of the line */
+        char first = in->p[0];
+        if (c->has_dots && !c->is_inside && first == '.') { /* the dot itself follows as part of the line */
             c->is_inside = true;
             *out = S(".");
             return true;
         }
-        bool is_cr = in->p[0] == '\r';
+        if (first != '\r' && first != '\n' && first != '\0') { /* the line is full */
+            c->n_line = 1;
+            *out = S("\r\n ");
+            return true;
+        }
         *in = str_slice(*in, 1, SIZE_MAX);
-        c->has_cr = is_cr;
-        if (!is_cr) {
+        c->has_cr = first == '\r';
+        if (first == '\n') {
             c->is_inside = false;
+            c->n_line = 0;
             *out = S("\r\n");
+            return true;
+        }
+        if (first == '\0') {
+            c->is_inside = true;
+            c->n_line++;
+            *out = S(" ");
             return true;
         }
     }

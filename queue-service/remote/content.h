@@ -1,8 +1,9 @@
 /*
- * content.h: a message on its way to another server: line ends made CRLF, dots doubled. Pure.
+ * content.h: a message on its way to another server: line ends made CRLF, dots doubled, long lines folded. Pure.
  *
  * Whatever the content holds, no bare CR or LF leaves: they are what lets a receiver see an end of data where we see
- * none. A bare LF becomes CRLF, a bare CR a space. With dots (RFC 5321 4.5.2) a line's first dot is doubled and the end is
+ * none. A bare LF becomes CRLF, a bare CR a space, and so does a NUL
+ * (RFC 5322 4). A line of more than 998 bytes (RFC 5321 4.5.3.1.6) goes on in the next, after a space; no character of UTF-8 is cut. With dots (RFC 5321 4.5.2) a line's first dot is doubled and the end is
  * a line of one dot; without (BDAT) the end is only completed to a line. The result does not depend on how the input was cut.
  */
 #ifndef QUEUE_SERVICE_REMOTE_CONTENT_H
@@ -14,6 +15,7 @@ struct smtp_content {
     bool has_dots;
     bool is_inside; /* of a line */
     bool has_cr;    /* the last byte was a CR that has not left yet */
+    size_t n_line;  /* bytes of the line that left */
 };
 void smtp_content_init(struct smtp_content *c, bool has_dots);
 /*

@@ -342,13 +342,36 @@ FIBER static void walk(struct attempt *at)
     }
 }
 
+/* Whether the header has anything but ASCII; also when that cannot be found out. */
+FIBER static bool has_utf8_header(const struct remote_message *m)
+{
+    struct err err = ERR_INIT;
+    struct rpc_source *s = m->open(m->arg, &err);
+    bool is_ascii = s != NULL, is_end = false;
+    unsigned char last[3] = {0};
+    str piece;
+    while (is_ascii && !is_end && (is_ascii = s->read(s, &piece, &err)) && piece.n) {
+        for (size_t i = 0; i < piece.n && is_ascii && !is_end; i++) {
+            unsigned char ch = (unsigned char)piece.p[i];
+            is_ascii = ch < 0x80;
+            is_end = ch == '\n' && (last[2] == '\n' || (last[2] == '\r' && last[1] == '\n'));
+            last[0] = last[1], last[1] = last[2], last[2] = ch;
+        }
+    }
+    if (s && m->close)
+        m->close(m->arg, s);
+    return !is_ascii;
+}
+
 void remote_deliver(struct remote *r, const struct remote_site *site, const struct remote_message *m, struct remote_rcpt *rcpts,
                     size_t n)
 {
     CHECK(r, REMOTE_MAGIC);
     int64_t started_us = clock_mono_us();
     ARENA(a, ATTEMPT_ARENA_MAX);
-    struct attempt at = {.r = r, .site = site, .m = m, .n = n, .a = &a};
+    struct remote_message needed = *m;
+    needed.is_smtputf8 = m->is_smtputf8 && has_utf8_header(m);
+    struct attempt at = {.r = r, .site = site, .m = &needed, .n = n, .a = &a};
     at.rcpts = arena_array(&a, struct smtp_rcpt, n);
     r->n_active++;
     begin(&at, rcpts);

@@ -71,7 +71,7 @@ struct remote_message {
     void (*close)(void *arg, struct rpc_source *s);
     void *arg;
     bool is_8bit;                /* goes as 7-bit text to a host without 8BITMIME */
-    bool is_smtputf8;
+    bool is_smtputf8;            /* asked for; said only where addresses or header fields need it (RFC 6531 3.4) */
     bool requires_tls;           /* never in clear: fails with 5.7.10 where STARTTLS is not offered */
     bool ret_full;
     str envelope_id;             /* ENVID as given (xtext), or empty */

@@ -714,7 +714,7 @@ static void extensions_main(void *arg)
     assert_true(str_find_str(buf_str(&w.a.lines), S("MAIL FROM:<ann@example.test> BODY=8BITMIME\n")) > 0);
 
     for (int by_address = 0; by_address < 2; by_address++) {
-        setup("x\r\n");
+        setup(by_address ? "x\r\n" : "Subject: \xc3\xbc\r\n\r\nx\r\n");
         w.m.is_smtputf8 = !by_address;
         if (by_address)
             w.rcpts[0].address = S("b\xc3\xb6" "b@remote.test");
@@ -728,6 +728,14 @@ static void extensions_main(void *arg)
         expect(0, REMOTE_DELIVERED, 250, "2.0.0");
         peer_check(&w.a, 1);
     }
+
+    setup("Subject: asked for and not needed\r\n\r\n\xc3\xbc\r\n"); /* RFC 6531 3.4: the body does not count */
+    w.m.is_smtputf8 = true;
+    w.a.scripts[0] = PIPE GROUP QUIT;
+    deliver();
+    expect(0, REMOTE_DELIVERED, 250, "2.0.0");
+    peer_check(&w.a, 1);
+    assert_true(str_find_str(buf_str(&w.a.lines), S("SMTPUTF8")) < 0);
 
     setup("0123456789\r\n");
     w.a.scripts[0] = GREET "S 250-mx.test\nS 250 SIZE 11\n" QUIT;

@@ -40,6 +40,8 @@ static void test_cases(void **state)
         {S_INIT("\r.\r\n"), S_INIT(" .\r\n.\r\n"), S_INIT(" .\r\n")},
         {S_INIT("\n"), S_INIT("\r\n.\r\n"), S_INIT("\r\n")},
         {S_INIT("\n\n.\r\n.\r"), S_INIT("\r\n\r\n..\r\n..\r\n.\r\n"), S_INIT("\r\n\r\n.\r\n.\r\n")},
+        {S_INIT("a\r\n\0.\r\n"), S_INIT("a\r\n .\r\n.\r\n"), S_INIT("a\r\n .\r\n")},
+        {S_INIT("\0\0a\0\r\n"), S_INIT("  a \r\n.\r\n"), S_INIT("  a \r\n")},
         {S_INIT("\r\n.\n\r.\r\n\r\n.\r\n"), S_INIT("\r\n..\r\n .\r\n\r\n..\r\n.\r\n"), S_INIT("\r\n.\r\n .\r\n\r\n.\r\n")},
     };
     BUF(out, 65536);
@@ -49,6 +51,39 @@ static void test_cases(void **state)
             assert_str(buf_str(&out), cases[i].data);
             write_cut(cases[i].in, cut, false, &out);
             assert_str(buf_str(&out), cases[i].chunk);
+        }
+    }
+}
+
+/* No line has more than 998 bytes, no character is cut, and put together again (fold, space) it is what it was. */
+static void test_long_lines(void **state)
+{
+    (void)state;
+    static const char *const units[] = {"x", "\xc3\xbc", "\xe2\x82\xac", "\xf0\x9f\x98\x80"};
+    for (size_t n = 990; n < 3100; n += n < 1005 ? 1 : 311) {
+        for (size_t u = 0; u < ARRAY_LEN(units); u++) {
+            BUF(in, 8192);
+            BUF(out, 16384);
+            BUF(joined, 16384);
+            buf_add(&in, S("ab\r\n"));
+            while (in.n < n + 4)
+                buf_add(&in, str_c(units[u]));
+            buf_add(&in, S("\r\nend\r\n"));
+            for (size_t cut = 0; cut <= in.n; cut += cut > 900 && cut < 1100 ? 1 : 97) {
+                write_cut(buf_str(&in), cut, false, &out);
+                str rest = buf_str(&out), line;
+                buf_clear(&joined);
+                while (rest.n) {
+                    assert_true(str_split(&rest, '\n', &line) && str_ends(line, S("\r")));
+                    assert_true(line.n <= 999 && utf8_valid(line.p, line.n));
+                    bool is_fold = line.p[0] == ' ';
+                    if (is_fold)
+                        joined.n -= 2;
+                    buf_add(&joined, str_slice(line, is_fold, SIZE_MAX));
+                    buf_addc(&joined, '\n');
+                }
+                assert_str(buf_str(&joined), buf_str(&in));
+            }
         }
     }
 }
@@ -83,6 +118,6 @@ static void test_random(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases), cmocka_unit_test(test_random)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases), cmocka_unit_test(test_random), cmocka_unit_test(test_long_lines)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
