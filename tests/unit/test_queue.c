@@ -715,6 +715,15 @@ static char *letter(size_t n)
     return content;
 }
 
+static bool has_no_rows(void *arg)
+{
+    struct world_run *w = arg;
+    ARENA(a, 1 << 20);
+    struct sql_result r;
+    struct err err = ERR_INIT;
+    return sql_query(w->db, &count_rows, NULL, &a, &r, &err) && sql_at(&r, 0, 0)->i == 0;
+}
+
 /* Wherever a body of this size lies (our database, a blob that we made, one of the front-end), it arrives as it was, on each of the ways
  * that a recipient can go, and comes back whole or in part. */
 static void one_size(struct world_run *w, size_t n)
@@ -734,7 +743,7 @@ static void one_size(struct world_run *w, size_t n)
     const char *dsn = local_content("sender");
     assert_true((strstr(dsn, content) != NULL) == (n <= 16 * 1024));
     assert_true(n <= 100 || strstr(dsn, "Subject: classes"));
-    assert_int_equal(rows(w), 0);
+    assert_true(wait_for(has_no_rows, w)); /* a lease that lapses on a busy machine has the shard loaded once more */
     free(content);
     world_clear();
 }
@@ -762,7 +771,7 @@ static void one_size_later(struct world_run *w, size_t n)
         assert_string_equal(world.local[i].content, content);
     for (size_t i = 0; i < world.n_remote; i++)
         assert_string_equal(world.remote[i].content, content);
-    assert_int_equal(rows(w), 0);
+    assert_true(wait_for(has_no_rows, w)); /* a lease that lapses on a busy machine has the shard loaded once more */
     free(content);
     world_clear();
 }
@@ -828,14 +837,6 @@ static void fail_commits(void *db)
         sql_fail_nth(db, 1, true);
     while (fiber_yield(&err));
     sql_fail_nth(db, 0, true);
-}
-static bool has_no_rows(void *arg)
-{
-    struct world_run *w = arg;
-    ARENA(a, 1 << 20);
-    struct sql_result r;
-    struct err err = ERR_INIT;
-    return sql_query(w->db, &count_rows, NULL, &a, &r, &err) && sql_at(&r, 0, 0)->i == 0;
 }
 static void doubtful(struct world_run *w)
 {
