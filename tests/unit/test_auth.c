@@ -1038,6 +1038,58 @@ FIBER static void hog_main(void *arg)
 }
 
 /* With all connections in use by others a look-up is given up after some seconds, whatever time its caller has. */
+/* A look-up that began before a change and ends after it does not bring the old row back into the cache. */
+static const struct sql_stmt q_lock_aliases = {.name = "lock_aliases", .params = "", .cols = "", .sqlite = "SELECT 1", .pg = "LOCK TABLE dir_alias IN ACCESS EXCLUSIVE MODE"};
+FIBER static bool lock_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct hog *h = arg;
+    if (!sql_exec(tx, &q_lock_aliases, NULL, 1, NULL, err))
+        return false;
+    h->n++;
+    while (!h->may_go)
+        if (!fiber_sleep_ms(5, err))
+            return false;
+    return true;
+}
+FIBER static void lock_main(void *arg)
+{
+    struct hog *h = arg;
+    struct err err = ERR_INIT;
+    assert_true(sql_write(h->w->db, lock_body, h, &err));
+}
+FIBER static void route_main(void *arg)
+{
+    struct hog *h = arg;
+    (void)route(h->w, "ann@example.org"); /* reads the accounts, and waits for the aliases */
+    h->n++;
+}
+static void late_answer(struct world *w)
+{
+    struct err err = ERR_INIT;
+    struct hog locking = {.w = w}, routing = {.w = w};
+    if (!sql_db_is_pg(w->db))
+        return; /* reads nothing while another writes */
+    assert_true(add_domain(w, "example.org", ""));
+    assert_int_equal(add(w, "ann@example.org", "", "{PLAIN}x", false), ERR_NONE);
+    assert_string_equal(route(w, "other@example.org"), "unknown"); /* the domain is known now */
+    FIBER_GROUP(g, 2);
+    FIBER_DEADLINE(20000);
+    assert_true(fiber_group_spawn(&g, "lock", lock_main, &locking, &err));
+    while (locking.n == 0)
+        assert_true(fiber_sleep_ms(1, &err));
+    struct sql_stats before, after;
+    sql_get_stats(w->db, &before);
+    assert_true(fiber_group_spawn(&g, "route", route_main, &routing, &err));
+    do {
+        assert_true(fiber_sleep_ms(20, &err)); /* its question is on the way: it has a snapshot when it waits for the lock */
+        sql_get_stats(w->db, &after);
+    } while (after.round_trips == before.round_trips);
+    set_state(w, "ann@example.org", THURN__ACCOUNT_STATE__ACCOUNT_CLOSED);
+    locking.may_go = true;
+    assert_true(fiber_group_wait(&g, &err));
+    assert_string_equal(route(w, "ann@example.org"), "closed");
+}
+
 static void directory_busy(struct world *w)
 {
     enum { CONNECTIONS = 4 };
@@ -1081,6 +1133,7 @@ CASE(limits)
 CASE(bulk)
 CASE(ids)
 CASE(repeated)
+CASE(late_answer)
 CASE(directory_away)
 CASE(second_process)
 CASE(failures)
@@ -1095,7 +1148,7 @@ int main(void)
         cmocka_unit_test(test_directory),   cmocka_unit_test(test_rights),         cmocka_unit_test(test_logins),
         cmocka_unit_test(test_schemes),     cmocka_unit_test(test_brute_force),    cmocka_unit_test(test_success_resets),
         cmocka_unit_test(test_routes),      cmocka_unit_test(test_alias_bomb), cmocka_unit_test(test_dead_ends), cmocka_unit_test(test_letters),     cmocka_unit_test(test_may_send_as),
-        cmocka_unit_test(test_limits),      cmocka_unit_test(test_bulk), cmocka_unit_test(test_ids), cmocka_unit_test(test_repeated),           cmocka_unit_test(test_directory_away),
+        cmocka_unit_test(test_limits),      cmocka_unit_test(test_bulk), cmocka_unit_test(test_ids), cmocka_unit_test(test_repeated), cmocka_unit_test(test_late_answer),           cmocka_unit_test(test_directory_away),
         cmocka_unit_test(test_failures),    cmocka_unit_test(test_second_process), cmocka_unit_test(test_credentials),
         cmocka_unit_test(test_removed_domain), cmocka_unit_test(test_account_or_alias), cmocka_unit_test(test_tenants),
         cmocka_unit_test(test_directory_busy),

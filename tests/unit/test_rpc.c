@@ -80,6 +80,7 @@ static void svc_take(Thurn__Auth_Service *s, const Thurn__TakeRequest *q, Thurn_
 }
 
 /* A reply with every repeated kind, half of it on the stack. */
+static int64_t seen_deadline; /* of the fiber that served the last resolve */
 static void svc_resolve(Thurn__Auth_Service *s, const Thurn__ResolveRequest *q, Thurn__ResolveReply_Closure closure,
                         void *data)
 {
@@ -88,6 +89,7 @@ static void svc_resolve(Thurn__Auth_Service *s, const Thurn__ResolveRequest *q, 
     Thurn__Resolution one = THURN__RESOLUTION__INIT, *list[100];
     Thurn__Target target = THURN__TARGET__INIT, *targets[1] = {&target};
     target.address = q->n_addresses ? q->addresses[0] : (char *)(uintptr_t)"none";
+    seen_deadline = MIN(c->deadline_mono_ms, fiber_deadline());
     one.kind = THURN__RECIPIENT_KIND__RECIPIENT_LOCAL;
     one.targets = targets;
     one.n_targets = 1;
@@ -372,6 +374,14 @@ static void deadlines(struct setting *s)
         c.deadline_mono_ms = clock_mono_ms() + 20;
         assert_false(login(s->client, &c, "hold", NULL));
         assert_int_equal(c.err.kind, ERR_TIMEOUT);
+    }
+    { /* it crosses as the time that is left */
+        CALL(c);
+        Thurn__ResolveRequest q = THURN__RESOLVE_REQUEST__INIT;
+        int64_t deadline = clock_mono_ms() + 30000;
+        c.deadline_mono_ms = deadline;
+        assert_true(auth_resolve(&c, s->client, &q, NULL));
+        assert_in_range(seen_deadline, deadline - 25000, deadline + 5000);
     }
     struct many m = {.s = s->client};
     {

@@ -5,8 +5,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <errno.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -39,6 +42,21 @@ static const struct sql_stmt count_items = {"count_items", "", "i", "SELECT coun
 static const struct sql_stmt add_n = {"add_n", "ii", "i", "UPDATE item SET n = n + ?2 WHERE id = ?1 RETURNING n", NULL,
                                       false};
 static const struct sql_stmt wrong = {"wrong", "", "", "SELECT nothing FROM nowhere", NULL, false};
+
+/* What SQLite calls to have its log on the disk: the disk may fail there. */
+static _Atomic bool is_sync_broken;
+int fdatasync(int fd)
+{
+    if (is_sync_broken) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fdatasync, fd);
+}
+int fsync(int fd)
+{
+    return fdatasync(fd);
+}
 
 /* Each case runs on a fiber with a fresh, migrated database. */
 struct world {
@@ -290,6 +308,22 @@ static bool check_body(struct sql_tx *tx, void *arg, struct err *err)
     const struct sql_value v[] = {sql_i(1), sql_i(5000)};
     (void)arg;
     return sql_exec(tx, &add_n, v, 1, NULL, err);
+}
+
+/* A sync that failed leaves nobody knowing what is on the disk: the outcome is unknown, not "nothing was done". */
+static void failed_sync_case(struct world *w)
+{
+    struct err err = ERR_INIT;
+    struct item one = {1, sql_s(S("one")), sql_null()}, two = {2, sql_s(S("two")), sql_null()};
+    if (kind != TESTDB_SQLITE)
+        return;
+    is_sync_broken = true;
+    assert_false(sql_write(w->db, put_body, &one, &err));
+    is_sync_broken = false;
+    assert_int_equal(err.kind, ERR_TIMEOUT);
+    err_clear(&err);
+    assert_true(sql_write(w->db, put_body, &two, &err));
+    assert_in_range(count(w), 1, 2);
 }
 
 static void errors_case(struct world *w)
@@ -600,6 +634,7 @@ CASE(concurrent)
 CASE(savepoint)
 CASE(read)
 CASE(faults)
+CASE(failed_sync)
 CASE(migrate)
 CASE(migrate_race)
 
@@ -607,7 +642,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values),     cmocka_unit_test(test_rowset),  cmocka_unit_test(test_few_rows), cmocka_unit_test(test_full_disk),  cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_concurrent), cmocka_unit_test(test_savepoint), cmocka_unit_test(test_read),
+        cmocka_unit_test(test_concurrent), cmocka_unit_test(test_savepoint), cmocka_unit_test(test_failed_sync), cmocka_unit_test(test_read),
         cmocka_unit_test(test_faults),     cmocka_unit_test(test_migrate), cmocka_unit_test(test_migrate_race),
         cmocka_unit_test(dsn_case),        cmocka_unit_test(test_memory),
     };

@@ -26,6 +26,8 @@ static struct {
     int listener, port;
     pthread_t thread;
     int client[PROXY_CONNS], server[PROXY_CONNS], n;
+    bool is_mute[PROXY_CONNS]; /* nothing gets through any more, and nobody is told */
+    _Atomic bool mute_all;     /* of now */
     _Atomic bool is_ending, kill_all, is_refusing;
     _Atomic int drop_at_commit, swallow_commit; /* cut before (after) a COMMIT passes, that many times */
     _Atomic int n_accepted;
@@ -39,6 +41,7 @@ static void proxy_cut(int i)
     proxy.n--;
     proxy.client[i] = proxy.client[proxy.n];
     proxy.server[i] = proxy.server[proxy.n];
+    proxy.is_mute[i] = proxy.is_mute[proxy.n];
 }
 
 static void proxy_accept(void)
@@ -52,6 +55,7 @@ static void proxy_accept(void)
         close(s);
         return;
     }
+    proxy.is_mute[proxy.n] = false;
     proxy.client[proxy.n] = c;
     proxy.server[proxy.n++] = s;
 }
@@ -83,9 +87,11 @@ static void *proxy_main(void *arg)
         struct pollfd p[1 + 2 * PROXY_CONNS] = {{.fd = proxy.listener, .events = POLLIN}};
         int n = proxy.n;
         for (int i = 0; i < n; i++) {
-            p[1 + 2 * i] = (struct pollfd){.fd = proxy.client[i], .events = POLLIN};
-            p[2 + 2 * i] = (struct pollfd){.fd = proxy.server[i], .events = POLLIN};
+            proxy.is_mute[i] |= proxy.mute_all;
+            p[1 + 2 * i] = (struct pollfd){.fd = proxy.is_mute[i] ? -1 : proxy.client[i], .events = POLLIN};
+            p[2 + 2 * i] = (struct pollfd){.fd = proxy.is_mute[i] ? -1 : proxy.server[i], .events = POLLIN};
         }
+        proxy.mute_all = false;
         poll(p, (nfds_t)(1 + 2 * n), 5);
         if (proxy.kill_all) {
             while (proxy.n)
@@ -501,6 +507,38 @@ static void stranded_case(struct world *w)
     proxy.is_refusing = false;
 }
 
+/* The server's host is gone without a word while many connections are idle. The first that is used tells: the others are not tried one by one, each for its whole time. */
+FIBER static void reading_main(void *arg)
+{
+    struct holding *h = arg;
+    struct err err = ERR_INIT;
+    assert_true(sql_read(h->w->db, hold_body, h, &err));
+}
+static void vanished_case(struct world *w)
+{
+    enum { IDLE = 5 };
+    struct err err = ERR_INIT;
+    struct holding h[IDLE];
+    {
+        FIBER_GROUP(g, IDLE);
+        for (int i = 0; i < IDLE; i++) {
+            h[i] = (struct holding){.w = w};
+            assert_true(fiber_group_spawn(&g, "reading", reading_main, &h[i], &err));
+        }
+        for (int i = 0; i < IDLE; i++)
+            while (!h[i].is_held)
+                assert_true(fiber_sleep_ms(1, &err));
+        for (int i = 0; i < IDLE; i++)
+            h[i].may_go = true;
+        assert_true(fiber_group_wait(&g, &err));
+    }
+    proxy.mute_all = true;
+    while (proxy.mute_all)
+        assert_true(fiber_sleep_ms(1, &err));
+    if (!sql_ping(w->db, &err))
+        fail_msg("%s", err.msg);
+}
+
 #define CASE(name, pool)                                                                           \
     static void test_##name(void **state)                                                          \
     {                                                                                              \
@@ -518,6 +556,7 @@ CASE(restart, 4)
 CASE(stranded, 2)
 CASE(hosts, 2)
 CASE(paused, 2)
+CASE(vanished, 6)
 
 int main(void)
 {
@@ -525,7 +564,7 @@ int main(void)
         cmocka_unit_test(test_lost_idle), cmocka_unit_test(test_lost_before_commit), cmocka_unit_test(test_lost_after_commit),
         cmocka_unit_test(test_deadlock),  cmocka_unit_test(test_timeout),            cmocka_unit_test(test_pool),
         cmocka_unit_test(test_away),      cmocka_unit_test(test_restart),
-        cmocka_unit_test(test_stranded),  cmocka_unit_test(test_hosts),              cmocka_unit_test(test_paused),
+        cmocka_unit_test(test_stranded),  cmocka_unit_test(test_hosts),              cmocka_unit_test(test_paused), cmocka_unit_test(test_vanished),
     };
     if (!testdb_have(TESTDB_PG))
         return 0;
