@@ -472,6 +472,12 @@ static void dead_ends(struct world *w)
     assert_string_equal(alias_answer(w, "list@other.example", "none@other.example"), "mail for none@other.example goes nowhere: nobody has this address");
     assert_string_equal(catch_all_answer(w, "other.example", "list@other.example"), "refused"); /* by way of none@ */
     assert_string_equal(route(w, "none@other.example"), "unknown");
+    /* A chain has an end, or is taken for a circle: rows of another process, which this one did not see coming. */
+    for (int i = 0; i < 20; i++)
+        alias_row(w, arena_printf(&w->a, "c%d@other.example", i), S("other.example"),
+                  i == 19 ? S("bob@example.org\n") : arena_printf(&w->a, "c%d@other.example\n", i + 1));
+    assert_string_equal(route(w, "c4@other.example"), "local bob@example.org"); /* sixteen */
+    assert_string_equal(route(w, "c3@other.example"), "loop");
 }
 
 /* Case is no matter in any script; a letter is not two; what is not seen is in no name. */
