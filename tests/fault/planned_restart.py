@@ -18,7 +18,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
 import harness  # noqa: E402
 from cluster import Cluster  # noqa: E402
-from cluster_loss import ACCOUNTS, ERRORS, Mailbox, Sender, judge, longest_gap, missing  # noqa: E402
+from traffic import ACCOUNTS, ERRORS, Mailbox, Sender, judge, longest_gap, missing  # noqa: E402
 from harness import PASSWORD, wait_until  # noqa: E402
 
 GAP_MAX, LATE_MAX = 2.0, 3.0
@@ -26,9 +26,8 @@ GAP_MAX, LATE_MAX = 2.0, 3.0
 
 def start_senders(cluster, a, first):
     stop = threading.Event()
-    senders = [Sender(first + 8 * (i // 2) + 4 + i % 2, cluster, stop, a.pause) for i in range(a.senders)]
+    senders = [Sender(first + i, cluster, stop, a.pause, "queue") for i in range(a.senders)]
     for s in senders:
-        assert s.kind == "queue"
         s.start()
     wait_until(lambda: all(s.accepted for s in senders), "everybody's first message")
     return senders, stop
