@@ -12,6 +12,7 @@ save it), the primary is killed and the standby promoted. Then must hold:
 """
 import argparse
 import imaplib
+import re
 import time
 
 from traffic import PASSWORD, World, longest_gap, wait_until
@@ -29,8 +30,8 @@ def uids_of(world):
         seen[user] = {}
         for item, after in zip(data, data[1:] + [b""]):
             if isinstance(item, tuple):
-                words = (item[0] + (after if isinstance(after, bytes) else b"")).split()
-                seen[user][int(words[words.index(b"UID") + 1].rstrip(b")"))] = item[1].split(b":", 1)[1].strip().decode() if b":" in item[1] else ""
+                uid = int(re.search(rb"UID (\d+)", item[0] + (after if isinstance(after, bytes) else b""))[1])
+                seen[user][uid] = item[1].split(b":", 1)[1].strip().decode() if b":" in item[1] else ""
         c.logout()
     return seen
 
@@ -80,7 +81,7 @@ def check_accounts(world):
         pass
     r = c.thurn("verify", check=False)
     print("verify:", r.returncode, (r.stdout + r.stderr).strip().replace("\n", " | ")[:300])
-    assert r.returncode != 0 and "only" in r.stdout + r.stderr
+    assert r.returncode == 4 and "does not know it" in r.stdout, r.stdout
 
 
 def main():
