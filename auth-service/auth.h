@@ -35,7 +35,7 @@ struct auth_opts {
     const struct auth_limit *limits; /* without rows of these names: "auth.failures.ip" 40, one back each 60 s, and
                                       * "auth.failures.account" 20, one back each 90 s */
     size_t n_limits;
-    unsigned cache_entries;       /* of the directory cache; default 100000 */
+    size_t cache_bytes;           /* of the directory cache; default 64 MiB, and a quarter of that for what is not there */
     unsigned cache_ttl_s;         /* default 30 */
     unsigned cache_negative_ttl_s; /* default 10; that there is no such address is asked again before, at a bounded rate */
     unsigned cache_stale_s;       /* how long past its time while the directory is away; default 3600 */

@@ -3,14 +3,17 @@
 struct slot {
     struct list_node node;
     void *value;
+    size_t bytes;
     size_t key_n;
     char key[];
 };
 
-void cache_init(struct cache *c, size_t max, void (*free_value)(void *value))
+#define OWN_BYTES (sizeof(struct slot) + 64) /* and the map's entry with its copy of the key, malloc's parts */
+
+void cache_init(struct cache *c, size_t max_bytes, void (*free_value)(void *value))
 {
-    assert(max > 0);
-    *c = (struct cache){.max = max, .free_value = free_value};
+    assert(max_bytes > 0);
+    *c = (struct cache){.max_bytes = max_bytes, .free_value = free_value};
     map_init(&c->map);
     list_init(&c->recent);
 }
@@ -21,6 +24,7 @@ static void slot_free(struct cache *c, struct slot *s)
     list_remove(&s->node);
     c->free_value(s->value);
     c->n--;
+    c->bytes -= s->bytes;
     free(s);
 }
 
@@ -46,24 +50,20 @@ void *cache_get(struct cache *c, str key)
     return s->value;
 }
 
-void cache_put(struct cache *c, str key, void *value)
+void cache_put(struct cache *c, str key, void *value, size_t bytes)
 {
     struct slot *s = map_get(&c->map, key);
-    if (s) {
-        c->free_value(s->value);
-        s->value = value;
-        list_remove(&s->node);
-        list_push(&c->recent, &s->node);
-        return;
-    }
-    if (c->n == c->max)
-        slot_free(c, LIST_ITEM(list_first(&c->recent), struct slot, node));
+    if (s)
+        slot_free(c, s);
     s = xmalloc(sizeof(*s) + key.n);
-    *s = (struct slot){.value = value, .key_n = key.n};
+    *s = (struct slot){.value = value, .bytes = OWN_BYTES + 2 * key.n + bytes, .key_n = key.n};
     memcpy(s->key, key.p, key.n);
+    while (c->n && c->bytes + s->bytes > c->max_bytes)
+        slot_free(c, LIST_ITEM(list_first(&c->recent), struct slot, node));
     list_push(&c->recent, &s->node);
     (void)map_put(&c->map, key, s); /* nothing was there */
     c->n++;
+    c->bytes += s->bytes;
 }
 
 void cache_drop(struct cache *c, str key)

@@ -1,5 +1,5 @@
 /*
- * cache.h: a bounded map of byte strings to values, least recently used out first.
+ * cache.h: a map of byte strings to values, bounded in bytes; the least recently used go first.
  */
 #ifndef AUTH_SERVICE_CACHE_H
 #define AUTH_SERVICE_CACHE_H
@@ -10,15 +10,15 @@
 struct cache {
     struct map map;
     struct list recent; /* oldest first */
-    size_t n, max;
+    size_t n, bytes, max_bytes;
     void (*free_value)(void *value);
 };
-void cache_init(struct cache *c, size_t max, void (*free_value)(void *value));
+void cache_init(struct cache *c, size_t max_bytes, void (*free_value)(void *value));
 void cache_done(struct cache *c);
 /* The value, which the cache keeps; NULL when absent. Good until the next cache_put or cache_drop. */
 void *cache_get(struct cache *c, str key);
-/* Takes the value over; what was there is freed. */
-void cache_put(struct cache *c, str key, void *value);
+/* Takes the value over, which takes so many bytes; what was there is freed. The key and the cache's own part are counted too. */
+void cache_put(struct cache *c, str key, void *value, size_t bytes);
 void cache_drop(struct cache *c, str key);
 void cache_clear(struct cache *c);
 

@@ -1,6 +1,6 @@
 /*
- * Look-ups. An entry of the cache is one allocation chain of its own (a small arena), copied into the caller's arena,
- * because entries may go while the caller waits for something else.
+ * Look-ups. An entry of the cache is one allocation, copied into the caller's arena, because entries may go while the
+ * caller waits for something else.
  */
 #include "auth-service/internal.h"
 
@@ -9,22 +9,18 @@
 #include "base/metrics.h"
 
 #define CHANNEL "auth:changed"
-#define CACHED_ARENA_MAX (1u << 20)
 #define DRAWS_MAX 3
 #define SECOND_LOOKS_MAX 1000u /* a second */
 #define LOAD_TIMEOUT_MS 4000   /* a look-up that waits so long for a connection is answered as when the directory is away */
 
 struct cached {
-    struct arena arena;
-    struct record record;
+    struct record record;     /* its strings and targets lie behind it */
     int64_t fresh_until_ms, stale_until_ms; /* monotonic */
 };
 
 void record_free(void *p)
 {
-    struct cached *c = p;
-    arena_done(&c->arena);
-    free(c);
+    free(p);
 }
 
 /* --- rows --- */
@@ -92,22 +88,63 @@ static void copy_record(const struct record *from, struct arena *a, struct recor
 
 /* --- cache --- */
 
+static str keep(char **at, str s)
+{
+    str kept = str_n(*at, s.n);
+    if (s.n)
+        memcpy(*at, s.p, s.n);
+    *at += s.n;
+    return kept;
+}
+
+static size_t bytes_behind(const struct record *r)
+{
+    size_t n = r->account.key.n + r->account.address.n + r->account.display_name.n + r->account.secret.n + r->domain.name.n +
+               r->domain.catch_all.n + r->address.n + r->n_targets * sizeof(*r->targets);
+    for (size_t i = 0; i < r->n_targets; i++)
+        n += r->targets[i].n;
+    return n;
+}
+
+static struct cached *pack(const struct record *r, size_t *bytes)
+{
+    *bytes = sizeof(struct cached) + bytes_behind(r);
+    struct cached *c = xmalloc(*bytes);
+    struct record *to = &c->record;
+    char *at = (char *)(c + 1) + r->n_targets * sizeof(*r->targets);
+    *to = *r;
+    to->targets = (str *)(void *)(c + 1);
+    to->account.key = keep(&at, r->account.key);
+    to->account.address = keep(&at, r->account.address);
+    to->account.display_name = keep(&at, r->account.display_name);
+    to->account.secret = keep(&at, r->account.secret);
+    to->domain.name = keep(&at, r->domain.name);
+    to->domain.catch_all = keep(&at, r->domain.catch_all);
+    to->address = keep(&at, r->address);
+    for (size_t i = 0; i < r->n_targets; i++)
+        to->targets[i] = keep(&at, r->targets[i]);
+    return c;
+}
+
 static void remember(struct auth *auth, str key, const struct record *r)
 {
-    struct cached *c = xnew(struct cached);
     int64_t now = clock_mono_ms();
-    unsigned ttl_s = r->kind == RECORD_NONE ? auth->opts.cache_negative_ttl_s : auth->opts.cache_ttl_s;
-    arena_init(&c->arena, CACHED_ARENA_MAX);
-    copy_record(r, &c->arena, &c->record);
+    bool is_absent = r->kind == RECORD_NONE;
+    unsigned ttl_s = is_absent ? auth->opts.cache_negative_ttl_s : auth->opts.cache_ttl_s;
+    size_t bytes;
+    struct cached *c = pack(r, &bytes);
     c->fresh_until_ms = now + (int64_t)ttl_s * 1000;
     c->stale_until_ms = now + (int64_t)MAX(ttl_s, auth->opts.cache_stale_s) * 1000;
-    cache_put(&auth->records, key, c);
+    cache_drop(is_absent ? &auth->records : &auth->absent, key);
+    cache_put(is_absent ? &auth->absent : &auth->records, key, c, bytes);
 }
 
 /* Domains share the cache with addresses: names hold no "@", keys always do, and "!" begins neither. */
 static const struct record *recall(struct auth *auth, str key, bool stale_will_do, struct arena *a)
 {
     const struct cached *c = cache_get(&auth->records, key);
+    if (!c)
+        c = cache_get(&auth->absent, key);
     if (!c || clock_mono_ms() >= (stale_will_do ? c->stale_until_ms : c->fresh_until_ms))
         return NULL;
     struct record *r = arena_new(a, struct record);
@@ -135,6 +172,7 @@ static void drop(struct auth *auth, str key)
 {
     auth->generation++;
     cache_drop(&auth->records, key);
+    cache_drop(&auth->absent, key);
 }
 
 bool write_drawing(struct auth *auth, sql_body body, void *arg, bool has_key, struct err *err)
@@ -165,6 +203,7 @@ static void on_gap(void *arg)
 {
     struct auth *auth = arg;
     auth->generation++;
+    cache_clear(&auth->absent); /* that somebody is not there is never served stale */
     str key;
     void *slot;
     for (struct map_iter it = {0}; map_next(&auth->records.map, &it, &key, &slot);) {

@@ -62,11 +62,14 @@ struct auth {
     char *default_domain;
     unsigned *weights; /* of n_shards */
     struct cache records;  /* key, domain name or "!admin:<tenant>" -> struct cached (directory.c) */
+    struct cache absent;   /* the same, of those that nobody has: they never push out what is there */
     struct cache verified; /* MAC of account, version and password -> expiry */
     struct cache mistakes; /* MAC of a wrong password, not to be counted again -> expiry */
     struct limits *limits;
     unsigned char mac_key[32];
-    unsigned n_delayed;    /* log-ins that wait out a penalty */
+    unsigned n_delayed;    /* log-ins that wait out a penalty, or for other attempts */
+    struct map undecided[2]; /* by address, by account: how many attempts hold a token and are not decided */
+    struct fiber_cond decided;
     char *dummy_secret;    /* what an unknown account's password is compared with; made at the first need */
     uint64_t generation;   /* of the cache: grows with every drop, so that a look-up under way does not bring back old rows */
     int64_t looks_second;  /* in which n_looks counts: cached "there is nobody" answers that were asked again */

@@ -93,6 +93,12 @@ static str full_key(const char *kind, const char *limit, str key, struct arena *
     return arena_printf(a, "%s:%s:%.*s", kind, limit, STR_ARG(key));
 }
 
+static struct limit_bucket bucket_of(const struct auth_limit *row, str key, uint32_t cost, struct arena *a)
+{
+    int64_t interval = MAX((int64_t)row->per_ms * 1000 / row->count, 1);
+    return (struct limit_bucket){full_key("take", row->name, key, a), interval, interval * MAX(row->burst, 1), cost};
+}
+
 bool limits_take(struct limits *l, const struct limits_take *takes, size_t n, struct limit_verdict *out, struct err *err)
 {
     ARENA(a, SCRATCH_MAX);
@@ -106,10 +112,8 @@ bool limits_take(struct limits *l, const struct limits_take *takes, size_t n, st
             return err_set(err, ERR_LIMIT, "key of limit '%s' is too long", takes[i].limit);
         if (!row || row->count == 0)
             continue;
-        int64_t interval = MAX((int64_t)row->per_ms * 1000 / row->count, 1);
         of[used] = i;
-        buckets[used++] = (struct limit_bucket){full_key("take", takes[i].limit, takes[i].key, &a), interval,
-                                                interval * MAX(row->burst, 1), takes[i].cost};
+        buckets[used++] = bucket_of(row, takes[i].key, takes[i].cost, &a);
     }
     struct limit_verdict v = {.is_granted = true}, all = {.is_granted = true};
     if (used) {
@@ -137,6 +141,18 @@ void limits_reset(struct limits *l, const char *limit, str key)
     str k = full_key("take", limit, key, &a);
     if (!l->main->reset(l->main_ctx, k, &a, &err) && fall_back(l, &err))
         (void)l->fallback->reset(l->fallback_ctx, k, &a, &err);
+}
+
+void limits_give(struct limits *l, const char *limit, str key, uint32_t cost)
+{
+    ARENA(a, SCRATCH_MAX);
+    struct err err = ERR_INIT; /* a bucket fills up by itself */
+    const struct auth_limit *row = map_get(&l->table, str_c(limit));
+    if (!row || row->count == 0)
+        return;
+    struct limit_bucket b = bucket_of(row, key, cost, &a);
+    if (!l->main->give(l->main_ctx, &b, &a, &err) && fall_back(l, &err))
+        (void)l->fallback->give(l->fallback_ctx, &b, &a, &err);
 }
 
 bool limits_lease(struct limits *l, str holder, const struct limits_lease *items, size_t n, bool is_renewal,

@@ -36,6 +36,8 @@ struct limits_backend {
     FIBER bool (*take)(void *ctx, const struct limit_bucket *buckets, size_t n, struct arena *a, struct limit_verdict *out,
                        struct err *err);
     FIBER bool (*reset)(void *ctx, str key, struct arena *a, struct err *err);
+    /* Put bucket->cost tokens back; a full bucket stays as it is. */
+    FIBER bool (*give)(void *ctx, const struct limit_bucket *bucket, struct arena *a, struct err *err);
     /* A holder's whole share of each item; a share that is not renewed within ttl_ms is free again. */
     FIBER bool (*lease)(void *ctx, str holder, struct lease_item *items, size_t n, int64_t ttl_ms, bool is_renewal,
                         struct arena *a, struct err *err);
@@ -61,6 +63,8 @@ FIBER bool limits_take(struct limits *l, const struct limits_take *takes, size_t
                        struct err *err) WARN_UNUSED;
 /* Fill the bucket up again. */
 FIBER void limits_reset(struct limits *l, const char *limit, str key);
+/* Put back what was taken and not used: tokens of one bucket. */
+FIBER void limits_give(struct limits *l, const char *limit, str key, uint32_t cost);
 struct limits_lease {
     const char *limit;
     str key;

@@ -3,7 +3,9 @@
  * same amount of hashing, the same delays.
  *
  * Guessing is slowed down by two buckets of failures, of the peer's address (/64 for IPv6) and of the account: the more
- * tokens are gone, the longer the answer takes; when one is empty the answer is LIMIT before anything is hashed. The
+ * tokens are gone, the longer the answer takes; when one is empty the answer is LIMIT before anything is hashed. An attempt
+ * takes its tokens before the password is looked at, so that many at one time are not more than the limit, and gets them back
+ * unless the password was wrong; who finds a bucket emptied by attempts that are not decided yet waits for them. The
  * same wrong password for the same account (a forgotten device) is counted once. A success fills up the account's bucket,
  * not the address'.
  */
@@ -31,6 +33,7 @@ struct attempt {
     str login, password, ip_key;
     str account_key;            /* of the failure bucket and of the mistakes: the login as it is compared */
     struct limit_verdict verdict; /* of the two buckets before: [0] address, [1] account */
+    bool is_charged[2];         /* a token of each is taken and not decided on */
     unsigned char mac[32];      /* of the password, under the account */
 };
 
@@ -59,7 +62,7 @@ static void remember_mac(struct cache *c, const unsigned char mac[32], int64_t t
 {
     int64_t *until_ms = xnew(int64_t);
     *until_ms = clock_mono_ms() + ttl_ms;
-    cache_put(c, str_n(mac, 32), until_ms);
+    cache_put(c, str_n(mac, 32), until_ms, sizeof(*until_ms));
 }
 
 /* --- penalties --- */
@@ -73,23 +76,66 @@ static str ip_limit_key(ProtobufCBinaryData ip, struct arena *a)
     return arena_str(a, net_addr_limit_key(&addr, text));
 }
 
-FIBER static bool penalty_look(struct attempt *t, struct err *err)
+static const enum limit buckets[2] = {LIMIT_AUTH_FAILURES_IP, LIMIT_AUTH_FAILURES_ACCOUNT};
+
+static str bucket_key(const struct attempt *t, size_t i)
 {
-    const struct limits_take takes[2] = {{limit_name(LIMIT_AUTH_FAILURES_IP), t->ip_key, 0},
-                                         {limit_name(LIMIT_AUTH_FAILURES_ACCOUNT), t->account_key, 0}};
-    return limits_take(t->auth->limits, takes, 2, &t->verdict, err);
+    return i == 0 ? t->ip_key : t->account_key;
 }
 
-/* Charge each by itself: an empty bucket of the address must not keep the account's from filling. */
-FIBER static void penalty_charge(struct attempt *t)
+/* Attempts of this process that hold a token and are not decided, by bucket. */
+static void count_undecided(struct attempt *t, size_t i, int by)
 {
-    const struct limits_take takes[2] = {{limit_name(LIMIT_AUTH_FAILURES_IP), t->ip_key, 1},
-                                         {limit_name(LIMIT_AUTH_FAILURES_ACCOUNT), t->account_key, 1}};
-    for (int i = 0; i < 2; i++) {
-        struct limit_verdict ignored;
-        struct err err = ERR_INIT; /* what cannot be counted is not */
-        IGNORE(limits_take(t->auth->limits, &takes[i], 1, &ignored, &err));
+    struct map *undecided = &t->auth->undecided[i];
+    str key = bucket_key(t, i);
+    uintptr_t n = (uintptr_t)map_get(undecided, key) + (uintptr_t)by;
+    if (n)
+        (void)map_put(undecided, key, (void *)n);
+    else
+        (void)map_remove(undecided, key);
+}
+
+/*
+ * Take a token of one bucket, before the other: an empty one of the address must not fill the account's. Not granted: see
+ * t->verdict. False: the call has failed.
+ */
+FIBER static bool charge(struct attempt *t, size_t i, struct err *err)
+{
+    struct auth *auth = t->auth;
+    const struct limits_take take = {limit_name(buckets[i]), bucket_key(t, i), 1};
+    struct limit_verdict v;
+    for (;;) {
+        if (!limits_take(auth->limits, &take, 1, &v, err))
+            return false;
+        if (v.is_granted || !map_get(&auth->undecided[i], bucket_key(t, i)) || auth->n_delayed >= DELAYED_MAX)
+            break;
+        auth->n_delayed++;
+        bool ok = fiber_cond_wait(&auth->decided, err);
+        auth->n_delayed--;
+        if (!ok)
+            return false;
     }
+    t->verdict.used[i] = v.used[0];
+    t->verdict.is_granted = v.is_granted;
+    t->verdict.retry_after_ms = v.retry_after_ms;
+    t->is_charged[i] = v.is_granted;
+    if (v.is_granted)
+        count_undecided(t, i, 1);
+    return true;
+}
+
+/* The attempt was a failure that counts, or it was none and gets its tokens back. */
+FIBER static void decide(struct attempt *t, bool is_failure)
+{
+    for (size_t i = 0; i < 2; i++) {
+        if (!t->is_charged[i])
+            continue;
+        t->is_charged[i] = false;
+        count_undecided(t, i, -1);
+        if (!is_failure)
+            limits_give(t->auth->limits, limit_name(buckets[i]), bucket_key(t, i), 1);
+    }
+    fiber_cond_broadcast(&t->auth->decided);
 }
 
 /* 2, 4, 8, 15, 15, … seconds by default. */
@@ -114,10 +160,10 @@ FIBER static bool deny(struct attempt *t, const char *result, struct err *err)
 {
     struct auth *auth = t->auth;
     log_failure(t, result);
-    if (!remembered(&auth->mistakes, t->mac)) {
+    bool is_new = !remembered(&auth->mistakes, t->mac);
+    if (is_new)
         remember_mac(&auth->mistakes, t->mac, MISTAKE_TTL_MS);
-        penalty_charge(t);
-    }
+    decide(t, is_new);
     if (auth->n_delayed >= DELAYED_MAX) {
         metric_inc_label(M_AUTH_LOGINS, "delayed_full");
         return err_set(err, ERR_BUSY, "too many failed log-ins at one time");
@@ -260,6 +306,8 @@ FIBER static bool log_in_known(struct attempt *t, const struct account *acc, Thu
         metric_inc_label(M_AUTH_LOGINS, "cached");
         return accept_login(t, acc, out);
     }
+    if (!charge(t, 1, err))
+        return false;
     if (!t->verdict.is_granted)
         return limited(t, err);
     if (!check_on_pool(acc->secret, t->password, &fits, err))
@@ -297,6 +345,20 @@ static str login_key(struct attempt *t)
     return name_parse(login, t->arena, &name, &ignored) ? name.key : STR_NONE;
 }
 
+FIBER static bool attempt(struct attempt *t, str key, Thurn__AuthenticateReply *out, struct err *err)
+{
+    const struct record *rec = NULL;
+    if (key.n && !directory_get(t->auth, &key, 1, false, t->arena, &rec, err))
+        return false;
+    if (rec && rec->kind == RECORD_ACCOUNT && t->password.n)
+        return log_in_known(t, &rec->account, out, err);
+    if (!charge(t, 1, err))
+        return false;
+    if (!t->verdict.is_granted)
+        return limited(t, err);
+    return hash_for_nothing(t->auth, t->password.n ? t->password : S("-"), err) && deny(t, "unknown", err);
+}
+
 bool login(struct auth *auth, const Thurn__AuthenticateRequest *q, struct arena *a, Thurn__AuthenticateReply *out, struct err *err)
 {
     struct attempt t = {.auth = auth, .q = q, .arena = a, .login = str_c(q->login), .password = rpc_str(q->password),
@@ -306,16 +368,11 @@ bool login(struct auth *auth, const Thurn__AuthenticateRequest *q, struct arena 
     str key = login_key(&t);
     t.account_key = key.n ? key : t.login;
     password_mac(auth, t.account_key, 0, t.password, t.mac);
-    if (!penalty_look(&t, err))
+    if (!charge(&t, 0, err))
         return false;
-    if (!t.verdict.is_granted && t.verdict.refused == 0)
-        return limited(&t, err);
-    const struct record *rec = NULL;
-    if (key.n && !directory_get(auth, &key, 1, false, a, &rec, err))
-        return false;
-    if (rec && rec->kind == RECORD_ACCOUNT && t.password.n)
-        return log_in_known(&t, &rec->account, out, err);
     if (!t.verdict.is_granted)
         return limited(&t, err);
-    return hash_for_nothing(auth, t.password.n ? t.password : S("-"), err) && deny(&t, "unknown", err);
+    bool ok = attempt(&t, key, out, err);
+    decide(&t, false); /* unless it was decided already */
+    return ok;
 }

@@ -2,8 +2,8 @@
  * Where mail for an address goes. A pass over the addresses works only on what is already known (no waiting, plain
  * recursion); what it misses is noted, read in one round trip, and the pass is made again.
  *
- * Order: account or alias of the exact address; the same without "+detail"; postmaster of any of our domains falls to an
- * admin (RFC 5321 4.5.1); the domain's catch-all.
+ * Order: account or alias of the exact address; the same without "+detail"; postmaster and abuse of any of our domains, and postmaster
+ * without a domain, fall to an admin (RFC 5321 4.5.1, RFC 2142); the domain's catch-all.
  */
 #include "auth-service/internal.h"
 
@@ -113,16 +113,20 @@ static bool walk_key(struct expansion *e, str key, str address, str detail, unsi
     return true;
 }
 
-static bool walk_postmaster(struct expansion *e, const struct name *name, const struct domain *domain)
+/* An admin of the tenant, or of another one. */
+static bool walk_admin(struct expansion *e, int64_t tenant_id)
 {
-    if (!str_eq(name->local, S("postmaster")))
-        return false;
-    str key = arena_printf(e->r->arena, "!%lld", (long long)domain->tenant_id);
+    str key = arena_printf(e->r->arena, "!%lld", (long long)tenant_id);
     const struct record *rec = known(e, &e->r->wanted_admins, key);
     if (!rec || rec->kind == RECORD_NONE)
         return false;
     add_account(e, &rec->account, rec->account.address, S(""));
     return true;
+}
+
+static bool walk_postmaster(struct expansion *e, const struct name *name, const struct domain *domain)
+{
+    return (str_eq(name->local, S("postmaster")) || str_eq(name->local, S("abuse"))) && walk_admin(e, domain->tenant_id);
 }
 
 static bool walk_local(struct expansion *e, const struct name *name, const struct domain *domain, unsigned depth)
@@ -148,6 +152,8 @@ static bool walk(struct expansion *e, str address, unsigned depth)
     struct arena *a = e->r->arena;
     struct name name;
     struct err ignored = ERR_INIT; /* no address: nobody has it */
+    if (str_eq_nocase(address, S("postmaster"))) /* RFC 5321 4.1.1.3 */
+        return walk_admin(e, 0) || e->is_incomplete;
     if (!name_parse(address, a, &name, &ignored))
         return false;
     if (str_starts(name.domain, S("["))) {

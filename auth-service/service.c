@@ -5,8 +5,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-#define MISTAKES_MAX 100000u
-#define VERIFIED_MAX 100000u
+#define MISTAKES_BYTES ((size_t)20 << 20) /* about 100,000 */
+#define VERIFIED_BYTES ((size_t)20 << 20)
+#define ABSENT_SHARE 4u /* of the directory cache, beside it, for what is not there: strangers make up as much as they like */
 #define SHARDS_MAX 1000u
 
 static struct auth *auth_of(Thurn__Auth_Service *s)
@@ -170,7 +171,8 @@ static void default_to(unsigned *value, unsigned fallback)
 static void set_defaults(struct auth_opts *o)
 {
     default_to(&o->n_shards, 1);
-    default_to(&o->cache_entries, 100000);
+    if (!o->cache_bytes)
+        o->cache_bytes = (size_t)64 << 20;
     default_to(&o->cache_ttl_s, 30);
     default_to(&o->cache_negative_ttl_s, 10);
     default_to(&o->cache_stale_s, 3600);
@@ -196,9 +198,13 @@ struct auth *auth_new(const struct auth_opts *opts, struct err *err)
     auth->weights = xcalloc(auth->opts.n_shards, sizeof(*auth->weights));
     for (unsigned i = 0; i < auth->opts.n_shards; i++)
         auth->weights[i] = opts->shard_weights ? opts->shard_weights[i] : 1;
-    cache_init(&auth->records, auth->opts.cache_entries, record_free);
-    cache_init(&auth->verified, VERIFIED_MAX, xfree);
-    cache_init(&auth->mistakes, MISTAKES_MAX, xfree);
+    cache_init(&auth->records, auth->opts.cache_bytes, record_free);
+    cache_init(&auth->absent, auth->opts.cache_bytes / ABSENT_SHARE, record_free);
+    cache_init(&auth->verified, VERIFIED_BYTES, xfree);
+    cache_init(&auth->mistakes, MISTAKES_BYTES, xfree);
+    map_init(&auth->undecided[0]);
+    map_init(&auth->undecided[1]);
+    fiber_cond_init(&auth->decided);
     auth->limits = limits_new(opts->redis, opts->limits, opts->n_limits, auth->opts.lease_ttl_ms);
     random_bytes(auth->mac_key, sizeof(auth->mac_key));
     auth->service = methods;
@@ -226,6 +232,9 @@ void auth_free(struct auth *auth)
         redis_on_message(auth->opts.redis, NULL, NULL, auth);
     limits_free(auth->limits);
     cache_done(&auth->records);
+    cache_done(&auth->absent);
+    map_done(&auth->undecided[0]);
+    map_done(&auth->undecided[1]);
     cache_done(&auth->verified);
     cache_done(&auth->mistakes);
     free(auth->default_domain);

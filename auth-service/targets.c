@@ -33,7 +33,7 @@ FIBER static bool check(struct check *c, char *self, char **targets, size_t n, c
     Thurn__Resolution *own, **found = arena_array(c->arena, Thurn__Resolution *, n);
     if (!resolve_as_if(c->auth, c->key, &c->rec, &self, 1, c->arena, &own, &has_loop, err))
         return false;
-    if (has_loop)
+    if (has_loop || own->kind == THURN__RECIPIENT_KIND__RECIPIENT_LOOP) /* mail for it would be returned */
         return err_set(err, ERR_INVALID, "'%s' would lead in a circle, or over too many aliases", self);
     if (!resolve_as_if(c->auth, c->key, &c->rec, targets, n, c->arena, found, &has_loop, err))
         return false;

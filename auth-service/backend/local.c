@@ -3,8 +3,8 @@
 #include "auth-service/limits.h"
 #include "base/clock.h"
 
-#define BUCKETS_MAX 200000u
-#define LEASES_MAX 200000u
+#define BUCKETS_BYTES ((size_t)48 << 20) /* about 200,000 */
+#define LEASES_BYTES ((size_t)48 << 20)
 #define HOLDERS_MAX 256u /* of one key; more are refused */
 
 struct bucket {
@@ -35,8 +35,8 @@ static void lease_free(void *p)
 void *limits_local_new(void)
 {
     struct local *s = xnew(struct local);
-    cache_init(&s->buckets, BUCKETS_MAX, xfree);
-    cache_init(&s->leases, LEASES_MAX, lease_free);
+    cache_init(&s->buckets, BUCKETS_BYTES, xfree);
+    cache_init(&s->leases, LEASES_BYTES, lease_free);
     return s;
 }
 
@@ -76,7 +76,7 @@ FIBER static bool local_take(void *ctx, const struct limit_bucket *buckets, size
             continue;
         struct bucket *b = xnew(struct bucket);
         b->tat_us = tat_of(s, buckets[i].key, now) + buckets[i].cost * buckets[i].interval_us;
-        cache_put(&s->buckets, buckets[i].key, b);
+        cache_put(&s->buckets, buckets[i].key, b, sizeof(*b));
     }
     return true;
 }
@@ -84,6 +84,14 @@ FIBER static bool local_take(void *ctx, const struct limit_bucket *buckets, size
 FIBER static bool local_reset(void *ctx, str key, struct arena *a UNUSED, struct err *err UNUSED)
 {
     cache_drop(&((struct local *)ctx)->buckets, key);
+    return true;
+}
+
+FIBER static bool local_give(void *ctx, const struct limit_bucket *b, struct arena *a UNUSED, struct err *err UNUSED)
+{
+    struct bucket *there = cache_get(&((struct local *)ctx)->buckets, b->key);
+    if (there)
+        there->tat_us -= b->cost * b->interval_us; /* before now is as good as now */
     return true;
 }
 
@@ -118,7 +126,7 @@ static void lease_one(struct local *s, str holder, struct lease_item *item, int6
     struct lease *l = cache_get(&s->leases, item->key);
     if (!l) {
         l = xnew(struct lease);
-        cache_put(&s->leases, item->key, l);
+        cache_put(&s->leases, item->key, l, sizeof(*l) + sizeof(struct holder));
     }
     uint32_t before = held_by(l, holder, now);
     uint64_t sum = others(l, holder, now);
@@ -142,4 +150,4 @@ FIBER static bool local_lease(void *ctx, str holder, struct lease_item *items, s
 }
 
 const struct limits_backend limits_local = {
-    .name = "local", .take = local_take, .reset = local_reset, .lease = local_lease, .done = local_free};
+    .name = "local", .take = local_take, .reset = local_reset, .give = local_give, .lease = local_lease, .done = local_free};

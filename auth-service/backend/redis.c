@@ -30,6 +30,14 @@ static const char take_script[] =
     "end end end "
     "return out";
 
+/* KEYS: one bucket. ARGV: microseconds to take off its time. */
+static const char give_script[] =
+    "local t = redis.call('TIME') local now = t[1] * 1000000 + t[2] "
+    "local tat = tonumber(redis.call('GET', KEYS[1]) or '0') - tonumber(ARGV[1]) "
+    "if tat <= now then redis.call('DEL', KEYS[1]) "
+    "else redis.call('SET', KEYS[1], string.format('%.0f', tat), 'PX', math.ceil((tat - now) / 1000) + 1) end "
+    "return {1}";
+
 /* KEYS: hashes holder -> 'count:until'. ARGV: holder, ttl ms, renewal, then count and max for each. Answer: 1 or 0 each. */
 static const char lease_script[] =
     "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) "
@@ -101,6 +109,13 @@ FIBER static bool redis_reset(void *ctx, str key, struct arena *a, struct err *e
     return redis_command(ctx, words, 2, a, &v, err);
 }
 
+FIBER static bool redis_give(void *ctx, const struct limit_bucket *b, struct arena *a, struct err *err)
+{
+    str words[2] = {b->key, number(b->cost * b->interval_us, a)};
+    struct redis_value v;
+    return redis_script(ctx, give_script, words, 1, 2, a, &v, err);
+}
+
 FIBER static bool lease_some(struct redis *r, str holder, struct lease_item *items, size_t n, int64_t ttl_ms, bool is_renewal,
                              struct arena *a, struct err *err)
 {
@@ -131,4 +146,4 @@ FIBER static bool redis_lease(void *ctx, str holder, struct lease_item *items, s
 }
 
 const struct limits_backend limits_redis = {
-    .name = "redis", .take = redis_take, .reset = redis_reset, .lease = redis_lease, .done = redis_backend_free};
+    .name = "redis", .take = redis_take, .reset = redis_reset, .give = redis_give, .lease = redis_lease, .done = redis_backend_free};

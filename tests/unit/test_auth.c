@@ -349,6 +349,93 @@ static void brute_force(struct world *w)
     assert_int_equal(metric_get(M_AUTH_LOGINS, "limited"), 2);
 }
 
+struct guess {
+    struct world *w;
+    int n;
+    unsigned *wrong, *limited, *ok;
+};
+static void one_guess(void *arg)
+{
+    struct guess *g = arg;
+    ARENA(a, 1 << 20);
+    struct rpc_call c;
+    Thurn__AuthenticateRequest q = THURN__AUTHENTICATE_REQUEST__INIT;
+    const Thurn__AuthenticateReply *r;
+    char password[32];
+    (void)snprintf(password, sizeof(password), g->n < 0 ? "secret" : "guess%d", g->n);
+    rpc_call_init(&c, &a);
+    c.principal.rights = RPC_RIGHT_SYSTEM;
+    q.login = (char *)(uintptr_t)"alice@example.org";
+    q.password = rpc_bytes(str_c(password));
+    q.peer_ip = rpc_bytes(S("192.0.2.1"));
+    q.service = q.session = (char *)(uintptr_t)"t";
+    if (auth_authenticate(&c, g->w->s, &q, &r))
+        ++*g->ok;
+    else if (c.err.kind == ERR_DENIED)
+        ++*g->wrong;
+    else if (c.err.kind == ERR_LIMIT)
+        ++*g->limited;
+    else
+        fail_msg("%s", c.err.msg);
+}
+
+/* Many at one time are not more than the limit: an attempt is paid for before the password is looked at, and paid back when it was
+ * right. */
+static void parallel(struct world *w)
+{
+    enum { GUESSES = 60, RIGHT = 20 };
+    unsigned wrong = 0, limited = 0, ok = 0;
+    struct err err = ERR_INIT;
+    struct guess g[GUESSES];
+    assert_true(add_domain(w, "example.org", ""));
+    assert_int_equal(add(w, "alice@example.org", "secret", "", false), ERR_NONE);
+    int64_t before = metric_get(M_AUTH_HASHES, NULL);
+    {
+        FIBER_GROUP(group, GUESSES);
+        for (int i = 0; i < RIGHT; i++) { /* as many devices that come back at once: more than the limit, and none is refused */
+            g[i] = (struct guess){w, -1, &wrong, &limited, &ok};
+            assert_true(fiber_group_spawn(&group, "right", one_guess, &g[i], &err));
+        }
+        assert_true(fiber_group_wait(&group, &err));
+    }
+    assert_int_equal(ok, RIGHT);
+    before = metric_get(M_AUTH_HASHES, NULL);
+    {
+        FIBER_GROUP(group, GUESSES);
+        for (int i = 0; i < GUESSES; i++) {
+            g[i] = (struct guess){w, i, &wrong, &limited, &ok};
+            assert_true(fiber_group_spawn(&group, "guess", one_guess, &g[i], &err));
+        }
+        assert_true(fiber_group_wait(&group, &err));
+    }
+    assert_int_equal(wrong, 4); /* the account's limit in limit_rows */
+    assert_int_equal(limited, GUESSES - 4);
+    assert_int_equal(metric_get(M_AUTH_HASHES, NULL) - before, 4);
+}
+
+/* What nobody has (names under a "+" too) is remembered beside what is there, within bytes, and pushes none of it out. */
+static void made_up(struct world *w)
+{
+    struct err err = ERR_INIT;
+    assert_true(add_domain(w, "example.org", ""));
+    assert_int_equal(add(w, "alice@example.org", "secret", "", false), ERR_NONE);
+    auth_free(w->auth);
+    struct auth_opts opts = options(w);
+    opts.cache_bytes = 32 * 1024;
+    w->auth = auth_new(&opts, &err);
+    w->s = auth_service(w->auth);
+    for (int i = 0; i < 1000; i++) {
+        char address[64];
+        (void)snprintf(address, sizeof(address), "alice+%d@example.org", i);
+        assert_true(str_starts(str_c(route(w, address)), S("local alice+")));
+        (void)snprintf(address, sizeof(address), "nobody%d@example.org", i);
+        assert_string_equal(route(w, address), "unknown");
+    }
+    int64_t misses = metric_get(M_AUTH_CACHE, "miss");
+    (void)route(w, "alice@example.org");
+    assert_int_equal(metric_get(M_AUTH_CACHE, "miss"), misses); /* the account and its domain are still there */
+}
+
 static void success_resets(struct world *w)
 {
     assert_true(add_domain(w, "example.org", ""));
@@ -411,6 +498,10 @@ static void routes(struct world *w)
         {"bob@catch.example", "local bob@catch.example"},
         {"postmaster@example.org", "local Alice@example.org"},
         {"PostMaster@catch.example", "local Alice@example.org"},
+        {"abuse@example.org", "local Alice@example.org"},
+        {"Abuse@catch.example", "local Alice@example.org"}, /* before the catch-all */
+        {"postmaster", "local Alice@example.org"},
+        {"abuse", "unknown"},
     };
     for (int pass = 0; pass < 2; pass++) /* the second time from the cache */
         for (size_t i = 0; i < ARRAY_LEN(cases); i++)
@@ -1129,6 +1220,8 @@ CASE(logins)
 CASE(schemes)
 CASE(brute_force)
 CASE(success_resets)
+CASE(parallel)
+CASE(made_up)
 CASE(routes)
 CASE(alias_bomb)
 CASE(dead_ends)
@@ -1152,7 +1245,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_directory),   cmocka_unit_test(test_rights),         cmocka_unit_test(test_logins),
-        cmocka_unit_test(test_schemes),     cmocka_unit_test(test_brute_force),    cmocka_unit_test(test_success_resets),
+        cmocka_unit_test(test_schemes),     cmocka_unit_test(test_brute_force),    cmocka_unit_test(test_success_resets), cmocka_unit_test(test_parallel), cmocka_unit_test(test_made_up),
         cmocka_unit_test(test_routes),      cmocka_unit_test(test_alias_bomb), cmocka_unit_test(test_dead_ends), cmocka_unit_test(test_letters),     cmocka_unit_test(test_may_send_as),
         cmocka_unit_test(test_limits),      cmocka_unit_test(test_bulk), cmocka_unit_test(test_ids), cmocka_unit_test(test_repeated), cmocka_unit_test(test_late_answer),           cmocka_unit_test(test_directory_away),
         cmocka_unit_test(test_failures),    cmocka_unit_test(test_second_process), cmocka_unit_test(test_credentials),

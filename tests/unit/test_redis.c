@@ -208,6 +208,11 @@ static void shared_limits(void *arg)
     assert_true(take(one, "other", 1, &v) && take(one, "third", 1, &v)); /* a refusal took nothing: 6 of "slow" by now */
     assert_false(take(one, "fourth", 1, &v));
     assert_int_equal(v.refused, 1);
+    limits_give(two, "slow", S("all"), 1); /* what was not used after all */
+    assert_true(take(one, "fourth", 1, &v));
+    assert_false(take(one, "fifth", 1, &v));
+    limits_give(two, "slow", S("nobody's"), 5);
+    assert_false(take(one, "fifth", 1, &v));
     limits_reset(one, "slow", S("all"));
     assert_true(take(two, "fourth", 1, &v));
 
