@@ -8,16 +8,19 @@
 #define OTHER_MS 1000u
 #define STALE_MS 600000u
 #define FULL_MS 30000u
-#define ENTRIES_MAX 20000u
-#define TARGETS_PER_ENTRY 10u
+#define BYTES_MAX ((size_t)16 << 20)
+#define OTHERS_SHARE 4u /* of them for answers under other addresses than the mailbox's own */
+#define OWN_BYTES 128u  /* of the map, and of malloc, for an entry; likewise for each part of an answer */
 #define CALL_ARENA_MAX ((size_t)4 << 20)
 
 struct resolver {
     ProtobufCService *auth;
     struct resolver_opts opts;
     struct map entries; /* address → struct resolved, one reference each */
-    struct list used;   /* least recently used first */
-    size_t weight;
+    struct used {
+        struct list list; /* least recently used first */
+        size_t bytes;
+    } own, others;
 };
 
 struct resolver *resolver_new(ProtobufCService *auth, const struct resolver_opts *opts)
@@ -31,9 +34,10 @@ struct resolver *resolver_new(ProtobufCService *auth, const struct resolver_opts
     o->other_ms = o->other_ms ? o->other_ms : OTHER_MS;
     o->stale_ms = o->stale_ms ? o->stale_ms : STALE_MS;
     o->full_ms = o->full_ms ? o->full_ms : FULL_MS;
-    o->entries_max = o->entries_max ? o->entries_max : ENTRIES_MAX;
+    o->bytes_max = o->bytes_max ? o->bytes_max : BYTES_MAX;
     map_init(&r->entries);
-    list_init(&r->used);
+    list_init(&r->own.list);
+    list_init(&r->others.list);
     return r;
 }
 
@@ -52,11 +56,16 @@ void resolved_unref(struct resolved *a)
     free(a);
 }
 
+static struct used *used_of(struct resolver *r, const struct resolved *a)
+{
+    return a->is_own ? &r->own : &r->others;
+}
+
 static void drop(struct resolver *r, struct resolved *a)
 {
     (void)map_remove(&r->entries, str_c(a->address));
     list_remove(&a->used);
-    r->weight -= a->weight;
+    used_of(r, a)->bytes -= a->bytes;
     resolved_unref(a);
 }
 
@@ -64,7 +73,9 @@ void resolver_free(struct resolver *r)
 {
     if (!r)
         return;
-    LIST_EACH(&r->used, n)
+    LIST_EACH(&r->own.list, n)
+        drop(r, LIST_ITEM(n, struct resolved, used));
+    LIST_EACH(&r->others.list, n)
         drop(r, LIST_ITEM(n, struct resolved, used));
     map_done(&r->entries);
     free(r);
@@ -97,6 +108,20 @@ size_t resolver_count(const struct resolver *r)
     return r->entries.n;
 }
 
+size_t resolver_bytes(const struct resolver *r)
+{
+    return r->own.bytes + r->others.bytes;
+}
+
+/* About what the answer takes as it is unpacked. */
+static size_t bytes_of(str address, const Thurn__Resolution *m)
+{
+    size_t n = sizeof(struct resolved) + sizeof(*m) + 2 * address.n + OWN_BYTES;
+    for (size_t i = 0; i < m->n_targets; i++)
+        n += sizeof(Thurn__Target) + sizeof(Thurn__AccountRef) + strlen(m->targets[i]->address) + strlen(m->targets[i]->detail) + OWN_BYTES;
+    return n;
+}
+
 /* A copy of its own: what a call returns lives in the call's arena. */
 static Thurn__Resolution *copy(const Thurn__Resolution *m)
 {
@@ -124,6 +149,7 @@ static unsigned life_ms(const struct resolver *r, const Thurn__Resolution *answe
     }
 }
 
+/* A reference for the caller. What is not to be kept at all takes no place from what is. */
 static struct resolved *remember(struct resolver *r, str address, const Thurn__Resolution *answer)
 {
     struct resolved *old = map_get(&r->entries, address), *a = xnew(struct resolved);
@@ -132,7 +158,9 @@ static struct resolved *remember(struct resolver *r, str address, const Thurn__R
     a->refs = 1;
     a->answer = copy(answer);
     a->address = str_dup(address);
-    a->weight = 1 + answer->n_targets;
+    a->bytes = bytes_of(address, answer);
+    a->is_own = answer->n_targets == 1 && answer->targets[0]->account && !answer->targets[0]->detail[0] &&
+                str_eq_nocase(str_c(answer->targets[0]->address), address);
     a->fresh_until_ms = now + life_ms(r, answer);
     a->stale_until_ms = is_local ? now + r->opts.stale_ms : a->fresh_until_ms;
     if (old) {
@@ -140,13 +168,16 @@ static struct resolved *remember(struct resolver *r, str address, const Thurn__R
         a->full_until_ms = a->answer->n_targets == 1 ? old->full_until_ms : 0;
         drop(r, old);
     }
-    while (!list_empty(&r->used) && (r->entries.n >= r->opts.entries_max ||
-                                     r->weight + a->weight > (size_t)r->opts.entries_max * TARGETS_PER_ENTRY))
-        drop(r, LIST_ITEM(list_first(&r->used), struct resolved, used));
+    if (!is_local && !life_ms(r, answer))
+        return a;
+    struct used *used = used_of(r, a);
+    size_t max = a->is_own ? r->opts.bytes_max : r->opts.bytes_max / OTHERS_SHARE;
+    while (!list_empty(&used->list) && used->bytes + a->bytes > max)
+        drop(r, LIST_ITEM(list_first(&used->list), struct resolved, used));
     (void)map_put(&r->entries, address, a);
-    list_push(&r->used, &a->used);
-    r->weight += a->weight;
-    return a;
+    list_push(&used->list, &a->used);
+    used->bytes += a->bytes;
+    return resolved_ref(a);
 }
 
 FIBER static bool ask(struct resolver *r, str address, struct resolved **out, struct err *err)
@@ -166,14 +197,14 @@ FIBER static bool ask(struct resolver *r, str address, struct resolved **out, st
     }
     if (reply->n_resolutions != 1)
         return err_set(err, ERR_INTERNAL, "auth answered %zu resolutions for one address", reply->n_resolutions);
-    *out = resolved_ref(remember(r, address, reply->resolutions[0]));
+    *out = remember(r, address, reply->resolutions[0]);
     return true;
 }
 
 static struct resolved *use(struct resolver *r, struct resolved *a)
 {
     list_remove(&a->used);
-    list_push(&r->used, &a->used);
+    list_push(&used_of(r, a)->list, &a->used);
     return resolved_ref(a);
 }
 

@@ -3,7 +3,8 @@
  *
  * Answers that say "local" live a little longer than those that do not; "no such user" and other answers that turn mail
  * away for good are not remembered at all, so that an account that was just added gets mail at once. When the directory is away, what was local a while ago still is; what is not known is an error (never "unknown
- * user"). The cache is bounded in entries and in targets; the least recently used go.
+ * user"). The cache is bounded in bytes; the least recently used go. Answers under an address that is not the mailbox's own (aliases,
+ * details behind a "+", catch-alls: a stranger can make up as many as he likes) have a quarter of it, and push out their like alone.
  *
  * A mailbox that was found full is remembered as full, so that the next RCPT for it can be refused without asking.
  */
@@ -20,7 +21,7 @@ struct resolver_opts {
     unsigned other_ms;    /* of REMOTE and SUSPENDED; default 1000. All others: none */
     unsigned stale_ms;    /* how long a local answer serves while auth is away; default 600000 */
     unsigned full_ms;     /* how long a mailbox without room is remembered as such; default 30000 */
-    unsigned entries_max; /* default 20000; the targets of all entries are at most ten times as many */
+    size_t bytes_max;     /* default 16 MiB */
 };
 /* One answer; shared and constant. Hold it with a reference. */
 struct resolved {
@@ -28,7 +29,8 @@ struct resolved {
     Thurn__Resolution *answer;
     uint64_t full_size; /* until full_until_ms: the smallest message that the only mailbox had no room for */
     int64_t fresh_until_ms, stale_until_ms, full_until_ms;
-    size_t weight;
+    size_t bytes;
+    bool is_own;        /* the address is that of the only mailbox */
     struct list_node used;
     char *address;
 };
@@ -50,5 +52,6 @@ void resolver_mark_full(struct resolver *r, str address, uint64_t size);
 /* It had no room for one as large as this, a moment ago. A message of unknown size (0) may be small enough. */
 bool resolved_is_full(const struct resolved *a, uint64_t size);
 size_t resolver_count(const struct resolver *r);
+size_t resolver_bytes(const struct resolver *r);
 
 #endif
