@@ -90,7 +90,7 @@ FIBER static bool take_line_end(struct imap_session *s, struct imap_command *c, 
 {
     struct err why = ERR_INIT;
     str line;
-    bool is_line = stream_read_line(s->stream, s->server->opts.limits.line_bytes, false, &line, &why);
+    bool is_line = stream_read_line(s->stream, imap_line_max(s), false, &line, &why);
     if (is_line && str_empty(line))
         return true;
     if (!is_line && why.kind != ERR_LIMIT) {

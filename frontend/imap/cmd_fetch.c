@@ -27,6 +27,29 @@ struct fetch_run {
     uint64_t n_gone;          /* messages that another session has removed */
 };
 
+/* The order of a response: UID, what is short, what is long, and literals last. Clients take the first UID for that of all that follows
+ * (Thunderbird showed the body of another message), and some stop at the first literal. */
+static unsigned rank(enum imap_fetch_kind kind)
+{
+    static const unsigned char ranks[] = {
+        [FETCH_UID] = 0,      [FETCH_FLAGS] = 1,         [FETCH_MODSEQ] = 2,  [FETCH_INTERNALDATE] = 3, [FETCH_RFC822_SIZE] = 4,
+        [FETCH_ENVELOPE] = 5, [FETCH_BODY] = 6, [FETCH_BODYSTRUCTURE] = 7, [FETCH_PREVIEW] = 8,      [FETCH_SECTION] = 9,
+    };
+    return ranks[kind];
+}
+
+/* Those of one rank stay in the order in which they were asked for. */
+static void sort_items(struct imap_fetch *f)
+{
+    for (size_t i = 1; i < f->n_items; i++) {
+        struct imap_fetch_item it = f->items[i];
+        size_t k = i;
+        for (; k > 0 && rank(f->items[k - 1].kind) > rank(it.kind); k--)
+            f->items[k] = f->items[k - 1];
+        f->items[k] = it;
+    }
+}
+
 static void look_at_items(struct fetch_run *run)
 {
     struct imap_fetch *f = &run->f;
@@ -49,6 +72,7 @@ static void look_at_items(struct fetch_run *run)
         f->items[f->n_items++] = (struct imap_fetch_item){.kind = FETCH_MODSEQ};
     if (!has_uid && run->c->is_uid)
         f->items[f->n_items++] = (struct imap_fetch_item){.kind = FETCH_UID};
+    sort_items(f);
 }
 
 /* --- one message --- */
@@ -116,29 +140,40 @@ FIBER static void write_whole(struct fetch_run *run)
         (void)write_out(run, &late); /* the end of the session says it */
 }
 
-/* seen_now: \Seen was set by this very command, so the flags are told unasked. */
+/* \Seen was set by this very command, so the flags are told unasked. */
+static void add_seen_flags(struct fetch_run *run, const Thurn__Message *m, const Thurn__FetchReply *page)
+{
+    struct buf *out = run->out;
+    buf_add(out, S("FLAGS "));
+    imap_add_flags(out, m, imap_view_is_recent(run->s->view, m->uid), page->keyword_names, page->n_keyword_names);
+    if (run->s->has_condstore)
+        buf_printf(out, " MODSEQ (%llu)", (unsigned long long)m->modseq);
+}
+
 FIBER static bool add_message(struct fetch_run *run, const Thurn__Message *m, uint32_t seq, bool seen_now,
                               const Thurn__FetchReply *page, struct err *err)
 {
     struct buf *out = run->out;
-    bool was_written = false;
+    bool was_written = false, owes_flags = seen_now && !run->wants_flags;
+    const char *gap = "";
     buf_printf(out, "* %u FETCH (", seq);
     for (size_t i = 0; i < run->f.n_items; i++) {
-        if (i)
-            buf_addc(out, ' ');
+        const struct imap_fetch_item *it = &run->f.items[i];
+        if (owes_flags && it->kind != FETCH_UID) {
+            buf_add(out, str_c(gap));
+            add_seen_flags(run, m, page);
+            owes_flags = false;
+            gap = " ";
+        }
+        buf_add(out, str_c(gap));
+        gap = " ";
         size_t before = out->n;
-        bool ok = add_item(run, m, page, &run->f.items[i], err);
+        bool ok = add_item(run, m, page, it, err);
         was_written |= out->n < before; /* streaming wrote what was gathered */
         if (!ok && was_written)
             imap_end(run->s, IMAP_END_BROKEN);
         if (!ok)
             return false;
-    }
-    if (seen_now && !run->wants_flags) {
-        buf_add(out, S(" FLAGS "));
-        imap_add_flags(out, m, imap_view_is_recent(run->s->view, m->uid), page->keyword_names, page->n_keyword_names);
-        if (run->s->has_condstore)
-            buf_printf(out, " MODSEQ (%llu)", (unsigned long long)m->modseq);
     }
     buf_add(out, S(")\r\n"));
     run->whole = out->n;
@@ -245,6 +280,8 @@ FIBER static bool write_page(struct fetch_run *run, const Thurn__FetchReply *pag
         if (seq && !add_message(run, m, seq, seen_now[i], page, &why) &&
             !leave_out(run, m, seq, seen_now[i], page, &why))
             return err_set(err, why.kind, "%s", why.msg);
+        if (!fiber_yield_if_due(err))
+            return false;
     }
     return true;
 }

@@ -20,7 +20,7 @@ FIBER bool cmd_idle(struct imap_session *s, struct imap_command *c, struct err *
 FIBER bool imap_end_idle(struct imap_session *s, struct err *err)
 {
     str line;
-    if (!stream_read_line(s->stream, s->server->opts.limits.line_bytes, false, &line, err)) {
+    if (!stream_read_line(s->stream, imap_line_max(s), false, &line, err)) {
         imap_end(s, IMAP_END_BROKEN);
         return false;
     }

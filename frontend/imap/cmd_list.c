@@ -49,7 +49,7 @@ static bool selection_options(struct cursor *c, struct list_request *q)
             q->is_recursive = true;
         else if (!imap_parse_word(c, S("REMOTE"))) /* there are none */
             return false;
-    } while (imap_parse_sp(c));
+    } while (imap_parse_more(c));
     /* RFC 5258 3: RECURSIVEMATCH needs something to match. */
     return cur_skip(c, ')') && (!q->is_recursive || q->only_subscribed || q->only_special);
 }
@@ -69,7 +69,7 @@ static bool return_options(struct cursor *c, struct list_request *q)
         } else if (!imap_parse_word(c, S("CHILDREN")) && !imap_parse_word(c, S("SPECIAL-USE"))) {
             return false; /* those two are always told */
         }
-    } while (imap_parse_sp(c));
+    } while (imap_parse_more(c));
     return cur_skip(c, ')');
 }
 
@@ -84,7 +84,7 @@ static bool patterns(struct cursor *c, struct arena *a, struct list_request *q)
         if (q->n_patterns == PATTERNS_MAX || !imap_parse_list_mailbox(c, a, &q->patterns[q->n_patterns]))
             return false;
         q->n_patterns++;
-    } while (imap_parse_sp(c));
+    } while (imap_parse_more(c));
     return cur_skip(c, ')');
 }
 
@@ -154,12 +154,6 @@ FIBER static bool load(struct imap_session *s, struct imap_command *c, bool with
     return imap_mailboxes_load(s, c, false, out, err) && (!with_missing || imap_mailboxes_add_missing(s, c, out, err));
 }
 
-/* Tens of thousands of names and patterns are not matched in one go. */
-FIBER static bool rest(size_t i, struct err *err)
-{
-    return i % 2000 != 1999 || fiber_yield(err);
-}
-
 /* --- LIST --- */
 
 static void add_entry(struct buf *out, const char *verb, const struct imap_mailbox *m, bool with_subscribed)
@@ -206,7 +200,7 @@ FIBER bool cmd_list(struct imap_session *s, struct imap_command *c, struct err *
     BUF(out, OUT_MAX);
     for (size_t i = 0; i < list.n; i++) {
         list_one(s, q, &list.v[i], below[i], &out);
-        if (!rest(i, err))
+        if (!fiber_yield_if_due(err))
             return false;
     }
     return imap_write_buf(s, &out, err);
@@ -245,7 +239,7 @@ FIBER bool cmd_lsub(struct imap_session *s, struct imap_command *c, struct err *
     BUF(out, OUT_MAX);
     for (size_t i = 0; i < list.n; i++) {
         lsub_one(q, &list.v[i], has_percent && below[i], &out);
-        if (!rest(i, err))
+        if (!fiber_yield_if_due(err))
             return false;
     }
     return imap_write_buf(s, &out, err);

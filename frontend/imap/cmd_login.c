@@ -65,6 +65,7 @@ FIBER static bool log_in(struct imap_session *s, struct imap_command *c, str log
         return false;
     }
     s->state = IMAP_AUTH;
+    stream_set_input_max(s->stream, imap_line_max(s));
     logins_add(s->server->opts.logins, &s->login_check, r, imap_login_ended, s);
     guest_leave(&s->guest);
     BUF(code, 2048);
@@ -135,7 +136,7 @@ FIBER bool cmd_authenticate(struct imap_session *s, struct imap_command *c, stru
     str mechanism, encoded = S("");
     if (!imap_parse_sp(&c->args) || !imap_parse_atom(&c->args, &mechanism))
         return imap_bad(c, err, "Expected a mechanism.");
-    bool has_initial = imap_parse_sp(&c->args);
+    bool has_initial = imap_parse_sp(&c->args) && cur_left(&c->args);
     if (has_initial) {
         encoded = cur_rest(&c->args);
         if (str_eq(encoded, S("="))) /* RFC 4959 3: an empty one */

@@ -45,6 +45,13 @@ static bool parse_use(struct cursor *c, Thurn__MailboxRole *role, bool *is_known
     return cur_skip_nocase(c, S("))")) && imap_parse_end(c);
 }
 
+FIBER static bool is_there(struct imap_session *s, struct imap_command *c, str name)
+{
+    struct imap_mailboxes list;
+    struct err err = ERR_INIT; /* then what the store said is told */
+    return !imap_mailboxes_load(s, c, false, &list, &err) || imap_mailboxes_find(&list, name);
+}
+
 FIBER bool cmd_create(struct imap_session *s, struct imap_command *c, struct err *err)
 {
     str name;
@@ -62,9 +69,11 @@ FIBER bool cmd_create(struct imap_session *s, struct imap_command *c, struct err
     imap_mailbox_path(c->arena, name, &q.path, &q.n_path);
     q.request_id = imap_request_id(c->arena);
     imap_call(s, &call, c->arena);
-    if (!STORE_CALL(s, &call, store_create_mailbox, &q, NULL))
-        return imap_failed(c, IMAP_AT_MAILBOX, &call, err);
-    return true;
+    if (STORE_CALL(s, &call, store_create_mailbox, &q, NULL))
+        return true;
+    if (call.err.kind == ERR_EXISTS && q.role && !is_there(s, c, name)) /* RFC 6154 3: another mailbox has that use */
+        return imap_no(c, err, ERR_EXISTS, "USEATTR", "Another mailbox has that use.");
+    return imap_failed(c, IMAP_AT_MAILBOX, &call, err);
 }
 
 FIBER bool cmd_delete(struct imap_session *s, struct imap_command *c, struct err *err)

@@ -55,18 +55,21 @@ static size_t hits_of(const struct imap_view *v, const struct uid_map *found, bo
     return n;
 }
 
-static void add_plain(struct buf *out, const struct hit *hits, size_t n)
+FIBER static bool add_plain(struct buf *out, const struct hit *hits, size_t n, struct err *err)
 {
     buf_add(out, S("* SEARCH"));
     for (size_t i = 0; i < n; i++)
         for (uint64_t k = hits[i].first; k <= hits[i].last; k++) {
             buf_addc(out, ' ');
             buf_add_u64(out, k);
+            if (!fiber_yield_if_due(err))
+                return false;
         }
+    return true;
 }
 
-static void add_extended(struct buf *out, const struct imap_command *c, const struct imap_search *q,
-                         const struct hit *hits, size_t n, uint64_t count)
+FIBER static bool add_extended(struct buf *out, const struct imap_command *c, const struct imap_search *q,
+                               const struct hit *hits, size_t n, uint64_t count, struct err *err)
 {
     buf_printf(out, "* ESEARCH (TAG \"%.*s\")%s", STR_ARG(c->tag), c->is_uid ? " UID" : "");
     if (q->wants_min && n)
@@ -80,7 +83,10 @@ static void add_extended(struct buf *out, const struct imap_command *c, const st
         buf_add_u64(out, hits[i].first);
         if (hits[i].last > hits[i].first)
             buf_printf(out, ":%u", hits[i].last);
+        if (!fiber_yield_if_due(err))
+            return false;
     }
+    return true;
 }
 
 /* RFC 4731 3.2: with MIN and MAX alone the modseq is that of the messages named. 0: the store did not say. */
@@ -126,10 +132,8 @@ FIBER static bool answer(struct imap_session *s, struct imap_command *c, const s
     struct hit *hits;
     size_t n = hits_of(s->view, found, c->is_uid, c->arena, &hits);
     BUF(out, OUT_MAX);
-    if (q->has_return)
-        add_extended(&out, c, q, hits, n, uid_map_count(found));
-    else
-        add_plain(&out, hits, n);
+    if (q->has_return ? !add_extended(&out, c, q, hits, n, uid_map_count(found), err) : !add_plain(&out, hits, n, err))
+        return false;
     if (q->has_modseq && n && q->has_return && !q->wants_all && !q->wants_count)
         modseq = modseq_of_ends(s, c, q, hits, n);
     if (q->has_modseq && n)

@@ -22,7 +22,7 @@ bool imap_parse_status_items(struct cursor *c, unsigned *items)
         if (i == ARRAY_LEN(names))
             return false;
         found |= 1u << i;
-    } while (imap_parse_sp(c));
+    } while (imap_parse_more(c));
     *items = found;
     return cur_skip(c, ')');
 }

@@ -39,11 +39,11 @@ static bool parse_store(struct cursor *c, struct arena *a, struct store_run *run
     return imap_parse_sp(c) && imap_parse_flags(c, a, false, &run->flags) && imap_parse_end(c);
 }
 
-static void tell(struct imap_session *s, const struct imap_command *c, const struct store_run *run,
-                 const Thurn__StoreFlagsReply *r, struct buf *out)
+FIBER static bool tell(struct imap_session *s, const struct imap_command *c, const struct store_run *run,
+                       const Thurn__StoreFlagsReply *r, struct buf *out, struct err *err)
 {
     if (run->is_silent && !s->has_condstore)
-        return;
+        return true;
     if (!run->is_silent)
         (void)imap_view_announce(s, r->keyword_names, r->n_keyword_names, out); /* it goes out with them */
     for (size_t i = 0; i < r->n_messages; i++) {
@@ -51,7 +51,10 @@ static void tell(struct imap_session *s, const struct imap_command *c, const str
         if (seq)
             imap_add_flag_update(s, out, r->messages[i], seq, c->is_uid, !run->is_silent, r->keyword_names,
                                  r->n_keyword_names);
+        if (!fiber_yield_if_due(err))
+            return false;
     }
+    return true;
 }
 
 /* RFC 3501 6.4.6: the new value is told for each message, also where nothing changed. The store reports changes only, so
@@ -89,6 +92,8 @@ FIBER static bool tell_all(struct imap_session *s, struct imap_command *c, struc
             n_missing -= seq != 0;
             if (seq)
                 imap_add_flag_update(s, out, r->messages[i], seq, c->is_uid, true, r->keyword_names, r->n_keyword_names);
+            if (!fiber_yield_if_due(err))
+                return false;
         }
         from = r->next_uid;
     } while (from);
@@ -127,8 +132,8 @@ FIBER static bool store_slice(struct imap_session *s, struct imap_command *c, st
     if (is_partial && !run->is_silent) {
         if (!tell_all(s, c, run, ranges, r, &a, &out, err))
             return false;
-    } else {
-        tell(s, c, run, r, &out);
+    } else if (!tell(s, c, run, r, &out, err)) {
+        return false;
     }
     return (out.n == 0 && buf_ok(&out)) || imap_write_buf(s, &out, err);
 }

@@ -39,7 +39,7 @@ static unsigned command_ms(const struct imap_session *s)
 FIBER static bool read_line(struct imap_session *s, struct buf *text, struct err *err)
 {
     str line;
-    if (!stream_read_line(s->stream, s->server->opts.limits.line_bytes, false, &line, err)) {
+    if (!stream_read_line(s->stream, imap_line_max(s), false, &line, err)) {
         imap_end(s, err->kind == ERR_LIMIT     ? IMAP_END_LIMIT
                     : err->kind == ERR_TIMEOUT ? IMAP_END_TIMEOUT
                                                : IMAP_END_BROKEN);
@@ -66,16 +66,18 @@ FIBER static bool read_bytes(struct imap_session *s, uint64_t n, struct buf *int
     return true;
 }
 
-/* tag SP [UID SP] name: from the first line; *head is its length. False: not even that; c->tag is "*" then. */
+/* tag SP [UID SP] name: from the first line; *head is its length. False: not even that; c->tag is "*" when there is none. */
 static bool parse_head(struct imap_command *c, str line, size_t *head)
 {
     struct cursor at = cur_of(line);
     c->tag = S("*");
     c->name = S("");
     str tag;
-    if (!imap_parse_tag(&at, &tag) || !imap_parse_sp(&at))
+    if (!imap_parse_tag(&at, &tag))
         return false;
-    c->tag = arena_str(c->arena, tag);
+    c->tag = arena_str(c->arena, tag); /* also of a line that is nothing else */
+    if (!imap_parse_sp(&at))
+        return false;
     c->is_uid = imap_parse_word(&at, S("UID")) && imap_parse_sp(&at);
     str name;
     if (!imap_parse_atom(&at, &name))
@@ -98,7 +100,7 @@ FIBER static bool skip_command(struct imap_session *s, uint64_t max, struct err 
     uint64_t size;
     bool is_sync;
     for (;;) {
-        BUF(line, s->server->opts.limits.line_bytes);
+        BUF(line, imap_line_max(s) + 2);
         if (!read_line(s, &line, err))
             return false;
         if (!imap_line_literal(buf_str(&line), &before, &size, &is_sync) || is_sync)

@@ -23,7 +23,7 @@ enum imap_plain {
 
 /* Zero means the default. */
 struct imap_limits {
-    size_t line_bytes;       /* one line; 64 KiB */
+    size_t line_bytes;       /* one line; 512 KiB, of which 16 before the login */
     size_t command_bytes;    /* a whole command with its literals, an APPEND's message not counted; 256 KiB */
     uint64_t message_bytes;  /* a message in APPEND; 50 MiB. Announced as APPENDLIMIT. */
     unsigned bad_commands;   /* in a row, then BYE; 20 */

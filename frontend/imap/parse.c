@@ -28,12 +28,23 @@ static bool is_list_char(unsigned char c)
 
 bool imap_parse_sp(struct cursor *c)
 {
-    return cur_skip(c, ' ');
+    if (!cur_skip(c, ' '))
+        return false;
+    while (cur_skip(c, ' '))
+        ;
+    return true;
+}
+
+bool imap_parse_more(struct cursor *c)
+{
+    return imap_parse_sp(c) && cur_left(c) && cur_peek(c) != ')';
 }
 
 bool imap_parse_end(const struct cursor *c)
 {
-    return cur_left(c) == 0;
+    struct cursor at = *c;
+    (void)imap_parse_sp(&at);
+    return cur_left(&at) == 0;
 }
 
 bool imap_parse_word(struct cursor *c, str word)
@@ -406,13 +417,14 @@ bool imap_parse_flags(struct cursor *c, struct arena *a, bool needs_parens, stru
 {
     struct imap_flags f = {0};
     bool has_parens = cur_skip(c, '(');
+    (void)imap_parse_sp(c);
     if (needs_parens && !has_parens)
         return false;
     if (!has_parens || cur_peek(c) != ')') {
         do {
             if (!flag(c, a, &f))
                 return false;
-        } while (imap_parse_sp(c));
+        } while (imap_parse_more(c));
     }
     if (has_parens && !cur_skip(c, ')'))
         return false;

@@ -13,8 +13,10 @@
 
 #include "frontend/imap/uid_map.h"
 
+/* Spaces: the grammar has one, and clients send more (two in a list, one before its end or the line's). */
 bool imap_parse_sp(struct cursor *c);
-bool imap_parse_end(const struct cursor *c);      /* nothing is left */
+bool imap_parse_more(struct cursor *c);           /* after an element of a list: spaces, and another one */
+bool imap_parse_end(const struct cursor *c);      /* nothing is left but spaces */
 bool imap_parse_word(struct cursor *c, str word); /* this atom, in any case, and not the beginning of a longer one */
 bool imap_parse_atom(struct cursor *c, str *out);
 bool imap_parse_tag(struct cursor *c, str *out);
@@ -44,7 +46,7 @@ struct imap_set {
     struct imap_range *v;
     size_t n;
 };
-#define IMAP_SET_MAX 10000u /* elements of one set */
+#define IMAP_SET_MAX 200000u /* elements of one set: as many as a line can hold */
 bool imap_parse_set(struct cursor *c, struct arena *a, struct imap_set *out);
 /*
  * The UIDs that a set names in a view: ascending ranges that neither overlap nor touch. What is above the view's highest

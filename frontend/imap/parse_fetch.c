@@ -48,7 +48,7 @@ static bool field_list(struct cursor *c, struct arena *a, struct imap_fetch_item
         if (item->n_fields == IMAP_SECTION_FIELDS_MAX || !imap_parse_astring(c, a, &item->fields[item->n_fields]))
             return false;
         item->n_fields++;
-    } while (imap_parse_sp(c));
+    } while (imap_parse_more(c));
     return cur_skip(c, ')');
 }
 
@@ -209,12 +209,13 @@ static bool items(struct cursor *c, struct arena *a, struct imap_fetch *f)
     if (macro(c, f))
         return true;
     bool is_list = cur_skip(c, '(');
+    (void)imap_parse_sp(c);
     do {
         if (f->n_items == IMAP_FETCH_ITEMS_MAX || !item(c, a, &f->items[f->n_items]))
             return false;
         f->n_items++;
         keep_once(f);
-    } while (is_list && imap_parse_sp(c));
+    } while (is_list && imap_parse_more(c));
     return !is_list || cur_skip(c, ')');
 }
 

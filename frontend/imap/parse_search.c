@@ -241,7 +241,7 @@ static bool keys(struct parser *p, unsigned depth, Thurn__SearchKey **out)
         if (!key(p, depth, &and->keys[and->n_keys]))
             return false;
         and->n_keys++;
-    } while (imap_parse_sp(p->c));
+    } while (imap_parse_more(p->c));
     *out = and->n_keys == 1 ? and->keys[0] : and;
     return true;
 }
@@ -330,7 +330,7 @@ static bool return_options(struct parser *p)
                 o->wants_count = true;
             else
                 return false;
-        } while (imap_parse_sp(p->c));
+        } while (imap_parse_more(p->c));
         if (!cur_skip(p->c, ')'))
             return false;
     }

@@ -21,6 +21,7 @@
 #define KEEPALIVE_S 120u /* below the idle limits of load balancers and of mobile networks */
 #define AGAIN_MS_MIN 1000u
 #define AGAIN_MS_MAX 60000u
+#define LINE_BYTES_NEW ((size_t)16 * 1024) /* before the login */
 #define NOTICE_MS 5000   /* to write a last word */
 
 static const struct {
@@ -33,8 +34,8 @@ static const struct {
 };
 
 static const struct imap_limits default_limits = {
-    .line_bytes = 64 * 1024,
-    .command_bytes = 256 * 1024,
+    .line_bytes = 512 * 1024,
+    .command_bytes = 512 * 1024,
     .message_bytes = 50ull << 20,
     .bad_commands = 20,
     .auth_failures = 5,
@@ -138,6 +139,12 @@ bool imap_may_login(const struct imap_session *s)
         break;
     }
     return stream_has_tls(s->stream);
+}
+
+size_t imap_line_max(const struct imap_session *s)
+{
+    size_t max = s->server->opts.limits.line_bytes;
+    return s->state == IMAP_NEW ? MIN(max, LINE_BYTES_NEW) : max;
 }
 
 void imap_add_capabilities(const struct imap_session *s, struct buf *out)
@@ -262,7 +269,7 @@ static bool has_line(const struct imap_session *s)
 /* More input than a line may have, and no end of it. */
 static bool is_over_line(const struct imap_session *s)
 {
-    return stream_input(s->stream).n >= s->server->opts.limits.line_bytes && !has_line(s);
+    return stream_input(s->stream).n >= imap_line_max(s) && !has_line(s);
 }
 
 static void on_ready(void *arg);
@@ -430,7 +437,7 @@ void imap_accept(void *arg, struct stream *stream)
     server->n_sessions++;
     metric_add(M_IMAP_SESSIONS, 1);
     stream_keepalive(stream, KEEPALIVE_S);
-    stream_set_input_max(stream, server->opts.limits.line_bytes);
+    stream_set_input_max(stream, imap_line_max(s));
     BUF(greeting, 2048);
     buf_add(&greeting, S("* OK [CAPABILITY "));
     imap_add_capabilities(s, &greeting);

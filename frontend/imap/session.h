@@ -161,6 +161,8 @@ void imap_wake_to_push(struct imap_session *s);
 /* The login that the session stands on is no longer good: end it, also inside of a command or of IDLE. arg is the session. */
 void imap_login_ended(void *arg);
 bool imap_may_login(const struct imap_session *s);
+/* Bytes of one line: little before the login, then what the longest sets need. */
+size_t imap_line_max(const struct imap_session *s);
 /* "IMAP4rev1 …" as it is now. */
 void imap_add_capabilities(const struct imap_session *s, struct buf *out);
 

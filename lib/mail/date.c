@@ -302,7 +302,9 @@ bool date_parse_imap(str s, int64_t *unix_seconds, int *zone_minutes)
 {
     struct mail_date d = {0};
     struct cursor c = cur_of(s);
-    if (cur_skip(&c, ' ') ? !exact_digits(&c, 1, &d.day) : !exact_digits(&c, 2, &d.day))
+    unsigned n;
+    (void)cur_skip(&c, ' '); /* "date-day-fixed"; some clients send one digit alone */
+    if (!digits(&c, 2, &d.day, &n))
         return false;
     if (!imap_month_year(&c, &d) || !cur_skip(&c, ' ') || !exact_digits(&c, 2, &d.hour) || !cur_skip(&c, ':') ||
         !exact_digits(&c, 2, &d.minute) || !cur_skip(&c, ':') || !exact_digits(&c, 2, &d.second) ||

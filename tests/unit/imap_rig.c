@@ -10,6 +10,7 @@
 
 #define MESSAGE "Subject: x\r\n\r\ntext\r\n"
 #define LARGE_SIZE 300000u
+#define PAGE 1000u
 
 static void quiet(enum log_level level, str line)
 {
@@ -77,16 +78,20 @@ static Thurn__Message *message(const struct imap_rig *r, struct arena *a, uint32
     return m;
 }
 
+/* Those of the ranges, at most a page; *next is where the next one begins. */
 static Thurn__Message **messages(const struct imap_rig *r, struct arena *a, Thurn__Range *const *uids, size_t n_uids, bool with_parsed,
-                                 bool with_raw, size_t *n)
+                                 bool with_raw, size_t *n, uint32_t *next)
 {
-    Thurn__Message **v = arena_array(a, Thurn__Message *, r->n_messages + 1);
-    for (uint32_t uid = 1; uid <= r->n_messages; uid++)
-        for (size_t i = 0; i < n_uids; i++)
-            if (uid >= uids[i]->first && uid <= uids[i]->last) {
-                v[(*n)++] = message(r, a, uid, with_parsed, with_raw);
-                break;
+    Thurn__Message **v = arena_array(a, Thurn__Message *, PAGE);
+    *next = 0;
+    for (size_t i = 0; i < n_uids; i++)
+        for (uint64_t uid = uids[i]->first; uid <= MIN(uids[i]->last, (uint64_t)r->n_messages); uid++) {
+            if (*n == PAGE) {
+                *next = (uint32_t)uid;
+                return v;
             }
+            v[(*n)++] = message(r, a, (uint32_t)uid, with_parsed, with_raw);
+        }
     return v;
 }
 
@@ -128,7 +133,7 @@ static const ProtobufCMessage *fetch(struct imap_rig *r, const void *request, st
     const Thurn__FetchRequest *q = request;
     Thurn__FetchReply *out = arena_new(c->arena, Thurn__FetchReply);
     thurn__fetch_reply__init(out);
-    out->messages = messages(r, c->arena, q->uids, q->n_uids, q->with_parsed, q->with_raw, &out->n_messages);
+    out->messages = messages(r, c->arena, q->uids, q->n_uids, q->with_parsed, q->with_raw, &out->n_messages, &out->next_uid);
     return &out->base;
 }
 
@@ -137,16 +142,19 @@ static const ProtobufCMessage *store_flags(struct imap_rig *r, const void *reque
     const Thurn__StoreFlagsRequest *q = request;
     Thurn__StoreFlagsReply *out = arena_new(c->arena, Thurn__StoreFlagsReply);
     thurn__store_flags_reply__init(out);
-    out->messages = messages(r, c->arena, q->uids, q->n_uids, false, false, &out->n_messages);
+    out->messages = messages(r, c->arena, q->uids, q->n_uids, false, false, &out->n_messages, &out->next_uid);
     return &out->base;
 }
 
 static const ProtobufCMessage *expunge(struct imap_rig *r, const void *q, struct rpc_call *c)
 {
-    (void)r;
     (void)q;
     Thurn__ExpungeReply *out = arena_new(c->arena, Thurn__ExpungeReply);
     thurn__expunge_reply__init(out);
+    if (r->expunges_all) {
+        out->n_uids = 1;
+        out->uids = range(c->arena, 1, r->n_messages);
+    }
     return &out->base;
 }
 

@@ -31,6 +31,7 @@ struct imap_rig {
     struct stream *client;
     uint32_t n_messages;   /* in INBOX; 3 at first */
     uint64_t modseq;       /* of INBOX; 10 at first */
+    bool expunges_all;     /* what Expunge says */
     bool is_other_gone;    /* Other is not listed */
     const char *hides_other_after; /* … once this method has failed */
     struct fiber_cond changed;
