@@ -19,6 +19,7 @@ struct tls_server_opts {
     const struct tls_cert_files *certs; /* the first is the default when SNI names none */
     size_t n_certs;
     str client_ca;   /* PEM path; set = clients must present a certificate of this CA (RPC between hosts) */
+    bool allows_cbc; /* also the TLS 1.2 suites without authenticated encryption, for clients that know no other */
     const char *const *alpn; /* offered protocols, best first, NULL-terminated; NULL = ALPN is not answered */
 };
 /* Errors: INVALID with the path and what is wrong with it. Both are refcounted by the streams that use them. */

@@ -1,5 +1,8 @@
 #include "test.h"
 
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
@@ -231,6 +234,59 @@ static void mutual_main(void *arg)
 }
 
 /* Bytes injected before the handshake are dropped and reported by the server, and end it at the client. */
+/* A client of TLS 1.2 that knows these suites alone. */
+static bool can_talk(struct tls_server *ts, const char *suites)
+{
+    int fds[2];
+    struct err err = ERR_INIT;
+    struct talk t = {.ts = ts};
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
+    t.server = stream_from_fd(fds[0], NULL, &err);
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    assert_true(SSL_CTX_set_max_proto_version(ctx, TLS1_2_VERSION) == 1 && SSL_CTX_set_cipher_list(ctx, suites) == 1);
+    SSL *ssl = SSL_new(ctx);
+    assert_int_equal(SSL_set_fd(ssl, fds[1]), 1);
+    int r;
+    {
+        FIBER_GROUP(g, 1);
+        assert_true(fiber_group_spawn(&g, "serve", serve, &t, &err));
+        while ((r = SSL_connect(ssl)) != 1 && SSL_get_error(ssl, r) == SSL_ERROR_WANT_READ)
+            assert_true(fiber_yield(&err));
+        if (r != 1)
+            fiber_group_cancel(&g);
+        assert_true(fiber_group_wait(&g, &err));
+    }
+    SSL_free(ssl);
+    SSL_CTX_free(ctx);
+    (void)close(fds[1]);
+    stream_close(t.server);
+    assert_int_equal(t.is_server_ok, r == 1);
+    ERR_clear_error();
+    return r == 1;
+}
+
+static void cbc_main(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    static const char *const cbc[] = {"ECDHE-ECDSA-AES128-SHA256:ECDHE-RSA-AES128-SHA256", "ECDHE-ECDSA-AES256-SHA384:ECDHE-RSA-AES256-SHA384",
+                                      "ECDHE-ECDSA-AES256-SHA:ECDHE-RSA-AES256-SHA"};
+    struct tls_cert_files files[] = {{str_c(paths[0]), str_c(paths[1])}};
+    struct tls_server_opts opts = {.certs = files, .n_certs = 1};
+    struct tls_server *strict = tls_server_new(&opts, &err);
+    opts.allows_cbc = true;
+    struct tls_server *old = tls_server_new(&opts, &err);
+    assert_true(strict && old);
+    assert_true(can_talk(strict, "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"));
+    assert_true(can_talk(strict, "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"));
+    for (size_t i = 0; i < ARRAY_LEN(cbc); i++) {
+        assert_false(can_talk(strict, cbc[i]));
+        assert_true(can_talk(old, cbc[i]));
+    }
+    tls_server_free(strict);
+    tls_server_free(old);
+}
+
 static void injection_main(void *arg)
 {
     (void)arg;
@@ -447,6 +503,7 @@ RUN(bulk)
 RUN(verify)
 RUN(mutual)
 RUN(injection)
+RUN(cbc)
 RUN(cut)
 RUN(errors)
 RUN(memory)
@@ -470,7 +527,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_data),      cmocka_unit_test(test_bulk), cmocka_unit_test(test_verify),
-        cmocka_unit_test(test_mutual),    cmocka_unit_test(test_injection), cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_mutual),    cmocka_unit_test(test_injection), cmocka_unit_test(test_cbc), cmocka_unit_test(test_cut),
         cmocka_unit_test(test_errors),    cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
