@@ -53,7 +53,7 @@ static bool tls_options(const struct config *c, const char *data, struct tls_ser
     }
     if (!n && !self_signed(c, data, &files[n++], a, err))
         return false;
-    *out = (struct tls_server_opts){.certs = files, .n_certs = n};
+    *out = (struct tls_server_opts){.certs = files, .n_certs = n, .allows_cbc = config_bool(c, CFG_TLS_CBC)};
     return true;
 }
 
@@ -98,6 +98,7 @@ static bool open_mail(struct frontends *f, struct err *err)
         .plain_login = plain_login(c),
         .message_max = (uint64_t)config_int(c, CFG_MESSAGE_MAX),
         .recipients_max = (unsigned)config_int(c, CFG_RECIPIENTS_MAX),
+        .keeps_bcc = config_bool(c, CFG_KEEP_BCC),
         .has_room = has_room,
         .room = f->node->room,
     };

@@ -155,7 +155,7 @@ FIBER static enum smtp_reply add_rcpt(struct smtp_session *s, str args)
     if (!s->login.address && is_routed(r.path.local))
         return SMTP_NO_RELAY;
     rcpt = (struct smtp_rcpt){.original = r.original, .notify = r.notify};
-    if (!r.path.domain.n)
+    if (!r.path.domain.n) /* RFC 5321 4.1.1.3: <Postmaster> */
         rcpt.address = s->server->opts.postmaster;
     else if (!address_normalize(r.path.local, r.path.domain, &t->arena, &rcpt.address, &err))
         return SMTP_RECIPIENT_SYNTAX;

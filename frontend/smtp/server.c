@@ -70,13 +70,7 @@ struct smtp_server *smtp_server_new(const struct smtp_opts *opts, struct err *er
     if (!s->opts.recipients_max || s->opts.recipients_max > RECIPIENTS_MAX)
         s->opts.recipients_max = RECIPIENTS_MAX;
     s->opts.hostname = str_c(str_dup(opts->hostname));
-    if (opts->postmaster.n) {
-        s->opts.postmaster = str_c(str_dup(opts->postmaster));
-    } else {
-        BUF(b, 512);
-        buf_printf(&b, "postmaster@%.*s", STR_ARG(opts->hostname));
-        s->opts.postmaster = str_c(str_dup(buf_str(&b)));
-    }
+    s->opts.postmaster = str_c(str_dup(opts->postmaster.n ? opts->postmaster : S("postmaster"))); /* then auth knows who that is */
     s->resolver = resolver_new(opts->auth, NULL);
     list_init(&s->sessions);
     return s;

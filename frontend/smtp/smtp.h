@@ -52,7 +52,7 @@ struct smtp_limits {
 
 struct smtp_opts {
     str hostname;               /* in greetings and Received fields */
-    str postmaster;             /* who <Postmaster> without a domain is; empty = postmaster@hostname */
+    str postmaster;             /* who <Postmaster> without a domain is; empty = whom the auth service gives mail for "postmaster", an admin */
     ProtobufCService *auth, *store, *queue;
     struct logins *logins;      /* of all front-ends of this process; outlives the server */
     struct guests *guests;      /* likewise */
@@ -60,6 +60,7 @@ struct smtp_opts {
     int plain_login;            /* passwords without TLS: 0 never, 1 from loopback, 2 always */
     uint64_t message_max;       /* bytes; default 50 MiB */
     unsigned recipients_max;    /* of a message; default and most 1000 */
+    bool keeps_bcc;             /* of submitted messages; else the field is taken out (RFC 6409 8, RFC 5322 3.6.3) */
     /* Whether mail can be stored at all, as far as this process knows: asked at MAIL. NULL = yes. */
     bool (*has_room)(void *arg);
     void *room;                 /* arg of has_room; borrowed */

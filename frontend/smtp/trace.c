@@ -42,6 +42,25 @@ static void learn(str header, struct header_facts *f)
     }
 }
 
+/* RFC 5322 3.6.3: a program that leaves its blind recipients in the message means the server to take them out. The bytes in front
+ * move up: what lies before them in memory is room. */
+static str drop_bcc(struct smtp_body *b, str content, str header)
+{
+    struct header_iter it = header_iter_of(header);
+    struct header_field field;
+    size_t dropped = 0;
+    while (header_next(&it, &field)) {
+        if (field.name.n != 3 || !str_eq_nocase(field.name, S("Bcc")))
+            continue;
+        char *start = (char *)(uintptr_t)content.p + dropped; /* where what was kept so far begins */
+        memmove(start + field.raw.n, start, (size_t)(field.raw.p - start));
+        dropped += field.raw.n;
+    }
+    b->trace_at += dropped;
+    b->size -= dropped;
+    return str_slice(content, dropped, SIZE_MAX);
+}
+
 /* --- our fields --- */
 
 static void add_literal(struct buf *b, const struct net_addr *a)
@@ -129,6 +148,8 @@ void smtp_trace(struct smtp_body *b, struct smtp_session *s)
         b->failure = SMTP_MAIL_LOOP;
         return;
     }
+    if (s->kind == SMTP_KIND_SUBMISSION && !s->server->opts.keeps_bcc)
+        content = drop_bcc(b, content, header);
     BUF(fields, SMTP_BODY_ROOM);
     add_received(&fields, s);
     if (s->kind == SMTP_KIND_SUBMISSION)
@@ -136,7 +157,7 @@ void smtp_trace(struct smtp_body *b, struct smtp_session *s)
     if (content.n && !header.n && !str_starts(content, S("\r\n"))) /* text without any header: ours must not swallow it */
         buf_add(&fields, S("\r\n"));
     assert(buf_ok(&fields)); /* every part of it has its own limit, and their sum fits */
-    b->trace_at = SMTP_BODY_ROOM - fields.n;
+    b->trace_at -= fields.n; /* from SMTP_BODY_ROOM, or further on when fields were dropped */
     memcpy(b->memory.p + b->trace_at, fields.p, fields.n);
     b->is_traced = true;
 }

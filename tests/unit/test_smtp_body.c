@@ -390,6 +390,44 @@ static void submitted(struct rig *r)
     }
 }
 
+/* RFC 5322 3.6.3: blind recipients are not told to the others, wherever the field stands, also of a message that is streamed. */
+static void blind(struct rig *r)
+{
+    static const char *const wires[][2] = {
+        {"Bcc: <x@y>\r\nSubject: a\r\n\r\nBcc: text\r\n", "Subject: a\r\n\r\nBcc: text\r\n"},
+        {"Subject: a\r\nBCC:\r\n <x@y>,\r\n <z@y>\r\nTo: b\r\n\r\nt\r\n", "Subject: a\r\nTo: b\r\n\r\nt\r\n"},
+        {"A: 1\r\nbcc: x\r\nB: 2\r\nBcc : y\r\n\r\nt\r\n", "A: 1\r\nB: 2\r\n\r\nt\r\n"},
+        {"Resent-Bcc: x\r\nBccx: y\r\n\r\nt\r\n", "Resent-Bcc: x\r\nBccx: y\r\n\r\nt\r\n"},
+    };
+    for (unsigned i = 0; i < ARRAY_LEN(wires); i++)
+        for (unsigned large = 0; large < 2; large++) {
+            BUF(tail, 1 << 17);
+            for (unsigned k = 0; large && k < 2000; k++)
+                buf_add(&tail, S("a line of a large message\r\n"));
+            rig_hello(r, RIG_SUBMISSION);
+            rig_talk(r, "C: AUTH PLAIN AGFsaWNlQGV4YW1wbGUub3JnAHNlY3JldC1h\nS: 235\nC: MAIL FROM:<alice@example.org>\nS: 250\n"
+                        "C: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 354");
+            rig_send(r, str_c(wires[i][0]));
+            rig_send(r, buf_str(&tail));
+            rig_talk(r, "C: .\nS: 250 2.0.0 Ok: delivered");
+            const struct fake_message *m = &r->fake.delivered[r->fake.n_delivered - 1];
+            str text = buf_str(&m->content), want = r->opts.keeps_bcc ? str_c(wires[i][0]) : str_c(wires[i][1]);
+            assert_int_equal(m->was_blob, large);
+            ptrdiff_t at = str_find_str(text, want);
+            assert_true(at > 0 && text.p[at - 1] == '\n');
+            assert_str(str_slice(text, (size_t)at + want.n, SIZE_MAX), buf_str(&tail));
+        }
+    rig_hello(r, RIG_MX); /* what others send is not ours to change */
+    rig_talk(r, "C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 354\nC: Bcc: x\nC: \nC: .\nS: 250");
+    assert_true(str_find_str(buf_str(&r->fake.delivered[r->fake.n_delivered - 1].content), S("\r\nBcc: x\r\n")) > 0);
+}
+
+static void keeping(struct rig *r)
+{
+    small_memory(r);
+    r->opts.keeps_bcc = true;
+}
+
 RIG_TEST(data, NULL)
 RIG_TEST(smuggling, short_wait)
 RIG_TEST(sizes, tiny)
@@ -404,6 +442,13 @@ RIG_TEST(large_noop, small_memory)
 RIG_TEST(large_8bit, small_memory)
 RIG_TEST(trace, NULL)
 RIG_TEST(submitted, NULL)
+RIG_TEST(blind, small_memory)
+static void test_blind_kept(void **state)
+{
+    (void)state;
+    metrics_reset();
+    rig_run(keeping, blind);
+}
 
 int main(void)
 {
@@ -411,7 +456,7 @@ int main(void)
         cmocka_unit_test(test_data),  cmocka_unit_test(test_smuggling),   cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_loops), cmocka_unit_test(test_bdat),        cmocka_unit_test(test_large),
         cmocka_unit_test(test_large_dots), cmocka_unit_test(test_large_text), cmocka_unit_test(test_large_fails), cmocka_unit_test(test_large_interrupted), cmocka_unit_test(test_large_noop), cmocka_unit_test(test_large_8bit), cmocka_unit_test(test_trace),
-        cmocka_unit_test(test_submitted),
+        cmocka_unit_test(test_submitted), cmocka_unit_test(test_blind), cmocka_unit_test(test_blind_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

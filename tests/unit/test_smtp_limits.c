@@ -54,6 +54,17 @@ static void unknown(struct rig *r)
     rig_talk(r, "C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<nobody@example.org>\nS! 421");
 }
 
+/* Who asks whether a recipient is there, and sends nothing, makes no mistakes: others verify senders so. RSET alone is junk. */
+static void questions(struct rig *r)
+{
+    rig_hello(r, RIG_MX);
+    for (int i = 0; i < 300; i++)
+        rig_talk(r, "C: MAIL FROM:<>\nC: RCPT TO:<alice@example.org>\nC: RSET\nS: 250\nS: 250\nS: 250");
+    for (unsigned i = 0; i < 119; i++) /* and the EHLO */
+        rig_talk(r, "C: RSET\nS: 250");
+    rig_talk(r, "C: RSET\nS! 421");
+}
+
 static void rate(struct rig *r)
 {
     r->fake.refused_limit = "smtp.sessions.ip";
@@ -153,6 +164,7 @@ RIG_TEST(recipients, few)
 RIG_TEST(many_targets, NULL)
 RIG_TEST(unknown, few)
 RIG_TEST(rate, NULL)
+RIG_TEST(questions, NULL)
 RIG_TEST(slow_data, hasty)
 RIG_TEST(endless_line, impatient)
 RIG_TEST(crowd, NULL)
@@ -161,7 +173,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_recipients), cmocka_unit_test(test_many_targets), cmocka_unit_test(test_unknown),
-        cmocka_unit_test(test_rate),       cmocka_unit_test(test_slow_data),    cmocka_unit_test(test_crowd),
+        cmocka_unit_test(test_rate), cmocka_unit_test(test_questions),       cmocka_unit_test(test_slow_data),    cmocka_unit_test(test_crowd),
         cmocka_unit_test(test_endless_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
