@@ -35,6 +35,7 @@ struct add_request {
     struct add *v;
     size_t n;            /* at most ADDS_PER_TX */
     bool is_all_or_none; /* one account; a failure is the request's */
+    bool is_dictionary_full; /* result: refused because there was no room for a new keyword */
     str request_id;      /* with is_all_or_none: done once; empty = none */
     struct arena *arena;
     str reply;           /* result: the packed AppendReply; with a repeated request_id that of the first time */

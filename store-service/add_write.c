@@ -315,7 +315,9 @@ static void add_all(struct work *w, struct add_request *rq, size_t at)
     str *kw = arena_array(w->a, str, rq->n);
     if (is_repeat(w, rq, at))
         return;
+    rq->is_dictionary_full = false;
     if (!check_all(w, rq, &m, kw)) {
+        rq->is_dictionary_full = k->is_full;
         *k = before;
         return;
     }

@@ -37,5 +37,13 @@ FIBER bool store_do_append(struct store *s, struct rpc_call *c, const Thurn__App
     for (size_t i = 0; i < q->n_items; i++)
         if (!item(s, c, q, q->items[i], op.shard, name, &rq.v[i], err))
             return false;
-    return add_run(op.shard, &rq, err) && once_unpack(rq.reply, c->arena, &r->base, err);
+    if (!add_run(op.shard, &rq, err)) {
+        struct err why = ERR_INIT;
+        if (!rq.is_dictionary_full || !keywords_give_back(s, q->account, &why))
+            return false;
+        err_clear(err);
+        if (!add_run(op.shard, &rq, err))
+            return false;
+    }
+    return once_unpack(rq.reply, c->arena, &r->base, err);
 }

@@ -98,6 +98,11 @@ bool content_of_body(struct store *s, const Thurn__Body *body, str prefix, struc
         return false;
     if (out->size > s->limits.message_bytes)
         return err_set(err, ERR_LIMIT, "a message has at most %llu bytes", (unsigned long long)s->limits.message_bytes);
+    if (parsed->is_cut) {
+        BUF(hex, 2 * BLOB_HASH_SIZE);
+        buf_add_hex(&hex, str_n(out->hash, BLOB_HASH_SIZE));
+        log_info("store.parse_cut", KV_STR("hash", buf_str(&hex)), KV_I64("size", (int64_t)out->size));
+    }
     out->sent_unix = parsed->sent_unix;
     out->n_thread_keys = parsed_thread_keys(parsed, out->thread_keys);
     if (prefix.n)

@@ -21,6 +21,7 @@ struct flags_op {
     size_t n_names;
     struct uidset modified;
     uint64_t next_uid, modseq_before, unchanged_since;
+    bool is_dictionary_full;
 };
 
 static int64_t new_flags(const Thurn__StoreFlagsRequest *q, int64_t old)
@@ -117,7 +118,9 @@ FIBER static bool flags_body(struct sql_tx *tx, void *arg, struct err *err)
         return false;
     struct keywords k = keywords_take(a, &names, m.account_id);
     str kw;
-    if (!keywords_encode(&k, f->q->keywords, f->q->n_keywords, f->q->op != THURN__STORE_OP__STORE_REMOVE, &kw, err) ||
+    bool is_encoded = keywords_encode(&k, f->q->keywords, f->q->n_keywords, f->q->op != THURN__STORE_OP__STORE_REMOVE, &kw, err);
+    f->is_dictionary_full = k.is_full;
+    if (!is_encoded ||
         !decide(tx, f, &m, rows, n, kw, &n_changed, err))
         return false;
     if (n_changed) {
@@ -144,8 +147,14 @@ FIBER bool store_do_store_flags(struct store *s, struct rpc_call *c, const Thurn
         return err_set(err, ERR_INVALID, "unknown flags");
     f.op.kinds = KIND_EMAIL | KIND_MAILBOX;
     f.uids = &uids;
-    if (!op_write(&f.op, flags_body, &f, err))
-        return false;
+    if (!op_write(&f.op, flags_body, &f, err)) {
+        struct err why = ERR_INIT; /* of no interest: what was refused stays so */
+        if (!f.is_dictionary_full || !keywords_give_back(s, q->account, &why))
+            return false;
+        err_clear(err);
+        if (!op_write(&f.op, flags_body, &f, err))
+            return false;
+    }
     r->messages = f.messages;
     r->n_messages = f.n_messages;
     uidset_to_proto(&f.modified, c->arena, &r->modified, &r->n_modified);

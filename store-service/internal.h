@@ -33,8 +33,10 @@
 #define REPLY_BYTES_MAX (900u * 1024)     /* of the messages in one reply; the frame's limit is 1 MiB */
 #define MESSAGES_PER_TX 10000u            /* touched by one transaction of a bulk operation */
 #define COPY_MAX 50000u                   /* messages of one Copy */
-#define KEYWORDS_MAX 1000u                /* names of one account */
-#define KEYWORDS_PER_MESSAGE_MAX 100u
+#define KEYWORDS_MAX 5000u                /* names of one account */
+#define KEYWORD_BYTES_MAX (96u * 1024)    /* of these, KEYWORD_COST more for each: they fit into a reply beside its messages */
+#define KEYWORD_COST 8u
+#define KEYWORDS_PER_MESSAGE_MAX 256u
 #define KEYWORD_NAME_MAX 255u
 #define MAILBOX_NAME_MAX 255u             /* bytes of one component */
 #define MAILBOX_DEPTH_MAX 32u
@@ -54,11 +56,15 @@ struct blob_backend;
 struct parsed_cache;
 struct beacons;
 
+struct given { /* when unused keywords of an account were looked for */
+    int64_t account_id, mono_ms;
+};
 struct shard {
     struct store *store;
     struct sql_db *db;
     uint32_t number;        /* from 1 */
     struct batch *adds;     /* deliveries and appends: see add.c */
+    struct given given[64];
 };
 
 struct store {
@@ -272,8 +278,9 @@ struct keywords {
         uint32_t id;
         str name, fold;
     } *v;
-    size_t n, n_stored, cap;
+    size_t n, n_stored, cap, bytes;
     uint32_t last_id;
+    bool is_full; /* keywords_encode had no room: keywords_give_back may make some */
     struct arena *arena;
 };
 void keywords_queue_load(struct sql_tx *tx, const int64_t *account_ids, size_t n, struct sql_result *out);
@@ -285,6 +292,13 @@ bool keywords_check(char *const *names, size_t n, struct err *err) WARN_UNUSED;
 bool kw_has(str kw, uint32_t id);
 str kw_union(struct arena *a, str x, str y);
 str kw_minus(struct arena *a, str x, str y);
+/* Whether a new name would be refused. */
+bool keywords_are_full(const struct keywords *k);
+/*
+ * Remove the names that no message of the account has any more; their ids are used again. Reads all its messages, in pages,
+ * so it is done when the dictionary is full, and once a minute at most. True: there is room now. Suspends.
+ */
+FIBER bool keywords_give_back(struct store *s, const Thurn__AccountRef *ref, struct err *err) WARN_UNUSED;
 void kw_to_proto(str kw, struct arena *a, uint32_t **ids, size_t *n);
 /* Of a keywords_queue_load: the names, in `a`. is_used is by id; NULL: all of them. */
 void keywords_to_proto(const struct sql_result *r, const bool *is_used, struct arena *a, Thurn__Keyword ***out, size_t *n);

@@ -1,5 +1,5 @@
 /*
- * Keywords of messages: the account has a dictionary (1,000 names), a message the ids as pairs of bytes, most
+ * Keywords of messages: the account has a dictionary (KEYWORDS_MAX names), a message the ids as pairs of bytes, most
  * significant first, ascending. Names are one and the same whatever their case (RFC 9051 2.3.2); the spelling that came
  * first is kept.
  */
@@ -33,6 +33,7 @@ static void add(struct keywords *k, uint32_t id, str name, str fold)
     k->v[k->n].id = id;
     k->v[k->n].name = name;
     k->v[k->n++].fold = fold;
+    k->bytes += name.n + KEYWORD_COST;
     k->last_id = MAX(k->last_id, id);
 }
 
@@ -85,6 +86,30 @@ static bool find(const struct keywords *k, str fold, uint32_t *id)
     return false;
 }
 
+static bool has_room(const struct keywords *k, size_t name_bytes)
+{
+    return k->n < KEYWORDS_MAX && k->bytes + name_bytes + KEYWORD_COST <= KEYWORD_BYTES_MAX;
+}
+
+bool keywords_are_full(const struct keywords *k)
+{
+    return !has_room(k, 1);
+}
+
+/* Ids have two bytes; those that were given back are taken again when the others are used up. */
+static uint32_t free_id(const struct keywords *k)
+{
+    if (k->last_id < UINT16_MAX)
+        return k->last_id + 1;
+    bool *is_taken = arena_array(k->arena, bool, UINT16_MAX + 1);
+    for (size_t i = 0; i < k->n; i++)
+        is_taken[k->v[i].id & UINT16_MAX] = true;
+    uint32_t id = 1;
+    while (is_taken[id])
+        id++;
+    return id; /* there are at most KEYWORDS_MAX */
+}
+
 bool keywords_encode(struct keywords *k, char *const *names, size_t n, bool may_add, str *out, struct err *err)
 {
     str set = STR_NONE;
@@ -96,9 +121,10 @@ bool keywords_encode(struct keywords *k, char *const *names, size_t n, bool may_
         if (!find(k, str_c(fold), &id)) {
             if (!may_add)
                 continue;
-            if (k->n >= KEYWORDS_MAX)
-                return err_set(err, ERR_LIMIT, "the account has %u keywords", KEYWORDS_MAX);
-            id = k->last_id + 1;
+            k->is_full = !has_room(k, strlen(names[i]));
+            if (k->is_full)
+                return err_set(err, ERR_LIMIT, "the account has %zu keywords", k->n);
+            id = free_id(k);
             add(k, id, arena_str(k->arena, str_c(names[i])), str_c(fold));
         }
         char one[2];

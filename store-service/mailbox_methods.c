@@ -113,6 +113,8 @@ FIBER static bool list_body(struct sql_tx *tx, void *arg, struct err *err)
     if (!load(tx, &l->op, &now, err))
         return false;
     keywords_to_proto(&names, NULL, l->arena, &l->r->keyword_names, &l->r->n_keyword_names);
+    struct keywords k = keywords_take(sql_arena(tx), &names, l->op.account.account_id);
+    l->r->is_keywords_full = keywords_are_full(&k);
     add_page(l, &now.boxes);
     l->r->modseq = (uint64_t)l->op.account.modseq;
     return true;

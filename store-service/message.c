@@ -41,6 +41,7 @@ static const struct sql_stmt selects[4][2] = {
 };
 #define SET_RANGES_MAX 1000u
 #define INSERT_PIECE 2000u
+#define READ_PIECE 4000u /* of one statement: its rows are decoded in one go */
 
 static struct msg_row take(const struct sql_result *r, size_t row, unsigned with)
 {
@@ -99,26 +100,33 @@ bool messages_read(struct sql_tx *tx, const struct msg_query *q, struct msg_row 
     struct arena *a = sql_arena(tx);
     struct msg_row *out = NULL;
     size_t got = 0, cap = 0, at = 0;
-    while (at < q->uids->n && q->uids->v[at].last < q->from_uid)
-        at++;
-    while (at < q->uids->n && got <= q->limit) {
-        size_t count = chunk_of(q->uids, at, q->limit + 1);
+    uint64_t from = q->from_uid;
+    for (;;) {
+        while (at < q->uids->n && q->uids->v[at].last < from)
+            at++;
+        if (at == q->uids->n || got > q->limit)
+            break;
+        size_t count = chunk_of(q->uids, at, q->limit + 1), want = MIN(q->limit + 1 - got, READ_PIECE);
         struct sql_result r;
-        if (!read_chunk(tx, q, at, count, q->from_uid, q->limit + 1 - got, &r, err))
+        if (!read_chunk(tx, q, at, count, from, want, &r, err))
             return false;
-        if (got + r.n_rows > cap) {
-            cap = MAX(cap * 2, got + r.n_rows);
+        size_t n_rows = MIN(r.n_rows, want); /* SQLite limits each range by itself; the first ones are whole in any case */
+        if (got + n_rows > cap) {
+            cap = MAX(cap * 2, got + n_rows);
             struct msg_row *more = arena_alloc(a, size_mul(cap, sizeof *more));
             if (got)
                 memcpy(more, out, got * sizeof *more);
             out = more;
         }
-        for (size_t i = 0; i < r.n_rows; i++) {
+        for (size_t i = 0; i < n_rows; i++) {
             out[got++] = take(&r, i, q->with);
             if (!tx_breathe(tx, err))
                 return false;
         }
-        at += count;
+        if (n_rows == want)
+            from = (uint64_t)out[got - 1].uid + 1;
+        else
+            at += count;
     }
     *next_uid = got > q->limit ? out[q->limit].uid : 0;
     *n = MIN(got, q->limit);

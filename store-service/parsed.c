@@ -115,6 +115,7 @@ Thurn__ParsedEmail *parsed_of_mime(const struct mime_message *m, struct arena *a
     for (size_t i = 0; i < m->n_references; i++)
         p->references[i] = z(a, m->references[i]);
     p->parser_version = MIME_PARSER_VERSION;
+    p->is_cut = m->limit_hit;
     return p;
 }
 

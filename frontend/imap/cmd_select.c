@@ -48,6 +48,7 @@ FIBER static bool open_mailbox(struct imap_session *s, struct imap_command *c, b
     if (!imap_mailboxes_load(s, c, true, &list, err) || !imap_mailboxes_get(&list, c, name, "NONEXISTENT", &row, err) ||
         !imap_view_open(s, row, is_readonly, &first_unseen, err))
         return false;
+    s->view->is_keywords_full = list.is_keywords_full;
     (void)imap_view_announce(s, list.keywords, list.n_keywords, NULL); /* FLAGS names them in any case */
     if (!describe(s, row, first_unseen, err))
         return false;

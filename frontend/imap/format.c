@@ -352,18 +352,21 @@ void imap_add_body(struct buf *out, const Thurn__Part *root, uint64_t size, bool
                    (unsigned long long)size, extended ? " NIL NIL NIL NIL" : "");
 }
 
+/* What add_empty_text shows has a number, so it can be fetched: nothing. */
 const Thurn__Part *imap_part_by_number(const Thurn__Part *root, const uint32_t *path, size_t n)
 {
+    static const Thurn__Part empty_text = {.base = PROTOBUF_C_MESSAGE_INIT(&thurn__part__descriptor), .type = (char *)"TEXT",
+                                           .subtype = (char *)"PLAIN"};
     const Thurn__Part *part = root;
     bool is_root = true; /* part is a message's root that has no number of its own yet */
     for (size_t i = 0; i < n && part; i++) {
         if (!is_root && imap_part_is_message(part)) {
-            if (part->n_parts == 0)
-                return NULL;
-            part = part->parts[0];
+            part = part->n_parts ? part->parts[0] : &empty_text;
             is_root = true;
         }
-        if (is_multipart(part))
+        if (is_multipart(part) && part->n_parts == 0)
+            part = path[i] == 1 ? &empty_text : NULL;
+        else if (is_multipart(part))
             part = path[i] >= 1 && path[i] <= part->n_parts ? part->parts[path[i] - 1] : NULL;
         else if (!is_root || path[i] != 1)
             return NULL;

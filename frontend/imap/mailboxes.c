@@ -84,6 +84,7 @@ FIBER bool imap_mailboxes_load(struct imap_session *s, struct imap_command *c, b
             s->listed_modseq = r->modseq;
             list.keywords = r->keyword_names;
             list.n_keywords = r->n_keyword_names;
+            list.is_keywords_full = r->is_keywords_full;
         }
         add_rows(&list, r->mailboxes, r->n_mailboxes, c->arena);
         q.from_mailbox_id = r->next_mailbox_id;

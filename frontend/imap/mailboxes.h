@@ -17,6 +17,7 @@ struct imap_mailboxes {
     size_t n;
     Thurn__Keyword *const *keywords; /* of the account, when they were asked for */
     size_t n_keywords;
+    bool is_keywords_full;           /* there is no room for another one */
 };
 /* One store call, or two for thousands of names. *out lives in the command's arena. */
 FIBER bool imap_mailboxes_load(struct imap_session *s, struct imap_command *c, bool with_keywords,

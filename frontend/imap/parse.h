@@ -58,7 +58,7 @@ bool imap_set_resolve(const struct imap_set *set, const struct uid_map *uids, bo
 void imap_add_set(struct buf *out, Thurn__Range *const *v, size_t n, const struct uid_map *as_seq);
 
 /* Flags and keywords, with or without their parentheses. \Recent is passed over; unknown system flags are refused. */
-#define IMAP_KEYWORDS_MAX 100u
+#define IMAP_KEYWORDS_MAX 1024u /* well-formed; the store has its own bound of a message's (LIMIT) */
 #define IMAP_KEYWORD_MAX 100u
 struct imap_flags {
     uint32_t bits;

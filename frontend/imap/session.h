@@ -9,6 +9,7 @@
 
 #include "base/arena.h"
 #include "base/buf.h"
+#include "base/map.h"
 #include "fiber/fiber.h"
 #include "frontend/common/guests.h"
 #include "frontend/common/logins.h"
@@ -58,7 +59,9 @@ struct imap_view {
     uint64_t modseq;      /* everything up to here was told */
     struct uid_map recents; /* those of uids that are \Recent for this session */
     char **keywords;      /* that were announced beside the usual ones */
-    unsigned n_keywords;
+    unsigned n_keywords, keywords_room;
+    struct map announced; /* them and the usual ones, in small letters */
+    bool is_keywords_full; /* PERMANENTFLAGS offers no new ones */
     /* Modseqs of this session's own changes, told already by the command that made them. */
     struct {
         uint64_t first, last;

@@ -1,7 +1,5 @@
 #include "frontend/imap/view.h"
 
-#include <strings.h>
-
 #include "base/metrics.h"
 #include "frontend/imap/contents.h"
 #include "frontend/imap/format.h"
@@ -128,6 +126,7 @@ FIBER bool imap_view_open(struct imap_session *s, const Thurn__Mailbox *box, boo
         .uids = now.uids,
         .modseq = box->highestmodseq, /* read before the UIDs: what came in between is told once more */
     };
+    map_init(&s->view->announced);
     claim_recents(s, imap_recent_from(s, box->mailbox_id, &now));
     *first_unseen = uid_map_seq(&now.uids, now.first_unseen);
     s->state = IMAP_SELECTED;
@@ -149,6 +148,7 @@ void imap_view_close(struct imap_session *s)
     uid_map_done(&s->view->recents);
     for (unsigned i = 0; i < s->view->n_keywords; i++)
         xfree(s->view->keywords[i]);
+    map_done(&s->view->announced);
     xfree(s->view->keywords);
     xfree(s->view);
     s->view = NULL;
@@ -160,7 +160,7 @@ void imap_view_close(struct imap_session *s)
 /* --- keywords --- */
 
 #define SYSTEM_FLAGS "\\Answered \\Flagged \\Deleted \\Seen \\Draft"
-#define KEYWORDS_ANNOUNCED_MAX 1000u /* of an account: the store has no more, of 255 bytes each */
+#define KEYWORDS_ANNOUNCED_MAX 6000u /* the store has no more at a time; some may have been given back meanwhile */
 static const char *const usual_keywords[] = {"$Forwarded", "$MDNSent", "$Junk", "$NotJunk", "$Phishing"};
 
 void imap_view_add_flags(const struct imap_view *v, struct buf *out)
@@ -175,28 +175,37 @@ void imap_view_add_flags(const struct imap_view *v, struct buf *out)
     if (v->is_readonly)
         buf_add(out, S("* OK [PERMANENTFLAGS ()] Read-only.\r\n"));
     else
-        buf_printf(out, "* OK [PERMANENTFLAGS (%s \\*)] Limited.\r\n", buf_z(&names));
+        buf_printf(out, "* OK [PERMANENTFLAGS (%s%s)] Limited.\r\n", buf_z(&names), v->is_keywords_full ? "" : " \\*");
 }
 
-static bool is_announced(const struct imap_view *v, const char *name)
+/* False: it was announced before. Their letters' case does not matter (RFC 9051 2.3.2). */
+static bool note_announced(struct imap_view *v, const char *name)
 {
-    for (size_t i = 0; i < ARRAY_LEN(usual_keywords); i++)
-        if (strcasecmp(name, usual_keywords[i]) == 0)
-            return true;
-    for (unsigned i = 0; i < v->n_keywords; i++)
-        if (strcasecmp(name, v->keywords[i]) == 0)
-            return true;
-    return false;
+    char fold[256];
+    size_t n = strlen(name);
+    if (n > sizeof fold)
+        return false; /* the store has none so long */
+    for (size_t i = 0; i < n; i++)
+        fold[i] = (char)ascii_lower((unsigned char)name[i]);
+    if (map_get(&v->announced, str_n(fold, n)))
+        return false;
+    (void)map_put(&v->announced, str_n(fold, n), v);
+    return true;
 }
 
 bool imap_view_announce(struct imap_session *s, Thurn__Keyword *const *names, size_t n, struct buf *out)
 {
     struct imap_view *v = s->view;
     unsigned before = v->n_keywords;
+    for (size_t i = 0; v->announced.n == 0 && i < ARRAY_LEN(usual_keywords); i++)
+        (void)note_announced(v, usual_keywords[i]);
     for (size_t i = 0; i < n && v->n_keywords < KEYWORDS_ANNOUNCED_MAX; i++) {
-        if (is_announced(v, names[i]->name))
+        if (!note_announced(v, names[i]->name))
             continue;
-        v->keywords = xrealloc(v->keywords, (v->n_keywords + 1) * sizeof(*v->keywords));
+        if (v->n_keywords == v->keywords_room) {
+            v->keywords_room = MAX(2 * v->keywords_room, 16u);
+            v->keywords = xrealloc(v->keywords, v->keywords_room * sizeof(*v->keywords));
+        }
         v->keywords[v->n_keywords++] = xstrdup(names[i]->name);
     }
     if (v->n_keywords == before)

@@ -29,8 +29,9 @@ struct address_list {
     struct mail_address *v;
     size_t n;
     bool is_cut; /* there were more than max */
+    size_t cap;  /* of v, for who adds to it; 0: no more than n */
 };
-#define ADDRESS_LIST_MAX 1000u /* what the MIME parser keeps of one field */
+#define ADDRESS_LIST_MAX 10000u /* what the MIME parser keeps of one field */
 
 /* Parse the value of From, To, … (folded or not). *out lives in a; at most max rows are kept. */
 void address_list_parse(struct arena *a, str value, size_t max, struct address_list *out);

@@ -17,12 +17,12 @@
 
 static const struct mime_limits default_limits = {
     .depth = 64,
-    .parts = 1000,
+    .parts = 10000,
     .root_header = 256 * 1024,
     .part_header = 64 * 1024,
     .params = 64,
     .value = 4096,
-    .text = 384 * 1024,
+    .text = 640 * 1024,
     .addresses = ADDRESS_LIST_MAX,
 };
 
@@ -127,16 +127,21 @@ static void header_line(struct mime_parser *p, unsigned eol_before);
 
 /* --- parts --- */
 
+/* For one more part. */
+static bool has_room(const struct mime_parser *p)
+{
+    return p->m->n_parts < p->limits.parts && p->keeper.left >= MIME_PART_COST;
+}
+
 static struct mime_part *new_child(struct mime_parser *p, struct mime_part *parent)
 {
     struct mime_part *part = arena_new(p->keeper.a, struct mime_part);
     part->parent = parent;
-    struct mime_part **link = &parent->children;
-    while (*link)
-        link = &(*link)->next;
-    *link = part;
+    *(parent->last_child ? &parent->last_child->next : &parent->children) = part;
+    parent->last_child = part;
     parent->n_children++;
     p->m->n_parts++;
+    p->keeper.left -= MIN(p->keeper.left, (size_t)MIME_PART_COST);
     return part;
 }
 
@@ -187,7 +192,7 @@ static void end_header(struct mime_parser *p)
     } else {
         mime_read_fields(&p->keeper, header, part, NULL);
     }
-    bool may_nest = p->depth < p->limits.depth && p->m->n_parts < p->limits.parts;
+    bool may_nest = p->depth < p->limits.depth && has_room(p);
     str boundary = str_trim(mime_param(&part->params, "boundary"));
     if (str_eq(part->type, S("MULTIPART"))) {
         if (may_nest && boundary.n && boundary.n <= MIME_BOUNDARY_MAX)
@@ -271,7 +276,7 @@ static void at_boundary(struct mime_parser *p, unsigned index, bool is_close, un
     p->at_line_start = true;
     if (is_close)
         return;
-    if (p->m->n_parts >= p->limits.parts) {
+    if (!has_room(p)) {
         p->m->limit_hit = true;
         p->n_open = 0; /* the rest is epilogue */
         return;

@@ -15,18 +15,21 @@
 #include "mail/address.h"
 
 /* Grows when the same bytes may give another result; kept beside stored results. */
-#define MIME_PARSER_VERSION 2u
+#define MIME_PARSER_VERSION 3u
 
 struct mime_limits {
     unsigned depth;        /* nested multiparts and messages; default 64 */
-    unsigned parts;        /* default 1000 */
+    unsigned parts;        /* default 10,000 */
     size_t root_header;    /* bytes of the message's own header that are read as header; default 256 KiB */
     size_t part_header;    /* bytes of each part's header, what follows is its body; default 64 KiB */
     unsigned params;       /* of one field; default and most 64 */
     size_t value;          /* bytes of one parameter, id, description, …; default 4096 */
-    size_t text;           /* bytes of all strings kept of all parts together; default 384 KiB */
+    size_t text;           /* bytes of all strings kept of all parts together, with MIME_PART_COST and MIME_ADDRESS_COST for each
+                              part and address: what is kept of a message fits into one reply; default 640 KiB */
     unsigned addresses;    /* rows of one address field; default ADDRESS_LIST_MAX */
 };
+#define MIME_PART_COST 48u
+#define MIME_ADDRESS_COST 16u
 #define MIME_BOUNDARY_MAX 2048u
 #define MIME_PREVIEW_MAX 256u       /* characters */
 #define MIME_REFERENCES_MAX 100u
@@ -64,7 +67,7 @@ struct mime_part {
     uint64_t header_offset, body_offset, body_size;
     uint32_t body_lines;    /* line ends in the body */
     struct mime_part *parent, *next; /* next = the following part of the same multipart */
-    struct mime_part *children;      /* of a multipart; of message/rfc822: one, the message within */
+    struct mime_part *children, *last_child; /* of a multipart; of message/rfc822: one, the message within */
     unsigned n_children;
     struct mime_envelope *envelope;  /* of message/rfc822 with a child: the envelope of that child; else NULL */
 };

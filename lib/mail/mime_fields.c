@@ -141,21 +141,25 @@ static void read_addresses(struct mime_keeper *k, str value, struct address_list
     for (; kept < more.n; kept++) {
         const struct mime_keeper before = *k;
         const struct mail_address *m = &more.v[kept];
-        if (!charge(k, m->name.n + m->raw_name.n + m->local.n + m->domain.n + m->route.n + m->group_start.n)) {
+        if (!charge(k, m->name.n + m->raw_name.n + m->local.n + m->domain.n + m->route.n + m->group_start.n +
+                       MIME_ADDRESS_COST)) {
             k->left = before.left;
             break;
         }
     }
     if (list->n == 0) {
-        *list = (struct address_list){more.v, kept, more.is_cut};
+        *list = (struct address_list){.v = more.v, .n = kept, .is_cut = more.is_cut};
         return;
     }
     if (kept == 0)
         return;
-    struct mail_address *v = arena_array(k->a, struct mail_address, list->n + kept);
-    memcpy(v, list->v, list->n * sizeof(*v));
-    memcpy(v + list->n, more.v, kept * sizeof(*v));
-    list->v = v;
+    if (list->n + kept > list->cap) { /* a field may come ten thousand times */
+        list->cap = 2 * (list->n + kept);
+        struct mail_address *v = arena_array(k->a, struct mail_address, list->cap);
+        memcpy(v, list->v, list->n * sizeof(*v));
+        list->v = v;
+    }
+    memcpy(list->v + list->n, more.v, kept * sizeof(*more.v));
     list->n += kept;
 }
 

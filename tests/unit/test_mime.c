@@ -120,17 +120,35 @@ static void test_limits(void **state)
     BUF(text, 4u << 20);
     for (int i = 0; i < 200; i++)
         buf_printf(&text, "Content-Type: multipart/mixed; boundary=b%03d\n\n--b%03d\n", i, i);
-    ARENA(a, 16u << 20);
+    ARENA(a, 512u << 20);
     const struct mime_message *m = mime_parse(&a, buf_str(&text), NULL);
     assert_true(m->limit_hit);
     assert_int_equal(m->n_parts, 65);
     buf_clear(&text);
     buf_add(&text, S("Content-Type: multipart/mixed; boundary=b\n\n"));
+    for (int i = 0; i < 9999; i++)
+        buf_add(&text, S("--b\n\nx\n"));
+    m = mime_parse(&a, buf_str(&text), NULL);
+    assert_false(m->limit_hit);
+    assert_int_equal(m->n_parts, 10000); /* with the multipart itself */
+    assert_int_equal(m->root->n_children, 9999);
     for (int i = 0; i < 5000; i++)
         buf_add(&text, S("--b\n\nx\n"));
     m = mime_parse(&a, buf_str(&text), NULL);
     assert_true(m->limit_hit);
-    assert_int_equal(m->n_parts, 1000);
+    assert_int_equal(m->n_parts, 10000);
+    /* Ten thousand addresses, in one field or each in its own; the next one is cut, and that is said. */
+    for (int is_many = 0; is_many < 2; is_many++)
+        for (int n = 10000; n <= 10001; n++) {
+            buf_clear(&text);
+            buf_add(&text, S("Cc: "));
+            for (int i = 0; i < n; i++)
+                buf_printf(&text, "%sa%d@b.example", i == 0 ? "" : is_many ? "\nCc: " : ",\n ", i);
+            buf_add(&text, S("\n\nx\n"));
+            m = mime_parse(&a, buf_str(&text), NULL);
+            assert_int_equal(m->envelope.cc.n, 10000);
+            assert_int_equal(m->limit_hit, n > 10000);
+        }
     buf_clear(&text);
     buf_add(&text, S("Subject: "));
     for (int i = 0; i < 300 * 1024; i++)

@@ -375,17 +375,11 @@ static void keyword_limit_case(struct world *w)
     const Thurn__StoreFlagsReply *r = NULL;
     char name[32];
     world_append(w, inbox, hello, 0);
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < 256; i++) {
         snprintf(name, sizeof name, "k%d", i);
         assert_true(world_flags(w, inbox, 1, 1, THURN__STORE_OP__STORE_ADD, 0, name, &r));
     }
     assert_false(world_flags(w, inbox, 1, 1, THURN__STORE_OP__STORE_ADD, 0, "one-more", &r));
-    assert_int_equal(w->err.kind, ERR_LIMIT);
-    for (int i = 0; i < 900; i++) {
-        snprintf(name, sizeof name, "l%d", i);
-        assert_true(world_flags(w, inbox, 1, 1, THURN__STORE_OP__STORE_REPLACE, 0, name, &r));
-    }
-    assert_false(world_flags(w, inbox, 1, 1, THURN__STORE_OP__STORE_REPLACE, 0, "one-more", &r));
     assert_int_equal(w->err.kind, ERR_LIMIT);
     assert_true(world_flags(w, inbox, 1, 1, THURN__STORE_OP__STORE_REPLACE, 0, "K99", &r)); /* known */
 }

@@ -146,6 +146,9 @@ static void trim_case(struct world *w)
     Thurn__AccountRequest q = THURN__ACCOUNT_REQUEST__INIT;
     const Thurn__AccountInfo *info = NULL;
     world_append(w, inbox, message(w, 1, 0), 0);
+    world_append(w, inbox, message(w, 5, 0), 0);
+    uint64_t since = world_status(w, inbox)->highestmodseq;
+    world_expunge(w, inbox, 2, 2);
     for (int i = 0; i < 1300; i++)
         assert_true(world_flags(w, inbox, 1, 1, i % 2 ? THURN__STORE_OP__STORE_REMOVE : THURN__STORE_OP__STORE_ADD,
                                 THURN__FLAG__FLAG_SEEN, NULL, NULL));
@@ -163,6 +166,18 @@ static void trim_case(struct world *w)
     assert_true(info->floor_modseq == old);
     assert_int_equal(count(w, "s_changes"), 1);
     assert_int_equal(count(w, "s_request"), 0);
+    /* Who comes from below the floor is answered from the rows: the log knows nothing of that time any more. */
+    Thurn__SyncRequest sq = THURN__SYNC_REQUEST__INIT;
+    const Thurn__SyncReply *r = NULL;
+    sq.account = &w->ref;
+    sq.mailbox_id = inbox;
+    sq.since_modseq = since;
+    sq.known_uids = world_range(w, 1, 2);
+    sq.n_known_uids = 1;
+    MUST(w, sync, &sq, &r);
+    assert_int_equal(r->n_messages, 3);
+    assert_int_equal(r->messages[0]->uid, 1);
+    assert_string_equal(world_ranges(w, r->vanished, r->n_vanished), "2");
     clock_real();
 }
 
@@ -184,10 +199,82 @@ static void shrink_case(struct world *w)
         fail_msg("%lld pages were %lld", (long long)now, (long long)full);
 }
 
+/* Messages first to last get each 250 keywords of their own: k<uid>_0 … */
+static bool give_keywords(struct world *w, int64_t mailbox, uint32_t uid, Thurn__StoreOp op, unsigned n)
+{
+    Thurn__StoreFlagsRequest q = THURN__STORE_FLAGS_REQUEST__INIT;
+    char **names = arena_array(&w->a, char *, n);
+    for (unsigned i = 0; i < n; i++)
+        names[i] = arena_strz(&w->a, arena_printf(&w->a, "k%u_%u", uid, i));
+    q.account = &w->ref;
+    q.mailbox_id = mailbox;
+    q.uids = world_range(w, uid, uid);
+    q.n_uids = 1;
+    q.op = op;
+    q.keywords = names;
+    q.n_keywords = n;
+    return CALL(w, store_flags, &q, NULL);
+}
+
+static bool is_full(struct world *w)
+{
+    Thurn__ListMailboxesRequest q = THURN__LIST_MAILBOXES_REQUEST__INIT;
+    const Thurn__ListMailboxesReply *r = NULL;
+    q.account = &w->ref;
+    q.with_keywords = true;
+    MUST(w, list_mailboxes, &q, &r);
+    return r->is_keywords_full;
+}
+
+/* A full dictionary is no trap: what no message has any more makes room, and what one has stays what it is. */
+static void keywords_case(struct world *w)
+{
+    enum { EACH = 250, MESSAGES = 20 };
+    int64_t inbox = world_mailbox(w, "INBOX"), sent = world_mailbox(w, "Sent");
+    for (unsigned i = 1; i <= MESSAGES + 1; i++)
+        world_append(w, inbox, message(w, i, 0), 0);
+    for (unsigned uid = 1; uid <= MESSAGES; uid++)
+        assert_true(give_keywords(w, inbox, uid, THURN__STORE_OP__STORE_ADD, EACH));
+    assert_true(is_full(w));
+    assert_false(give_keywords(w, inbox, MESSAGES + 1, THURN__STORE_OP__STORE_ADD, 1));
+    assert_int_equal(w->err.kind, ERR_LIMIT);
+    assert_int_equal(count(w, "s_keyword"), EACH * MESSAGES);
+    /* One message loses its keywords, one goes, one moves: the first two give 500 names back. */
+    assert_true(give_keywords(w, inbox, 1, THURN__STORE_OP__STORE_REMOVE, EACH));
+    world_expunge(w, inbox, 2, 2);
+    Thurn__CopyRequest cq = THURN__COPY_REQUEST__INIT;
+    cq.account = &w->ref;
+    cq.mailbox_id = inbox;
+    cq.uids = world_range(w, 3, 3);
+    cq.n_uids = 1;
+    cq.to_mailbox_id = sent;
+    cq.is_move = true;
+    MUST(w, copy, &cq, NULL);
+    assert_false(give_keywords(w, inbox, MESSAGES + 1, THURN__STORE_OP__STORE_ADD, 1)); /* it was looked for just now */
+    world_restart(w);
+    assert_true(give_keywords(w, inbox, MESSAGES + 1, THURN__STORE_OP__STORE_ADD, EACH));
+    assert_int_equal(count(w, "s_keyword"), EACH * (MESSAGES - 1));
+    assert_false(is_full(w));
+    const Thurn__FetchReply *r = world_fetch(w, inbox, false, false);
+    for (size_t i = 0; i < r->n_messages; i++) {
+        char want[16];
+        unsigned n = snprintf(want, sizeof want, "k%u_", r->messages[i]->uid), found = 0;
+        for (size_t k = 0; k < r->messages[i]->n_keywords; k++)
+            for (size_t name = 0; name < r->n_keyword_names; name++)
+                found += r->keyword_names[name]->id == r->messages[i]->keywords[k] &&
+                         !strncmp(r->keyword_names[name]->name, want, n);
+        assert_int_equal(found, r->messages[i]->uid == 1 ? 0 : EACH);
+    }
+    r = world_fetch(w, sent, false, false);
+    assert_int_equal(r->messages[0]->n_keywords, EACH);
+    assert_int_equal(r->n_keyword_names, EACH);
+}
+
 int main(void)
 {
     static const struct world_case cases[] = {
         {"thread keys", thread_keys_case}, {"empty tables", empty_tables_case}, {"trim", trim_case}, {"shrink", shrink_case},
+        {"keywords", keywords_case},
     };
     return world_main(cases, ARRAY_LEN(cases), 1, NULL);
 }

@@ -196,6 +196,39 @@ static void fill(struct world *w, int64_t id)
     assert_int_equal(world_status(w, id)->total, 2560);
 }
 
+/* Sets that one statement cannot read, in ranges of all sizes: nothing is left out, nothing comes twice. */
+static void large_sets_case(struct world *w)
+{
+    int64_t id, to;
+    assert_true(create(w, "Big", &id));
+    assert_true(create(w, "To", &to));
+    fill(w, id);
+    const Thurn__CopyReply *r = NULL;
+    for (int i = 0; i < 2; i++)
+        assert_true(copy(w, id, id, NULL, false, &r)); /* 10,240 */
+    static const uint64_t sets[][6] = {
+        {1, 10240, 0}, {1, 4500, 4502, 7500, 0}, {1, 1, 3, 8002, 0}, {1, 3999, 4001, 4001, 4003, 10240}, {6000, 20000, 0}};
+    for (size_t i = 0; i < ARRAY_LEN(sets); i++) {
+        Thurn__CopyRequest q = THURN__COPY_REQUEST__INIT;
+        uint64_t want = 0;
+        q.account = &w->ref;
+        q.mailbox_id = id;
+        q.to_mailbox_id = to;
+        q.uids = arena_array(&w->a, Thurn__Range *, 3);
+        for (size_t k = 0; k < 6 && sets[i][k]; k += 2) {
+            q.uids[q.n_uids++] = world_range(w, sets[i][k], sets[i][k + 1])[0];
+            want += MIN(sets[i][k + 1], (uint64_t)10240) - sets[i][k] + 1;
+        }
+        uint64_t before = world_status(w, to)->total;
+        MUST(w, copy, &q, &r);
+        assert_int_equal(world_status(w, to)->total - before, want);
+        uint64_t n = 0;
+        for (size_t k = 0; k < r->n_from; k++)
+            n += r->from[k]->last - r->from[k]->first + 1;
+        assert_int_equal(n, want);
+    }
+}
+
 static void delete_large_case(struct world *w)
 {
     int64_t id, again;
@@ -311,6 +344,7 @@ int main(void)
     static const struct world_case cases[] = {
         {"renamed meanwhile", renamed_meanwhile_case}, {"parent renamed", parent_renamed_case}, {"INBOX", inbox_case},
         {"spelling", spelling_case}, {"copy", copy_case}, {"delete large", delete_large_case}, {"race", race_case},
+        {"large sets", large_sets_case},
     };
     return world_main(cases, ARRAY_LEN(cases), 1, NULL);
 }

@@ -4,6 +4,7 @@
 
 #include <netinet/in.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -208,6 +209,8 @@ static struct {
     pthread_t thread;
     _Atomic bool is_ending;
     atomic_bool has_no_bucket;
+    atomic_bool holds_put, is_holding; /* the next PUT is answered when `go` says so */
+    sem_t go;
     _Atomic int n_501, n_500, n_puts, n_conditional; /* n_500: so many answers in a row are 500 */
     _Atomic int n_posts, n_deletes;
     const char *_Atomic post_answer;                 /* NULL: 501 */
@@ -281,6 +284,11 @@ static void serve(int fd)
             fake.n_501--;
             answer(fd, 501, "<Code>NotImplemented</Code>", 27);
         } else if (is_put) {
+            if (fake.holds_put) {
+                fake.is_holding = true;
+                while (sem_wait(&fake.go) != 0)
+                    ;
+            }
             xfree(fake.object);
             fake.object = body;
             fake.object_bytes = n;
@@ -317,6 +325,7 @@ static void fake_start(void)
 {
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof in;
+    sem_init(&fake.go, 0, 0);
     fake.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(fake.listener, (struct sockaddr *)&in, len), 0);
     assert_int_equal(listen(fake.listener, 16), 0);
@@ -395,6 +404,48 @@ static void stumbling_case(struct world *w)
     w->out = &sink.sink;
     MUST_FAIL(w, read_body, &q, NULL, ERR_UNAVAILABLE);
     buf_done(&sink.buf);
+}
+
+static bool sweep_row(struct sql_tx *tx, void *arg, struct err *err)
+{
+    static const struct sql_stmt gone = {"t_gone", "", "", "DELETE FROM s_blob WHERE is_ready = 0", NULL, false};
+    static const struct sql_stmt ready = {"t_ready", "", "", "UPDATE s_blob SET is_ready = 1, tier = 2, stored_len = size", NULL, false};
+    return sql_exec(tx, *(bool *)arg ? &gone : &ready, NULL, 1, NULL, err);
+}
+
+struct put_later {
+    struct world *w;
+    str message;
+    const Thurn__BlobRef *ref;
+};
+
+static void put_main(void *arg)
+{
+    struct put_later *p = arg;
+    p->ref = world_put(p->w, p->message);
+}
+
+/* The row of a body changed while the body was on its way: placed by another it is there, swept it is not. */
+static void placed_or_swept_case(struct world *w)
+{
+    for (int is_swept = 0; is_swept < 2; is_swept++) {
+        struct put_later p = {.w = w, .message = world_message(w, 30 + (unsigned)is_swept, 100000)};
+        struct err err = ERR_INIT;
+        bool gone = is_swept;
+        FIBER_GROUP(g, 1);
+        fake.is_holding = false;
+        fake.holds_put = true;
+        assert_true(fiber_group_spawn(&g, "put", put_main, &p, &err));
+        while (!fake.is_holding)
+            assert_true(fiber_yield(&err));
+        fake.holds_put = false;
+        assert_true(sql_write(w->db, sweep_row, &gone, &err));
+        sem_post(&fake.go);
+        assert_true(fiber_group_wait(&g, &err));
+        if (is_swept)
+            assert_int_equal(w->err.kind, ERR_UNAVAILABLE);
+        assert_true((p.ref == NULL) == is_swept);
+    }
 }
 
 /* A bucket that is missing or misnamed is a part of the machinery: nothing is "not found" to a caller, and nothing forgotten. */
@@ -480,6 +531,7 @@ int main(void)
     static const struct world_case real[] = {{"sizes", sizes_case}, {"sweep", sweep_case}, {"crash", crash_case},
                                               {"many", many_case}};
     static const struct world_case played[] = {{"no_conditions", no_conditions_case}, {"stumbling", stumbling_case}, {"no bucket", no_bucket_case},
+        {"placed or swept", placed_or_swept_case},
                                                 {"deletes", deletes_case}};
     int failed = 0;
     fake_start();
