@@ -397,7 +397,7 @@ static struct queue_opts options(struct world_run *w, const char *node)
 {
     return (struct queue_opts){.db = w->db, .node = str_c(node), .n_shards = kind == TESTDB_PG ? 8 : 1, .store = &fake_store.base,
                                .auth = &fake_auth.base, .hostname = S("mail.example.org"), .retry_s = retry, .n_retry = 2,
-                               .lease_ms = 1500, .takeover_hold_ms = 1000};
+                               .lease_ms = 3000 /* shorter ones lapse on a busy machine */, .takeover_hold_ms = 1000};
 }
 
 static bool wait_for(bool (*is_so)(void *), void *arg)
