@@ -176,9 +176,8 @@ FIBER static int act(struct options *o, const struct filter *f)
     json_t *ids = json_array();
     for (int i = 1; i < o->n_args; i++)
         json_array_append_new(ids, json_string(o->args[i]));
-    json_t *filter = json_pack("{s:o, s:s, s:s, s:s, s:I, s:b}", "queue_ids", ids, "sender", f->sender, "recipient", f->recipient,
+    CLEANUP(client_json_free) json_t *filter = json_pack("{s:o, s:s, s:s, s:s, s:I, s:b}", "queue_ids", ids, "sender", f->sender, "recipient", f->recipient,
                                "state", f->state, "older_than", (json_int_t)f->older_than_s, "is_all", (int)is_all);
-    CLEANUP(client_json_free) json_t *rest = filter;
     char id[24] = "";
     for (;;) { /* it goes on by itself on the queue nodes, also when we are ended; we ask how far it is */
         ARENA(scratch, 1u << 20);
