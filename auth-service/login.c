@@ -131,9 +131,9 @@ FIBER static void decide(struct attempt *t, bool is_failure)
         if (!t->is_charged[i])
             continue;
         t->is_charged[i] = false;
-        count_undecided(t, i, -1);
         if (!is_failure)
             limits_give(t->auth->limits, limit_name(buckets[i]), bucket_key(t, i), 1);
+        count_undecided(t, i, -1); /* not before the tokens are back: who waits for them would find neither */
     }
     fiber_cond_broadcast(&t->auth->decided);
 }

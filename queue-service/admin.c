@@ -328,7 +328,7 @@ static size_t n_in_attempt(const struct message *m, const bool *is_meant)
 FIBER static void end_attempts(struct act *act, struct message *m, const bool *is_meant)
 {
     struct err err = ERR_INIT; /* it takes too long: they keep what they have */
-    schedule_cancel_message(m, act->op == THURN__QUEUE_OP__QUEUE_HOLD);
+    schedule_cancel_message(m, is_meant, act->op != THURN__QUEUE_OP__QUEUE_DROP); /* a bounce of what was taken would be a lie */
     FIBER_DEADLINE(ATTEMPT_END_MS);
     while (n_in_attempt(m, is_meant) && fiber_cond_wait(&act->q->ended, &err))
         continue;

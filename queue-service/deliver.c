@@ -68,6 +68,8 @@ static void finish(struct job *job, const struct remote_rcpt *r)
     bool was_heard = false;
     for (size_t i = 0; i < job->n; i++) {
         if (r[i].is_site_failure && r[i].outcome == REMOTE_DEFERRED) {
+            if (job->is_broken_off) /* the site has done nothing */
+                continue;
             failure = r[i].text;
             if (job->msg->is_gone)
                 continue;

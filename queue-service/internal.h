@@ -192,7 +192,9 @@ struct job {
     struct update *u;          /* room for all */
     struct message **add;      /* room for all; new messages that the updates come with */
     size_t n_updates, n_add;
-    struct fiber *attempt;     /* while it is under way */
+    bool is_under_way;         /* from before the attempt's first turn to after its last */
+    bool is_broken_off;        /* by us: what is found out from here on says nothing of the site */
+    struct fiber *attempt;     /* from its first turn on */
     bool is_sent;              /* the peer has all of the content: broken off now, it may be delivered all the same */
 };
 
@@ -337,7 +339,7 @@ void site_resume(struct site *s);     /* end a suspension */
 /* Break off the attempts (of this shard, or of all when NULL) that have no result yet. */
 void schedule_cancel_sessions(struct queue *q, const struct shard *s);
 /* And those with this message; spare_sent: but not where the peer may have taken it already. */
-void schedule_cancel_message(const struct message *m, bool spare_sent);
+void schedule_cancel_message(const struct message *m, const bool *is_meant, bool spare_sent);
 /* And those of an earlier epoch of the shard: what they send is loaded again, and would be sent beside them. */
 void schedule_cancel_lost(const struct shard *s);
 int64_t schedule_oldest_unix(const struct queue *q); /* when the oldest message came; 0 = none */

@@ -205,21 +205,46 @@ struct session {
     struct job job;
 };
 
+/* Also when it has not had its first turn. */
+static void break_off(struct job *job)
+{
+    job->is_broken_off = true;
+    if (job->attempt)
+        fiber_cancel(job->attempt);
+}
+
 void schedule_cancel_sessions(struct queue *q, const struct shard *s)
 {
     LIST_EACH(&q->sessions, n) {
         struct session *run = LIST_ITEM(n, struct session, node);
-        if (run->job.attempt && (!s || run->job.msg->shard == s))
-            fiber_cancel(run->job.attempt);
+        if (run->job.is_under_way && (!s || run->job.msg->shard == s))
+            break_off(&run->job);
     }
 }
 
-void schedule_cancel_message(const struct message *m, bool spare_sent)
+/* Whether the job is about any of these recipients (by their place in the message), and about any other. */
+static void look_for(const struct job *job, const bool *is_meant, bool *has_meant, bool *has_others)
+{
+    *has_meant = *has_others = false;
+    for (size_t i = 0; i < job->n; i++) {
+        if (!job->rcpts[i])
+            continue;
+        bool meant = is_meant[job->rcpts[i] - job->msg->rcpts];
+        *has_meant |= meant;
+        *has_others |= !meant;
+    }
+}
+
+void schedule_cancel_message(const struct message *m, const bool *is_meant, bool spare_sent)
 {
     LIST_EACH(&m->shard->queue->sessions, n) {
         struct session *run = LIST_ITEM(n, struct session, node);
-        if (run->job.attempt && run->job.msg == m && !(spare_sent && run->job.is_sent))
-            fiber_cancel(run->job.attempt);
+        bool has_meant, has_others;
+        if (!run->job.is_under_way || run->job.msg != m)
+            continue;
+        look_for(&run->job, is_meant, &has_meant, &has_others);
+        if (has_meant && !(run->job.is_sent && (spare_sent || has_others))) /* others may have it already: twice is worse than late */
+            break_off(&run->job);
     }
 }
 
@@ -227,14 +252,16 @@ void schedule_cancel_lost(const struct shard *s)
 {
     LIST_EACH(&s->queue->sessions, n) {
         struct session *run = LIST_ITEM(n, struct session, node);
-        if (run->job.attempt && run->job.msg->is_gone && run->job.msg->shard == s)
-            fiber_cancel(run->job.attempt);
+        if (run->job.is_under_way && run->job.msg->is_gone && run->job.msg->shard == s)
+            break_off(&run->job);
     }
 }
 
 FIBER static void attempt(void *arg)
 {
     struct job *job = arg;
+    if (job->is_broken_off)
+        return;
     job->attempt = fiber_self();
     if (job->site->kind == SITE_LOCAL)
         local_job(job);
@@ -252,8 +279,10 @@ FIBER static void work(struct job *job)
     job->u = arena_array(&a, struct update, job->n);
     job->add = arena_array(&a, struct message *, job->n);
     FIBER_GROUP(g, 1);
+    job->is_under_way = true;
     if (fiber_group_spawn(&g, "queue.attempt", attempt, job, &err))
         IGNORE(fiber_group_wait(&g, &err));
+    job->is_under_way = false;
     if (job->n_updates && results_commit(job->site->queue, job->msg, job->u, job->n_updates, job->add, job->n_add))
         for (size_t i = 0; i < job->n_updates; i++) /* false: somebody else's now, or we stop */
             job_forget(job, job->u[i].rcpt);

@@ -97,18 +97,22 @@ static bool look_at_folder(const struct node *n, struct member *one, struct err 
 
 static bool mark_folder(const struct node *n, const char *id, struct err *err)
 {
-    char folder[WHAT_MAX], path[WHAT_MAX];
+    char folder[WHAT_MAX], path[WHAT_MAX], draft[WHAT_MAX];
     snprintf(folder, sizeof(folder), "%s/blobs", n->data);
     mark_path(n, path);
+    snprintf(draft, sizeof(draft), "%s/blobs/installation.new", n->data);
     if (!node_make_folder(folder, err))
         return false;
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    /* Written whole or not at all: half of it would be of no installation, and no command could mend that. */
+    int fd = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     size_t len = strlen(id);
-    bool ok = fd >= 0 && write(fd, id, len) == (ssize_t)len && fsync(fd) == 0;
+    bool ok = fd >= 0 && dir >= 0 && write(fd, id, len) == (ssize_t)len && fsync(fd) == 0 && rename(draft, path) == 0 && fsync(dir) == 0;
     if (!ok)
         (void)err_set(err, ERR_UNAVAILABLE, "cannot write '%s': %s", path, strerror(errno));
     if (fd >= 0)
         (void)close(fd); /* synced */
+    if (dir >= 0)
+        (void)close(dir);
     return ok;
 }
 
@@ -176,7 +180,10 @@ FIBER static bool look(struct members *m, enum installation_verdict *out, struct
         }
         is_away |= m->v[i].is_away;
     }
-    *out = known || m->n == 0 || is_away ? INSTALLATION_OURS : INSTALLATION_EMPTY;
+    bool has_tables = false;
+    for (size_t i = 0; i < m->n; i++)
+        has_tables |= m->v[i].db && !m->v[i].is_empty && !m->v[i].is_away;
+    *out = known || m->n == 0 || is_away ? INSTALLATION_OURS : has_tables ? INSTALLATION_UNMARKED : INSTALLATION_EMPTY;
     n->set.is_enforced = true;
     return true;
 }
@@ -190,8 +197,10 @@ bool installation_look(struct node *n, enum installation_verdict *out, struct er
     return ok;
 }
 
-bool installation_empty(const struct node *n, struct err *err)
+bool installation_refuse(const struct node *n, enum installation_verdict verdict, struct err *err)
 {
+    if (verdict == INSTALLATION_UNMARKED)
+        return err_set(err, ERR_CONFLICT, "these databases were made by a release that did not mark what belongs together: `thurn migrate --new`, once, marks them");
     if (node_on_sqlite(n))
         return err_set(err, ERR_CONFLICT,
                        "the folder '%s' was never set up: is it the right one, and mounted? `thurn setup YOU@EXAMPLE.COM` makes a new server", n->data);

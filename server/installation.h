@@ -13,12 +13,13 @@
 enum installation_verdict {
     INSTALLATION_OURS,  /* all that could be asked; a PostgreSQL that is away just now is asked at each of its connections */
     INSTALLATION_EMPTY, /* nobody ever set anything up here */
+    INSTALLATION_UNMARKED, /* databases with tables, and none says which installation it is of: an older release made them */
 };
 /* The process' databases are open; nothing is made. n->set.id is filled in. Errors, with the remedy: CONFLICT (a member is missing, or of
  * another installation). */
 FIBER bool installation_look(struct node *n, enum installation_verdict *out, struct err *err) WARN_UNUSED;
-/* The error for INSTALLATION_EMPTY. Returns false. */
-bool installation_empty(const struct node *n, struct err *err);
+/* The error for a verdict that is not OURS. Returns false. */
+bool installation_refuse(const struct node *n, enum installation_verdict verdict, struct err *err);
 /*
  * Make what is missing: a whole new installation, or, with may_join, members that the others lack. The data folder is there. *made counts members.
  * Errors: CONFLICT as above, INVALID (a new installation by a config that does not name all databases), or what a database said.

@@ -241,7 +241,7 @@ FIBER static bool take_installation(struct node *n, enum node_make make, struct 
     enum installation_verdict verdict = INSTALLATION_OURS;
     unsigned made;
     if (make == NODE_AS_IT_IS)
-        return installation_look(n, &verdict, err) && (verdict == INSTALLATION_OURS || installation_empty(n, err)) &&
+        return installation_look(n, &verdict, err) && (verdict == INSTALLATION_OURS || installation_refuse(n, verdict, err)) &&
                node_make_folder(n->data, err);
     n->set.is_enforced = false; /* what comes now makes them */
     if (make == NODE_NEW && !installation_look(n, &verdict, err))

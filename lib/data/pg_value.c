@@ -217,6 +217,7 @@ void pg_result_error(const PGresult *r, const char *what, struct pg_error *e)
         {"40P01", ERR_CONFLICT, true},
         {"57014", ERR_UNAVAILABLE, false}, /* statement timeout: rolled back for certain */
         {"25006", ERR_UNAVAILABLE, false}, /* a standby: the primary has moved */
+        {"55000", ERR_UNAVAILABLE, false}, /* the same, of what only a primary can tell */
         {"25P03", ERR_UNAVAILABLE, false}, /* idle in a transaction: we were paused */
         {"54", ERR_INTERNAL, false},
         {"53", ERR_UNAVAILABLE, false},
@@ -237,7 +238,7 @@ void pg_result_error(const PGresult *r, const char *what, struct pg_error *e)
     (void)err_set(&e->err, table[i].kind, "postgres: %s: %s (%s)", what, text, state);
     e->is_retryable = table[i].is_retryable;
     e->is_no_table = strcmp(state, "42P01") == 0;
-    /* Errors of class 57P mean that the server is going away, 25006 that it is the wrong one. */
-    e->is_lost = strncmp(state, "08", 2) == 0 || strncmp(state, "57P", 3) == 0 || strcmp(state, "25006") == 0 ||
+    /* Errors of class 57P mean that the server is going away, 25006 and 55000 that it is the wrong one. */
+    e->is_lost = strncmp(state, "08", 2) == 0 || strncmp(state, "57P", 3) == 0 || strcmp(state, "25006") == 0 || strcmp(state, "55000") == 0 ||
                  strcmp(state, "25P03") == 0;
 }

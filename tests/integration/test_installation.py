@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import smtplib
+import sqlite3
 import subprocess
 import tempfile
 
@@ -74,6 +75,24 @@ def test_empty_folder():
         refused(conf, "never set up")
         (folder / "data/directory.db").unlink()
         r = thurn("setup", "me@first.test", "--config", str(conf))
+        assert r.returncode == 0, r
+        starts(conf)
+
+
+def test_unmarked():
+    """Databases of a release that marked nothing: they are not called new, and one command marks them."""
+    with tempfile.TemporaryDirectory(prefix="thurn-installation-", dir="/tmp") as d:
+        folder = pathlib.Path(d)
+        conf = config(folder, "data")
+        assert thurn("setup", "me@first.test", "--config", str(conf)).returncode == 0
+        for name in ("directory.db", "queue.db", "mail.db"):
+            db = sqlite3.connect(folder / "data" / name)
+            db.execute("DROP TABLE thurn_set")
+            db.commit()
+            db.close()
+        (folder / "data/blobs/installation").unlink()
+        refused(conf, "did not mark", "migrate --new")
+        r = thurn("migrate", "--new", "--config", str(conf))
         assert r.returncode == 0, r
         starts(conf)
 

@@ -469,7 +469,7 @@ static void test_corpus(void **state)
     lines = buf_str(&table);
     unsigned n = 0;
     while (str_split(&lines, '\n', &line)) {
-        str name, want, algorithms;
+        str name, want, algorithms = STR_NONE;
         if (line.n == 0 || line.p[0] == '#')
             continue;
         str cells = line;

@@ -32,6 +32,7 @@ static struct {
     unsigned remote_delay_ms, store_delay_ms;
     unsigned running, most_running;
     bool is_sent;                      /* the peer has all of the content while that lasts */
+    unsigned n_attempts;               /* of remote_deliver */
     char *blobs[64];
     size_t blob_n[64], n_blobs;
     unsigned holds;
@@ -348,13 +349,16 @@ void remote_deliver(struct remote *r, const struct remote_site *site, const stru
     (void)r, (void)site;
     struct err err = ERR_INIT;
     world.running++;
+    world.n_attempts++;
     world.most_running = MAX(world.most_running, world.running);
     if (m->is_sent)
         *m->is_sent = world.is_sent;
     bool was_broken_off = world.remote_delay_ms && !fiber_sleep_ms(world.remote_delay_ms, &err);
     world.running--;
-    for (size_t i = 0; i < n && was_broken_off; i++)
+    for (size_t i = 0; i < n && was_broken_off; i++) {
         rcpts[i].outcome = REMOTE_DEFERRED;
+        rcpts[i].is_site_failure = !world.is_sent; /* as when it was connecting still */
+    }
     if (was_broken_off)
         return;
     if (world.remote_away) {
@@ -1113,6 +1117,34 @@ static void hold_when_sent(struct world_run *w)
     assert_int_equal(stats(w, w->q)->held, 1);
     (void)act(w, "", THURN__QUEUE_OP__QUEUE_DROP);
     settle(w, 0);
+}
+
+/* Of one attempt that a peer has whole, one recipient is to go: the other is not sent again for that, and the site is none the worse. */
+static void act_on_one_of_two(struct world_run *w)
+{
+    static const Thurn__QueueOp ops[] = {THURN__QUEUE_OP__QUEUE_DROP, THURN__QUEUE_OP__QUEUE_BOUNCE};
+    for (size_t i = 0; i < ARRAY_LEN(ops); i++) {
+        world.remote_delay_ms = 1000;
+        world.is_sent = true;
+        unsigned attempts = world.n_attempts;
+        assert_true(enqueue(w, w->q, (struct mail){.to = "one@remote.example two@remote.example"}));
+        assert_true(wait_for(remote_runs, NULL));
+        (void)act(w, "one@remote.example", ops[i]); /* too late: it is waited for */
+        settle(w, 0);
+        assert_int_equal(world.n_attempts, attempts + 1);
+        assert_int_equal(count_remote("two@remote.example"), i + 1);
+    }
+    world.is_sent = false;
+    world.remote_delay_ms = 600000;
+    assert_true(enqueue(w, w->q, (struct mail){.to = "one@remote.example"}));
+    assert_true(wait_for(remote_runs, NULL));
+    assert_int_equal(act(w, "one@remote.example", THURN__QUEUE_OP__QUEUE_DROP), 1);
+    world.remote_delay_ms = 0;
+    int64_t start_ms = clock_mono_ms();
+    assert_true(enqueue(w, w->q, (struct mail){.to = "three@remote.example"}));
+    settle(w, 0);
+    assert_true(clock_mono_ms() - start_ms < 30000); /* a suspended site waits a minute */
+    assert_int_equal(count_remote("three@remote.example"), 1);
 }
 
 /* An act outlives its client, and tells whoever asks how far it is. */
@@ -1996,6 +2028,7 @@ CASE(refusing_host)
 CASE(verdicts)
 CASE(full_for_long)
 CASE(act_in_attempt)
+CASE(act_on_one_of_two)
 CASE(hold_when_sent)
 CASE(long_act)
 CASE(reasons)
@@ -2043,7 +2076,7 @@ int main(void)
         cmocka_unit_test(test_held_body),    cmocka_unit_test(test_shard_outage), cmocka_unit_test(test_lost_body),
         cmocka_unit_test(test_dark_domains), cmocka_unit_test(test_size_classes), cmocka_unit_test(test_size_classes_later),
         cmocka_unit_test(test_wrong_body), cmocka_unit_test(test_many_told), cmocka_unit_test(test_doubtful), cmocka_unit_test(test_refusing_host), cmocka_unit_test(test_verdicts), cmocka_unit_test(test_full_for_long),
-        cmocka_unit_test(test_act_in_attempt), cmocka_unit_test(test_hold_when_sent), cmocka_unit_test(test_long_act), cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_act_in_attempt), cmocka_unit_test(test_act_on_one_of_two), cmocka_unit_test(test_hold_when_sent), cmocka_unit_test(test_long_act), cmocka_unit_test(test_reasons),
         cmocka_unit_test(test_paused_owner), cmocka_unit_test(test_own_clock), cmocka_unit_test(test_clock_ahead),
         cmocka_unit_test(test_expiry),       cmocka_unit_test(test_delay_notice),   cmocka_unit_test(test_fairness),
         cmocka_unit_test(test_failures),     cmocka_unit_test(test_two_nodes), cmocka_unit_test(test_slow_leaving),

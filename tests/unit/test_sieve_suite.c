@@ -240,7 +240,7 @@ static bool include(struct sieve_host *h, str name, bool is_global, const struct
 {
     struct suite *s = CONTAINER_OF(h, struct suite, host);
     char key[300], path[5000];
-    struct sieve_errors errors;
+    static struct sieve_errors errors;
     str text;
     (void)err;
     *out = NULL;
