@@ -62,3 +62,9 @@ bool auth_name_ok(str name)
             return false;
     return true;
 }
+
+bool auth_name_below(str name, str domain)
+{
+    return str_eq_nocase(name, domain) ||
+           (name.n > domain.n && name.p[name.n - domain.n - 1] == '.' && str_ends_nocase(name, domain));
+}

@@ -46,7 +46,9 @@ struct auth_dns {
 
 /* Whether a text can be a domain name to be asked for: labels of 1 to 63 bytes, at most 253 in all, a final dot allowed. */
 bool auth_name_ok(str name);
-/* The same without its final dot. */
+/* Whether the name is the domain, or lies below it. */
+bool auth_name_below(str name, str domain);
+/* A name without its final dot. */
 static inline str auth_name_trim(str name)
 {
     return str_ends(name, S(".")) ? str_slice(name, 0, name.n - 1) : name;

@@ -19,15 +19,6 @@ const char *dkim_algorithm_name(enum dkim_algorithm a)
     return names[a];
 }
 
-static bool has_word(str list, str word)
-{
-    str w;
-    while (tag_list_next(&list, ':', &w))
-        if (str_eq_nocase(w, word))
-            return true;
-    return false;
-}
-
 enum dkim_key_status dkim_key_parse(str text, struct arena *a, struct dkim_key_record *out)
 {
     struct tags t;
@@ -44,14 +35,14 @@ enum dkim_key_status dkim_key_parse(str text, struct arena *a, struct dkim_key_r
     else if (v && !str_eq_nocase(*v, S("rsa")))
         return DKIM_KEY_OTHER;
     v = tags_get(&t, "s");
-    if (v && !has_word(*v, S("*")) && !has_word(*v, S("email")))
+    if (v && !tag_list_has(*v, S("*")) && !tag_list_has(*v, S("email")))
         return DKIM_KEY_OTHER;
     v = tags_get(&t, "h");
-    if (v && !has_word(*v, S("sha256")))
+    if (v && !tag_list_has(*v, S("sha256")))
         return DKIM_KEY_OTHER;
     v = tags_get(&t, "t");
-    out->is_testing = v && has_word(*v, S("y"));
-    out->is_strict = v && has_word(*v, S("s"));
+    out->is_testing = v && tag_list_has(*v, S("y"));
+    out->is_strict = v && tag_list_has(*v, S("s"));
     p = tags_get(&t, "p");
     if (!p)
         return DKIM_KEY_BAD;

@@ -44,27 +44,12 @@ static bool parse_time(const str *v, int64_t *out)
     return true;
 }
 
-static bool has_word(str list, str word)
-{
-    str w;
-    while (tag_list_next(&list, ':', &w))
-        if (str_eq_nocase(w, word))
-            return true;
-    return false;
-}
-
 static size_t count_words(str list)
 {
     size_t n = 0;
     for (size_t i = 0; i < list.n; i++)
         n += list.p[i] == ':';
     return n + 1;
-}
-
-static bool is_below(str name, str domain)
-{
-    return str_eq_nocase(name, domain) ||
-           (name.n > domain.n && name.p[name.n - domain.n - 1] == '.' && str_ends_nocase(name, domain));
 }
 
 static bool parse_length(const str *l, struct signature *s)
@@ -121,7 +106,7 @@ bool signature_parse(const struct header_field *field, bool is_arc, struct arena
         return false;
     *problem = "From is not signed";
     s.names = *h;
-    if (!has_word(s.names, S("from")))
+    if (!tag_list_has(s.names, S("from")))
         return false;
     *problem = "h= names too many fields";
     if (count_words(s.names) > SIGNED_FIELDS_MAX)
@@ -136,7 +121,7 @@ bool signature_parse(const struct header_field *field, bool is_arc, struct arena
     } else {
         s.auid = v ? tag_compact(*v, a) : arena_printf(a, "@%.*s", STR_ARG(s.domain));
         ptrdiff_t at = str_rfind(s.auid, '@');
-        if (at < 0 || !is_below(str_slice(s.auid, (size_t)at + 1, SIZE_MAX), s.domain))
+        if (at < 0 || !auth_name_below(str_slice(s.auid, (size_t)at + 1, SIZE_MAX), s.domain))
             return false;
     }
     *problem = "l=, t= or x= is no number, or x= is not above t=";
@@ -146,7 +131,7 @@ bool signature_parse(const struct header_field *field, bool is_arc, struct arena
         return false;
     *problem = "q= does not have dns/txt";
     v = tags_get(&t, "q");
-    if (v && !has_word(*v, S("dns/txt")) && !has_word(*v, S("dns")))
+    if (v && !tag_list_has(*v, S("dns/txt")) && !tag_list_has(*v, S("dns")))
         return false;
     *problem = NULL;
     *out = s;

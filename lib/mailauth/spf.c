@@ -509,12 +509,6 @@ FIBER static enum match match_mx(struct spf *s, const struct term *t, str target
     return NO_MATCH;
 }
 
-static bool is_below(str name, str domain)
-{
-    return str_eq_nocase(name, domain) ||
-           (name.n > domain.n && name.p[name.n - domain.n - 1] == '.' && str_ends_nocase(name, domain));
-}
-
 /* The names that the client's address leads to and that lead back to it, 5.5. What fails is left out. */
 FIBER static void find_names(struct spf *s)
 {
@@ -539,7 +533,7 @@ FIBER static str validated_name(struct spf *s, str domain)
     find_names(s);
     str best = s->n_names ? s->names[0] : S("unknown");
     for (size_t i = s->n_names; i-- > 0;)
-        if (is_below(s->names[i], domain))
+        if (auth_name_below(s->names[i], domain))
             best = s->names[i];
     for (size_t i = 0; i < s->n_names; i++)
         if (str_eq_nocase(s->names[i], domain))
@@ -553,7 +547,7 @@ FIBER static enum match match_ptr(struct spf *s, str target)
     if (!count_void(s, &s->ptr))
         return MATCH_PERMERROR;
     for (size_t i = 0; i < s->n_names; i++)
-        if (is_below(s->names[i], target))
+        if (auth_name_below(s->names[i], target))
             return MATCH;
     return NO_MATCH; /* 5.5: so is an error of the DNS */
 }

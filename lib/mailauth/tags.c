@@ -88,3 +88,12 @@ bool tag_list_next(str *rest, char separator, str *word)
     *word = str_trim(*word);
     return true;
 }
+
+bool tag_list_has(str list, str word)
+{
+    str w;
+    while (tag_list_next(&list, ':', &w))
+        if (str_eq_nocase(w, word))
+            return true;
+    return false;
+}

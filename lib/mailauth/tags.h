@@ -29,5 +29,6 @@ str tag_compact(str value, struct arena *a);
 bool tag_base64(str value, struct arena *a, str *out) WARN_UNUSED;
 /* The next word of a list with this separator, trimmed; false at the end. */
 bool tag_list_next(str *rest, char separator, str *word);
+bool tag_list_has(str list, str word); /* of one with colons; ASCII case folded */
 
 #endif
