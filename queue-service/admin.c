@@ -51,12 +51,12 @@ static Thurn__RecipientState state_of(const struct rcpt *r)
 
 static bool rcpt_fits(const struct rcpt *r, const Thurn__QueueFilter *f)
 {
-    return address_fits(r->address, f->recipient) && (!f->states || (f->states >> state_of(r) & 1u));
+    return address_fits(rcpt_address(r), f->recipient) && (!f->states || (f->states >> state_of(r) & 1u));
 }
 
 static bool message_fits(const struct message *m, const Thurn__QueueFilter *f)
 {
-    if (!address_fits(m->sender, f->sender) || (f->tenant_id && f->tenant_id != m->tenant_id) ||
+    if (!address_fits(message_text(m, TEXT_SENDER), f->sender) || (f->tenant_id && f->tenant_id != m->tenant_id) ||
         (f->created_before_unix && m->created_unix >= f->created_before_unix))
         return false;
     if (!f->recipient[0] && !f->states)
@@ -92,7 +92,7 @@ static const char *waits_for(const struct rcpt *r, int64_t *ms)
         *ms = MAX(r->timer.due_s * 1000 - clock_mono_ms(), 0);
         return "time";
     case R_READY:
-        *ms = r->flow ? MAX(r->flow->site->suspended_until_ms - clock_mono_ms(), 0) : domain_wait_ms(q, r->domain);
+        *ms = r->flow ? MAX(r->flow->site->suspended_until_ms - clock_mono_ms(), 0) : domain_wait_ms(q, rcpt_domain(r));
         return !r->flow ? "hosts" : *ms ? "site" : "turn";
     case R_HELD:
         return "operator";
@@ -108,7 +108,7 @@ static Thurn__QueuedRecipient *show_rcpt(const struct rcpt *r, struct arena *a)
     Thurn__QueuedRecipient *out = arena_new(a, Thurn__QueuedRecipient);
     thurn__queued_recipient__init(out);
     out->number = r->no;
-    out->address = arena_strz(a, r->address);
+    out->address = arena_strz(a, rcpt_address(r));
     out->state = state_of(r);
     out->attempts = r->attempts;
     int64_t wait_ms;
@@ -117,7 +117,7 @@ static Thurn__QueuedRecipient *show_rcpt(const struct rcpt *r, struct arena *a)
     out->code = r->code;
     out->text = arena_strz(a, rcpt_reason(r));
     if (r->state == R_READY)
-        out->site = arena_strz(a, r->flow ? str_c(r->flow->site->key) : r->domain);
+        out->site = arena_strz(a, r->flow ? str_c(r->flow->site->key) : rcpt_domain(r));
     return out;
 }
 
@@ -127,14 +127,14 @@ static void show(const struct message *m, bool is_list, struct arena *a, Thurn__
     out->queue_id = m->id;
     out->tenant_id = m->tenant_id;
     out->account_id = m->account_id;
-    out->sender = arena_strz(a, m->sender);
+    out->sender = arena_strz(a, message_text(m, TEXT_SENDER));
     out->created_unix = m->created_unix;
     out->expires_unix = m->expires_unix;
     out->size = m->size;
     out->recipients_left = m->n_left;
-    out->received_from = arena_strz(a, m->received_from);
-    out->trace = arena_strz(a, m->trace);
-    out->envelope_id = arena_strz(a, m->envelope_id);
+    out->received_from = arena_strz(a, message_text(m, TEXT_RECEIVED_FROM));
+    out->trace = arena_strz(a, message_text(m, TEXT_TRACE));
+    out->envelope_id = arena_strz(a, message_text(m, TEXT_ENVELOPE_ID));
     out->node = arena_strz(a, str_c(m->shard->queue->node));
     out->recipients = arena_array(a, Thurn__QueuedRecipient *, is_list ? LIST_RCPTS : m->n_rcpts);
     for (uint32_t i = 0; i < m->n_rcpts && (!is_list || out->n_recipients < LIST_RCPTS); i++)
@@ -155,7 +155,7 @@ struct walk {
 /* The first message of the shard past this id. Lists are ascending, and walks go on near where they were. */
 static struct message *next_in_shard(const struct shard *s, uint64_t after)
 {
-    struct message *m = after >> ID_SHARD_SHIFT == s->number ? map64_get(&s->queue->messages, after) : NULL;
+    struct message *m = after >> ID_SHARD_SHIFT == s->number ? index_by_id(&s->queue->by_id, after) : NULL;
     struct list_node *n = m ? m->node.next : s->messages.head.next;
     for (; n != &s->messages.head; n = n->next) {
         struct message *next = LIST_ITEM(n, struct message, node);
@@ -174,11 +174,11 @@ FIBER static struct message *walk_next(struct walk *w)
         IGNORE(fiber_yield(&err));
     if (w->filter->n_queue_ids) {
         while (!m && w->n_listed < w->filter->n_queue_ids)
-            m = map64_get(&w->q->messages, w->filter->queue_ids[w->n_listed++]);
+            m = index_by_id(&w->q->by_id, w->filter->queue_ids[w->n_listed++]);
         return m;
     }
     if (w->next) /* `after` may be gone by now, and finding its place again would cost a walk from the start */
-        m = map64_get(&w->q->messages, w->next);
+        m = index_by_id(&w->q->by_id, w->next);
     for (uint64_t s = w->after >> ID_SHARD_SHIFT; !m && s < w->q->opts.n_shards; s++)
         m = next_in_shard(&w->q->shards[s], w->after);
     if (!m)
@@ -221,7 +221,7 @@ bool admin_list(struct queue *q, const Thurn__QueueListRequest *req, struct aren
 
 bool admin_show(struct queue *q, uint64_t id, struct arena *a, Thurn__QueuedMessage *out, struct err *err)
 {
-    struct message *m = map64_get(&q->messages, id);
+    struct message *m = index_by_id(&q->by_id, id);
     str head;
     if (!m)
         return err_set(err, ERR_NOT_FOUND, "no message %llu on this node", (unsigned long long)id);
@@ -291,7 +291,7 @@ static size_t take(struct act *act, struct message *m, bool *is_meant, struct up
         is_meant[i] = false;
         act->q->n_held -= r->state == R_HELD;
         if (act->op == THURN__QUEUE_OP__QUEUE_RETRY) {
-            domain_hurry(act->q, r->domain);
+            domain_hurry(act->q, rcpt_domain(r));
             if (r->flow)
                 site_resume(r->flow->site);
         }

@@ -11,7 +11,7 @@
 
 bool body_inline(struct queue *q, struct message *m, struct arena *a, str *out, struct err *err)
 {
-    assert(m->body_kind == BODY_INLINE);
+    assert(!m->blob);
     if (m->body) { /* copied: it may be dropped while the caller waits */
         *out = arena_str(a, str_n(m->body, m->size));
         return true;
@@ -30,9 +30,9 @@ Thurn__BlobRef *body_blob_ref(const struct message *m, struct arena *a)
 {
     Thurn__BlobRef *b = arena_new(a, Thurn__BlobRef);
     thurn__blob_ref__init(b);
-    b->space = m->blob_space;
-    b->tenant_id = m->blob_tenant;
-    b->hash = rpc_bytes(str_n(m->blob_hash, sizeof(m->blob_hash)));
+    b->space = m->blob->space;
+    b->tenant_id = m->blob->tenant_id;
+    b->hash = rpc_bytes(str_n(m->blob->hash, sizeof(m->blob->hash)));
     b->size = m->size;
     return b;
 }
@@ -87,7 +87,7 @@ FIBER static bool source_read(struct rpc_source *src, str *piece, struct err *er
         *piece = S("");
         return true;
     }
-    if (s->m->body_kind == BODY_INLINE)
+    if (!s->m->blob)
         *piece = s->content;
     else if (read_range(s->q, s->m, s->offset, n, &s->piece, err))
         *piece = buf_str(&s->piece.b);
@@ -100,7 +100,7 @@ FIBER static bool source_read(struct rpc_source *src, str *piece, struct err *er
 struct rpc_source *body_open(struct queue *q, struct message *m, str content)
 {
     struct body_source *s = xnew(struct body_source);
-    assert(m->body_kind == BODY_BLOB || content.n == m->size);
+    assert(m->blob || content.n == m->size);
     s->source.read = source_read;
     s->q = q;
     s->m = m;
@@ -118,7 +118,7 @@ void body_close(struct rpc_source *src)
 
 bool body_head(struct queue *q, struct message *m, size_t max, struct arena *a, str *out, struct err *err)
 {
-    if (m->body_kind == BODY_INLINE) {
+    if (!m->blob) {
         str all;
         if (!body_inline(q, m, a, &all, err))
             return false;
@@ -188,11 +188,11 @@ void body_keep(struct queue *q, struct message *m, struct arena *a)
 {
     struct err err = ERR_INIT;
     int64_t now = queue_unix(q), until = MAX(now, m->expires_unix) + KEEP_S;
-    if (m->body_kind != BODY_BLOB || m->kept_until_unix > now + KEEP_S / 2)
+    if (!m->blob || m->blob->held_until_unix > now + KEEP_S / 2)
         return;
     FIBER_DEADLINE(BLOB_CALL_MS);
     if (body_hold(q, body_blob_ref(m, a), until, a, &err))
-        m->kept_until_unix = until;
+        m->blob->held_until_unix = until;
     else
         log_error("queue.hold_failed", KV_I64("id", (int64_t)m->id), KV_ERR(&err));
 }

@@ -73,17 +73,17 @@ static void msg_row(const struct message *m, struct sql_value *v)
     v[MSG_PRIORITY] = sql_i(m->priority);
     v[MSG_CREATED] = sql_i(m->created_unix);
     v[MSG_EXPIRES] = sql_i(m->expires_unix);
-    v[MSG_SENDER] = sql_s(m->sender);
+    v[MSG_SENDER] = sql_s(message_text(m, TEXT_SENDER));
     v[MSG_FLAGS] = sql_i(m->flags);
-    v[MSG_ENVELOPE_ID] = sql_s(m->envelope_id);
-    v[MSG_BODY_KIND] = sql_i(m->body_kind);
+    v[MSG_ENVELOPE_ID] = sql_s(message_text(m, TEXT_ENVELOPE_ID));
+    v[MSG_BODY_KIND] = sql_i(m->blob ? BODY_BLOB : BODY_INLINE);
     v[MSG_SIZE] = sql_i((int64_t)m->size);
-    v[MSG_BLOB_SPACE] = sql_i(m->blob_space);
-    v[MSG_BLOB_TENANT] = sql_i(m->blob_tenant);
-    v[MSG_BLOB_HASH] = sql_s(m->body_kind == BODY_BLOB ? str_n(m->blob_hash, 32) : S(""));
-    v[MSG_RECEIVED_FROM] = sql_s(m->received_from);
-    v[MSG_TRACE] = sql_s(m->trace);
-    v[MSG_PREFIX] = sql_s(m->prefix);
+    v[MSG_BLOB_SPACE] = sql_i(m->blob ? m->blob->space : 0);
+    v[MSG_BLOB_TENANT] = sql_i(m->blob ? m->blob->tenant_id : 0);
+    v[MSG_BLOB_HASH] = sql_s(m->blob ? str_n(m->blob->hash, 32) : S(""));
+    v[MSG_RECEIVED_FROM] = sql_s(message_text(m, TEXT_RECEIVED_FROM));
+    v[MSG_TRACE] = sql_s(message_text(m, TEXT_TRACE));
+    v[MSG_PREFIX] = sql_s(message_text(m, TEXT_PREFIX));
     v[MSG_DAY] = sql_i(m->day);
 }
 
@@ -91,8 +91,8 @@ static void rcpt_row(const struct rcpt *r, struct sql_value *v)
 {
     v[RCPT_MSG] = sql_i((int64_t)r->msg->id);
     v[RCPT_NO] = sql_i(r->no);
-    v[RCPT_ADDRESS] = sql_s(r->address);
-    v[RCPT_ORIGINAL] = sql_s(r->original);
+    v[RCPT_ADDRESS] = sql_s(rcpt_address(r));
+    v[RCPT_ORIGINAL] = sql_s(rcpt_original(r));
     v[RCPT_NOTIFY] = sql_i(r->notify);
     v[RCPT_STATE] = sql_i(r->state == R_HELD ? R_HELD : R_DUE);
     v[RCPT_ATTEMPTS] = sql_i(r->attempts);
@@ -155,7 +155,7 @@ static void add_message(struct tables *t, const struct message *m, str content)
     msg_row(m, next_row(&t->msgs));
     for (uint32_t i = 0; i < m->n_rcpts; i++)
         rcpt_row(&m->rcpts[i], next_row(&t->rcpts));
-    if (m->body_kind == BODY_INLINE) {
+    if (!m->blob) {
         struct sql_value *v = next_row(&t->bodies);
         v[0] = sql_i((int64_t)m->id);
         v[1] = sql_s(content);
@@ -175,7 +175,7 @@ static void add_results(struct tables *t, const struct op *op)
     }
     *next_row(&t->gone_rcpts) = sql_i((int64_t)m->id);
     *next_row(&t->gone_msgs) = sql_i((int64_t)m->id);
-    if (m->body_kind == BODY_INLINE)
+    if (!m->blob)
         *next_row(&t->gone_bodies) = sql_i((int64_t)m->id);
 }
 
@@ -259,7 +259,7 @@ static void apply_update(struct queue *q, const struct update *u)
 static void apply(struct queue *q, struct op *op)
 {
     if (op->is_enqueue) {
-        if (op->m->body_kind == BODY_INLINE) /* another's content lies with the store, and may be but a reference here */
+        if (!op->m->blob) /* another's content lies with the store, and may be but a reference here */
             message_keep_body(op->m, op->content, false);
         message_link(op->m);
     } else {

@@ -97,18 +97,18 @@ void deliver_job(struct job *job)
         return;
     }
     struct content content = {.q = q, .m = m};
-    if (m->body_kind == BODY_INLINE && !body_inline(q, m, job->arena, &content.inline_body, &err)) {
+    if (!m->blob && !body_inline(q, m, job->arena, &content.inline_body, &err)) {
         if (err.kind != ERR_CANCELLED) /* that was our own doing */
             deliver_unreadable(job, &err);
         return;
     }
     struct remote_rcpt *r = arena_array(job->arena, struct remote_rcpt, job->n);
     for (size_t i = 0; i < job->n; i++)
-        r[i] = (struct remote_rcpt){.address = job->rcpts[i]->address, .original = job->rcpts[i]->original, .notify = job->rcpts[i]->notify};
+        r[i] = (struct remote_rcpt){.address = rcpt_address(job->rcpts[i]), .original = rcpt_original(job->rcpts[i]), .notify = job->rcpts[i]->notify};
     const struct remote_message rm = {
-        .sender = m->sender, .size = m->size, .open = open_content, .close = close_content, .arg = &content,
+        .sender = message_text(m, TEXT_SENDER), .size = m->size, .open = open_content, .close = close_content, .arg = &content,
         .is_8bit = m->flags & MSG_IS_8BIT, .is_smtputf8 = m->flags & MSG_IS_UTF8, .requires_tls = m->flags & MSG_REQUIRES_TLS,
-        .ret_full = m->flags & MSG_RET_FULL, .envelope_id = m->envelope_id, .is_sent = &job->is_sent};
+        .ret_full = m->flags & MSG_RET_FULL, .envelope_id = message_text(m, TEXT_ENVELOPE_ID), .is_sent = &job->is_sent};
     remote_deliver(q->remote, &job->site->remote, &rm, r, job->n);
     finish(job, r);
 }

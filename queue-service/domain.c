@@ -16,6 +16,20 @@
 #define RETRY_FIRST_MS 5000
 #define RETRY_MAX_MS (15 * 60 * 1000)
 
+static size_t domain_bytes(const struct domain *d)
+{
+    return heap_bytes(d) + 2 * heap_bytes(d->name) + heap_bytes(d->text) + MAP_ENTRY_BYTES; /* the map has a copy of the name */
+}
+
+/* text: NULL = none. */
+static void domain_set_text(struct domain *d, const char *text)
+{
+    d->queue->route_bytes -= domain_bytes(d);
+    free(d->text);
+    d->text = text ? str_dup(str_slice(str_c(text), 0, QUEUE_TEXT_MAX)) : NULL;
+    d->queue->route_bytes += domain_bytes(d);
+}
+
 static struct domain *domain_get(struct queue *q, str name)
 {
     struct domain *d = map_get(&q->domains, name);
@@ -26,6 +40,7 @@ static struct domain *domain_get(struct queue *q, str name)
     d->name = str_dup(name);
     list_init(&d->waiting);
     (void)map_put(&q->domains, name, d); /* nothing was there */
+    q->route_bytes += domain_bytes(d);
     return d;
 }
 
@@ -42,6 +57,7 @@ static void domain_free(struct domain *d)
     fiber_timer_stop(&d->retry);
     list_remove(&d->asking);
     (void)map_remove(&d->queue->domains, str_c(d->name)); /* it is this one */
+    d->queue->route_bytes -= domain_bytes(d);
     free(d->name);
     free(d->text);
     free(d);
@@ -84,7 +100,7 @@ static void on_retry(void *arg)
 void schedule_ready(struct rcpt *r)
 {
     struct queue *q = r->msg->shard->queue;
-    struct domain *d = domain_get(q, r->domain);
+    struct domain *d = domain_get(q, rcpt_domain(r));
     if (d->site && clock_mono_ms() < d->fresh_until_ms) {
         site_add(d->site, r, false);
         site_kick(d->site);
@@ -130,8 +146,7 @@ static void lookup_ended(struct domain *d)
 void domain_resolved(struct domain *d, struct site *site)
 {
     d->failures = 0;
-    free(d->text);
-    d->text = NULL;
+    domain_set_text(d, NULL);
     domain_forget_site(d);
     d->site = site;
     site->n_domains++;
@@ -145,8 +160,7 @@ void domain_resolved(struct domain *d, struct site *site)
 /* The recipients stay where they are and no attempt is counted. */
 void domain_failed(struct domain *d, bool is_directory_away, const char *text)
 {
-    free(d->text);
-    d->text = str_dup(str_slice(str_c(text), 0, QUEUE_TEXT_MAX));
+    domain_set_text(d, text);
     int64_t wait_ms = is_directory_away ? queue_growing_ms(AWAY_RETRY_FIRST_MS, AWAY_RETRY_MAX_MS, d->failures)
                                         : queue_growing_ms(RETRY_FIRST_MS, RETRY_MAX_MS, d->failures);
     d->failures++;

@@ -7,7 +7,7 @@
  *   schedule.c  site → session, in turn        domain.c    due → domain → site
  *   deliver.c   a job at a remote site         route.c     which site a domain is
  *   results.c   what is to become of it, DSNs  local.c     a job into the store
- *   body.c      reading a body
+ *   body.c      reading a body                 index.c     messages by their ids
  *
  * A recipient is in exactly one place (rcpt_state): the wheel, a domain's or a flow's list, an attempt's hands, held, or
  * finished. Who changes that is the loop or a fiber between two waits; an attempt owns its recipients until it puts them
@@ -24,6 +24,7 @@
 #include "net/stream.h"
 #include "proto/queue.pb-c.h"
 #include "proto/store.pb-c.h"
+#include "queue-service/index.h"
 #include "queue-service/queue.h"
 #include "queue-service/remote/remote.h"
 #include "queue-service/schema.h"
@@ -54,18 +55,32 @@ struct flow;
 
 struct rcpt {
     struct message *msg;
-    struct list_node node;     /* R_READY: of a domain or a flow */
-    struct wheel_node timer;   /* R_DUE */
+    union {
+        struct wheel_node timer; /* R_DUE */
+        struct list_node node;   /* R_READY: of a domain or a flow */
+    };
     struct flow *flow;         /* R_READY in a flow */
-    str address, original, domain; /* of the message's memory; domain is in lower case */
     char *text;                /* last reply or error; heap, or NULL */
     int64_t due_unix;
-    uint32_t no;
-    uint16_t attempts, code;
+    uint32_t address_at, original_at; /* in the message's texts: rcpt_address() and its neighbours */
+    uint16_t address_n, original_n;
+    uint16_t domain_at;        /* in the address; in lower case from there on */
+    uint16_t no, attempts, code;
     uint8_t state, notify;
     bool is_delay_notified, is_to_be_held;
 };
 
+/* A body that lies with the store. */
+struct message_blob {
+    int64_t tenant_id;
+    int64_t held_until_unix;   /* as far as is known here: 0 = nothing */
+    uint32_t space;
+    unsigned char hash[32];
+};
+
+enum message_text { TEXT_SENDER, TEXT_ENVELOPE_ID, TEXT_RECEIVED_FROM, TEXT_TRACE, TEXT_PREFIX, MESSAGE_TEXTS };
+
+/* One block: the structure, its recipients, all texts. A million may wait, so what is small is kept small. */
 struct message {
     struct list_node node;     /* of the shard, ascending id */
     struct shard *shard;
@@ -74,20 +89,17 @@ struct message {
     unsigned char enqueue_id[ENQUEUE_ID_SIZE];
     int64_t tenant_id, account_id, created_unix, expires_unix;
     int64_t born_ms;           /* monotonic: created_unix as it seemed when the message came into memory */
-    uint32_t day, priority, flags, n_rcpts, n_left;
-    uint32_t n_ending;         /* scratch of commit.c: finished by the batch in hand */
-    unsigned refs;
-    int64_t kept_until_unix;   /* body_keep had the body held; 0 = it did not yet */
-    bool is_gone;              /* unlinked; freed with the last reference */
-    bool is_linked;            /* counted, in the maps */
-    enum body_kind body_kind;
     uint64_t size;
-    uint32_t blob_space;
-    int64_t blob_tenant;
-    unsigned char blob_hash[32];
-    str sender, envelope_id, received_from, trace, prefix;
+    struct message_blob *blob; /* NULL: the body is inline */
     char *body;                /* inline content while it is kept in memory; size bytes */
-    char *memory;              /* what the views point to */
+    uint32_t day;
+    unsigned refs;
+    uint16_t n_rcpts, n_left;
+    uint16_t n_ending;         /* scratch of commit.c: finished by the batch in hand */
+    uint16_t text_n[MESSAGE_TEXTS]; /* message_text() */
+    uint8_t priority, flags;
+    bool is_gone;              /* unlinked; freed with the last reference */
+    bool is_linked;            /* counted, in the indexes */
     struct rcpt rcpts[];
 };
 
@@ -164,8 +176,7 @@ enum site_kind { SITE_LOCAL, SITE_REMOTE, SITE_REJECT };
 struct site {
     struct queue *queue;
     enum site_kind kind;
-    struct arena arena;        /* of remote */
-    struct remote_site remote;
+    struct remote_site remote; /* mx: one block of the heap with its names */
     char *key;
     bool is_store_shard;       /* SITE_LOCAL: for what waits for one shard of the store */
     const char *reject_status; /* SITE_REJECT: "5.1.2"; reply is text */
@@ -222,8 +233,7 @@ struct queue {
     struct batch *committer;
     struct wheel wheel;        /* seconds of the monotonic clock */
     struct fiber_timer tick;
-    struct map64 messages;     /* id -> message */
-    struct map by_enqueue_id;  /* 16 bytes -> message */
+    struct index by_id, by_enqueue_id; /* of the linked messages */
     struct map enqueueing;     /* 16 bytes -> anything: an Enqueue under way */
     struct map recent;         /* 16 bytes -> struct recent: enqueued, perhaps done already */
     struct recent *recent_ring;
@@ -238,6 +248,8 @@ struct queue {
     struct doubt *doubtful;    /* commit.c: enqueues with an unknown outcome, to be deleted; above DOUBTFUL_MAX none is begun */
     size_t n_doubtful, doubtful_room;
     size_t n_messages, n_rcpts, n_held, n_active, cached_bytes;
+    size_t message_bytes;      /* of the linked messages, without inline bodies, which have a bound of their own */
+    size_t route_bytes;        /* of domains, sites and flows */
     unsigned n_owned;          /* shards in SHARD_OWNED and SHARD_LEAVING */
     unsigned n_taken;          /* and in SHARD_LOADING */
     unsigned n_loaders, n_live_nodes, next_shard;
@@ -282,7 +294,16 @@ void message_drop_body(struct message *m);
 void message_link(struct message *m);
 /* Out of everything; freed when nobody holds it. */
 void message_unlink(struct message *m);
+/* Views into the message; as long as that lives. */
+str message_text(const struct message *m, enum message_text which);
+str rcpt_address(const struct rcpt *r);
+str rcpt_original(const struct rcpt *r);
+str rcpt_domain(const struct rcpt *r);
 void rcpt_set_text(struct rcpt *r, str text);
+/* What the queue holds in memory of messages that wait, their domains and sites; against opts.max_bytes. */
+uint64_t queue_bytes(const struct queue *q);
+#define MAP_ENTRY_BYTES 64u /* of base/map.h, with its share of the table */
+size_t heap_bytes(const void *p); /* of a block, with what the allocator puts around it; of NULL: 0 */
 /* Why it is not delivered: what was said of it last, or else of its site or domain. Empty: nothing is known yet. */
 str rcpt_reason(const struct rcpt *r);
 /* --- commit.c --- */
@@ -316,6 +337,7 @@ void load_start(struct queue *q);
 FIBER bool shard_recheck(struct queue *q, struct err *err) WARN_UNUSED;
 
 /* --- schedule.c --- */
+void schedule_init(struct queue *q);
 void schedule_start(struct queue *q);
 void schedule_stop(struct queue *q);
 void schedule_done(struct queue *q);  /* frees sites and domains; nothing is queued any more */
@@ -324,6 +346,7 @@ void schedule_message(struct message *m); /* its delay and expiry timer */
 /* Take out of the wheel or the lists; the state is the caller's to set. */
 void rcpt_detach(struct rcpt *r);
 struct site *site_get(struct queue *q, enum site_kind kind, str key);
+void site_set_hosts(struct site *s, const struct remote_site *found); /* copied; no session of it runs */
 /* Append to the flow of its message's tenant and priority. */
 void site_add(struct site *s, struct rcpt *r, bool at_head);
 bool site_is_suspended(const struct site *s);
@@ -342,6 +365,7 @@ void schedule_cancel_sessions(struct queue *q, const struct shard *s);
 void schedule_cancel_message(const struct message *m, const bool *is_meant, bool spare_sent);
 /* And those of an earlier epoch of the shard: what they send is loaded again, and would be sent beside them. */
 void schedule_cancel_lost(const struct shard *s);
+void schedule_tell_fullness(const struct queue *q); /* a trouble, when the memory is nearly used up */
 int64_t schedule_oldest_unix(const struct queue *q); /* when the oldest message came; 0 = none */
 void site_succeeded(struct site *s);
 void site_failed(struct site *s, const char *text);

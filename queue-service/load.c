@@ -186,7 +186,7 @@ FIBER static bool clear_late_body(struct sql_tx *tx, void *arg, struct err *err)
 
 static struct rcpt *late_rcpt(struct queue *q, int64_t id, int64_t no)
 {
-    struct message *m = map64_get(&q->messages, (uint64_t)id);
+    struct message *m = index_by_id(&q->by_id, (uint64_t)id);
     if (!m || no < 0 || no >= m->n_rcpts)
         return NULL;
     struct rcpt *r = &m->rcpts[no];

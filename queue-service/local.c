@@ -110,16 +110,19 @@ static void expand(struct work *w, struct rcpt *r, const Thurn__Resolution *res)
 {
     struct message *m = r->msg;
     struct envelope_rcpt *rcpts = arena_array(w->arena, struct envelope_rcpt, res->n_targets);
+    str original = rcpt_original(r).n ? rcpt_original(r) : rcpt_address(r);
     for (size_t i = 0; i < res->n_targets; i++)
-        rcpts[i] = (struct envelope_rcpt){.address = str_c(res->targets[i]->address), .original = r->original.n ? r->original : r->address,
+        rcpts[i] = (struct envelope_rcpt){.address = str_c(res->targets[i]->address), .original = original,
                                           .no = (uint32_t)i, .notify = r->notify, .state = R_DUE, .due_unix = queue_unix(w->q)};
-    struct envelope e = {.sender = m->sender, .envelope_id = m->envelope_id, .received_from = m->received_from, .trace = m->trace,
-                         .prefix = m->prefix, .tenant_id = m->tenant_id, .account_id = m->account_id, .created_unix = m->created_unix,
+    struct envelope e = {.sender = message_text(m, TEXT_SENDER), .envelope_id = message_text(m, TEXT_ENVELOPE_ID),
+                         .received_from = message_text(m, TEXT_RECEIVED_FROM), .trace = message_text(m, TEXT_TRACE),
+                         .prefix = message_text(m, TEXT_PREFIX), .tenant_id = m->tenant_id, .account_id = m->account_id, .created_unix = m->created_unix,
                          .expires_unix = m->expires_unix, .size = m->size, .priority = m->priority, .flags = m->flags, .day = m->day,
-                         .body_kind = m->body_kind, .blob_space = m->blob_space, .blob_tenant = m->blob_tenant,
-                         .blob_hash = m->body_kind == BODY_BLOB ? str_n(m->blob_hash, 32) : S(""), .rcpts = rcpts, .n_rcpts = res->n_targets};
+                         .body_kind = m->blob ? BODY_BLOB : BODY_INLINE, .blob_space = m->blob ? m->blob->space : 0,
+                         .blob_tenant = m->blob ? m->blob->tenant_id : 0, .blob_hash = m->blob ? str_n(m->blob->hash, 32) : S(""),
+                         .rcpts = rcpts, .n_rcpts = res->n_targets};
     struct message *child = message_derive(m, "expand", r->no, &e);
-    if (m->body_kind == BODY_INLINE)
+    if (!m->blob)
         message_keep_body(child, w->content, true);
     w->job->add[w->job->n_add++] = child;
     struct update *u = next_update(w, r);
@@ -165,7 +168,7 @@ FIBER static bool resolve_all(struct work *w, struct err *err)
     req.n_addresses = w->job->n;
     req.addresses = arena_array(w->arena, char *, w->job->n);
     for (size_t i = 0; i < w->job->n; i++)
-        req.addresses[i] = arena_strz(w->arena, w->job->rcpts[i]->address);
+        req.addresses[i] = arena_strz(w->arena, rcpt_address(w->job->rcpts[i]));
     queue_call_init(&c, w->arena, RESOLVE_MS);
     FIBER_DEADLINE(RESOLVE_MS);
     if (!auth_resolve(&c, w->q->opts.auth, &req, &r)) {
@@ -218,12 +221,12 @@ FIBER static bool call_store(struct work *w, const struct target *to, size_t n, 
     struct rpc_call c;
     Thurn__Body body = THURN__BODY__INIT;
     Thurn__DeliverRequest req = THURN__DELIVER_REQUEST__INIT;
-    if (m->body_kind == BODY_INLINE)
+    if (!m->blob)
         body.content = rpc_bytes(w->content);
     else
         body.blob = body_blob_ref(m, w->arena);
     req.body = &body;
-    req.prefix = rpc_bytes(m->prefix);
+    req.prefix = rpc_bytes(message_text(m, TEXT_PREFIX));
     req.recipients = arena_array(w->arena, Thurn__DeliverRecipient *, n);
     for (size_t i = 0; i < n; i++)
         req.recipients[req.n_recipients++] = to[i].to;
@@ -300,7 +303,7 @@ void local_job(struct job *job)
     struct work w = {.q = job->site->queue, .job = job, .arena = job->arena};
     struct err err = ERR_INIT;
     w.to = arena_array(job->arena, struct target, job->n);
-    bool is_read = job->msg->body_kind != BODY_INLINE || body_inline(w.q, job->msg, job->arena, &w.content, &err);
+    bool is_read = job->msg->blob || body_inline(w.q, job->msg, job->arena, &w.content, &err);
     if (!is_read && !err_is_temporary(&err)) {
         deliver_unreadable(job, &err);
         return;

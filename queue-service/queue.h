@@ -11,7 +11,7 @@
  * once (delivery keys), remote ones at least once: after the final dot was answered and before that is committed there
  * are some milliseconds, and a peer's answer may be lost (RFC 1047).
  *
- * Limits: messages held by a node, recipients of a message, sessions in all and to a site, recipients of a transaction,
+ * Limits: memory of a node for what waits (about 400 bytes a message), recipients of a message, sessions in all and to a site, recipients of a transaction,
  * bytes of bodies kept in memory.
  */
 #ifndef QUEUE_SERVICE_QUEUE_H
@@ -44,7 +44,7 @@ struct queue_opts {
     uint32_t lifetime_s;          /* default 5 days */
     uint32_t delay_notice_s;      /* default 4 hours */
     uint32_t quota_lifetime_s;    /* over quota is retried this long; default 24 hours */
-    unsigned max_messages;        /* of this node; default 500000; above: LIMIT */
+    uint64_t max_bytes;           /* of memory for messages that wait, their domains and sites; default 256 MiB; above: BUSY */
     unsigned max_sessions;        /* outgoing, of this node; default 500 */
     unsigned max_site_sessions;   /* to one site, of all nodes together; default 20 */
     unsigned max_local_jobs;      /* local deliveries at a time; default 64 */

@@ -82,10 +82,10 @@ static void log_update(const struct message *m, const struct update *u)
 {
     static const char *const outcomes[] = {[R_DUE] = "deferred", [R_HELD] = "held", [R_DONE] = "done", [R_FAILED] = "failed"};
     metric_inc_label(M_QUEUE_RESULTS, outcomes[u->state]);
-    log_info(event_of(u), KV_I64("id", (int64_t)m->id), KV_STR("sender", m->sender), KV_STR("recipient", u->rcpt->address),
-             KV_I64("code", u->code), KV_Z("status", u->status), KV_Z("text", u->text), KV_Z("mta", u->mta),
+    log_info(event_of(u), KV_I64("id", (int64_t)m->id), KV_STR("sender", message_text(m, TEXT_SENDER)),
+             KV_STR("recipient", rcpt_address(u->rcpt)), KV_I64("code", u->code), KV_Z("status", u->status), KV_Z("text", u->text), KV_Z("mta", u->mta),
              KV_I64("attempts", u->rcpt->attempts + u->counts_attempt), KV_I64("age_s", message_age_s(m)),
-             KV_STR("trace", m->trace));
+             KV_STR("trace", message_text(m, TEXT_TRACE)));
 }
 
 /* --- DSNs --- */
@@ -135,11 +135,13 @@ FIBER static str original_of(struct queue *q, struct message *m, bool has_failur
 /* What is told, and of which recipient first, names a DSN: made again, it has the same enqueue id, and no other has it. */
 static struct message *dsn_message(struct queue *q, struct message *m, const char *kind, uint32_t first, str content)
 {
-    struct envelope_rcpt to = {.address = m->sender, .notify = NOTIFY_NEVER, .state = R_DUE, .due_unix = queue_unix(q)};
+    str sender = message_text(m, TEXT_SENDER);
+    struct envelope_rcpt to = {.address = sender, .notify = NOTIFY_NEVER, .state = R_DUE, .due_unix = queue_unix(q)};
     uint32_t flags = ascii_only(content.p, content.n) ? 0 : MSG_IS_8BIT;
-    if (!ascii_only(m->sender.p, m->sender.n))
+    if (!ascii_only(sender.p, sender.n))
         flags |= MSG_IS_UTF8;
-    struct envelope e = {.sender = S(""), .received_from = S("dsn"), .prefix = S("Return-Path: <>\r\n"), .trace = m->trace, .tenant_id = m->tenant_id, .created_unix = queue_unix(q),
+    struct envelope e = {.sender = S(""), .received_from = S("dsn"), .prefix = S("Return-Path: <>\r\n"),
+                         .trace = message_text(m, TEXT_TRACE), .tenant_id = m->tenant_id, .created_unix = queue_unix(q),
                          .expires_unix = queue_unix(q) + MIN(DSN_LIFETIME_S, (int64_t)q->opts.lifetime_s), .size = content.n,
                          .priority = 2, .flags = flags, .day = (uint32_t)(queue_unix(q) / 86400), .body_kind = BODY_INLINE,
                          .rcpts = &to, .n_rcpts = 1};
@@ -159,15 +161,16 @@ FIBER static struct message *make_dsn(struct queue *q, struct message *m, const 
         has_failure |= rcpts[i].action == BOUNCE_FAILED;
     if (n == 0)
         return NULL;
-    if (m->sender.n == 0 && !has_failure) /* RFC 3461 4: nobody asked */
+    str sender = message_text(m, TEXT_SENDER);
+    if (sender.n == 0 && !has_failure) /* RFC 3461 4: nobody asked */
         return NULL;
-    if (m->sender.n == 0) { /* never a bounce for a bounce */
+    if (sender.n == 0) { /* never a bounce for a bounce */
         metric_inc(M_QUEUE_DOUBLE_BOUNCES);
         log_warn("queue.double_bounce", KV_I64("id", (int64_t)m->id), KV_STR("recipient", rcpts[0].final_recipient));
         return NULL;
     }
-    struct bounce_input in = {.reporting_mta = str_c(q->hostname), .envelope_id = m->envelope_id, .arrival_unix = m->created_unix,
-                              .sender = m->sender, .rcpts = rcpts, .n_rcpts = n, .is_smtputf8 = m->flags & MSG_IS_UTF8};
+    struct bounce_input in = {.reporting_mta = str_c(q->hostname), .envelope_id = message_text(m, TEXT_ENVELOPE_ID),
+                              .arrival_unix = m->created_unix, .sender = sender, .rcpts = rcpts, .n_rcpts = n, .is_smtputf8 = m->flags & MSG_IS_UTF8};
     in.original = original_of(q, m, has_failure, &a, &in.is_whole);
     if (!bounce_build(&in, &content, &err)) {
         log_error("queue.dsn_failed", KV_I64("id", (int64_t)m->id), KV_ERR(&err));
@@ -192,7 +195,8 @@ FIBER static size_t make_dsns(struct queue *q, struct message *m, const struct b
 static struct bounce_rcpt bounce_rcpt_of(const struct update *u, enum bounce_action action)
 {
     const struct rcpt *r = u->rcpt;
-    return (struct bounce_rcpt){.number = r->no, .final_recipient = r->address, .original_recipient = r->original, .action = action, .status = str_c(u->status),
+    return (struct bounce_rcpt){.number = r->no, .final_recipient = rcpt_address(r), .original_recipient = rcpt_original(r),
+                                .action = action, .status = str_c(u->status),
                                 .code = u->code, .diagnostic = str_c(u->text), .remote_mta = str_c(u->mta), .last_attempt_unix = queue_unix(r->msg->shard->queue),
                                 .will_retry_until_unix = action == BOUNCE_DELAYED ? r->msg->expires_unix : 0};
 }

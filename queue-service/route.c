@@ -43,14 +43,8 @@ static struct site *reject_site(struct queue *q, const char *key, const char *st
 static struct site *remote_site_of(struct queue *q, const struct remote_site *found)
 {
     struct site *s = site_get(q, SITE_REMOTE, found->key);
-    if (s->n_sessions > 0)
-        return s;
-    arena_done(&s->arena);
-    s->remote.key = arena_str(&s->arena, found->key);
-    s->remote.n_mx = found->n_mx;
-    s->remote.mx = arena_array(&s->arena, struct dns_mx, found->n_mx);
-    for (size_t i = 0; i < found->n_mx; i++)
-        s->remote.mx[i] = (struct dns_mx){found->mx[i].preference, arena_str(&s->arena, found->mx[i].name)};
+    if (s->n_sessions == 0)
+        site_set_hosts(s, found);
     return s;
 }
 

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/trouble.h"
 
 #define WINDOW_FIRST 5.0
 #define LOCAL_RETRY_FIRST_MS 250
@@ -22,7 +23,11 @@
 #define SWEEP_MS 30000
 #define SITE_KEEP_MS (5 * 60 * 1000) /* after its last job: window and failures are remembered so long */
 #define NOT_NOW_S 2                  /* the shard may not work at the moment */
+#define FULLNESS_TOLD 90u            /* percent of the memory from which on /readyz says so */
+#define FULLNESS_OVER 85u
 #define JOB_ARENA_MAX ((size_t)16 << 20)
+
+enum { WHEEL_RCPT, WHEEL_MESSAGE }; /* zero needs not be set */
 
 static int64_t mono_s(void)
 {
@@ -36,11 +41,17 @@ static uint64_t flow_key(int64_t tenant_id, uint32_t priority)
     return (uint64_t)tenant_id << 2 | MIN(priority, 2u);
 }
 
+static size_t flow_bytes(const struct flow *f)
+{
+    return heap_bytes(f) + MAP_ENTRY_BYTES;
+}
+
 static void flow_free_if_empty(struct flow *f)
 {
     if (!list_empty(&f->rcpts))
         return;
     list_remove(&f->node);
+    f->site->queue->route_bytes -= flow_bytes(f);
     (void)map64_remove(&f->site->flow_of, flow_key(f->tenant_id, f->priority)); /* it is this one */
     free(f);
 }
@@ -63,9 +74,9 @@ void rcpt_detach(struct rcpt *r)
     }
 }
 
-static void on_due(void *rcpt)
+static void on_due(struct wheel_node *n)
 {
-    schedule_ready(rcpt);
+    schedule_ready(CONTAINER_OF(n, struct rcpt, timer));
 }
 
 /* The longest that it can have been meant to wait: more is left only when the wall clock went back. */
@@ -89,14 +100,12 @@ void schedule_rcpt(struct rcpt *r)
         schedule_ready(r);
         return;
     }
-    r->timer.fn = on_due;
-    r->timer.owner = r;
     wheel_add(&r->msg->shard->queue->wheel, &r->timer, (clock_mono_ms() + wait_ms + 999) / 1000);
 }
 
-static void on_message_timer(void *arg)
+static void on_message_timer(struct wheel_node *n)
 {
-    struct message *m = arg;
+    struct message *m = CONTAINER_OF(n, struct message, timer);
     struct err err = ERR_INIT;
     message_ref(m);
     if (queue_spawn(m->shard->queue, "queue.expire", results_expire, m, &err))
@@ -107,7 +116,7 @@ static void on_message_timer(void *arg)
 
 static bool has_notice_to_give(const struct message *m)
 {
-    for (uint32_t i = 0; m->sender.n && i < m->n_rcpts; i++)
+    for (uint32_t i = 0; message_text(m, TEXT_SENDER).n && i < m->n_rcpts; i++)
         if (!m->rcpts[i].is_delay_notified && m->rcpts[i].state != R_DONE && m->rcpts[i].state != R_FAILED)
             return true;
     return false;
@@ -119,8 +128,7 @@ void schedule_message(struct message *m)
     int64_t age_s = m->expires_unix - m->created_unix;
     if (has_notice_to_give(m))
         age_s = MIN(age_s, (int64_t)q->opts.delay_notice_s);
-    m->timer.fn = on_message_timer;
-    m->timer.owner = m;
+    m->timer.kind = WHEEL_MESSAGE;
     wheel_add(&q->wheel, &m->timer, MAX((m->born_ms + age_s * 1000 + 999) / 1000, mono_s() + 1));
 }
 
@@ -137,6 +145,7 @@ void site_add(struct site *s, struct rcpt *r, bool at_head)
         list_init(&f->rcpts);
         list_push(&s->flows, &f->node);
         (void)map64_put(&s->flow_of, flow_key(m->tenant_id, m->priority), f); /* nothing was there */
+        s->queue->route_bytes += flow_bytes(f);
     }
     r->state = R_READY;
     r->flow = f;
@@ -149,6 +158,11 @@ void site_add(struct site *s, struct rcpt *r, bool at_head)
 
 /* --- sites --- */
 
+static size_t site_bytes(const struct site *s)
+{
+    return heap_bytes(s) + 2 * heap_bytes(s->key) + heap_bytes(s->remote.mx) + MAP_ENTRY_BYTES; /* the map has a copy of the key */
+}
+
 struct site *site_get(struct queue *q, enum site_kind kind, str key)
 {
     struct site *s = map_get(&q->sites, key);
@@ -157,14 +171,33 @@ struct site *site_get(struct queue *q, enum site_kind kind, str key)
     s = xnew(struct site);
     s->queue = q;
     s->kind = kind;
-    arena_init(&s->arena, 1u << 20);
     s->key = str_dup(key);
     list_init(&s->flows);
     map64_init(&s->flow_of);
     s->window = WINDOW_FIRST;
     s->used_ms = clock_mono_ms();
     (void)map_put(&q->sites, key, s); /* nothing was there */
+    q->route_bytes += site_bytes(s);
     return s;
+}
+
+/* One block: what is small may be many. */
+void site_set_hosts(struct site *s, const struct remote_site *found)
+{
+    size_t n = found->n_mx * sizeof(struct dns_mx);
+    for (size_t i = 0; i < found->n_mx; i++)
+        n += found->mx[i].name.n + 1;
+    s->queue->route_bytes -= site_bytes(s);
+    free(s->remote.mx);
+    s->remote = (struct remote_site){.key = str_c(s->key), .mx = xcalloc(1, n + 1), .n_mx = found->n_mx};
+    char *p = (char *)(s->remote.mx + found->n_mx);
+    for (size_t i = 0; i < found->n_mx; i++) {
+        str name = found->mx[i].name;
+        memcpy(p, name.p, name.n);
+        s->remote.mx[i] = (struct dns_mx){found->mx[i].preference, str_n(p, name.n)};
+        p += name.n + 1;
+    }
+    s->queue->route_bytes += site_bytes(s);
 }
 
 static void site_free(struct site *s)
@@ -174,7 +207,8 @@ static void site_free(struct site *s)
     fiber_timer_stop(&s->resume);
     list_remove(&s->waiting);
     (void)map_remove(&q->sites, str_c(s->key)); /* it is this one */
-    arena_done(&s->arena);
+    q->route_bytes -= site_bytes(s);
+    free(s->remote.mx);
     map64_done(&s->flow_of);
     free(s->key);
     free(s);
@@ -384,8 +418,6 @@ static void set_aside(struct rcpt *r)
 {
     rcpt_detach(r);
     r->state = R_DUE;
-    r->timer.fn = on_due;
-    r->timer.owner = r;
     wheel_add(&r->msg->shard->queue->wheel, &r->timer, mono_s() + NOT_NOW_S);
 }
 
@@ -515,7 +547,22 @@ static void set_gauges(struct queue *q)
     metric_set(M_QUEUE_ACTIVE, (int64_t)q->n_active);
     metric_set(M_QUEUE_HELD, (int64_t)q->n_held);
     metric_set(M_QUEUE_SHARDS, q->n_owned);
+    metric_set(M_QUEUE_MEMORY, (int64_t)queue_bytes(q));
+    metric_set(M_QUEUE_MEMORY_MAX, (int64_t)q->opts.max_bytes);
     metric_set(M_QUEUE_OLDEST_SECONDS, oldest ? queue_unix(q) - oldest : 0);
+}
+
+void schedule_tell_fullness(const struct queue *q)
+{
+    uint64_t percent = queue_bytes(q) / MAX(q->opts.max_bytes / 100, 1);
+    char why[160];
+    if (percent < FULLNESS_OVER)
+        trouble_over("queue.memory");
+    if (percent < FULLNESS_TOLD) /* in between it stays as it is, so that it does not come and go */
+        return;
+    (void)snprintf(why, sizeof(why), "%llu %% of queue.memory is used by %zu messages%s", (unsigned long long)percent, q->n_messages,
+                   percent >= 100 ? ": new mail is refused here" : "");
+    trouble_note("queue.memory", why);
 }
 
 static void on_tick(void *arg)
@@ -526,6 +573,7 @@ static void on_tick(void *arg)
     domains_tick(q);
     kick_all(q);
     set_gauges(q);
+    schedule_tell_fullness(q);
     if (clock_mono_ms() - q->swept_ms >= SWEEP_MS) {
         q->swept_ms = clock_mono_ms();
         domains_sweep(q);
@@ -533,15 +581,22 @@ static void on_tick(void *arg)
     }
 }
 
+void schedule_init(struct queue *q)
+{
+    static const wheel_fn fns[] = {[WHEEL_RCPT] = on_due, [WHEEL_MESSAGE] = on_message_timer};
+    wheel_init(&q->wheel, mono_s(), fns);
+}
+
 void schedule_start(struct queue *q)
 {
-    wheel_init(&q->wheel, mono_s());
+    q->wheel.now_s = mono_s(); /* nothing is in it yet */
     q->swept_ms = clock_mono_ms();
     fiber_timer_start(&q->tick, 1000, on_tick, q);
 }
 
 void schedule_stop(struct queue *q)
 {
+    trouble_over("queue.memory");
     fiber_timer_stop(&q->tick);
 }
 

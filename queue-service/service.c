@@ -166,7 +166,7 @@ FIBER static bool is_known(struct queue *q, str enqueue_id, uint64_t *id, struct
     while (map_get(&q->enqueueing, enqueue_id))
         if (!fiber_cond_wait(&q->ended, err))
             return false;
-    const struct message *m = map_get(&q->by_enqueue_id, enqueue_id);
+    const struct message *m = index_by_enqueue_id(&q->by_enqueue_id, enqueue_id);
     const struct recent *r = map_get(&q->recent, enqueue_id);
     *id = m ? m->id : r ? r->id : 0;
     return true;
@@ -198,9 +198,10 @@ FIBER static bool enqueue(struct queue *q, const Thurn__EnqueueRequest *req, str
         return false;
     if (out->queue_id)
         return true;
-    if (q->n_messages >= q->opts.max_messages) {
+    if (queue_bytes(q) >= q->opts.max_bytes) {
         metric_inc(M_QUEUE_REFUSED);
-        return err_set(err, ERR_BUSY, "the queue holds %zu messages", q->n_messages);
+        schedule_tell_fullness(q);
+        return err_set(err, ERR_BUSY, "the queue is full: %zu messages wait", q->n_messages);
     }
     if (q->n_doubtful >= DOUBTFUL_MAX) /* so that what is not known of them is bounded by what is under way */
         return err_set(err, ERR_UNAVAILABLE, "what became of %zu messages has to be found out first", q->n_doubtful);
@@ -298,7 +299,7 @@ static void set_defaults(struct queue *q)
     DEFAULT_TO(o->lifetime_s, 5 * 86400);
     DEFAULT_TO(o->delay_notice_s, 4 * 3600);
     DEFAULT_TO(o->quota_lifetime_s, 86400);
-    DEFAULT_TO(o->max_messages, 500000);
+    DEFAULT_TO(o->max_bytes, 256u << 20);
     DEFAULT_TO(o->max_sessions, 500);
     DEFAULT_TO(o->max_site_sessions, 20);
     DEFAULT_TO(o->max_local_jobs, 64);
@@ -353,8 +354,9 @@ struct queue *queue_new(const struct queue_opts *opts, struct err *err)
         q->shards[i].number = i;
         list_init(&q->shards[i].messages);
     }
-    map64_init(&q->messages);
-    struct map *maps[] = {&q->by_enqueue_id, &q->enqueueing, &q->recent, &q->sites};
+    index_init(&q->by_id, INDEX_BY_ID);
+    index_init(&q->by_enqueue_id, INDEX_BY_ENQUEUE_ID);
+    struct map *maps[] = {&q->enqueueing, &q->recent, &q->sites};
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
         map_init(maps[i]);
     q->recent_ring = xcalloc(QUEUE_RECENT_MAX, sizeof(*q->recent_ring));
@@ -368,7 +370,7 @@ struct queue *queue_new(const struct queue_opts *opts, struct err *err)
     fiber_cond_init(&q->wake);
     fiber_cond_init(&q->ended);
     q->n_live_nodes = 1;
-    wheel_init(&q->wheel, clock_mono_ms() / 1000);
+    schedule_init(q);
     commit_init(q);
     return q;
 }
@@ -437,8 +439,9 @@ void queue_free(struct queue *q)
     batch_free(q->committer);
     remote_free(q->remote);
     schedule_done(q);
-    map64_done(&q->messages);
-    map_done(&q->by_enqueue_id);
+    index_done(&q->by_id);
+    index_done(&q->by_enqueue_id);
+    assert(q->message_bytes == 0 && q->route_bytes == 0); /* it is our own arithmetic */
     map_done(&q->enqueueing);
     map_done(&q->recent);
     free(q->recent_ring);

@@ -13,15 +13,17 @@
 
 struct wheel_node {
     struct list_node node;
-    int64_t due_s;
-    void (*fn)(void *owner); /* called once when due; may add the node again */
-    void *owner;
+    uint32_t due_s;
+    uint8_t kind; /* which of the wheel's functions is called when it is due */
 };
+/* Called once, with the node out of the wheel; may add it again. */
+typedef void (*wheel_fn)(struct wheel_node *n);
 struct wheel {
     int64_t now_s;
+    const wheel_fn *fns; /* by kind; the owner's */
     struct list slots[WHEEL_LEVELS][WHEEL_SLOTS];
 };
-void wheel_init(struct wheel *w, int64_t now_s);
+void wheel_init(struct wheel *w, int64_t now_s, const wheel_fn *fns);
 /* A node that is in the wheel moves. What is due already fires with the next wheel_advance. */
 void wheel_add(struct wheel *w, struct wheel_node *n, int64_t due_s);
 void wheel_remove(struct wheel_node *n); /* a node that is in no wheel is allowed */

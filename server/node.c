@@ -12,6 +12,7 @@
 #include "proto/queue.pb-c.h"
 #include "proto/store_calls.h"
 #include "server/installation.h"
+#include "server/memory.h"
 #include "server/settings.h"
 
 #define TRACE_ROOM (16u * 1024) /* more than trace fields and a prefix have */
@@ -209,6 +210,7 @@ static bool open_queue(struct node *n, struct err *err)
     if (!n->out_tls)
         return false;
     unsigned shards = (unsigned)config_int(n->config, CFG_QUEUE_SHARDS);
+    uint64_t memory = (uint64_t)config_int(n->config, CFG_QUEUE_MEMORY);
     struct queue_opts opts = {
         .db = n->queue_db,
         .node = str_c(n->name),
@@ -222,6 +224,7 @@ static bool open_queue(struct node *n, struct err *err)
         .retry_s = retry,
         .n_retry = n_retry,
         .lease_ms = (unsigned)config_int(n->config, CFG_QUEUE_LEASE),
+        .max_bytes = memory ? memory : memory_share(memory_bytes("")),
         .lifetime_s = (uint32_t)(config_int(n->config, CFG_QUEUE_LIFETIME) / 1000),
         .outbound_port = (uint16_t)config_int(n->config, CFG_OUT_PORT),
         .room = n->queue_db && !sql_db_is_pg(n->queue_db) ? n->room : NULL,

@@ -164,17 +164,32 @@ static uint64_t mix(uint64_t v)
     return v ^ (v >> 31);
 }
 
-/* Rendezvous hashing by key; without one, a node with the fewest calls. `not` is taken only when it is the only one. */
-static struct rpc_node *pick(const struct rpc_remote *r, uint64_t key, const struct rpc_node *not )
+/* What the attempts of one call met with. Compared, never followed: nodes may go meanwhile. */
+struct tried {
+    const struct rpc_node *last;
+    const struct rpc_node *busy[ATTEMPTS_MAX]; /* they said BUSY, so they are not asked again */
+    unsigned n_busy;
+};
+
+static bool was_busy(const struct tried *t, const struct rpc_node *n)
+{
+    for (unsigned i = 0; i < t->n_busy; i++)
+        if (t->busy[i] == n)
+            return true;
+    return false;
+}
+
+/* Rendezvous hashing by key; without one, a node with the fewest calls. The one tried last is taken only when it is the only one. */
+static struct rpc_node *pick(const struct rpc_remote *r, uint64_t key, const struct tried *tried)
 {
     struct rpc_node *best = NULL;
     uint64_t best_score = 0, n_equal = 0;
     LIST_EACH(&r->nodes, l) {
         struct rpc_node *n = LIST_ITEM(l, struct rpc_node, node);
-        if (!node_is_healthy(n))
+        if (!node_is_healthy(n) || was_busy(tried, n))
             continue;
         uint64_t score = key ? mix(n->hash ^ mix(key)) >> 1 : UINT64_MAX / 2 - (n->n_calls + n->n_waiting);
-        if (n == not )
+        if (n == tried->last)
             score = 0;
         if (best && score < best_score)
             continue;
@@ -198,15 +213,15 @@ static bool no_node(const struct rpc_remote *r, struct err *err)
     return err_set(err, ERR_UNAVAILABLE, "no node of '%s' can be reached: %s", r->name, why);
 }
 
-/* One attempt. *node is what was tried. */
+/* One attempt. tried->last is what was tried. */
 FIBER static bool attempt(struct rpc_remote *r, unsigned method, const ProtobufCMessage *request, struct rpc_call *c,
-                    const struct rpc_node **node, bool *is_retryable)
+                          struct tried *tried, bool *is_retryable)
 {
     *is_retryable = true;
     if (!know_nodes(r, &c->err))
         return false;
-    struct rpc_node *n = pick(r, c->route_key, *node);
-    *node = n;
+    struct rpc_node *n = pick(r, c->route_key, tried);
+    tried->last = n;
     if (!n)
         return no_node(r, &c->err);
     if (!rpc_node_connect(n, &c->err))
@@ -214,9 +229,21 @@ FIBER static bool attempt(struct rpc_remote *r, unsigned method, const ProtobufC
     return rpc_node_call(n, method, request, c, is_retryable);
 }
 
-/* How long to wait before attempt number i + 1; negative: do not. */
-static int64_t pause_before(const struct rpc_remote *r, int i)
+static bool may_be_cured(const struct err *err)
 {
+    return err->kind == ERR_UNAVAILABLE || err->kind == ERR_BUSY;
+}
+
+/*
+ * How long to wait before attempt number i + 1; negative: do not. A node that is BUSY did nothing, and another may do it at once;
+ * the same is not asked again, for it has too much to do already.
+ */
+static int64_t pause_before(const struct rpc_remote *r, const struct rpc_call *c, struct tried *tried, int i)
+{
+    if (c->err.kind == ERR_BUSY) {
+        tried->busy[tried->n_busy++] = tried->last;
+        return pick(r, c->route_key, tried) ? 0 : -1;
+    }
     int64_t soonest = INT64_MAX;
     LIST_EACH(&r->nodes, l) {
         const struct rpc_node *n = LIST_ITEM(l, struct rpc_node, node);
@@ -244,16 +271,16 @@ FIBER static void invoke(ProtobufCService *service, unsigned method, const Proto
     CHECK(r, REMOTE_MAGIC);
     c->transport = r;
     r->n_users++;
-    const struct rpc_node *node = NULL;
+    struct tried tried = {.last = NULL};
     for (int i = 1;; i++) {
         bool is_retryable;
-        if (attempt(r, method, request, c, &node, &is_retryable))
+        if (attempt(r, method, request, c, &tried, &is_retryable))
             break;
-        if (c->err.kind != ERR_UNAVAILABLE || !is_retryable || i == ATTEMPTS_MAX || r->is_closing)
+        if (!is_retryable || !may_be_cured(&c->err) || i == ATTEMPTS_MAX || r->is_closing)
             break;
         struct err slept = ERR_INIT;
-        int64_t pause = pause_before(r, i);
-        if (pause < 0 || !fiber_sleep_ms(pause, &slept))
+        int64_t pause = pause_before(r, c, &tried, i);
+        if (pause < 0 || (pause > 0 && !fiber_sleep_ms(pause, &slept)))
             break; /* what the call failed with says more than that its time is up */
         metric_inc(M_RPC_RETRIES);
         err_clear(&c->err);

@@ -5,8 +5,9 @@
  * each address behind a name is a node). One connection a node carries many calls; frames of one loop turn go out in
  * one write. A call goes to the node that rendezvous hashing gives its route_key, among the healthy; without a key to the
  * one with the fewest calls in flight. A node that fails to connect, or does not answer pings, is left alone with
- * back-off. Connections are opened at once and kept, so rpc_client_healthy tells how things are. Retries: only UNAVAILABLE before the request was sent, or any UNAVAILABLE of an idempotent call; never past
- * the deadline; never a call whose body source was read.
+ * back-off. Connections are opened at once and kept, so rpc_client_healthy tells how things are.
+ * Retries: UNAVAILABLE before the request was sent, or any UNAVAILABLE of an idempotent call, after a pause; BUSY of an idempotent
+ * call at once, but only by nodes that did not say it; never past the deadline; never a call whose body source was read.
  * Version negotiation: both sides say the range that they speak when they connect; none in common is an error that
  * names both.
  */

@@ -374,7 +374,7 @@ bool rpc_node_call(struct rpc_node *n, unsigned method, const ProtobufCMessage *
         c->reply = NULL;
         c->err = err;
     }
-    *is_retryable = c->err.kind == ERR_UNAVAILABLE && !r.has_side_effect && (!is_sent || c->is_idempotent);
+    *is_retryable = !r.has_side_effect && (!is_sent || c->is_idempotent);
     rpc_node_settle(n);
     return !err_is_set(&c->err);
 }

@@ -224,7 +224,7 @@ static bool on_request(struct peer *p, const struct rpc_frame *f)
         return true;
     }
     if (s->is_draining || s->n_inflight >= s->max_inflight) {
-        refuse(p, f->call, ERR_UNAVAILABLE, s->is_draining ? "draining" : "too many requests",
+        refuse(p, f->call, s->is_draining ? ERR_UNAVAILABLE : ERR_BUSY, s->is_draining ? "draining" : "too many requests",
                s->is_draining ? "draining" : "inflight");
         return true;
     }
@@ -236,7 +236,7 @@ static bool on_request(struct peer *p, const struct rpc_frame *f)
     }
     struct err err = ERR_INIT;
     if (!fiber_spawn(service->descriptor->methods[v->method].name, serve, v, v->call.deadline_mono_ms, &err)) {
-        refuse(p, f->call, ERR_UNAVAILABLE, err.msg, "fibers");
+        refuse(p, f->call, ERR_BUSY, err.msg, "fibers");
         served_free(v);
         return true;
     }

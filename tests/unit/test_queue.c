@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "base/metrics.h"
+#include "base/trouble.h"
 #include "mail/delivery_key.h"
 #include "proto/auth.pb-c.h"
 #include "proto/queue.pb-c.h"
@@ -552,6 +553,11 @@ static void settle(struct world_run *w, size_t n)
 {
     if (!wait_for(holds, &(struct two){w, w->q, n}))
         fail_msg("%zu messages, not %zu", (size_t)stats(w, w->q)->messages, n);
+}
+
+static bool uses_more(void *bytes)
+{
+    return metric_get(M_QUEUE_MEMORY, NULL) > *(int64_t *)bytes;
 }
 
 static const struct sql_stmt count_rows = {
@@ -1371,6 +1377,64 @@ static void settle_until(struct world_run *w, bool (*is_so)(void *), void *arg)
     settle(w, stats(w, w->q)->messages);
 }
 
+static bool says_nearly_full(void *arg)
+{
+    BUF(text, 4096);
+    return trouble_print(&text) > 0 && str_starts(buf_str(&text), S("degraded: queue.memory: ")) && (!arg || strstr(buf_z(&text), arg));
+}
+static bool says_nothing(void *arg)
+{
+    return !says_nearly_full(arg);
+}
+
+/* Memory is what bounds the queue: it fills with what waits, says so from 90 % on, refuses, and takes mail again when that is gone. */
+static void full(struct world_run *w)
+{
+    enum { ROOM = 400 * 1024 };
+    queue_free(w->q);
+    struct queue_opts opts = options(w, "one");
+    opts.max_bytes = ROOM;
+    w->q = queue_new(&opts, &w->err);
+    assert_true(w->q && queue_start(w->q, &w->err) && wait_for(is_ready, w->q));
+    world.remote_away = 1000000;
+    size_t n = 0;
+    for (uint64_t id = 1; id; n += id != 0) {
+        char to[80];
+        (void)snprintf(to, sizeof(to), "u%zu@one.example", n);
+        id = enqueue(w, w->q, (struct mail){.to = to, .prefix = "Return-Path: <sender@example.org>\r\n"});
+        assert_true(n < 10000);
+    }
+    assert_int_equal(w->err.kind, ERR_BUSY);
+    assert_int_equal(metric_get(M_QUEUE_REFUSED, NULL), 1);
+    assert_true(says_nearly_full((char *)(uintptr_t)"refused here"));
+    assert_true(ROOM / n <= 460); /* what one message costs, domain and tables included */
+    settle(w, n); /* what is under way is refused by its host, and waits with that as its reason */
+    assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_DROP), n);
+    settle(w, 0);
+    assert_true(wait_for(says_nothing, NULL));
+    assert_true(enqueue(w, w->q, (struct mail){.to = "u@one.example"}));
+    world.remote_away = 0;
+    act(w, "", THURN__QUEUE_OP__QUEUE_RETRY);
+    settle(w, 0);
+}
+
+/* Each domain and its site cost memory too. (That all is given back is asserted at a queue's end.) */
+static void full_of_domains(struct world_run *w)
+{
+    enum { DOMAINS = 200 };
+    world.remote_away = 1000000;
+    int64_t at_least = DOMAINS * 1000;
+    for (int i = 0; i < DOMAINS; i++) {
+        char to[80];
+        (void)snprintf(to, sizeof(to), "u@domain%d.example", i);
+        assert_true(enqueue(w, w->q, (struct mail){.to = to}));
+    }
+    assert_true(wait_for(uses_more, &at_least));
+    settle(w, DOMAINS);
+    assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_DROP), DOMAINS);
+    settle(w, 0);
+}
+
 static void administration(struct world_run *w)
 {
     world.remote_away = 1000000;
@@ -2045,6 +2109,8 @@ CASE(lost_body)
 CASE(dark_domains)
 CASE(administration)
 CASE(restart)
+CASE(full)
+CASE(full_of_domains)
 CASE(stop_in_attempt)
 CASE(expiry)
 CASE(held_body)
@@ -2073,6 +2139,7 @@ int main(void)
         cmocka_unit_test(test_same_id),      cmocka_unit_test(test_large),     cmocka_unit_test(test_bounces),
         cmocka_unit_test(test_bounce_rules), cmocka_unit_test(test_expansion), cmocka_unit_test(test_deferrals),
         cmocka_unit_test(test_outages),      cmocka_unit_test(test_administration), cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_full), cmocka_unit_test(test_full_of_domains),
         cmocka_unit_test(test_held_body),    cmocka_unit_test(test_shard_outage), cmocka_unit_test(test_lost_body),
         cmocka_unit_test(test_dark_domains), cmocka_unit_test(test_size_classes), cmocka_unit_test(test_size_classes_later),
         cmocka_unit_test(test_wrong_body), cmocka_unit_test(test_many_told), cmocka_unit_test(test_doubtful), cmocka_unit_test(test_refusing_host), cmocka_unit_test(test_verdicts), cmocka_unit_test(test_full_for_long),

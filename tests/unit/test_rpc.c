@@ -48,6 +48,8 @@ static void svc_authenticate(Thurn__Auth_Service *s, const Thurn__AuthenticateRe
         ok = err_set(&c->err, ERR_DENIED, "wrong password for '%s'", q->login);
     else if (strcmp(q->login, "away") == 0)
         ok = err_set(&c->err, ERR_UNAVAILABLE, "directory away");
+    else if (strcmp(q->login, "full") == 0 || (strcmp(q->login, "full once") == 0 && n_served == 1))
+        ok = err_set(&c->err, ERR_BUSY, "too much waits here");
     n_running--;
     if (!ok && c->err.kind == ERR_CANCELLED)
         n_cancelled++;
@@ -697,6 +699,45 @@ static void outage_main(void *arg)
     stop_node(&n);
 }
 
+/* BUSY: each other node is asked once, at once, with whatever key; the same one never again, and what may not be repeated is not. */
+static void busy_main(void *arg)
+{
+    (void)arg;
+    fiber_cond_init(&hold);
+    struct node v[3];
+    char text[3][NET_ADDR_TEXT_MAX];
+    str names[3];
+    for (int i = 0; i < 3; i++) {
+        v[i] = start_node(TCP, "127.0.0.1:0", 0);
+        names[i] = node_text(&v[i], text[i]);
+    }
+    for (int n = 1; n <= 3; n++) {
+        ProtobufCService *client = new_client(names, (size_t)n, NULL);
+        for (uint64_t route = 0; route < 8; route++) {
+            ARENA(arena, 1 << 20);
+            struct rpc_call c;
+            rpc_call_init(&c, &arena);
+            c.route_key = route;
+            n_served = 0;
+            assert_false(login(client, &c, "full", NULL));
+            assert_int_equal(c.err.kind, ERR_BUSY);
+            assert_int_equal(n_served, n);
+            n_served = 0;
+            rpc_call_again(&c);
+            assert_int_equal(login(client, &c, "full once", NULL), n > 1);
+            assert_int_equal(n_served, MIN(n, 2));
+            n_served = 0;
+            rpc_call_again(&c);
+            c.is_idempotent = false;
+            assert_false(login(client, &c, "full once", NULL));
+            assert_int_equal(n_served, 1);
+        }
+        rpc_client_free(client);
+    }
+    for (int i = 0; i < 3; i++)
+        stop_node(&v[i]);
+}
+
 static void hold_and_count(void *arg)
 {
     struct many *m = arg;
@@ -749,8 +790,14 @@ static void inflight_main(void *arg)
     CALL(c);
     c.is_idempotent = false;
     assert_false(login(client, &c, "anna", NULL));
-    assert_int_equal(c.err.kind, ERR_UNAVAILABLE);
+    assert_int_equal(c.err.kind, ERR_BUSY);
     assert_int_equal(metric_get(M_RPC_REFUSED, "inflight"), 1);
+    /* it may be sent again, but not to the node that has too much to do already */
+    rpc_call_again(&c);
+    c.is_idempotent = true;
+    assert_false(login(client, &c, "anna", NULL));
+    assert_int_equal(c.err.kind, ERR_BUSY);
+    assert_int_equal(metric_get(M_RPC_REFUSED, "inflight"), 2);
     fiber_cond_broadcast(&hold);
     assert_true(fiber_group_wait(&g, &err));
     assert_int_equal(m.n_good, 2);
@@ -1015,6 +1062,7 @@ RUN(routing)
 RUN(each)
 RUN(idle_nodes)
 RUN(outage)
+RUN(busy)
 RUN(names)
 RUN(drain)
 RUN(inflight)
@@ -1051,7 +1099,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_ways), cmocka_unit_test(test_routing), cmocka_unit_test(test_each),
         cmocka_unit_test(test_idle_nodes),
-        cmocka_unit_test(test_outage),   cmocka_unit_test(test_drain),   cmocka_unit_test(test_inflight),
+        cmocka_unit_test(test_outage),   cmocka_unit_test(test_busy), cmocka_unit_test(test_drain),   cmocka_unit_test(test_inflight),
         cmocka_unit_test(test_raw),      cmocka_unit_test(test_newer), cmocka_unit_test(test_odd_server), cmocka_unit_test(test_role),
         cmocka_unit_test(test_installation),
         cmocka_unit_test(test_names),    cmocka_unit_test(test_faulty), cmocka_unit_test(test_once),   cmocka_unit_test(test_keep),

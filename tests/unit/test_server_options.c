@@ -1,7 +1,14 @@
 #include "base_test.h"
 
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "server/memory.h"
 #include "server/metrics_join.h"
 #include "server/options.h"
+#include "tmp.h"
 
 static char *words[32];
 
@@ -94,11 +101,52 @@ static void joins_pages(void **state)
                                 "b{worker=\"1\",l=\"x y\"} 0.25\nb{worker=\"1\",l=\"z\"} 1\n"));
 }
 
+static void write_file(const char *folder, const char *name, const char *content)
+{
+    char path[512];
+    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
+    for (char *p = path + strlen(folder) + 1; (p = strchr(p, '/')); *p++ = '/') {
+        *p = '\0';
+        assert_true(mkdir(path, 0700) == 0 || errno == EEXIST);
+    }
+    FILE *f = fopen(path, "we");
+    assert_non_null(f);
+    assert_true(fputs(content, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* The lowest limit of all groups around the process counts, in both versions of control groups. */
+static void finds_the_memory(void **state)
+{
+    (void)state;
+    char folder[300];
+    (void)snprintf(folder, sizeof(folder), "%s/thurn-memory-%d", test_tmp(), (int)getpid());
+    assert_int_equal(mkdir(folder, 0700), 0);
+    uint64_t machine = memory_bytes(folder); /* no control groups at all */
+    assert_true(machine > 1 << 20);
+    write_file(folder, "proc/self/cgroup", "0::/a/b\n");
+    write_file(folder, "sys/fs/cgroup/a/b/memory.max", "max\n");
+    assert_int_equal(memory_bytes(folder), machine);
+    write_file(folder, "sys/fs/cgroup/a/memory.max", "20000000\n");
+    assert_int_equal(memory_bytes(folder), 20000000);
+    write_file(folder, "sys/fs/cgroup/memory.max", "10000000\n"); /* a container's own, whatever it is called outside */
+    assert_int_equal(memory_bytes(folder), 10000000);
+    write_file(folder, "proc/self/cgroup", "5:cpu,memory:/x\n1:name=systemd:/a\n");
+    assert_int_equal(memory_bytes(folder), machine);
+    write_file(folder, "sys/fs/cgroup/memory/x/memory.limit_in_bytes", "9223372036854771712\n"); /* none, in version 1 */
+    assert_int_equal(memory_bytes(folder), machine);
+    write_file(folder, "sys/fs/cgroup/memory/x/memory.limit_in_bytes", "5000000\n");
+    assert_int_equal(memory_bytes(folder), 5000000);
+    assert_int_equal(memory_share((uint64_t)16 << 30), (uint64_t)2 << 30);
+    assert_int_equal(memory_share(5000000), 64 << 20);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(takes_globals_before_and_after_the_verb), cmocka_unit_test(refuses_what_it_does_not_know),
         cmocka_unit_test(dev_stays_on_loopback),                   cmocka_unit_test(joins_pages),
+        cmocka_unit_test(finds_the_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

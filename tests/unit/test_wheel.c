@@ -10,12 +10,15 @@ struct entry {
 };
 static struct wheel w;
 
-static void on_fire(void *arg)
+static void on_fire(struct wheel_node *n)
 {
-    struct entry *e = arg;
+    struct entry *e = CONTAINER_OF(n, struct entry, node);
     assert_int_equal(e->fired_s, 0);
     e->fired_s = w.now_s;
 }
+
+static void on_again(struct wheel_node *n);
+static const wheel_fn fns[] = {on_fire, on_again};
 
 /* Every entry fires once, in the very second that it is due, whatever the distance, the start and the steps. */
 static void against_model(void **state)
@@ -27,10 +30,10 @@ static void against_model(void **state)
     random_seed(7);
     for (size_t k = 0; k < ARRAY_LEN(starts); k++) {
         int64_t end = starts[k] + 200000;
-        wheel_init(&w, starts[k]);
+        wheel_init(&w, starts[k], fns);
         for (int i = 0; i < N; i++) {
             int64_t span = (int64_t)1 << random_below(18);
-            v[i] = (struct entry){.node = {.fn = on_fire, .owner = &v[i]}};
+            v[i] = (struct entry){.node = {.kind = 0}};
             wheel_add(&w, &v[i].node, starts[k] + (int64_t)random_below((uint64_t)span) - 2);
         }
         for (int i = 0; i < N; i += 10)
@@ -40,7 +43,7 @@ static void against_model(void **state)
         while (w.now_s < end)
             wheel_advance(&w, w.now_s + 1 + (int64_t)random_below(w.now_s % 5 ? 3 : 400));
         for (int i = 0; i < N; i++)
-            assert_int_equal(v[i].fired_s, i % 10 == 0 ? 0 : MAX(v[i].node.due_s, starts[k] + 1));
+            assert_int_equal(v[i].fired_s, i % 10 == 0 ? 0 : MAX((int64_t)v[i].node.due_s, starts[k] + 1));
     }
     random_seed(0);
     free(v);
@@ -48,18 +51,17 @@ static void against_model(void **state)
 
 static struct entry again;
 static int times;
-static void on_again(void *arg)
+static void on_again(struct wheel_node *n)
 {
-    (void)arg;
     if (++times < 3)
-        wheel_add(&w, &again.node, w.now_s + 300);
+        wheel_add(&w, n, w.now_s + 300);
 }
 
 static void adds_itself(void **state)
 {
     (void)state;
-    wheel_init(&w, 1000);
-    again.node = (struct wheel_node){.fn = on_again, .owner = &again};
+    wheel_init(&w, 1000, fns);
+    again.node = (struct wheel_node){.kind = 1};
     wheel_add(&w, &again.node, 900); /* due already: in the next second */
     wheel_advance(&w, 1001);
     assert_int_equal(times, 1);
