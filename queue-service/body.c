@@ -3,9 +3,15 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "proto/store_calls.h"
 
 #define BLOB_CALL_MS 60000
+#define HOLD_MORE_S 86400     /* a blob is held a day longer than its message may live */
+#define RELEASE_CALL_MS 10000
+#define RELEASE_AGAIN_MS 1000
+#define RELEASE_AT_ONCE 200u
+#define RELEASES_MAX 65536u   /* that wait for a store that is away */
 #define KEEP_S (30 * 86400) /* a body with held recipients, from each look at it */
 #define BLOB_PIECE (256u * 1024) /* read from the store at a time */
 
@@ -148,7 +154,20 @@ FIBER static bool str_read(struct rpc_source *src, str *piece, struct err *err U
     return true;
 }
 
-bool body_put(struct queue *q, int64_t tenant_id, str content, int64_t hold_until, struct arena *a,
+struct body_hold body_hold_of(str enqueue_id, uint64_t id, int64_t expires_unix)
+{
+    struct body_hold h = {.until_unix = expires_unix + HOLD_MORE_S};
+    memcpy(h.holder, enqueue_id.p, ENQUEUE_ID_SIZE);
+    memcpy(h.holder + ENQUEUE_ID_SIZE, &id, sizeof(id));
+    return h;
+}
+
+static ProtobufCBinaryData holder_bytes(const struct body_hold *h)
+{
+    return rpc_bytes(str_n(h->holder, sizeof(h->holder)));
+}
+
+bool body_put(struct queue *q, int64_t tenant_id, str content, const struct body_hold *hold, struct arena *a,
               const Thurn__BlobRef **out, struct err *err)
 {
     struct rpc_call c;
@@ -157,7 +176,8 @@ bool body_put(struct queue *q, int64_t tenant_id, str content, int64_t hold_unti
     const Thurn__PutBlobReply *r;
     req.tenant_id = tenant_id;
     req.size_max = content.n;
-    req.hold_until_unix = hold_until;
+    req.hold_until_unix = hold->until_unix;
+    req.holder = holder_bytes(hold);
     queue_call_init(&c, a, BLOB_CALL_MS);
     c.body = &source.source;
     if (!store_put_blob(&c, q->opts.store, &req, &r)) {
@@ -170,13 +190,16 @@ bool body_put(struct queue *q, int64_t tenant_id, str content, int64_t hold_unti
     return HOLDS(r->blob->size == content.n, err);
 }
 
-bool body_hold(struct queue *q, const Thurn__BlobRef *blob, int64_t hold_until, struct arena *a, struct err *err)
+/* --- holding --- */
+
+bool body_hold(struct queue *q, const Thurn__BlobRef *blob, const struct body_hold *hold, struct arena *a, struct err *err)
 {
     struct rpc_call c;
     Thurn__HoldBlobRequest req = THURN__HOLD_BLOB_REQUEST__INIT;
     Thurn__BlobRef copy = *blob;
     req.blob = &copy;
-    req.hold_until_unix = hold_until;
+    req.hold_until_unix = hold->until_unix;
+    req.holder = holder_bytes(hold);
     queue_call_init(&c, a, BLOB_CALL_MS);
     if (store_hold_blob(&c, q->opts.store, &req, NULL))
         return true;
@@ -184,15 +207,124 @@ bool body_hold(struct queue *q, const Thurn__BlobRef *blob, int64_t hold_until, 
     return false;
 }
 
+static struct body_hold hold_of(const struct message *m)
+{
+    return body_hold_of(str_n(m->enqueue_id, ENQUEUE_ID_SIZE), m->id, m->expires_unix);
+}
+
+bool body_hold_new(struct queue *q, const struct message *m, struct arena *a, struct err *err)
+{
+    struct body_hold hold = hold_of(m);
+    FIBER_DEADLINE(BLOB_CALL_MS);
+    return !m->blob || body_hold(q, body_blob_ref(m, a), &hold, a, err);
+}
+
 void body_keep(struct queue *q, struct message *m, struct arena *a)
 {
     struct err err = ERR_INIT;
-    int64_t now = queue_unix(q), until = MAX(now, m->expires_unix) + KEEP_S;
+    struct body_hold hold = hold_of(m);
+    int64_t now = queue_unix(q);
     if (!m->blob || m->blob->held_until_unix > now + KEEP_S / 2)
         return;
+    hold.until_unix = MAX(now, m->expires_unix) + KEEP_S;
     FIBER_DEADLINE(BLOB_CALL_MS);
-    if (body_hold(q, body_blob_ref(m, a), until, a, &err))
-        m->blob->held_until_unix = until;
+    if (body_hold(q, body_blob_ref(m, a), &hold, a, &err))
+        m->blob->held_until_unix = hold.until_unix;
     else
         log_error("queue.hold_failed", KV_I64("id", (int64_t)m->id), KV_ERR(&err));
+}
+
+/* --- releasing --- */
+
+struct release {
+    struct message_blob blob;
+    struct body_hold hold;
+};
+
+/* Some that are in the same space as the first, to the front. */
+static size_t gather_space(struct release *v, size_t n)
+{
+    size_t same = 0;
+    for (size_t i = 0; i < n && same < RELEASE_AT_ONCE; i++) {
+        if (v[i].blob.space != v[0].blob.space)
+            continue;
+        struct release r = v[same];
+        v[same++] = v[i];
+        v[i] = r;
+    }
+    return same;
+}
+
+/* Those that came meanwhile lie behind. */
+FIBER static bool release_some(struct queue *q, size_t n, struct err *err)
+{
+    ARENA(a, RPC_MESSAGE_MAX);
+    struct rpc_call c;
+    Thurn__ReleaseBlobsRequest req = THURN__RELEASE_BLOBS_REQUEST__INIT;
+    const struct release *copy = (struct release *)(uintptr_t)arena_str(&a, str_n(q->releases, n * sizeof(*q->releases))).p;
+    Thurn__BlobHold *holds = arena_array(&a, Thurn__BlobHold, n);
+    Thurn__BlobRef *refs = arena_array(&a, Thurn__BlobRef, n);
+    req.holds = arena_array(&a, Thurn__BlobHold *, n);
+    for (size_t i = 0; i < n; i++) {
+        thurn__blob_hold__init(&holds[i]);
+        thurn__blob_ref__init(&refs[i]);
+        refs[i].space = copy[i].blob.space;
+        refs[i].tenant_id = copy[i].blob.tenant_id;
+        refs[i].hash = rpc_bytes(str_n(copy[i].blob.hash, sizeof(copy[i].blob.hash)));
+        holds[i].blob = &refs[i];
+        holds[i].holder = holder_bytes(&copy[i].hold);
+        req.holds[req.n_holds++] = &holds[i];
+    }
+    queue_call_init(&c, &a, RELEASE_CALL_MS);
+    FIBER_DEADLINE(RELEASE_CALL_MS);
+    if (store_release_blobs(&c, q->opts.store, &req, NULL))
+        return true;
+    *err = c.err;
+    return false;
+}
+
+/* The first n are done with. */
+static void forget_releases(struct queue *q, size_t n)
+{
+    q->n_releases -= n;
+    memmove(q->releases, q->releases + n, q->n_releases * sizeof(*q->releases));
+}
+
+/* While a store is away they wait, but a stop does not wait for it. */
+FIBER static void releaser(void *queue)
+{
+    struct queue *q = queue;
+    while (q->n_releases) {
+        struct err err = ERR_INIT, slept = ERR_INIT;
+        size_t n = gather_space(q->releases, q->n_releases);
+        if (release_some(q, n, &err)) {
+            forget_releases(q, n);
+            continue;
+        }
+        log_warn("queue.release_failed", KV_I64("bodies", (int64_t)q->n_releases), KV_ERR(&err));
+        if (!err_is_temporary(&err))
+            forget_releases(q, n); /* they end by their time */
+        else if (q->is_stopping || !fiber_sleep_ms(RELEASE_AGAIN_MS, &slept))
+            break;
+    }
+    q->is_releasing = false;
+    queue_fiber_ended(q);
+}
+
+void body_release(struct queue *q, const struct message *m)
+{
+    struct err err = ERR_INIT; /* no fiber free: with the next one */
+    if (!m->blob)
+        return;
+    if (q->n_releases == RELEASES_MAX) {
+        metric_inc(M_QUEUE_HOLDS_LEFT);
+        return;
+    }
+    if (q->n_releases == q->releases_room) {
+        q->releases_room = q->releases_room ? 2 * q->releases_room : 64;
+        q->releases = xrealloc(q->releases, q->releases_room * sizeof(*q->releases));
+    }
+    q->releases[q->n_releases++] = (struct release){.blob = *m->blob, .hold = hold_of(m)};
+    if (!q->is_releasing)
+        q->is_releasing = queue_spawn(q, "queue.release", releaser, q, &err);
 }

@@ -265,10 +265,12 @@ static void apply(struct queue *q, struct op *op)
     } else {
         for (size_t i = 0; i < op->n; i++)
             apply_update(q, &op->u[i]);
-        if (op->m->n_left == 0)
+        if (op->m->n_left == 0) {
+            body_release(q, op->m);
             message_unlink(op->m);
-        else
+        } else {
             message_drop_body(op->m); /* the next attempt is far away */
+        }
     }
     for (size_t i = 0; i < op->n_add; i++)
         message_link(op->add[i]);
@@ -389,6 +391,8 @@ bool commit_enqueue(struct queue *q, struct message *m, str content, struct err 
     if (op.is_unknown) {
         note_doubtful(q, (struct doubt){m->id, m->shard->epoch});
         shard_wake(q);
+    } else {
+        body_release(q, m);
     }
     if (err->kind == ERR_CONFLICT)
         err->kind = ERR_UNAVAILABLE; /* another node may take it */

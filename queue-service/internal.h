@@ -247,6 +247,9 @@ struct queue {
     unsigned n_acts;
     struct doubt *doubtful;    /* commit.c: enqueues with an unknown outcome, to be deleted; above DOUBTFUL_MAX none is begun */
     size_t n_doubtful, doubtful_room;
+    struct release *releases;  /* body.c: holds to be released */
+    size_t n_releases, releases_room;
+    bool is_releasing;         /* by a fiber */
     size_t n_messages, n_rcpts, n_held, n_active, cached_bytes;
     size_t message_bytes;      /* of the linked messages, without inline bodies, which have a bound of their own */
     size_t route_bytes;        /* of domains, sites and flows */
@@ -411,13 +414,26 @@ void body_close(struct rpc_source *s);
 FIBER bool body_inline(struct queue *q, struct message *m, struct arena *a, str *out, struct err *err) WARN_UNUSED;
 /* At most the first max bytes, in the arena. */
 FIBER bool body_head(struct queue *q, struct message *m, size_t max, struct arena *a, str *out, struct err *err) WARN_UNUSED;
-/* Put content into the store as a blob that is held until then. */
-FIBER bool body_put(struct queue *q, int64_t tenant_id, str content, int64_t hold_until, struct arena *a,
+/*
+ * Each message holds its blob itself, for several may have the same one (expansions, an Enqueue that two nodes took): from before it is
+ * committed until it is over. Who does not come to release it, for a crash, leaves a hold that ends by its time.
+ */
+struct body_hold {
+    unsigned char holder[ENQUEUE_ID_SIZE + sizeof(uint64_t)];
+    int64_t until_unix;
+};
+struct body_hold body_hold_of(str enqueue_id, uint64_t id, int64_t expires_unix);
+/* Put content into the store as a blob that is held. */
+FIBER bool body_put(struct queue *q, int64_t tenant_id, str content, const struct body_hold *hold, struct arena *a,
                     const Thurn__BlobRef **out, struct err *err) WARN_UNUSED;
 /* Have the store keep the body of a message with held recipients, which do not expire; to be called from time to time. A
  * failure is logged, and the next time will do. */
 FIBER void body_keep(struct queue *q, struct message *m, struct arena *a);
-FIBER bool body_hold(struct queue *q, const Thurn__BlobRef *blob, int64_t hold_until, struct arena *a, struct err *err) WARN_UNUSED;
+FIBER bool body_hold(struct queue *q, const Thurn__BlobRef *blob, const struct body_hold *hold, struct arena *a, struct err *err) WARN_UNUSED;
+/* The same for a message that is made already, and will be committed. An inline body needs none. */
+FIBER bool body_hold_new(struct queue *q, const struct message *m, struct arena *a, struct err *err) WARN_UNUSED;
+/* The message is over, or was never committed: its hold goes, soon. Does not wait. */
+void body_release(struct queue *q, const struct message *m);
 Thurn__BlobRef *body_blob_ref(const struct message *m, struct arena *a);
 
 /* --- admin.c --- */

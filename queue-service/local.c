@@ -105,8 +105,8 @@ static Thurn__DeliverRecipient *delivery_of(struct work *w, const struct rcpt *r
     return d;
 }
 
-/* Ends this recipient and begins a message to its targets. */
-static void expand(struct work *w, struct rcpt *r, const Thurn__Resolution *res)
+/* Ends this recipient and begins a message to its targets, which holds the body itself. */
+FIBER static void expand(struct work *w, struct rcpt *r, const Thurn__Resolution *res)
 {
     struct message *m = r->msg;
     struct envelope_rcpt *rcpts = arena_array(w->arena, struct envelope_rcpt, res->n_targets);
@@ -122,6 +122,12 @@ static void expand(struct work *w, struct rcpt *r, const Thurn__Resolution *res)
                          .blob_tenant = m->blob ? m->blob->tenant_id : 0, .blob_hash = m->blob ? str_n(m->blob->hash, 32) : S(""),
                          .rcpts = rcpts, .n_rcpts = res->n_targets};
     struct message *child = message_derive(m, "expand", r->no, &e);
+    struct err err = ERR_INIT;
+    if (!body_hold_new(w->q, child, w->arena, &err)) {
+        message_unref(child);
+        update_defer(w->q, next_update(w, r), local_wait_s(r), 451, "4.3.0", err.msg);
+        return;
+    }
     if (!m->blob)
         message_keep_body(child, w->content, true);
     w->job->add[w->job->n_add++] = child;
@@ -130,7 +136,7 @@ static void expand(struct work *w, struct rcpt *r, const Thurn__Resolution *res)
     u->done_by = BY_EXPANSION;
 }
 
-static void sort_resolution(struct work *w, struct rcpt *r, const Thurn__Resolution *res)
+FIBER static void sort_resolution(struct work *w, struct rcpt *r, const Thurn__Resolution *res)
 {
     struct queue *q = w->q;
     switch (res->kind) {

@@ -268,13 +268,22 @@ void message_drop_body(struct message *m)
 
 /* --- links --- */
 
+/* Ids are given before the content is placed and committed, so what comes late is mostly near the end. */
+static void link_in_order(struct message *m)
+{
+    struct list_node *head = &m->shard->messages.head, *before = head->prev;
+    while (before != head && LIST_ITEM(before, struct message, node)->id > m->id)
+        before = before->prev;
+    list_insert_before(before->next, &m->node);
+}
+
 void message_link(struct message *m)
 {
     struct queue *q = m->shard->queue;
     assert(!m->is_linked && m->n_left > 0);
     m->is_linked = true;
     message_ref(m);
-    list_push(&m->shard->messages, &m->node);
+    link_in_order(m);
     assert(!index_by_id(&q->by_id, m->id));
     index_add(&q->by_id, m);
     index_add(&q->by_enqueue_id, m);

@@ -8,7 +8,6 @@
 #define ADDRESS_MAX 512u
 #define TEXT_MAX 1024u
 #define PREFIX_MAX (8u * 1024)
-#define HOLD_MORE_S 86400 /* a blob is held a day longer than its message may live */
 #define DRAIN_MORE_MS 10000 /* for the release itself, besides the attempts */
 
 /* --- helpers of all files --- */
@@ -127,17 +126,17 @@ static void envelope_of(struct queue *q, const Thurn__EnqueueRequest *req, struc
 }
 
 /* Where the body is to lie: small ones in our database, larger ones with the store, held until they are not needed. */
-FIBER static bool place_body(struct queue *q, const Thurn__EnqueueRequest *req, struct arena *a, struct envelope *e, struct err *err)
+FIBER static bool place_body(struct queue *q, const Thurn__EnqueueRequest *req, uint64_t id, struct arena *a, struct envelope *e,
+                             struct err *err)
 {
-    int64_t hold_until = e->expires_unix + HOLD_MORE_S;
+    struct body_hold hold = body_hold_of(e->enqueue_id, id, e->expires_unix);
     const Thurn__BlobRef *blob = req->body->blob;
     if (!blob && req->body->content.len <= QUEUE_INLINE_MAX) {
         e->body_kind = BODY_INLINE;
         e->size = req->body->content.len;
         return true;
     }
-    if (blob ? !body_hold(q, blob, hold_until, a, err)
-             : !body_put(q, req->tenant_id, rpc_str(req->body->content), hold_until, a, &blob, err))
+    if (blob ? !body_hold(q, blob, &hold, a, err) : !body_put(q, req->tenant_id, rpc_str(req->body->content), &hold, a, &blob, err))
         return false;
     e->body_kind = BODY_BLOB;
     e->size = blob->size;
@@ -176,12 +175,13 @@ FIBER static bool enqueue_new(struct queue *q, const Thurn__EnqueueRequest *req,
 {
     struct envelope e;
     envelope_of(q, req, a, &e);
-    if (!place_body(q, req, a, &e, err))
-        return false;
     struct shard *s = shard_for_new(q);
     if (!s)
         return err_set(err, ERR_UNAVAILABLE, "this node has no queue shard now");
-    struct message *m = message_new(s, shard_next_id(s), &e);
+    uint64_t new_id = shard_next_id(s);
+    if (!place_body(q, req, new_id, a, &e, err))
+        return false;
+    struct message *m = message_new(s, new_id, &e);
     bool ok = commit_enqueue(q, m, rpc_str(req->body->content), err);
     if (ok) {
         *id = m->id;
@@ -446,6 +446,7 @@ void queue_free(struct queue *q)
     map_done(&q->recent);
     free(q->recent_ring);
     free(q->doubtful);
+    free(q->releases);
     free(q->shards);
     free(q->node);
     free(q->hostname);

@@ -17,6 +17,15 @@
 #define BLOB_INLINE_MAX (16u * 1024)      /* compressed */
 #define BLOB_INLINE_TRY (64u * 1024)      /* larger bodies are not worth the attempt to compress */
 #define BLOB_HOLD_S DAY_S
+#define BLOB_HOLDER_MAX 32u   /* bytes of a holder's name */
+#define BLOB_RELEASE_MAX 500u /* holds released by one call */
+
+/* Whose hold it is, and until when if he does not release it. No holder: it cannot be released. */
+struct hold {
+    str holder;
+    int64_t until_unix;
+};
+bool hold_ok(ProtobufCBinaryData holder, struct err *err) WARN_UNUSED; /* INVALID: his name is too long */
 
 enum blob_tier { BLOB_INLINE, BLOB_SEGMENT, BLOB_OBJECT };
 enum blob_codec { BLOB_RAW, BLOB_ZSTD, BLOB_ZSTD_HEADERS /* with the dictionary of blob_codec.c */ };
@@ -49,12 +58,12 @@ int64_t blob_new_id(void);
 
 /* --- storing --- */
 /*
- * Make content durable on this shard for this tenant, if it is not there yet, and hold it until hold_until_unix.
+ * Make content durable on this shard for this tenant, if it is not there yet, and hold it.
  * content: all of it, or NULL and a spool (see spool.h). Suspends. On success the row is ready.
  * Errors: UNAVAILABLE.
  */
 struct spool;
-FIBER bool blob_store(struct shard *sh, int64_t tenant_id, struct spool *body, int64_t hold_until_unix, struct err *err)
+FIBER bool blob_store(struct shard *sh, int64_t tenant_id, struct spool *body, struct hold hold, struct err *err)
     WARN_UNUSED;
 
 /* --- reading --- */

@@ -6,7 +6,6 @@
 #include "store-service/spool.h"
 
 #define PARSE_INLINE_MAX (128u * 1024) /* larger ones are parsed on a pool thread */
-#define HOLD_FOR_S (7 * DAY_S)         /* a copied body, until the transaction refers to it */
 
 struct parsing {
     str content;
@@ -150,7 +149,7 @@ FIBER static bool copy_blob(struct store *s, const Thurn__BlobRef *ref, struct s
     struct blob_place p;
     return from && blob_find(from, ref->tenant_id, rpc_str(ref->hash), &a, &p, err) &&
            blob_read(from, &p, 0, UINT64_MAX, &sink.sink, err) && spool_finish(&spool, err) &&
-           blob_store(to, tenant_id, &spool, clock_unix() + HOLD_FOR_S, err);
+           blob_store(to, tenant_id, &spool, (struct hold){.until_unix = 0}, err);
 }
 
 bool content_place(struct store *s, const Thurn__Body *body, struct content *c, struct shard *sh, int64_t tenant_id,
@@ -159,7 +158,7 @@ bool content_place(struct store *s, const Thurn__Body *body, struct content *c, 
     if (c->is_inline)
         return true;
     if (c->spool)
-        return blob_store(sh, tenant_id, c->spool, 0, err);
+        return blob_store(sh, tenant_id, c->spool, (struct hold){.until_unix = 0}, err);
     if (body->blob->space == sh->number && body->blob->tenant_id == tenant_id)
         return true;
     return copy_blob(s, body->blob, sh, tenant_id, err);

@@ -30,7 +30,7 @@ FIBER static bool keep(struct store *s, const Thurn__PutBlobRequest *q, struct s
         err_clear(err);
         struct shard *sh = q->account ? store_shard(s, q->account->shard, err) : &s->shards[(first + i) % s->n_shards];
         int64_t tenant_id = q->account ? q->account->tenant_id : q->tenant_id;
-        if (sh && blob_store(sh, tenant_id, spool, q->hold_until_unix, err)) {
+        if (sh && blob_store(sh, tenant_id, spool, (struct hold){rpc_str(q->holder), q->hold_until_unix}, err)) {
             blob->space = sh->number;
             blob->tenant_id = tenant_id;
             return true;
@@ -46,6 +46,8 @@ FIBER bool store_do_put_blob(struct store *s, struct rpc_call *c, const Thurn__P
 {
     if (!c->body)
         return err_set(err, ERR_INVALID, "no body given");
+    if (!hold_ok(q->holder, err))
+        return false;
     if ((q->account && !store_shard(s, q->account->shard, err)) || !disk_room_take(s->room, "body", err))
         return false;
     ARENA(a, 64 << 20);

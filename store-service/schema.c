@@ -10,12 +10,13 @@
  *   s_subscription   subscribed names without a mailbox; s_mailbox says it of those that exist
  *   s_changes    append-only log; one row a change and mailbox, with all the messages that it touched
  *   s_blob       where each body lies and how many emails refer to it; s_blob_inline holds the small ones
+ *   s_hold       who keeps a body for how long although no email refers to it
  *   s_garbage    objects whose blob row is gone and that are still to be deleted
  *   s_thread_key message ids (with their subject) to threads
  *   s_gap        which modseqs of an account a failover took back
  *   s_delivered, s_request   what was done under which key, for a while
  *
- * Whose rows go when: those of s_email, s_blob's references and s_thread_key with the last message that has them; messages
+ * Whose rows go when: those of s_hold with their holder's release, with their body, or by their time (sweep.c); those of s_email, s_blob's references and s_thread_key with the last message that has them; messages
  * with Expunge, their mailbox or their account; s_changes and s_request by age (sweep.c), s_delivered too; what belongs to
  * an account with it (purge.c). All of it in slices, with rests between them.
  *
@@ -125,6 +126,11 @@
 /* Mostly empty. */
 #define LEAVING_INDEX "CREATE INDEX s_mailbox_leaving ON s_mailbox (account_id) WHERE parent_id = -1;"
 
+/* Rows live for minutes, mostly. */
+#define HOLD_TABLE(INT, BYTES, WITHOUT_ROWID)                                                                          \
+    "CREATE TABLE s_hold (blob_id " INT " NOT NULL, holder " BYTES " NOT NULL, until " INT " NOT NULL,"                \
+    " PRIMARY KEY (blob_id, holder))" WITHOUT_ROWID ";"
+
 static const struct sql_migration steps[] = {
     {1, "accounts, mailboxes, messages, change log, bodies",
      COMMON_TABLES("INTEGER", "BLOB", "INTEGER", "", "", " WITHOUT ROWID")
@@ -141,6 +147,7 @@ static const struct sql_migration steps[] = {
     {5, "mailboxes that are on their way out", LEAVING_INDEX, LEAVING_INDEX},
     {6, "modseqs that failovers took back", GAP_TABLE("INTEGER", " WITHOUT ROWID"), GAP_TABLE("bigint", "")},
     {7, "which keys a thread has", THREAD_INDEX, THREAD_INDEX},
+    {8, "who holds a body", HOLD_TABLE("INTEGER", "BLOB", " WITHOUT ROWID"), HOLD_TABLE("bigint", "bytea", "")},
 };
 
 #define WEEKS_AHEAD 3 /* each partition costs every statement that may read it a lock */

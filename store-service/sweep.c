@@ -13,17 +13,21 @@
 static const struct sql_stmt dead_blobs = {
     "s_dead_blobs", "iiiii", "iiiiibi",
     "SELECT blob_id, tenant_id, size, tier, is_ready, hash, zero_since FROM s_blob WHERE refs = 0 AND zero_since < ?1 AND"
-    " hold_until < ?2 AND (zero_since, blob_id) > (?4, ?5) ORDER BY zero_since, blob_id LIMIT ?3",
+    " hold_until < ?2 AND (zero_since, blob_id) > (?4, ?5) AND NOT EXISTS (SELECT 1 FROM s_hold h WHERE h.blob_id = s_blob.blob_id"
+    " AND h.until >= ?2) ORDER BY zero_since, blob_id LIMIT ?3",
     "SELECT blob_id, tenant_id, size, tier::bigint, is_ready::bigint, hash, zero_since FROM s_blob WHERE refs = 0 AND"
-    " zero_since < $1 AND hold_until < $2 AND (zero_since, blob_id) > ($4, $5) ORDER BY zero_since, blob_id LIMIT $3",
+    " zero_since < $1 AND hold_until < $2 AND (zero_since, blob_id) > ($4, $5) AND NOT EXISTS (SELECT 1 FROM s_hold h WHERE"
+    " h.blob_id = s_blob.blob_id AND h.until >= $2) ORDER BY zero_since, blob_id LIMIT $3",
     false};
-/* The conditions once more: since it was read, somebody may have referred to it or held it. */
+/* The conditions once more: since it was read, somebody may have referred to it or held it. Who holds it writes hold_until too. */
 static const struct sql_stmt delete_blobs = {
     "s_delete_blobs", "iii", "i",
     "DELETE FROM s_blob WHERE blob_id = ?1 AND refs = 0 AND zero_since < ?2 AND hold_until < ?3 RETURNING blob_id",
     "DELETE FROM s_blob b USING {rows} AS v (id, before, now) WHERE b.blob_id = v.id AND b.refs = 0 AND"
     " b.zero_since < v.before AND b.hold_until < v.now RETURNING b.blob_id",
     true};
+static const struct sql_stmt delete_holds = {
+    "s_delete_holds", "i", "", "DELETE FROM s_hold WHERE blob_id = ?1", "DELETE FROM s_hold WHERE blob_id = ANY ($1)", true};
 static const struct sql_stmt delete_inlines = {
     "s_delete_inlines", "i", "", "DELETE FROM s_blob_inline WHERE blob_id = ?1",
     "DELETE FROM s_blob_inline WHERE blob_id = ANY ($1)", true};
@@ -67,6 +71,7 @@ FIBER static bool delete_page(struct sql_tx *tx, struct page *p, const struct sq
         return false;
     struct sql_value *inlines = arena_array(a, struct sql_value, gone.n_rows);
     struct sql_value *garbage = arena_array(a, struct sql_value, gone.n_rows * 2);
+    struct sql_value *ids = arena_array(a, struct sql_value, gone.n_rows);
     size_t n_inlines = 0, n_garbage = 0;
     for (size_t i = 0; i < gone.n_rows; i++) {
         size_t k = 0;
@@ -75,6 +80,7 @@ FIBER static bool delete_page(struct sql_tx *tx, struct page *p, const struct sq
         const struct sql_value *row = sql_at(dead, k, 0);
         p->removed++;
         p->bytes += (uint64_t)row[2].i;
+        ids[i] = sql_i(row[0].i);
         if (row[3].i == BLOB_INLINE) {
             inlines[n_inlines++] = sql_i(row[0].i);
             continue;
@@ -86,6 +92,7 @@ FIBER static bool delete_page(struct sql_tx *tx, struct page *p, const struct sq
         garbage[n_garbage * 2] = sql_s(name);
         garbage[n_garbage++ * 2 + 1] = sql_i(p->now_unix);
     }
+    sql_queue(tx, &delete_holds, ids, gone.n_rows, NULL);
     sql_queue(tx, &delete_inlines, inlines, n_inlines, NULL);
     sql_queue(tx, &insert_garbage, garbage, n_garbage, NULL);
     return true;
@@ -239,6 +246,10 @@ static const struct sql_stmt trim_rest[] = {
      "DELETE FROM s_delivered WHERE (day, key) IN (SELECT day, key FROM s_delivered WHERE day < ?1 LIMIT ?2)",
      "DELETE FROM s_delivered_default WHERE ctid = ANY (ARRAY (SELECT ctid FROM s_delivered_default WHERE day < $1 LIMIT $2))",
      false},
+    /* of bodies that messages refer to, whose holder did not come to release them */
+    {"s_trim_holds", "ii", "",
+     "DELETE FROM s_hold WHERE (blob_id, holder) IN (SELECT blob_id, holder FROM s_hold WHERE until < ?1 LIMIT ?2)",
+     "DELETE FROM s_hold WHERE ctid = ANY (ARRAY (SELECT ctid FROM s_hold WHERE until < $1 LIMIT $2))", false},
     {"s_trim_default_requests", "ii", "", "DELETE FROM s_request WHERE false AND ?1 = ?2",
      "DELETE FROM s_request_default WHERE ctid = ANY (ARRAY (SELECT ctid FROM s_request_default WHERE day < $1 LIMIT $2))", false},
 };
@@ -322,9 +333,11 @@ FIBER static bool retain(struct shard *sh, struct err *err)
     }
     if (!sql_write(sh->db, drop_body, &r, err))
         return false;
+    const int64_t bounds[] = {r.week, r.day, clock_unix(), r.day};
+    static_assert(ARRAY_LEN(bounds) == ARRAY_LEN(trim_rest), "a bound for each");
     for (size_t i = 0; i < ARRAY_LEN(trim_rest); i++) {
         r.trim = &trim_rest[i];
-        r.params[0] = sql_i(i == 0 ? r.week : r.day);
+        r.params[0] = sql_i(bounds[i]);
         r.params[1] = sql_i(SLICE);
         if (!trim(sh, &r, err))
             return false;

@@ -316,6 +316,7 @@ void world_audit(struct world *w)
         {"inline bodies",
          "SELECT count(*) FROM s_blob b WHERE (tier = 0) <> EXISTS (SELECT 1 FROM s_blob_inline i WHERE i.blob_id ="
          " b.blob_id)"},
+        {"holds without a body", "SELECT count(*) FROM s_hold h WHERE NOT EXISTS (SELECT 1 FROM s_blob b WHERE h.blob_id = b.blob_id)"},
         {"inline data without a row",
          "SELECT count(*) FROM s_blob_inline i WHERE NOT EXISTS (SELECT 1 FROM s_blob b WHERE i.blob_id = b.blob_id)"},
     };

@@ -36,8 +36,14 @@ static struct {
     unsigned n_attempts;               /* of remote_deliver */
     char *blobs[64];
     size_t blob_n[64], n_blobs;
-    unsigned holds;
+    unsigned holds;                    /* calls */
     int64_t hold_until;
+    struct {
+        unsigned blob;
+        unsigned char holder[24];
+    } held[64];
+    size_t n_held, n_released;
+    unsigned release_away;             /* so many calls fail */
     unsigned shard_away;               /* accounts on this shard of the store are not to be reached */
     unsigned n_shard_calls;            /* such calls */
     unsigned looking_up, most_looking_up;
@@ -143,10 +149,71 @@ FIBER static void fake_resolve(Thurn__Auth_Service *s, const Thurn__ResolveReque
     closure(&r, call);
 }
 
+/* --- holds of blobs --- */
+
+static size_t find_hold(unsigned blob, ProtobufCBinaryData holder)
+{
+    size_t i = 0;
+    assert_int_equal(holder.len, 24);
+    while (i < world.n_held && (world.held[i].blob != blob || memcmp(world.held[i].holder, holder.data, 24) != 0))
+        i++;
+    return i;
+}
+static void add_hold(unsigned blob, ProtobufCBinaryData holder)
+{
+    size_t i = find_hold(blob, holder);
+    if (i < world.n_held)
+        return;
+    assert_true(world.n_held < ARRAY_LEN(world.held));
+    world.held[i].blob = blob;
+    memcpy(world.held[i].holder, holder.data, 24);
+    world.n_held++;
+}
+/* A body that is used is held: the sweep may come at any time. */
+static void must_be_held(const Thurn__BlobRef *ref)
+{
+    size_t i = 0;
+    while (i < world.n_held && world.held[i].blob != ref->hash.data[0])
+        i++;
+    if (i == world.n_held)
+        fail_msg("blob %u is used, and nobody holds it", ref->hash.data[0]);
+}
+static void fake_release_blobs(Thurn__Store_Service *s, const Thurn__ReleaseBlobsRequest *q, Thurn__Empty_Closure closure, void *call)
+{
+    (void)s;
+    struct rpc_call *c = call;
+    Thurn__Empty r = THURN__EMPTY__INIT;
+    if (world.release_away) {
+        world.release_away--;
+        err_set(&c->err, ERR_UNAVAILABLE, "store is away");
+        closure(NULL, call);
+        return;
+    }
+    for (size_t k = 0; k < q->n_holds; k++) {
+        size_t i = find_hold(q->holds[k]->blob->hash.data[0], q->holds[k]->holder);
+        assert_int_equal(q->holds[k]->blob->space, q->holds[0]->blob->space);
+        if (i < world.n_held)
+            world.held[i] = world.held[--world.n_held];
+        world.n_released++;
+    }
+    closure(&r, call);
+}
+static bool holds_so_many(void *n)
+{
+    return world.n_held == *(const size_t *)n;
+}
+static bool nothing_held(void *arg)
+{
+    (void)arg;
+    return world.n_held == 0;
+}
+
 static char *body_text(const Thurn__DeliverRequest *q)
 {
     BUF(b, 1 << 23);
     buf_add(&b, rpc_str(q->prefix));
+    if (q->body->blob)
+        must_be_held(q->body->blob);
     if (q->body->blob)
         buf_add_n(&b, world.blobs[q->body->blob->hash.data[0]], world.blob_n[q->body->blob->hash.data[0]]);
     else
@@ -249,6 +316,7 @@ FIBER static void fake_put_blob(Thurn__Store_Service *s, const Thurn__PutBlobReq
     Thurn__PutBlobReply r = THURN__PUT_BLOB_REPLY__INIT;
     put_blob(buf_str(&b), &blob, hash);
     r.blob = &blob;
+    add_hold(hash[0], q->holder);
     closure(&r, call);
 }
 
@@ -258,6 +326,7 @@ FIBER static void fake_read_blob(Thurn__Store_Service *s, const Thurn__ReadBlobR
     struct rpc_call *c = call;
     Thurn__Empty r = THURN__EMPTY__INIT;
     unsigned i = q->blob->hash.data[0];
+    must_be_held(q->blob);
     str all = str_n(world.blobs[i], world.blob_n[i]);
     all = str_slice(all, (size_t)q->offset, q->length ? (size_t)(q->offset + q->length) : SIZE_MAX);
     while (all.n) { /* in pieces that do not fit anything */
@@ -278,6 +347,7 @@ static void fake_hold_blob(Thurn__Store_Service *s, const Thurn__HoldBlobRequest
     assert_true(q->hold_until_unix > clock_unix());
     world.holds++;
     world.hold_until = q->hold_until_unix;
+    add_hold(q->blob->hash.data[0], q->holder);
     closure(&r, call);
 }
 
@@ -285,7 +355,8 @@ static Thurn__Auth_Service fake_auth = {
     .base = {.descriptor = &thurn__auth__descriptor, .invoke = protobuf_c_service_invoke_internal}, .resolve = fake_resolve};
 static Thurn__Store_Service fake_store = {
     .base = {.descriptor = &thurn__store__descriptor, .invoke = protobuf_c_service_invoke_internal},
-    .deliver = fake_deliver, .put_blob = fake_put_blob, .read_blob = fake_read_blob, .hold_blob = fake_hold_blob};
+    .deliver = fake_deliver, .put_blob = fake_put_blob, .read_blob = fake_read_blob, .hold_blob = fake_hold_blob,
+    .release_blobs = fake_release_blobs};
 
 /* The other servers. They take the place of the SMTP client. */
 struct remote {
@@ -1646,6 +1717,51 @@ static void held_body(struct world_run *w)
     settle(w, 0);
 }
 
+/* What is over releases its body; others that have the same one keep it. A store that is away is asked again. */
+static void released_bodies(struct world_run *w)
+{
+    BUF(content, 1 << 20);
+    for (size_t i = 0; i < 20000; i++)
+        buf_printf(&content, "line %zu, so that it is a blob\r\n", i);
+    Thurn__BlobRef blob;
+    unsigned char hash[32];
+    put_blob(buf_str(&content), &blob, hash);
+    Thurn__Body body = THURN__BODY__INIT;
+    body.blob = &blob;
+    static const char *const to[] = {"x@remote.example", "later@remote.example", "team@example.org", "bad@remote.example"};
+    world.release_away = 1;
+    for (size_t i = 0; i < ARRAY_LEN(to); i++) {
+        Thurn__EnqueueRequest req = THURN__ENQUEUE_REQUEST__INIT;
+        Thurn__QueueRecipient rcpt = THURN__QUEUE_RECIPIENT__INIT, *list = &rcpt;
+        unsigned char id[16];
+        random_bytes(id, sizeof(id));
+        rcpt.address = (char *)(uintptr_t)to[i];
+        req.enqueue_id = rpc_bytes(str_n(id, 16));
+        req.sender = (char *)(uintptr_t) "sender@example.org";
+        req.recipients = &list;
+        req.n_recipients = 1;
+        req.body = &body;
+        assert_non_null(CALL(w, w->q, enqueue, EnqueueReply, &req));
+    }
+    settle(w, 1);
+    static const size_t one = 1;
+    assert_true(wait_for(holds_so_many, (void *)(uintptr_t)&one)); /* that of the one that waits */
+    assert_int_equal(count_remote("x@remote.example") + count_remote("far@remote.example"), 2);
+    assert_int_equal(world.n_released, 4); /* three of them, and the expansion of one */
+    assert_int_equal(act(w, "later@remote.example", THURN__QUEUE_OP__QUEUE_DROP), 1);
+    settle(w, 0);
+    assert_true(wait_for(nothing_held, NULL));
+    /* The same for a body that the queue itself has put there. */
+    assert_true(enqueue(w, w->q, (struct mail){.to = "x@remote.example", .content = arena_strz(&w->a, str_slice(buf_str(&content), 0, 100000))}));
+    settle(w, 0);
+    assert_true(wait_for(nothing_held, NULL));
+    /* The message is over, and the store is away until we stop: its hold ends by its time. */
+    world.release_away = 1000000;
+    assert_true(enqueue(w, w->q, (struct mail){.to = "x@remote.example", .content = arena_strz(&w->a, str_slice(buf_str(&content), 0, 100000))}));
+    settle(w, 0);
+    assert_int_equal(world.n_held, 1);
+}
+
 static bool has_told(void *arg)
 {
     (void)arg;
@@ -2114,6 +2230,7 @@ CASE(full_of_domains)
 CASE(stop_in_attempt)
 CASE(expiry)
 CASE(held_body)
+CASE(released_bodies)
 CASE(delay_notice)
 CASE(fairness)
 CASE(failures)
@@ -2140,7 +2257,7 @@ int main(void)
         cmocka_unit_test(test_bounce_rules), cmocka_unit_test(test_expansion), cmocka_unit_test(test_deferrals),
         cmocka_unit_test(test_outages),      cmocka_unit_test(test_administration), cmocka_unit_test(test_restart),
         cmocka_unit_test(test_full), cmocka_unit_test(test_full_of_domains),
-        cmocka_unit_test(test_held_body),    cmocka_unit_test(test_shard_outage), cmocka_unit_test(test_lost_body),
+        cmocka_unit_test(test_held_body), cmocka_unit_test(test_released_bodies),    cmocka_unit_test(test_shard_outage), cmocka_unit_test(test_lost_body),
         cmocka_unit_test(test_dark_domains), cmocka_unit_test(test_size_classes), cmocka_unit_test(test_size_classes_later),
         cmocka_unit_test(test_wrong_body), cmocka_unit_test(test_many_told), cmocka_unit_test(test_doubtful), cmocka_unit_test(test_refusing_host), cmocka_unit_test(test_verdicts), cmocka_unit_test(test_full_for_long),
         cmocka_unit_test(test_act_in_attempt), cmocka_unit_test(test_act_on_one_of_two), cmocka_unit_test(test_hold_when_sent), cmocka_unit_test(test_long_act), cmocka_unit_test(test_reasons),

@@ -226,6 +226,90 @@ static void sweep_case(struct world *w)
     clock_real();
 }
 
+/* --- holds --- */
+
+static void hold(struct world *w, const Thurn__BlobRef *blob, const char *holder, int64_t days)
+{
+    Thurn__HoldBlobRequest q = THURN__HOLD_BLOB_REQUEST__INIT;
+    Thurn__BlobRef ref = *blob;
+    q.blob = &ref;
+    q.hold_until_unix = clock_unix() + days * 86400;
+    q.holder = rpc_bytes(str_c(holder));
+    MUST(w, hold_blob, &q, NULL);
+}
+
+static void release(struct world *w, const Thurn__BlobRef *const *blobs, size_t n, const char *holder)
+{
+    Thurn__ReleaseBlobsRequest q = THURN__RELEASE_BLOBS_REQUEST__INIT;
+    q.holds = arena_array(&w->a, Thurn__BlobHold *, n);
+    for (size_t i = 0; i < n; i++) {
+        Thurn__BlobHold *h = q.holds[q.n_holds++] = arena_new(&w->a, Thurn__BlobHold);
+        thurn__blob_hold__init(h);
+        h->blob = (Thurn__BlobRef *)(uintptr_t)blobs[i];
+        h->holder = rpc_bytes(str_c(holder));
+    }
+    MUST(w, release_blobs, &q, NULL);
+}
+
+/* A body stays until each holder has released it, or his time is over; and until then in any case. */
+static void hold_case(struct world *w)
+{
+    const Thurn__BlobRef *ref = world_put(w, world_message(w, 1, 30000));
+    hold(w, ref, "first", 6);
+    hold(w, ref, "second", 6);
+    release(w, &ref, 1, "first");
+    release(w, &ref, 1, "first"); /* again: nothing is done to the other's */
+    later(4);
+    assert_int_equal(sweep(w, 0, false)->removed, 0);
+    release(w, &ref, 1, "second");
+    assert_int_equal(sweep(w, 0, false)->removed, 1); /* nothing else keeps it: its own day is over */
+    /* A release that never came: the hold ends by itself. */
+    ref = world_put(w, world_message(w, 2, 30000));
+    hold(w, ref, "lost", 6);
+    hold(w, ref, "lost", 3); /* only ever extended */
+    later(5);
+    assert_int_equal(sweep(w, 0, false)->removed, 0);
+    later(7);
+    assert_int_equal(sweep(w, 0, false)->removed, 1);
+    /* One that comes while the sweep is near counts, whatever was held before. */
+    ref = world_put(w, world_message(w, 3, 30000));
+    later(9);
+    hold(w, ref, "late", 6);
+    assert_int_equal(sweep(w, 0, false)->removed, 0);
+    release(w, &ref, 1, "late");
+    later(11);
+    assert_int_equal(sweep(w, 0, false)->removed, 1);
+    /* What a message refers to stays without a hold, and the hold's row goes by its time. */
+    ref = world_put(w, world_message(w, 4, 30000));
+    hold(w, ref, "nobody", 1);
+    assert_true(append_blob(w, world_mailbox(w, "INBOX"), ref) != 0);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_hold"), 1);
+    later(14);
+    assert_int_equal(sweep(w, 0, false)->removed, 0);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_hold"), 0);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_blob"), 1);
+    clock_real();
+}
+
+/* Mail that is relayed: each body is put and held, sent, released. A day later nothing of it is left. */
+static void relayed_case(struct world *w)
+{
+    enum { N = 700 };
+    const Thurn__BlobRef *refs[N];
+    for (int i = 0; i < N; i++) {
+        refs[i] = world_put(w, world_message(w, i, i % 50 ? 100 : 70000));
+        hold(w, refs[i], "message", 6);
+    }
+    release(w, refs, 500, "message");
+    release(w, refs + 500, N - 500, "message");
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_hold"), 0);
+    later(2);
+    assert_int_equal(sweep(w, 0, false)->removed, N);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_blob"), 0);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_blob_inline"), 0);
+    clock_real();
+}
+
 /* A crash between the row and the body, or the body and the row's place: nobody refers to it, and the sweep finds it. */
 static void crash_case(struct world *w)
 {
@@ -612,7 +696,7 @@ static void retention_case(struct world *w)
 int main(void)
 {
     static const struct world_case one[] = {
-        {"sizes", sizes_case},   {"content", content_case}, {"limits", limits_case}, {"sweep", sweep_case},
+        {"sizes", sizes_case},   {"content", content_case}, {"limits", limits_case}, {"sweep", sweep_case},   {"hold", hold_case}, {"relayed", relayed_case},
         {"crash", crash_case},   {"torn", torn_case}, {"lost segment", lost_segment_case},       {"occupied", occupied_case}, {"damage", damage_case}, {"compact", compact_case},
         {"backup", backup_case},
         {"compact_damaged", compact_damaged_case}, {"proof", proof_case},

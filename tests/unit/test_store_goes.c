@@ -89,7 +89,7 @@ static void empty_tables_case(struct world *w)
     enum { N = 2400 };
     static const char *const tables[] = {"s_account", "s_mailbox", "s_email", "s_msg", "s_keyword", "s_thread_key", "s_blob",
                                          "s_blob_inline", "s_garbage", "s_changes", "s_delivered", "s_request",
-                                         "s_subscription", "s_gap"};
+                                         "s_subscription", "s_gap",        "s_hold"};
     int64_t inbox = world_mailbox(w, "INBOX"), box = world_create(w, "Box");
     Thurn__DeliverReply__Result d;
     Thurn__SubscribeRequest sub = THURN__SUBSCRIBE_REQUEST__INIT;
