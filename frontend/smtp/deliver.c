@@ -295,6 +295,41 @@ FIBER static void give_to_queue(struct smtp_session *s, struct plan *p, struct s
     answer_all(s, out, smtp_reply_class(reply) == 4 ? "deferred" : "refused", reply);
 }
 
+/* Whether a copy is there, or may be: the store did not say in time. */
+static bool may_be_there(enum err_kind kind)
+{
+    return kind == ERR_NONE || kind == ERR_TIMEOUT;
+}
+
+/*
+ * LMTP: whether a recipient would be answered 4xx although one of its targets has, or may have, the message. The sender would come again
+ * with that recipient, as with a new message, and the target would have it twice.
+ */
+static bool would_double(const struct smtp_session *s, const struct plan *p)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < s->txn->n_rcpts; i++) {
+        const struct smtp_rcpt *r = &s->txn->rcpts[i];
+        enum smtp_reply reply = SMTP_REPLY_NONE;
+        bool is_there = false;
+        for (size_t j = 0; j < r->resolved->answer->n_targets; j++) {
+            enum err_kind result = p->v[p->of_rcpts[at++]].result;
+            reply = worse(reply, reply_for(result));
+            is_there |= may_be_there(result);
+        }
+        if (is_there && reply && smtp_reply_class(reply) == 4)
+            return true;
+    }
+    return false;
+}
+
+/* All of them go, so that each keeps its number and with it its key: who has it already is not given it again. */
+FIBER static void fall_back(struct smtp_session *s, struct plan *p, struct smtp_outcome *out)
+{
+    metric_inc(M_SMTP_FALLBACKS);
+    give_to_queue(s, p, out);
+}
+
 /* Direct delivery is over: what does the sender hear, or does the queue go on with it? */
 FIBER static void conclude(struct smtp_session *s, struct plan *p, struct smtp_outcome *out)
 {
@@ -309,6 +344,11 @@ FIBER static void conclude(struct smtp_session *s, struct plan *p, struct smtp_o
     }
     const char *failed = softest && smtp_reply_class(softest) == 4 ? "deferred" : "refused";
     if (s->kind == SMTP_KIND_LMTP) {
+        if (would_double(s, p))
+            fall_back(s, p, out);
+        if (out->queue_id)
+            return;
+        out->reply = SMTP_REPLY_NONE;
         out->result = n_ok ? "delivered" : failed;
         answer_each(s, p, out);
     } else if (n_ok == p->n) {
@@ -316,9 +356,7 @@ FIBER static void conclude(struct smtp_session *s, struct plan *p, struct smtp_o
     } else if (!n_ok && !n_passing) {
         answer_all(s, out, failed, softest);
     } else {
-        /* All of them go, so that each keeps its number and with it its key: who has it already is not given it again. */
-        metric_inc(M_SMTP_FALLBACKS);
-        give_to_queue(s, p, out);
+        fall_back(s, p, out);
     }
 }
 

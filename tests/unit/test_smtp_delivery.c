@@ -160,8 +160,9 @@ static void lmtp(struct rig *r)
     send_to(r, "alice@example.org both@example.org bob@example.org");
     rig_talk(r, "S: 250 2.1.5 <alice@example.org> delivered\nS: 250 2.1.5 <both@example.org> delivered\nS: 250 2.1.5 <bob@example.org> delivered");
     r->fake.addresses[0].deliver = ERR_QUOTA;
-    send_to(r, "alice@example.org both@example.org bob@example.org");
-    rig_talk(r, "S: 452 4.2.2\nS: 452 4.2.2\nS: 250 2.1.5 <bob@example.org> delivered\nC: NOOP\nS: 250 2.0.0");
+    send_to(r, "alice@example.org bob@example.org");
+    rig_talk(r, "S: 452 4.2.2\nS: 250 2.1.5 <bob@example.org> delivered\nC: NOOP\nS: 250 2.0.0");
+    assert_int_equal(r->fake.n_queued, 0);
     r->fake.addresses[0].deliver = ERR_NONE;
     r->fake.deliver.kind = ERR_UNAVAILABLE;
     send_to(r, "bob@example.org both@example.org"); /* the sender has a queue: no fallback to ours */
@@ -178,6 +179,41 @@ static void lmtp(struct rig *r)
     rig_talk(r, "C: MAIL FROM:<>\nC: RCPT TO:<bob@example.org>\nC: RCPT TO:<info@example.org>\nS: 250\nS: 250\nS: 250");
     rig_send(r, S("BDAT 3 LAST\r\na\nb"));
     rig_talk(r, "S: 550 5.6.0\nS: 550 5.6.0\nC: NOOP\nS: 250 2.0.0");
+}
+
+/* A recipient with a target that has the message, and one that has not, is not to come again: the queue goes on, with the same keys. */
+static void lmtp_split(struct rig *r)
+{
+    static const enum err_kind kinds[] = {ERR_QUOTA, ERR_UNAVAILABLE, ERR_CONFLICT, ERR_BUSY};
+    rig_hello(r, RIG_LMTP);
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        size_t before = r->fake.n_delivered;
+        r->fake.addresses[0].deliver = kinds[i];
+        send_to(r, "both@example.org bob@example.org");
+        rig_talk(r, "S: 250 2.1.5 <both@example.org> queued\nS: 250 2.1.5 <bob@example.org> queued\nC: NOOP\nS: 250 2.0.0");
+        assert_int_equal(r->fake.n_queued, i + 1);
+        assert_int_equal(r->fake.n_delivered, before + 1); /* bob's */
+        assert_int_equal(r->fake.last_enqueue->n_recipients, 2);
+        must_have_keys_of_queue(r, before, 1);
+        /* the queue does not take it: the sender has to know, and will come again */
+        r->fake.enqueue.kind = ERR_UNAVAILABLE;
+        send_to(r, "both@example.org bob@example.org");
+        rig_talk(r, kinds[i] == ERR_QUOTA ? "S: 452" : "S: 451");
+        rig_talk(r, "S: 250 2.1.5 <bob@example.org> delivered\nC: NOOP\nS: 250 2.0.0");
+        r->fake.enqueue.kind = ERR_NONE;
+    }
+    /* for good: nobody comes again */
+    r->fake.addresses[0].deliver = ERR_INVALID;
+    send_to(r, "both@example.org");
+    rig_talk(r, "S: 554\nC: NOOP\nS: 250 2.0.0");
+    /* nobody knows whether it is there */
+    r->fake.addresses[0].deliver = ERR_NONE;
+    r->fake.deliver.kind = ERR_TIMEOUT;
+    r->fake.deliver.after = true;
+    size_t before = r->fake.n_delivered;
+    send_to(r, "bob@example.org");
+    rig_talk(r, "S: 250 2.1.5 <bob@example.org> queued\nC: NOOP\nS: 250 2.0.0");
+    must_have_keys_of_queue(r, before, 0);
 }
 
 /* The peer is gone when the answer comes: the message stays delivered. */
@@ -203,6 +239,7 @@ RIG_TEST(late, hasty)
 RIG_TEST(all_away, NULL)
 RIG_TEST(mailbox_says, NULL)
 RIG_TEST(lmtp, NULL)
+RIG_TEST(lmtp_split, NULL)
 RIG_TEST(peer_gone, NULL)
 
 int main(void)
@@ -210,7 +247,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_direct),   cmocka_unit_test(test_once),         cmocka_unit_test(test_mixed),
         cmocka_unit_test(test_fallback), cmocka_unit_test(test_late),         cmocka_unit_test(test_all_away),
-        cmocka_unit_test(test_mailbox_says), cmocka_unit_test(test_lmtp),     cmocka_unit_test(test_peer_gone),
+        cmocka_unit_test(test_mailbox_says), cmocka_unit_test(test_lmtp), cmocka_unit_test(test_lmtp_split),     cmocka_unit_test(test_peer_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
