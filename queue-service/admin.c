@@ -246,9 +246,11 @@ struct act {
     Thurn__QueueFilter filter; /* a copy */
     struct walk walk;
     uint64_t *last;            /* of each shard: the newest message when the act began */
+    int64_t *epochs;           /* and its epoch; 0 = not ours */
     uint64_t affected, seen, total;
     unsigned n_actors;         /* at work */
     unsigned n_waiting;        /* calls that hold it */
+    bool is_cut_short;
     int64_t ended_ms;
 };
 
@@ -369,11 +371,34 @@ static void act_free(struct act *act)
     free(act);
 }
 
+/* A shard that went meanwhile took messages with it that nobody has seen, neither here nor at its new owner. */
+static bool has_lost_shards(const struct act *act)
+{
+    for (unsigned i = 0; i < act->q->opts.n_shards; i++) {
+        const struct shard *s = &act->q->shards[i];
+        if (act->epochs[i] && (s->state == SHARD_OTHERS || s->epoch != act->epochs[i]))
+            return true;
+    }
+    return false;
+}
+
+static void act_ended(struct act *act)
+{
+    act->ended_ms = clock_mono_ms();
+    act->is_cut_short |= has_lost_shards(act);
+    log_info("queue.act", KV_I64("op", act->op), KV_I64("recipients", (int64_t)act->affected), KV_I64("messages", (int64_t)act->seen),
+             KV_I64("of", (int64_t)act->total), KV_I64("cut_short", act->is_cut_short));
+}
+
 FIBER static void actor(void *arg)
 {
     struct act *act = arg;
     struct queue *q = act->q;
-    for (struct message *m; !q->is_stopping && !q->is_draining && (m = walk_next(&act->walk));) {
+    for (struct message *m; (m = walk_next(&act->walk));) {
+        if (q->is_stopping || q->is_draining) {
+            act->is_cut_short = true;
+            break;
+        }
         if (m->id > act->last[m->shard->number])
             continue;
         act->seen++;
@@ -383,10 +408,8 @@ FIBER static void actor(void *arg)
         act_on(act, m);
         message_unref(m);
     }
-    if (--act->n_actors == 0) {
-        act->ended_ms = clock_mono_ms();
-        log_info("queue.act", KV_I64("op", act->op), KV_I64("recipients", (int64_t)act->affected), KV_I64("messages", (int64_t)act->seen));
-    }
+    if (--act->n_actors == 0)
+        act_ended(act);
     queue_fiber_ended(q);
 }
 
@@ -428,8 +451,13 @@ static struct act *act_new(struct queue *q, const Thurn__QueueActRequest *req)
     copy_filter(req->filter, &act->arena, &act->filter);
     act->walk = (struct walk){.q = q, .filter = &act->filter};
     act->last = arena_array(&act->arena, uint64_t, q->opts.n_shards);
-    for (unsigned i = 0; i < q->opts.n_shards; i++)
-        act->last[i] = q->shards[i].state == SHARD_OTHERS ? 0 : shard_last_id(&q->shards[i]);
+    act->epochs = arena_array(&act->arena, int64_t, q->opts.n_shards);
+    for (unsigned i = 0; i < q->opts.n_shards; i++) {
+        if (q->shards[i].state == SHARD_OTHERS)
+            continue;
+        act->last[i] = shard_last_id(&q->shards[i]);
+        act->epochs[i] = q->shards[i].epoch;
+    }
     list_push(&q->acts, &act->node);
     q->n_acts++;
     return act;
@@ -484,6 +512,7 @@ bool admin_act(struct queue *q, const Thurn__QueueActRequest *req, Thurn__QueueA
     out->seen = act->seen;
     out->total = act->total;
     out->is_running = act->n_actors > 0;
+    out->is_cut_short = act->is_cut_short;
     return true;
 }
 

@@ -4,10 +4,13 @@
 
 #include "base/clock.h"
 #include "base/num.h"
+#include "fiber/fiber.h"
 #include "server/client.h"
 #include "server/verbs.h"
 
 #define PAGE 1000u
+#define ASK_FIRST_MS 100
+#define ASK_MAX_MS 5000
 #define AGE_MAX_MS ((uint64_t)365 * 86400 * 1000)
 
 /* Which messages: all that is given must fit. Empty = any. */
@@ -179,6 +182,7 @@ FIBER static int act(struct options *o, const struct filter *f)
     CLEANUP(client_json_free) json_t *filter = json_pack("{s:o, s:s, s:s, s:s, s:I, s:b}", "queue_ids", ids, "sender", f->sender, "recipient", f->recipient,
                                "state", f->state, "older_than", (json_int_t)f->older_than_s, "is_all", (int)is_all);
     char id[24] = "";
+    int64_t pause_ms = ASK_FIRST_MS; /* besides the seconds that an answer takes while it runs */
     for (;;) { /* it goes on by itself on the queue nodes, also when we are ended; we ask how far it is */
         ARENA(scratch, 1u << 20);
         CLEANUP(client_json_free) json_t *answer = NULL;
@@ -192,10 +196,18 @@ FIBER static int act(struct options *o, const struct filter *f)
         if (json_is_true(json_object_get(answer, "is_running"))) {
             fprintf(stderr, "thurn: %lld of %lld messages seen, %lld recipient%s so far\n", client_int(answer, "seen"), client_int(answer, "total"),
                     affected, plural(affected));
+            if (!fiber_sleep_ms(pause_ms, &err))
+                return verb_fail(&err);
+            pause_ms = MIN(pause_ms * 2, ASK_MAX_MS);
             continue;
         }
         printf("%lld recipient%s\n", affected, plural(affected));
         warn_of(answer);
+        if (json_is_true(json_object_get(answer, "is_cut_short"))) {
+            fprintf(stderr, "thurn: it ended before all was seen (%lld of %lld messages): a queue node stopped, gave mail to another, or did not answer."
+                            " Give the command again for the rest\n", client_int(answer, "seen"), client_int(answer, "total"));
+            return EXIT_PARTLY;
+        }
         return affected ? EXIT_DONE : EXIT_NOT_FOUND;
     }
 }

@@ -43,7 +43,7 @@ struct gather {
     json_t *list;
     uint64_t total, bound; /* bound: what is behind this id has not been seen of every node */
     uint64_t seen, affected;
-    bool has_more;
+    bool has_more, is_cut_short;
     unsigned answered;
     struct err err;
 };
@@ -84,6 +84,7 @@ static void gather_act(void *arg, const ProtobufCMessage *reply, const struct er
     g->seen += r->seen;
     g->total += r->total;
     g->has_more |= r->is_running;
+    g->is_cut_short |= r->is_cut_short;
     g->answered++;
 }
 
@@ -276,9 +277,10 @@ FIBER static void act(struct admin *a, struct http_req *req, struct err *err)
     struct gather g = {.err = ERR_INIT};
     if (!ask_all(a, req, QUEUE_METHOD_ACT, &q.base, gather_act, &g, err))
         return;
-    json_t *answer = json_pack("{s:s, s:I, s:I, s:I, s:b}", "act_id", arena_printf(req->arena, "%llu", (unsigned long long)q.act_id).p,
+    bool is_cut_short = !g.has_more && (g.is_cut_short || err_is_set(&g.err)); /* a node that is away has not done its part */
+    json_t *answer = json_pack("{s:s, s:I, s:I, s:I, s:b, s:b}", "act_id", arena_printf(req->arena, "%llu", (unsigned long long)q.act_id).p,
                                "affected", (json_int_t)g.affected, "seen", (json_int_t)g.seen, "total", (json_int_t)g.total, "is_running",
-                               (int)g.has_more);
+                               (int)g.has_more, "is_cut_short", (int)is_cut_short);
     add_warning(answer, &g);
     admin_answer(req, 200, answer);
 }

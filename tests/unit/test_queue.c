@@ -1277,6 +1277,45 @@ static void long_act(struct world_run *w)
     (void)err;
 }
 
+/* An act that a stop cuts short says so, and how far it came; done again later, it does the rest. */
+static void act_cut_short(struct world_run *w)
+{
+    enum { N = 1000 };
+    world.remote_away = 1000000;
+    for (int i = 0; i < N; i++)
+        assert_true(enqueue(w, w->q, (struct mail){.to = "x@dark.example"}));
+    struct world_run caller = *w;
+    {
+        FIBER_DEADLINE(1);
+        Thurn__QueueActRequest req = THURN__QUEUE_ACT_REQUEST__INIT;
+        Thurn__QueueFilter f = THURN__QUEUE_FILTER__INIT;
+        f.is_all = true;
+        req.filter = &f;
+        req.op = THURN__QUEUE_OP__QUEUE_HOLD;
+        req.act_id = 7;
+        (void)CALL(&caller, w->q, act, QueueActReply, &req);
+    }
+    queue_retire(w->q);
+    Thurn__QueueActReply r = ask_act(w, 7, true, THURN__QUEUE_OP__QUEUE_HOLD);
+    assert_false(r.is_running);
+    assert_true(r.is_cut_short);
+    assert_int_equal(r.total, N);
+    assert_true(r.seen < N && r.affected <= r.seen);
+    uint64_t done = r.affected;
+    queue_free(w->q);
+    w->q = start(w, "one");
+    assert_true(wait_for(is_ready, w->q));
+    settle(w, N);
+    assert_int_equal(stats(w, w->q)->held, done);
+    r = ask_act(w, 8, false, THURN__QUEUE_OP__QUEUE_HOLD);
+    while (r.is_running)
+        r = ask_act(w, 8, true, THURN__QUEUE_OP__QUEUE_HOLD);
+    assert_false(r.is_cut_short);
+    assert_int_equal(r.affected, N - done);
+    assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_DROP), N);
+    settle(w, 0);
+}
+
 /* Each that waits says why, and until when: the reason of its site where it has none of its own. */
 static void reasons(struct world_run *w)
 {
@@ -2211,6 +2250,7 @@ CASE(act_in_attempt)
 CASE(act_on_one_of_two)
 CASE(hold_when_sent)
 CASE(long_act)
+CASE(act_cut_short)
 CASE(reasons)
 CASE(paused_owner)
 CASE(own_clock)
@@ -2260,7 +2300,7 @@ int main(void)
         cmocka_unit_test(test_held_body), cmocka_unit_test(test_released_bodies),    cmocka_unit_test(test_shard_outage), cmocka_unit_test(test_lost_body),
         cmocka_unit_test(test_dark_domains), cmocka_unit_test(test_size_classes), cmocka_unit_test(test_size_classes_later),
         cmocka_unit_test(test_wrong_body), cmocka_unit_test(test_many_told), cmocka_unit_test(test_doubtful), cmocka_unit_test(test_refusing_host), cmocka_unit_test(test_verdicts), cmocka_unit_test(test_full_for_long),
-        cmocka_unit_test(test_act_in_attempt), cmocka_unit_test(test_act_on_one_of_two), cmocka_unit_test(test_hold_when_sent), cmocka_unit_test(test_long_act), cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_act_in_attempt), cmocka_unit_test(test_act_on_one_of_two), cmocka_unit_test(test_hold_when_sent), cmocka_unit_test(test_long_act), cmocka_unit_test(test_act_cut_short), cmocka_unit_test(test_reasons),
         cmocka_unit_test(test_paused_owner), cmocka_unit_test(test_own_clock), cmocka_unit_test(test_clock_ahead),
         cmocka_unit_test(test_expiry),       cmocka_unit_test(test_delay_notice),   cmocka_unit_test(test_fairness),
         cmocka_unit_test(test_failures),     cmocka_unit_test(test_two_nodes), cmocka_unit_test(test_slow_leaving),
