@@ -241,7 +241,8 @@ struct act {
     struct list_node node;
     struct queue *q;
     struct arena arena;        /* of the filter */
-    uint64_t id;
+    uint64_t id;               /* the client's */
+    uint64_t number;           /* ours */
     Thurn__QueueOp op;
     Thurn__QueueFilter filter; /* a copy */
     struct walk walk;
@@ -293,9 +294,9 @@ static size_t take(struct act *act, struct message *m, bool *is_meant, struct up
         is_meant[i] = false;
         act->q->n_held -= r->state == R_HELD;
         if (act->op == THURN__QUEUE_OP__QUEUE_RETRY) {
-            domain_hurry(act->q, rcpt_domain(r));
+            domain_hurry(act->q, rcpt_domain(r), act->number);
             if (r->flow)
-                site_resume(r->flow->site);
+                site_hurry(r->flow->site, act->number);
         }
         rcpt_detach(r);
         r->state = R_ACTIVE;
@@ -445,6 +446,7 @@ static struct act *act_new(struct queue *q, const Thurn__QueueActRequest *req)
     struct act *act = xnew(struct act);
     act->q = q;
     act->id = req->act_id;
+    act->number = ++q->last_act;
     act->op = req->op;
     act->total = q->n_messages;
     arena_init(&act->arena, 1u << 20);

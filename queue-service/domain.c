@@ -112,11 +112,12 @@ void schedule_ready(struct rcpt *r)
     domain_ask(d);
 }
 
-void domain_hurry(struct queue *q, str name)
+void domain_hurry(struct queue *q, str name, uint64_t act)
 {
     struct domain *d = map_get(&q->domains, name);
-    if (!d || !list_in(&d->retry.node))
+    if (!d || d->hurried_by == act || !list_in(&d->retry.node))
         return;
+    d->hurried_by = act;
     fiber_timer_stop(&d->retry);
     if (!list_empty(&d->waiting))
         domain_ask(d);

@@ -151,6 +151,7 @@ struct domain {
     char *text;                /* how the last look-up failed; heap, or NULL */
     struct list_node asking;   /* of lookups->waiting */
     struct lookups *lookups;   /* whose look-up is under way, or NULL */
+    uint64_t hurried_by;       /* the last act that did */
     struct fiber_timer retry;
 };
 struct lookups {
@@ -186,6 +187,7 @@ struct site {
     unsigned n_ready, n_sessions, n_domains;
     double window, failed_cohorts;
     unsigned suspensions;      /* in a row, without one success */
+    uint64_t hurried_by;       /* the last act that ended a suspension */
     int64_t suspended_until_ms, used_ms;
     struct fiber_timer resume;
     char text[QUEUE_TEXT_MAX]; /* why it is suspended, or rejects */
@@ -245,6 +247,7 @@ struct queue {
     struct list sessions;      /* schedule.c: the running ones */
     struct list acts;          /* admin.c */
     unsigned n_acts;
+    uint64_t last_act;         /* they are numbered */
     struct doubt *doubtful;    /* commit.c: enqueues with an unknown outcome, to be deleted; above DOUBTFUL_MAX none is begun */
     size_t n_doubtful, doubtful_room;
     struct release *releases;  /* body.c: holds to be released */
@@ -361,7 +364,8 @@ void job_forget(struct job *job, const struct rcpt *r);
 void site_put_back(struct site *s, struct rcpt *r); /* R_ACTIVE, at the head of its flow, as it was */
 void site_move(struct site *s, struct rcpt *r);     /* R_ACTIVE, to the end of its flow there */
 void site_kick(struct site *s);
-void site_resume(struct site *s);     /* end a suspension */
+/* An operator's retry ends a suspension; once by each act, whose number it is, or each of a million messages would have the host asked. */
+void site_hurry(struct site *s, uint64_t act);
 /* Break off the attempts (of this shard, or of all when NULL) that have no result yet. */
 void schedule_cancel_sessions(struct queue *q, const struct shard *s);
 /* And those with this message; spare_sent: but not where the peer may have taken it already. */
@@ -378,8 +382,8 @@ void schedule_ready(struct rcpt *r);  /* on to its domain's site now */
 /* The end of a look-up. */
 void domain_resolved(struct domain *d, struct site *site);
 void domain_failed(struct domain *d, bool is_directory_away, const char *text);
-/* An operator's retry: what waits there does not wait for the time of the next look-up. */
-void domain_hurry(struct queue *q, str name);
+/* An operator's retry: what waits there does not wait for the time of the next look-up. Once by each act. */
+void domain_hurry(struct queue *q, str name, uint64_t act);
 str domain_text(const struct queue *q, str name); /* how its last look-up failed; empty when it did not */
 int64_t domain_wait_ms(const struct queue *q, str name); /* until its next look-up, after one that failed; else 0 */
 void domains_init(struct queue *q);

@@ -368,8 +368,11 @@ static void on_resume(void *arg)
     site_kick(s);
 }
 
-void site_resume(struct site *s)
+void site_hurry(struct site *s, uint64_t act)
 {
+    if (s->hurried_by == act)
+        return;
+    s->hurried_by = act;
     fiber_timer_stop(&s->resume);
     on_resume(s);
 }

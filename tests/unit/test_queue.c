@@ -1316,6 +1316,25 @@ static void act_cut_short(struct world_run *w)
     settle(w, 0);
 }
 
+/* A retry of many that wait for one host that is away has it asked by the sessions that it has now, not once for each message. */
+static void bulk_retry(struct world_run *w)
+{
+    world.remote_away = 1000000;
+    for (int i = 0; i < 200; i++)
+        assert_true(enqueue(w, w->q, (struct mail){.to = "x@remote.example"}));
+    settle(w, 200);
+    unsigned before = world.n_attempts;
+    int64_t suspensions = metric_get(M_QUEUE_SITES_SUSPENDED, NULL);
+    assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_RETRY), 200);
+    settle(w, 200);
+    assert_true(world.n_attempts > before);
+    assert_true(world.n_attempts - before <= 20); /* max_site_sessions */
+    assert_true(metric_get(M_QUEUE_SITES_SUSPENDED, NULL) - suspensions <= 2);
+    world.remote_away = 0;
+    assert_true(act(w, "", THURN__QUEUE_OP__QUEUE_RETRY) > 0); /* the next act does it again; some are sent before it comes to them */
+    settle(w, 0);
+}
+
 /* Each that waits says why, and until when: the reason of its site where it has none of its own. */
 static void reasons(struct world_run *w)
 {
@@ -2251,6 +2270,7 @@ CASE(act_on_one_of_two)
 CASE(hold_when_sent)
 CASE(long_act)
 CASE(act_cut_short)
+CASE(bulk_retry)
 CASE(reasons)
 CASE(paused_owner)
 CASE(own_clock)
@@ -2300,7 +2320,7 @@ int main(void)
         cmocka_unit_test(test_held_body), cmocka_unit_test(test_released_bodies),    cmocka_unit_test(test_shard_outage), cmocka_unit_test(test_lost_body),
         cmocka_unit_test(test_dark_domains), cmocka_unit_test(test_size_classes), cmocka_unit_test(test_size_classes_later),
         cmocka_unit_test(test_wrong_body), cmocka_unit_test(test_many_told), cmocka_unit_test(test_doubtful), cmocka_unit_test(test_refusing_host), cmocka_unit_test(test_verdicts), cmocka_unit_test(test_full_for_long),
-        cmocka_unit_test(test_act_in_attempt), cmocka_unit_test(test_act_on_one_of_two), cmocka_unit_test(test_hold_when_sent), cmocka_unit_test(test_long_act), cmocka_unit_test(test_act_cut_short), cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_act_in_attempt), cmocka_unit_test(test_act_on_one_of_two), cmocka_unit_test(test_hold_when_sent), cmocka_unit_test(test_long_act), cmocka_unit_test(test_act_cut_short), cmocka_unit_test(test_bulk_retry), cmocka_unit_test(test_reasons),
         cmocka_unit_test(test_paused_owner), cmocka_unit_test(test_own_clock), cmocka_unit_test(test_clock_ahead),
         cmocka_unit_test(test_expiry),       cmocka_unit_test(test_delay_notice),   cmocka_unit_test(test_fairness),
         cmocka_unit_test(test_failures),     cmocka_unit_test(test_two_nodes), cmocka_unit_test(test_slow_leaving),
