@@ -8,7 +8,8 @@ struct copy_op {
     str to_name;         /* its path, or empty */
     struct arena *arena; /* of the reply */
     Thurn__CopyReply *r;
-    struct uidset from, to;
+    struct uidset from, to, uids_before;
+    size_t n_copied;
 };
 
 static bool check_room(const struct copy_op *cp, const struct mailbox_row *to, const struct msg_row *rows, size_t n,
@@ -28,8 +29,7 @@ static bool check_room(const struct copy_op *cp, const struct mailbox_row *to, c
     return true;
 }
 
-FIBER static bool link_messages(struct sql_tx *tx, struct copy_op *cp, struct mailbox_row *to, const struct msg_row *rows,
-                                size_t n, struct err *err)
+static void link_messages(struct sql_tx *tx, struct copy_op *cp, struct mailbox_row *to, const struct msg_row *rows, size_t n)
 {
     struct arena *a = sql_arena(tx);
     struct msg_insert *v = arena_array(a, struct msg_insert, n);
@@ -42,59 +42,104 @@ FIBER static bool link_messages(struct sql_tx *tx, struct copy_op *cp, struct ma
         mailbox_count(to, &cp->op.account, rows[i].flags, rows[i].size, 1);
         uidset_add(&cp->from, rows[i].uid);
         uidset_add(&cp->to, v[i].row.uid);
-        if (!tx_breathe(tx, err))
-            return false;
     }
     int64_t first = change_queue_items(tx, &cp->op, to, CHANGE_LINKED, items, n);
     for (size_t i = 0; i < n; i++)
         v[i].row.modseq = first + (int64_t)(i / CHANGE_ITEMS_MAX);
-    return messages_insert(tx, v, n, err);
+    messages_queue_insert(tx, v, n);
+}
+
+/* Both mailboxes, of which to may be from itself. */
+struct ends {
+    struct sql_result from_rows, to_rows;
+    struct mailbox_row from, to_row, *to;
+};
+
+static void queue_ends(struct sql_tx *tx, struct copy_op *cp, struct ends *e)
+{
+    int64_t account_id = cp->op.ref->account_id;
+    mailbox_queue_get(tx, account_id, cp->q->mailbox_id, &e->from_rows);
+    if (cp->to_name.n)
+        mailbox_queue_find(tx, account_id, cp->to_name, &e->to_rows);
+    else
+        mailbox_queue_get(tx, account_id, cp->q->to_mailbox_id, &e->to_rows);
+}
+
+static bool take_ends(struct copy_op *cp, struct ends *e, struct err *err)
+{
+    if (!mailbox_take_one(&e->from_rows, &e->from, err))
+        return false;
+    if (cp->to_name.n ? !mailbox_take_found(&e->to_rows, cp->q->to_mailbox_id, &e->to_row, err)
+                      : !mailbox_take_one(&e->to_rows, &e->to_row, err))
+        return false;
+    e->to = e->from.mailbox_id == e->to_row.mailbox_id ? &e->from : &e->to_row;
+    return true;
+}
+
+/* These are read. Counted before they are written: what has no room is rolled back as a whole. */
+FIBER static bool copy_rows(struct sql_tx *tx, struct copy_op *cp, struct ends *e, const struct msg_row *rows, size_t n, struct err *err)
+{
+    cp->n_copied += n;
+    if (cp->n_copied > COPY_MAX)
+        return err_set(err, ERR_LIMIT, "more than %u messages at once", COPY_MAX);
+    if (n == 0)
+        return true;
+    if (!check_room(cp, e->to, rows, n, err))
+        return false;
+    link_messages(tx, cp, e->to, rows, n);
+    return !cp->q->is_move || messages_remove(tx, &cp->op, &e->from, rows, n, true, err);
+}
+
+/* The first ROWS_AT_ONCE are there; the others, as many at a time. */
+FIBER static bool copy_rest(struct sql_tx *tx, struct copy_op *cp, struct ends *e, struct msg_query *q, struct err *err)
+{
+    /* A mailbox may be copied into itself: what was in it before. */
+    if (e->to == &e->from) {
+        struct uidset before = uidset_of(cp->arena);
+        uidset_add_range(&before, 1, cp->to.v[0].first - 1);
+        cp->uids_before = uidset_and(cp->arena, cp->uids, &before);
+        q->uids = &cp->uids_before;
+    }
+    while (q->from_uid) {
+        SQL_PIECE(piece, tx);
+        struct msg_row *rows;
+        size_t n;
+        if (!messages_read(tx, q, &rows, &n, &q->from_uid, err) || !copy_rows(tx, cp, e, rows, n, err) || !sql_run(tx, err) ||
+            !sql_breathe(tx, err))
+            return false;
+    }
+    return true;
 }
 
 FIBER static bool copy_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct copy_op *cp = arg;
-    struct sql_result from_box, to_box;
-    struct mailbox_row from, to_row, *to = &to_row;
+    struct ends e;
     struct msg_row *rows;
     size_t n;
-    uint64_t more;
-    int64_t account_id = cp->op.ref->account_id;
     cp->from = uidset_of(cp->arena);
     cp->to = uidset_of(cp->arena);
+    cp->n_copied = 0;
     op_begin(tx, &cp->op);
-    mailbox_queue_get(tx, account_id, cp->q->mailbox_id, &from_box);
-    if (cp->to_name.n)
-        mailbox_queue_find(tx, account_id, cp->to_name, &to_box);
-    else
-        mailbox_queue_get(tx, account_id, cp->q->to_mailbox_id, &to_box);
-    struct msg_query q = {.account_id = account_id, .mailbox_id = cp->q->mailbox_id, .uids = cp->uids, .limit = COPY_MAX};
-    if (!messages_read(tx, &q, &rows, &n, &more, err) || !op_ready(&cp->op, err))
+    queue_ends(tx, cp, &e);
+    struct msg_query q = {.account_id = cp->op.ref->account_id, .mailbox_id = cp->q->mailbox_id, .uids = cp->uids, .limit = ROWS_AT_ONCE};
+    if (!messages_read(tx, &q, &rows, &n, &q.from_uid, err) || !op_ready(&cp->op, err))
         return false;
     if (cp->op.is_repeat)
         return true;
-    if (!mailbox_take_one(&from_box, &from, err))
+    if (!take_ends(cp, &e, err) || !copy_rows(tx, cp, &e, rows, n, err))
         return false;
-    if (cp->to_name.n ? !mailbox_take_found(&to_box, cp->q->to_mailbox_id, &to_row, err)
-                      : !mailbox_take_one(&to_box, &to_row, err))
-        return false;
-    if (more)
-        return err_set(err, ERR_LIMIT, "more than %u messages at once", COPY_MAX);
-    if (from.mailbox_id == to_row.mailbox_id)
-        to = &from;
     thurn__copy_reply__init(cp->r);
-    cp->r->uidvalidity = (uint32_t)to->uidvalidity;
-    cp->r->to_mailbox_id = to->mailbox_id;
+    cp->r->uidvalidity = (uint32_t)e.to->uidvalidity;
+    cp->r->to_mailbox_id = e.to->mailbox_id;
     cp->r->modseq = (uint64_t)cp->op.account.modseq;
     if (n == 0)
         return true;
-    if (!check_room(cp, to, rows, n, err) || !link_messages(tx, cp, to, rows, n, err))
+    if (q.from_uid && !copy_rest(tx, cp, &e, &q, err))
         return false;
-    if (cp->q->is_move && !messages_remove(tx, &cp->op, &from, rows, n, true, err))
-        return false;
-    mailbox_queue_counts(tx, to, 1);
-    if (cp->q->is_move && to != &from)
-        mailbox_queue_counts(tx, &from, 1);
+    mailbox_queue_counts(tx, e.to, 1);
+    if (cp->q->is_move && e.to != &e.from)
+        mailbox_queue_counts(tx, &e.from, 1);
     uidset_to_proto(&cp->from, cp->arena, &cp->r->from, &cp->r->n_from);
     uidset_to_proto(&cp->to, cp->arena, &cp->r->to, &cp->r->n_to);
     cp->r->modseq = (uint64_t)cp->op.account.modseq;

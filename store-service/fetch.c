@@ -87,7 +87,7 @@ FIBER static bool take_rows(struct sql_tx *tx, struct fetch_op *f, const struct 
         p->is_raw_omitted = is_omitted;
         if (f->q->with_raw && !is_omitted)
             add_raw(f, &rows[i], p, offset, length);
-        if (!tx_breathe(tx, err))
+        if (!sql_breathe(tx, err))
             return false;
     }
     return true;

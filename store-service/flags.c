@@ -52,7 +52,7 @@ FIBER static bool decide(struct sql_tx *tx, struct flags_op *f, struct mailbox_r
     *n_changed = 0;
     for (size_t i = 0; i < n; i++) {
         struct msg_row r = rows[i];
-        if (!tx_breathe(tx, err))
+        if (!sql_breathe(tx, err))
             return false;
         if (q->has_unchanged_since && (uint64_t)r.modseq > f->unchanged_since) {
             uidset_add(&f->modified, r.uid);
@@ -72,7 +72,7 @@ FIBER static bool decide(struct sql_tx *tx, struct flags_op *f, struct mailbox_r
     return true;
 }
 
-static void write_changes(struct sql_tx *tx, struct flags_op *f, struct mailbox_row *m, struct msg_row *rows, size_t n)
+static void write_some(struct sql_tx *tx, struct flags_op *f, struct mailbox_row *m, struct msg_row *rows, size_t n)
 {
     struct arena *a = sql_arena(tx);
     struct change_item *items = arena_array(a, struct change_item, n);
@@ -91,7 +91,17 @@ static void write_changes(struct sql_tx *tx, struct flags_op *f, struct mailbox_
         p[5] = sql_i(rows[i].modseq);
     }
     sql_queue(tx, &update_flags, v, n, NULL);
+}
+
+FIBER static bool write_changes(struct sql_tx *tx, struct flags_op *f, struct mailbox_row *m, struct msg_row *rows, size_t n, struct err *err)
+{
+    for (size_t at = 0; at < n; at += ROWS_AT_ONCE) {
+        if (at > 0 && (!sql_run(tx, err) || !sql_breathe(tx, err)))
+            return false;
+        write_some(tx, f, m, rows + at, MIN(n - at, ROWS_AT_ONCE));
+    }
     mailbox_queue_counts(tx, m, 1);
+    return true;
 }
 
 FIBER static bool flags_body(struct sql_tx *tx, void *arg, struct err *err)
@@ -125,12 +135,16 @@ FIBER static bool flags_body(struct sql_tx *tx, void *arg, struct err *err)
         return false;
     if (n_changed) {
         keywords_queue_insert(tx, &k, m.account_id);
-        write_changes(tx, f, &m, rows, n_changed);
+        if (!write_changes(tx, f, &m, rows, n_changed, err))
+            return false;
     }
     f->messages = arena_array(f->arena, Thurn__Message *, n_changed);
     f->n_messages = n_changed;
-    for (size_t i = 0; i < n_changed; i++)
+    for (size_t i = 0; i < n_changed; i++) {
         f->messages[i] = message_to_proto(&rows[i], f->arena);
+        if (!sql_breathe(tx, err))
+            return false;
+    }
     op_end(tx, &f->op);
     return keywords_name(tx, m.account_id, f->messages, f->n_messages, f->arena, &f->names, &f->n_names, err);
 }

@@ -33,6 +33,7 @@
 #define REPLY_BYTES_MAX (900u * 1024)     /* of the messages in one reply; the frame's limit is 1 MiB */
 #define MESSAGES_PER_TX 10000u            /* touched by one transaction of a bulk operation */
 #define COPY_MAX 50000u                   /* messages of one Copy */
+#define ROWS_AT_ONCE 1000u                /* of a client's set: read, or worked out and written, before others may run */
 #define KEYWORDS_MAX 5000u                /* names of one account */
 #define KEYWORD_BYTES_MAX (96u * 1024)    /* of these, KEYWORD_COST more for each: they fit into a reply beside its messages */
 #define KEYWORD_COST 8u
@@ -144,9 +145,6 @@ bool op_ready(struct op *op, struct err *err) WARN_UNUSED;
  * tells nothing of what he knows, and becomes 0. One round trip when it is below the floor. */
 FIBER bool op_known_since(struct sql_tx *tx, const struct op *op, uint64_t *since, struct err *err) WARN_UNUSED;
 void op_end(struct sql_tx *tx, struct op *op);
-/* For loops in a body over what a client chose: on PostgreSQL, where it runs on the calling fiber, let others run when it has
- * been running for long. Elsewhere it has a thread, or is known to be short. */
-FIBER bool tx_breathe(struct sql_tx *tx, struct err *err) WARN_UNUSED;
 FIBER bool op_write(struct op *op, sql_body body, void *arg, struct err *err) WARN_UNUSED;
 FIBER bool op_read(struct op *op, sql_body body, void *arg, struct err *err) WARN_UNUSED;
 

@@ -59,7 +59,7 @@ FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
         g->since = g->op.account.modseq;
     for (size_t i = 0; i < r.n_rows; i++) {
         note(g, sql_at(&r, i, 2)->s);
-        if (!tx_breathe(tx, err))
+        if (!sql_breathe(tx, err))
             return false;
     }
     g->n_rows = r.n_rows;

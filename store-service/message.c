@@ -40,8 +40,6 @@ static const struct sql_stmt selects[4][2] = {
         SELECT("s_msgs_both", PARSED_COLS BODY_COLS, PARSED_TYPES BODY_TYPES, JOIN_EMAIL JOIN_BODY),
 };
 #define SET_RANGES_MAX 1000u
-#define INSERT_PIECE 2000u
-#define READ_PIECE 4000u /* of one statement: its rows are decoded in one go */
 
 static struct msg_row take(const struct sql_result *r, size_t row, unsigned with)
 {
@@ -106,7 +104,7 @@ bool messages_read(struct sql_tx *tx, const struct msg_query *q, struct msg_row 
             at++;
         if (at == q->uids->n || got > q->limit)
             break;
-        size_t count = chunk_of(q->uids, at, q->limit + 1), want = MIN(q->limit + 1 - got, READ_PIECE);
+        size_t count = chunk_of(q->uids, at, q->limit + 1), want = MIN(q->limit + 1 - got, ROWS_AT_ONCE);
         struct sql_result r;
         if (!read_chunk(tx, q, at, count, from, want, &r, err))
             return false;
@@ -120,7 +118,7 @@ bool messages_read(struct sql_tx *tx, const struct msg_query *q, struct msg_row 
         }
         for (size_t i = 0; i < n_rows; i++) {
             out[got++] = take(&r, i, q->with);
-            if (!tx_breathe(tx, err))
+            if (!sql_breathe(tx, err))
                 return false;
         }
         if (n_rows == want)
@@ -203,16 +201,6 @@ void messages_queue_insert(struct sql_tx *tx, const struct msg_insert *v, size_t
     sql_queue(tx, &insert_msgs, values, n, NULL);
 }
 
-bool messages_insert(struct sql_tx *tx, const struct msg_insert *v, size_t n, struct err *err)
-{
-    for (size_t at = 0; at < n; at += INSERT_PIECE) {
-        messages_queue_insert(tx, v + at, MIN(n - at, INSERT_PIECE));
-        if (n > INSERT_PIECE && (!sql_run(tx, err) || !tx_breathe(tx, err)))
-            return false;
-    }
-    return true;
-}
-
 static int compare_ids(const void *a, const void *b)
 {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -279,12 +267,10 @@ static void queue_thread_keys(struct sql_tx *tx, const struct op *op, const stru
     sql_queue(tx, &delete_thread_keys, keys, rows, NULL);
 }
 
-bool messages_remove(struct sql_tx *tx, struct op *op, struct mailbox_row *m, const struct msg_row *v, size_t n,
-                     bool is_move, struct err *err)
+FIBER static bool remove_some(struct sql_tx *tx, struct op *op, struct mailbox_row *m, const struct msg_row *v, size_t n,
+                              bool is_move, struct err *err)
 {
     struct arena *a = sql_arena(tx);
-    if (n == 0)
-        return true;
     struct sql_value *keys = arena_array(a, struct sql_value, size_mul(n, 3));
     for (size_t i = 0; i < n; i++) {
         keys[i * 3] = sql_i(op->account.account_id);
@@ -311,5 +297,17 @@ bool messages_remove(struct sql_tx *tx, struct op *op, struct mailbox_row *m, co
         change_queue_items(tx, op, m, CHANGE_UNLINKED, unlinked, n_unlinked);
     if (n_destroyed)
         change_queue_items(tx, op, m, CHANGE_DESTROYED, destroyed, n_destroyed);
+    return true;
+}
+
+bool messages_remove(struct sql_tx *tx, struct op *op, struct mailbox_row *m, const struct msg_row *v, size_t n, bool is_move,
+                     struct err *err)
+{
+    for (size_t at = 0; at < n; at += ROWS_AT_ONCE) {
+        if (at > 0 && (!sql_run(tx, err) || !sql_breathe(tx, err)))
+            return false;
+        if (!remove_some(tx, op, m, v + at, MIN(n - at, ROWS_AT_ONCE), is_move, err))
+            return false;
+    }
     return true;
 }

@@ -46,13 +46,11 @@ struct msg_insert {
     struct msg_row row;
 };
 void messages_queue_insert(struct sql_tx *tx, const struct msg_insert *v, size_t n);
-/* The same for as many as a client chooses: what is queued is run in between. */
-FIBER bool messages_insert(struct sql_tx *tx, const struct msg_insert *v, size_t n, struct err *err) WARN_UNUSED;
 
 /*
  * Take messages out of m. is_move: they are in another mailbox already, so no email can have lost its last one;
  * otherwise emails without a mailbox are removed and their bodies dereferenced. Counts, logs, and leaves m and the
- * account to be written by the caller. One round trip more unless is_move.
+ * account to be written by the caller. One round trip more unless is_move; and one for each ROWS_AT_ONCE after the first.
  */
 FIBER bool messages_remove(struct sql_tx *tx, struct op *op, struct mailbox_row *m, const struct msg_row *v, size_t n,
                            bool is_move, struct err *err) WARN_UNUSED;

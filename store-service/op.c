@@ -55,11 +55,6 @@ void op_end(struct sql_tx *tx, struct op *op)
         account_queue_update(tx, &op->account, 1);
 }
 
-bool tx_breathe(struct sql_tx *tx, struct err *err)
-{
-    return !sql_is_pg(tx) || fiber_yield_if_due(err);
-}
-
 /* The account's rows were missing and are there now; or it may have been done, and its request id will tell. */
 FIBER static bool may_try_again(struct op *op, struct err *err)
 {

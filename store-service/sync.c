@@ -85,7 +85,7 @@ FIBER static bool read_messages(struct sql_tx *tx, struct sync_op *s, const stru
     for (size_t i = 0; i < n && bytes < REPLY_BYTES_MAX / 2; i++) {
         bytes += message_proto_size(&rows[i]);
         s->r->messages[s->r->n_messages++] = message_to_proto(&rows[i], s->arena);
-        if (!tx_breathe(tx, err))
+        if (!sql_breathe(tx, err))
             return false;
     }
     s->r->next_uid = s->r->n_messages < n ? rows[s->r->n_messages].uid : (uint32_t)next;
@@ -111,7 +111,7 @@ FIBER static bool vanished_by_rows(struct sql_tx *tx, struct sync_op *s, const s
         v[1] = sql_i(m->mailbox_id);
         v[2] = sql_i(after);
         v[3] = sql_i(UIDS_PAGE);
-        if (!sql_exec(tx, &read_uids, v, 1, &r, err) || !tx_breathe(tx, err))
+        if (!sql_exec(tx, &read_uids, v, 1, &r, err) || !sql_breathe(tx, err))
             return false;
         for (size_t i = 0; i < r.n_rows; i++)
             uidset_add(&there, (uint64_t)(after = sql_at(&r, i, 0)->i));

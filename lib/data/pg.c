@@ -26,6 +26,7 @@ struct pg_tx {
     struct sql_tx base;
     struct pg_conn *conn;
     bool is_retryable, is_lost, is_commit_sent;
+    int64_t idle_since_ms; /* mono: when the last statement was answered */
 };
 
 static const struct sql_stmt stmt_begin = {"sql_begin", "", "", "", "BEGIN", false};
@@ -194,7 +195,9 @@ FIBER static bool pg_run(struct sql_tx *base, struct err *err)
     struct pg_tx *tx = CONTAINER_OF(base, struct pg_tx, base);
     struct pg_error e;
     count_round_trip(base->db);
-    if (pg_conn_sync(tx->conn, base->arena, &e))
+    bool ok = pg_conn_sync(tx->conn, &e);
+    tx->idle_since_ms = clock_mono_ms();
+    if (ok)
         return true;
     note_error(tx, &e);
     return err_set(err, e.err.kind, "%s", e.err.msg);
@@ -204,10 +207,16 @@ FIBER static bool pg_script(struct sql_tx *base, const char *text, struct err *e
 {
     struct pg_tx *tx = CONTAINER_OF(base, struct pg_tx, base);
     struct pg_error e;
-    if (pg_conn_script(tx->conn, text, base->arena, &e))
+    if (pg_conn_script(tx->conn, text, &e))
         return true;
     note_error(tx, &e);
     return err_set(err, e.err.kind, "%s", e.err.msg);
+}
+
+FIBER static bool pg_breathe(struct sql_tx *base, struct err *err)
+{
+    struct pg_tx *tx = CONTAINER_OF(base, struct pg_tx, base);
+    return clock_mono_ms() - tx->idle_since_ms >= SQL_BREATH_MS || fiber_yield_if_due(err);
 }
 
 /* The last round trip: what is queued, and COMMIT. */
@@ -244,7 +253,7 @@ FIBER static bool try_body(struct pg_db *db, sql_body body, void *arg, bool is_w
     if (!conn)
         return false;
     ARENA(arena, SQL_TX_ARENA_MAX);
-    struct pg_tx tx = {.base = {.db = &db->base, .arena = &arena}, .conn = conn};
+    struct pg_tx tx = {.base = {.db = &db->base, .arena = &arena}, .conn = conn, .idle_since_ms = clock_mono_ms()};
     pg_conn_queue(conn, is_write ? &stmt_begin : &stmt_begin_read, NULL, 1, NULL, &arena);
     bool ok = body(&tx.base, arg, err);
     /* A reading body that ended with statements queued still has to get their results. */
@@ -293,7 +302,7 @@ FIBER static bool pg_query(struct sql_db *base, const struct sql_stmt *st, const
             return false;
         pg_conn_queue(conn, st, params, 1, out, a);
         count_round_trip(base);
-        bool ok = pg_conn_sync(conn, a, &e);
+        bool ok = pg_conn_sync(conn, &e);
         pool_put(db, conn);
         if (ok)
             return true;
@@ -329,6 +338,7 @@ static const struct sql_driver pg_driver = {
     .queue = pg_queue,
     .run = pg_run,
     .script = pg_script,
+    .breathe = pg_breathe,
 };
 
 /* Libpq's own complaint quotes what it could not read, a password among it. An '@' in the host is the rest of a password

@@ -336,7 +336,7 @@ FIBER static bool is_ours(struct pg_conn *c, const struct sql_opts *opts, struct
     struct pg_error e;
     const struct sql_value member[] = {sql_s(str_c(opts->member))};
     pg_conn_queue(c, &sql_stmt_set, member, 1, &r, &a);
-    bool is_known = pg_conn_sync(c, &a, &e);
+    bool is_known = pg_conn_sync(c, &e);
     if (!is_known && !e.is_no_table)
         return err_set(err, ERR_UNAVAILABLE, "%s", e.err.msg);
     return sql_set_fits(opts, is_known && r.n_rows ? sql_at(&r, 0, 0)->s : STR_NONE, err) || err_prefix(err, "postgres");
@@ -372,7 +372,8 @@ void pg_conn_free(struct pg_conn *c)
 
 /* --- the pipeline --- */
 
-static void push_op(struct pg_conn *c, enum pg_op_kind kind, const struct sql_stmt *st, size_t form, struct sql_result *out)
+static void push_op(struct pg_conn *c, enum pg_op_kind kind, const struct sql_stmt *st, size_t form, struct sql_result *out,
+                    struct arena *a)
 {
     if (c->first == c->n)
         c->first = c->n = 0;
@@ -380,7 +381,7 @@ static void push_op(struct pg_conn *c, enum pg_op_kind kind, const struct sql_st
         c->cap = c->cap ? c->cap * 2 : 16;
         c->ops = xrealloc(c->ops, size_mul(c->cap, sizeof *c->ops));
     }
-    c->ops[c->n++] = (struct pg_op){kind, st, form, out};
+    c->ops[c->n++] = (struct pg_op){kind, st, form, out, a};
 }
 
 /* Of the map of prepared statements: addresses leave the highest bits free. */
@@ -404,7 +405,7 @@ static bool prepare(struct pg_conn *c, const struct sql_stmt *st, size_t form, c
     if (!PQsendPrepare(c->h, name, pg_text(st, form, a), n, types))
         return false;
     map64_put(&c->prepared, prepared_key(st, form), (void *)(uintptr_t)st);
-    push_op(c, PG_OP_PREPARE, st, form, NULL);
+    push_op(c, PG_OP_PREPARE, st, form, NULL, NULL);
     return true;
 }
 
@@ -417,7 +418,7 @@ void pg_conn_queue(struct pg_conn *c, const struct sql_stmt *st, const struct sq
     pg_params_encode(&p, st, form, params, n_rows, a);
     if (!c->is_broken && prepare(c, st, form, name, a) &&
         PQsendQueryPrepared(c->h, name, p.n, p.values, p.lengths, p.formats, 1))
-        push_op(c, PG_OP_EXEC, st, form, out);
+        push_op(c, PG_OP_EXEC, st, form, out, a);
     else
         c->is_broken = true; /* nothing that was queued is lost silently: the next sync fails */
 }
@@ -429,7 +430,7 @@ static void fail(struct pg_error *e, const PGresult *r, const struct sql_stmt *s
 }
 
 /* Take one result for the oldest operation; r is freed. */
-static void take_result(struct pg_conn *c, struct pg_op *op, PGresult *r, struct arena *a, struct pg_error *e)
+static void take_result(struct pg_conn *c, struct pg_op *op, PGresult *r, struct pg_error *e)
 {
     ExecStatusType st = PQresultStatus(r);
     if (st == PGRES_FATAL_ERROR)
@@ -437,7 +438,7 @@ static void take_result(struct pg_conn *c, struct pg_op *op, PGresult *r, struct
     if (op->kind == PG_OP_PREPARE && st != PGRES_COMMAND_OK)
         map64_remove(&c->prepared, prepared_key(op->st, op->form));
     bool has_result = (st == PGRES_TUPLES_OK || st == PGRES_COMMAND_OK) && op->kind == PG_OP_EXEC && op->out;
-    if (has_result && !err_is_set(&e->err) && !pg_result_decode(r, op->st, a, op->out, &e->err))
+    if (has_result && !err_is_set(&e->err) && !pg_result_decode(r, op->st, op->arena, op->out, &e->err))
         assert(err_is_set(&e->err));
     PQclear(r);
 }
@@ -451,7 +452,7 @@ static void lost(struct pg_conn *c, struct pg_error *e)
     e->is_lost = true;
 }
 
-FIBER static bool read_op(struct pg_conn *c, struct arena *a, struct pg_error *e)
+FIBER static bool read_op(struct pg_conn *c, struct pg_error *e)
 {
     struct pg_op *op = &c->ops[c->first];
     bool is_taken = false;
@@ -468,7 +469,7 @@ FIBER static bool read_op(struct pg_conn *c, struct arena *a, struct pg_error *e
             continue;
         }
         bool is_sync = PQresultStatus(r) == PGRES_PIPELINE_SYNC;
-        take_result(c, op, r, a, e);
+        take_result(c, op, r, e);
         is_taken = true;
         if (is_sync || PQstatus(c->h) == CONNECTION_BAD)
             break;
@@ -477,7 +478,7 @@ FIBER static bool read_op(struct pg_conn *c, struct arena *a, struct pg_error *e
     return is_taken && PQstatus(c->h) != CONNECTION_BAD;
 }
 
-bool pg_conn_sync(struct pg_conn *c, struct arena *a, struct pg_error *e)
+bool pg_conn_sync(struct pg_conn *c, struct pg_error *e)
 {
     *e = (struct pg_error){0};
     size_t tail = 0; /* operations before this one belong to an earlier user, whose tail nobody waited for */
@@ -489,10 +490,10 @@ bool pg_conn_sync(struct pg_conn *c, struct arena *a, struct pg_error *e)
     if (c->is_broken || !PQpipelineSync(c->h))
         lost(c, e);
     else
-        push_op(c, PG_OP_SYNC, NULL, 0, NULL);
+        push_op(c, PG_OP_SYNC, NULL, 0, NULL, NULL);
     struct pg_error ignored = {0};
     while (!c->is_broken && c->first < c->n)
-        if (!read_op(c, a, c->first < tail ? &ignored : e))
+        if (!read_op(c, c->first < tail ? &ignored : e))
             lost(c, e);
     fiber_timer_stop(&c->timer);
     if (e->is_lost)
@@ -510,12 +511,12 @@ void pg_conn_tail(struct pg_conn *c, const struct sql_stmt *st)
         c->is_broken = true;
         return;
     }
-    push_op(c, PG_OP_SYNC, NULL, 0, NULL);
+    push_op(c, PG_OP_SYNC, NULL, 0, NULL, NULL);
 }
 
-bool pg_conn_script(struct pg_conn *c, const char *text, struct arena *a, struct pg_error *e)
+bool pg_conn_script(struct pg_conn *c, const char *text, struct pg_error *e)
 {
-    if (!pg_conn_sync(c, a, e))
+    if (!pg_conn_sync(c, e))
         return false;
     c->is_overdue = false;
     fiber_timer_start(&c->timer, 3600 * 1000, on_overdue, c); /* a schema change may take long */

@@ -21,6 +21,7 @@ struct pg_op {
     const struct sql_stmt *st;
     size_t form;            /* see pg_form */
     struct sql_result *out; /* EXEC: NULL when the result is not wanted */
+    struct arena *arena;    /* of *out */
 };
 
 struct pg_conn {
@@ -50,15 +51,15 @@ struct pg_error {               /* what an operation came to */
 FIBER struct pg_conn *pg_conn_new(const struct sql_opts *opts, unsigned *first_target, struct err *err) WARN_UNUSED;
 void pg_conn_free(struct pg_conn *c);
 
-/* Queue a statement, preparing it first when this connection does not know it. Scratch for arrays comes from `a`. */
+/* Queue a statement, preparing it first when this connection does not know it. Its result, and scratch for arrays, is in `a`. */
 void pg_conn_queue(struct pg_conn *c, const struct sql_stmt *st, const struct sql_value *params, size_t n_rows,
                    struct sql_result *out, struct arena *a);
-/* Send everything and read all results; they are copied into `a`. False: *e says what the first failure was. */
-FIBER bool pg_conn_sync(struct pg_conn *c, struct arena *a, struct pg_error *e) WARN_UNUSED;
+/* Send everything and read all results. False: *e says what the first failure was. */
+FIBER bool pg_conn_sync(struct pg_conn *c, struct pg_error *e) WARN_UNUSED;
 /* Send the end of a transaction without waiting for its answer. */
 void pg_conn_tail(struct pg_conn *c, const struct sql_stmt *st);
 /* A text of several statements, outside the pipeline. */
-FIBER bool pg_conn_script(struct pg_conn *c, const char *text, struct arena *a, struct pg_error *e) WARN_UNUSED;
+FIBER bool pg_conn_script(struct pg_conn *c, const char *text, struct pg_error *e) WARN_UNUSED;
 
 /* --- pg_value.c --- */
 #define PG_INT8 20

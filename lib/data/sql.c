@@ -72,6 +72,35 @@ struct arena *sql_arena(struct sql_tx *tx)
     return tx->arena;
 }
 
+void sql_piece_begin(struct sql_piece *p, struct sql_tx *tx)
+{
+    *p = (struct sql_piece){.tx = tx, .outer = tx->arena};
+    arena_init(&p->arena, SQL_TX_ARENA_MAX);
+    tx->arena = &p->arena;
+}
+
+static bool check_arena(struct sql_tx *tx)
+{
+    struct err err = ERR_INIT;
+    if (arena_ok(tx->arena))
+        return true;
+    (void)err_set(&err, ERR_INTERNAL, "the transaction needs more than %zu bytes of memory", tx->arena->cap);
+    sql_tx_fail(tx, &err);
+    return false;
+}
+
+void sql_piece_end(struct sql_piece *p)
+{
+    (void)check_arena(p->tx); /* the transaction has failed then, and says so at its end */
+    p->tx->arena = p->outer;
+    arena_done(&p->arena);
+}
+
+bool sql_breathe(struct sql_tx *tx, struct err *err)
+{
+    return !tx->db->driver->breathe || tx->db->driver->breathe(tx, err);
+}
+
 bool sql_is_pg(const struct sql_tx *tx)
 {
     return tx->db->driver->is_pg;
@@ -121,11 +150,7 @@ bool sql_tx_verdict(struct sql_tx *tx, bool body_ok, struct err *err)
     assert(body_ok || err_is_set(err));
     if (!body_ok)
         return false;
-    if (!tx->is_failed && !arena_ok(tx->arena))
-        return err_set(err, ERR_INTERNAL, "the transaction needs more than %zu bytes of memory", tx->arena->cap);
-    if (tx->is_failed)
-        return err_set(err, tx->err.kind, "%s", tx->err.msg);
-    return true;
+    return (!tx->is_failed && check_arena(tx)) || err_set(err, tx->err.kind, "%s", tx->err.msg);
 }
 
 /* --- running bodies --- */

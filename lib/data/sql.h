@@ -69,6 +69,19 @@ static inline const struct sql_value *sql_at(const struct sql_result *r, size_t 
 /* --- inside a body --- */
 struct arena *sql_arena(struct sql_tx *tx); /* lives until sql_write/sql_read returns; results are in it */
 /*
+ * A body that works through many rows piece by piece, in the memory of one piece: until the end of the scope sql_arena is one of
+ * its own, and what is queued has its results there. Each piece ends with sql_run, and does not hold another.
+ */
+struct sql_piece {
+    struct sql_tx *tx;
+    struct arena *outer, arena;
+};
+void sql_piece_begin(struct sql_piece *p, struct sql_tx *tx);
+void sql_piece_end(struct sql_piece *p);
+#define SQL_PIECE(name, tx)                                                                                            \
+    __attribute__((cleanup(sql_piece_end))) struct sql_piece name;                                                     \
+    sql_piece_begin(&name, (tx))
+/*
  * Queue one statement. n_rows is 1 unless is_rowset (then 0 is allowed and does nothing). params is row-major and is
  * borrowed until the statement has gone out (sql_run, or the end of the body): keep it in the arena. The result, when
  * asked for (non-NULL), is filled by the next sql_run. On SQLite it executes here.
@@ -81,6 +94,13 @@ FIBER bool sql_run(struct sql_tx *tx, struct err *err) WARN_UNUSED;
 FIBER bool sql_exec(struct sql_tx *tx, const struct sql_stmt *st, const struct sql_value *params, size_t n_rows,
                     struct sql_result *out, struct err *err) WARN_UNUSED;
 bool sql_is_pg(const struct sql_tx *tx);
+/*
+ * For loops in a body over what a client chose: on PostgreSQL, where it runs on the calling fiber, let others run when it has been running for
+ * long; elsewhere it has a thread, or is known to be short. The server waits meanwhile, with the transaction's locks, and ends it when it waits too
+ * long: so after SQL_BREATH_MS without a statement nobody is let before it any more. False as fiber_yield_if_due.
+ */
+#define SQL_BREATH_MS 1000
+FIBER bool sql_breathe(struct sql_tx *tx, struct err *err) WARN_UNUSED;
 
 /* --- running bodies --- */
 typedef FIBER bool (*sql_body)(struct sql_tx *tx, void *arg, struct err *err);

@@ -24,6 +24,7 @@ struct sql_driver {
     FIBER bool (*run)(struct sql_tx *tx, struct err *err);
     /* Run a text of several statements inside the transaction; nothing may be queued. */
     FIBER bool (*script)(struct sql_tx *tx, const char *text, struct err *err);
+    FIBER bool (*breathe)(struct sql_tx *tx, struct err *err); /* NULL: nothing to do */
     /* The schema has changed; NULL: nothing to do. */
     FIBER bool (*migrated)(struct sql_db *db, struct err *err);
 };

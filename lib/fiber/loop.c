@@ -2,9 +2,11 @@
 
 #include <signal.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/metrics.h"
 
 #define rt fiber_runtime
 #define LATE_MS 100
@@ -21,6 +23,7 @@ static struct {
     bool is_blocking_off;
     bool has_looked; /* what is due late waits for one poll */
     int64_t due_at;      /* what the timer is set to */
+    int64_t cpu_us;      /* of this thread, at the end of the last turn */
     struct list deferred, at_end;
     size_t n_held;       /* answers of other threads to come */
     _Atomic(struct loop_post *) posts;
@@ -131,6 +134,17 @@ static void run_due(void)
         timer_run(now);
 }
 
+/* From the end of one turn to the end of the next, which is how long whoever is ready waits for the others. Not the time that passes:
+ * what other processes do is not ours. */
+static void note_turn(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    int64_t cpu_us = (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+    metric_observe_us(M_LOOP_TURN_SECONDS, NULL, cpu_us - loop.cpu_us);
+    loop.cpu_us = cpu_us;
+}
+
 static void on_turn(uv_prepare_t *h)
 {
     (void)h;
@@ -151,6 +165,7 @@ static void on_turn(uv_prepare_t *h)
         loop.is_blocking_off = false;
         uv_idle_stop(&loop.no_block);
     }
+    note_turn();
 }
 
 /* --- other threads --- */
