@@ -326,9 +326,9 @@ static Thurn__AddAccountsReply__Result *result_of(struct auth *auth, struct new_
         return r;
     }
     r->account = account_message(&n->row, a);
-    directory_changed(auth, n->row.key);
+    directory_changed(auth, n->row.key, 0); /* nobody knew this id */
     if (n->row.is_admin)
-        directory_changed(auth, arena_printf(a, "!admin:%lld", (long long)n->row.tenant_id));
+        directory_changed(auth, arena_printf(a, "!admin:%lld", (long long)n->row.tenant_id), 0);
     return r;
 }
 
@@ -392,8 +392,8 @@ FIBER static bool run_one(struct auth *auth, struct one *o, const struct name *n
         return false;
     if (!o->is_found)
         return err_set(err, ERR_NOT_FOUND, "no account '%.*s'", STR_ARG(name->address));
-    directory_changed(auth, name->key);
-    directory_changed(auth, arena_printf(o->arena, "!admin:%lld", (long long)o->row.tenant_id));
+    directory_changed(auth, name->key, o->row.account_id);
+    directory_changed(auth, arena_printf(o->arena, "!admin:%lld", (long long)o->row.tenant_id), 0);
     out->account = account_message(&o->row, o->arena);
     return true;
 }
@@ -501,18 +501,21 @@ struct credentials {
     const struct sql_value *ids;
     size_t n;
     struct arena *arena;
-    struct map64 versions; /* account id → int64_t in the arena */
+    struct map64 found; /* account id → struct account in the arena */
 };
 FIBER static bool credentials_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct credentials *c = arg;
     struct sql_result r;
-    if (!sql_exec(tx, &q_credentials, c->ids, c->n, &r, err))
+    map64_done(&c->found); /* a try before this one may have been cut short */
+    map64_init(&c->found);
+    if (!sql_exec(tx, &q_accounts_by_id, c->ids, c->n, &r, err))
         return false;
     for (size_t i = 0; i < r.n_rows; i++) {
-        int64_t *version = arena_new(c->arena, int64_t);
-        *version = sql_at(&r, i, 1)->i;
-        (void)map64_put(&c->versions, (uint64_t)sql_at(&r, i, 0)->i, version); /* the same again when asked for twice, or tried twice */
+        struct account *acc = arena_new(c->arena, struct account);
+        account_of_row(&r, i, acc); /* its strings end with the transaction: only the numbers are used */
+        if (acc->state == THURN__ACCOUNT_STATE__ACCOUNT_ACTIVE || acc->state == THURN__ACCOUNT_STATE__ACCOUNT_RECEIVE_ONLY)
+            (void)map64_put(&c->found, (uint64_t)acc->account_id, acc); /* the same again when asked for twice, or tried twice */
     }
     return true;
 }
@@ -528,14 +531,19 @@ bool account_credentials(struct auth *auth, const Thurn__CredentialsRequest *q, 
     for (size_t i = 0; i < n; i++)
         ids[i] = sql_i(q->account_ids[i]);
     struct credentials c = {.ids = ids, .n = n, .arena = a};
-    map64_init(&c.versions);
+    map64_init(&c.found);
     bool ok = n == 0 || sql_read(auth->opts.directory, credentials_body, &c, err);
     out->n_versions = n;
     out->versions = arena_array(a, int64_t, n);
+    out->n_accounts = n;
+    out->accounts = arena_array(a, Thurn__AccountRef *, n);
     for (size_t i = 0; ok && i < n; i++) {
-        const int64_t *version = map64_get(&c.versions, (uint64_t)q->account_ids[i]);
-        out->versions[i] = version ? *version : 0;
+        static const struct account nobody;
+        const struct account *acc = map64_get(&c.found, (uint64_t)q->account_ids[i]);
+        acc = acc ? acc : &nobody;
+        out->versions[i] = acc->credential_version;
+        out->accounts[i] = account_ref(acc, a);
     }
-    map64_done(&c.versions);
+    map64_done(&c.found);
     return ok;
 }

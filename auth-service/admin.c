@@ -118,7 +118,7 @@ bool admin_add_domain(struct auth *auth, const Thurn__AddDomainRequest *q, struc
         return false;
     if (add.is_taken)
         return err_set(err, ERR_EXISTS, "domain '%.*s' exists", STR_ARG(add.d.name));
-    directory_changed(auth, add.d.name);
+    directory_changed(auth, add.d.name, 0);
     *out = *domain_message(&add.d, a);
     out->warnings = warnings;
     out->n_warnings = n_warnings;
@@ -175,7 +175,7 @@ bool admin_set_domain(struct auth *auth, const Thurn__SetDomainRequest *q, struc
         return false;
     if (!s.is_found)
         return err_set(err, ERR_NOT_FOUND, "no domain '%.*s'", STR_ARG(name));
-    directory_changed(auth, name);
+    directory_changed(auth, name, 0);
     *out = *domain_message(&s.d, a);
     out->warnings = warnings;
     out->n_warnings = n_warnings;
@@ -224,7 +224,7 @@ bool admin_remove_domain(struct auth *auth, str given, struct arena *a, struct e
     struct remove_name m = {.key = sql_s(name)};
     if (!sql_write(auth->opts.directory, remove_domain_body, &m, err))
         return false;
-    directory_changed(auth, name);
+    directory_changed(auth, name, 0);
     if (m.is_in_use)
         return err_set(err, ERR_CONFLICT, "domain '%.*s' still has accounts or aliases", STR_ARG(name));
     return m.is_found || err_set(err, ERR_NOT_FOUND, "no domain '%.*s'", STR_ARG(name));
@@ -288,7 +288,7 @@ bool admin_set_alias(struct auth *auth, const Thurn__Alias *q, struct arena *a, 
     if (!targets_of_alias(auth, &name, out->targets, out->n_targets, a, &out->warnings, &out->n_warnings, err) ||
         !sql_write(auth->opts.directory, set_alias_body, &s, err))
         return false;
-    directory_changed(auth, name.key);
+    directory_changed(auth, name.key, 0);
     out->address = arena_strz(a, name.address);
     return true;
 }
@@ -311,7 +311,7 @@ bool admin_remove_alias(struct auth *auth, str address, struct arena *a, struct 
     struct remove_name m = {.key = sql_s(name.key)};
     if (!sql_write(auth->opts.directory, remove_alias_body, &m, err))
         return false;
-    directory_changed(auth, name.key);
+    directory_changed(auth, name.key, 0);
     return m.is_found || err_set(err, ERR_NOT_FOUND, "no alias '%.*s'", STR_ARG(name.address));
 }
 

@@ -4,11 +4,15 @@
  */
 #include "auth-service/internal.h"
 
+#include <stdio.h>
+
 #include "auth-service/schema.h"
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "base/num.h"
 
 #define CHANNEL "auth:changed"
+#define CHANNEL_ACCOUNTS "auth:accounts" /* ids, after their keys */
 #define DRAWS_MAX 3
 #define SECOND_LOOKS_MAX 1000u /* a second */
 #define LOAD_TIMEOUT_MS 4000   /* a look-up that waits so long for a connection is answered as when the directory is away */
@@ -185,24 +189,36 @@ bool write_drawing(struct auth *auth, sql_body body, void *arg, bool has_key, st
     return !err_is_set(err);
 }
 
-void directory_changed(struct auth *auth, str key)
+/* The key goes first: whoever hears of the account finds it dropped. */
+void directory_changed(struct auth *auth, str key, int64_t account_id)
 {
+    char id[24];
     drop(auth, key);
-    if (auth->opts.redis)
-        redis_publish(auth->opts.redis, S(CHANNEL), key);
+    news_note(&auth->news, account_id);
+    if (!auth->opts.redis)
+        return;
+    redis_publish(auth->opts.redis, S(CHANNEL), key);
+    int n = snprintf(id, sizeof(id), "%lld", (long long)account_id);
+    if (account_id)
+        redis_publish(auth->opts.redis, S(CHANNEL_ACCOUNTS), str_n(id, (size_t)n));
 }
 
 static void on_message(void *arg, str channel, str payload)
 {
+    struct auth *auth = arg;
+    int64_t id = 0;
     if (str_eq(channel, S(CHANNEL)))
-        drop(arg, payload);
+        drop(auth, payload);
+    else if (!str_eq(channel, S(CHANNEL_ACCOUNTS)) || !num_i64(payload, 1, INT64_MAX, &id))
+        return;
+    news_note(&auth->news, id);
 }
-
 /* Messages may have been lost: nothing that is cached is to be trusted as fresh. It stays for when the database is away. */
 static void on_gap(void *arg)
 {
     struct auth *auth = arg;
     auth->generation++;
+    news_lose(&auth->news);
     cache_clear(&auth->absent); /* that somebody is not there is never served stale */
     str key;
     void *slot;
@@ -219,6 +235,7 @@ void directory_listen(struct auth *auth)
     struct err ignored = ERR_INIT; /* without messages entries live out their time */
     redis_on_message(auth->opts.redis, on_message, on_gap, auth);
     IGNORE(redis_subscribe(auth->opts.redis, S(CHANNEL), &ignored));
+    IGNORE(redis_subscribe(auth->opts.redis, S(CHANNEL_ACCOUNTS), &ignored));
 }
 
 /* --- look-ups --- */

@@ -45,6 +45,18 @@ struct domain {
     bool is_disabled;
     int64_t created_unix;
 };
+/*
+ * What changed in the directory of late, for those who wait for it (Auth.News): numbers grow by one with each change, from a
+ * number at random, so that those of another process are not taken for ours.
+ */
+#define NEWS_KEPT 4096u
+struct news {
+    uint64_t last;                     /* number of the newest */
+    uint64_t first;                    /* of the oldest that is kept, in kept[number % NEWS_KEPT] */
+    int64_t kept[NEWS_KEPT];        /* the account; 0 = something else */
+    unsigned n_waiting;
+    struct fiber_cond more;
+};
 /* What the directory says about a key. */
 enum record_kind { RECORD_NONE, RECORD_ACCOUNT, RECORD_ALIAS, RECORD_DOMAIN };
 struct record {
@@ -71,6 +83,7 @@ struct auth {
     struct map undecided[2]; /* by address, by account: how many attempts hold a token and are not decided */
     struct fiber_cond decided;
     char *dummy_secret;    /* what an unknown account's password is compared with; made at the first need */
+    struct news news;
     uint64_t generation;   /* of the cache: grows with every drop, so that a look-up under way does not bring back old rows */
     int64_t looks_second;  /* in which n_looks counts: cached "there is nobody" answers that were asked again */
     unsigned n_looks;
@@ -89,8 +102,8 @@ FIBER bool directory_get_fresh(struct auth *auth, str key, struct arena *a, cons
 /* The admin account that gets postmaster's mail of this tenant; RECORD_NONE when there is no admin. */
 FIBER bool directory_admin(struct auth *auth, int64_t tenant_id, struct arena *a, const struct record **out,
                            struct err *err) WARN_UNUSED;
-/* A row changed: drop it here and tell the other processes. */
-void directory_changed(struct auth *auth, str key);
+/* A row changed: drop it here and tell the other processes. account_id: the account that was there before, 0 = none. */
+void directory_changed(struct auth *auth, str key, int64_t account_id);
 void directory_listen(struct auth *auth);
 void account_of_row(const struct sql_result *r, size_t row, struct account *out); /* views of the result */
 void domain_of_row(const struct sql_result *r, size_t row, struct domain *out);
@@ -98,6 +111,13 @@ void record_free(void *cached);
 Thurn__AccountRef *account_ref(const struct account *acc, struct arena *a);
 Thurn__Account *account_message(const struct account *acc, struct arena *a);
 Thurn__Domain *domain_message(const struct domain *d, struct arena *a);
+
+/* --- news.c --- */
+void news_init(struct news *c);
+void news_note(struct news *c, int64_t account_id);
+void news_lose(struct news *c); /* some may have been missed */
+FIBER bool news_wait(struct news *c, const Thurn__NewsRequest *q, struct arena *a, Thurn__NewsReply *out,
+                        struct err *err) WARN_UNUSED;
 
 /* --- resolve.c, login.c --- */
 FIBER bool resolve(struct auth *auth, char *const *addresses, size_t n, struct arena *a, Thurn__Resolution **out,

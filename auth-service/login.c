@@ -268,7 +268,7 @@ FIBER static void modernise(struct attempt *t, const struct account *acc)
     r.new_secret = str_c(made);
     ok = ok && sql_write(auth->opts.directory, replace_body, &r, &err);
     if (ok)
-        directory_changed(auth, acc->key);
+        directory_changed(auth, acc->key, 0); /* the login stands: it is the same password */
     else
         log_warn("auth.rehash_failed", KV_STR("account", acc->address), KV_ERR(&err)); /* the next login tries again */
 }

@@ -74,11 +74,6 @@ const struct sql_stmt q_accounts_by_id = {
     .name = "accounts_by_id", .params = "i", .cols = ACCOUNT_TYPES, .is_rowset = true,
     .sqlite = "SELECT " ACCOUNT_COLS " FROM dir_account WHERE account_id = ?1",
     .pg = "SELECT " ACCOUNT_COLS " FROM dir_account WHERE account_id = ANY($1::bigint[])"};
-/* (account_id, credential_version) of those that may be logged in: active or receive-only. */
-const struct sql_stmt q_credentials = {
-    .name = "credentials", .params = "i", .cols = "ii", .is_rowset = true,
-    .sqlite = "SELECT account_id, credential_version FROM dir_account WHERE account_id = ?1 AND state IN (0, 2)",
-    .pg = "SELECT account_id, credential_version FROM dir_account WHERE account_id = ANY($1::bigint[]) AND state IN (0, 2)"};
 /* The admin who gets postmaster's mail: one of the tenant before others, the oldest first; suspended ones last. */
 const struct sql_stmt q_admin_of = {
     .name = "admin_of", .params = "i", .cols = ACCOUNT_TYPES,

@@ -19,7 +19,7 @@ enum domain_col { DOMAIN_ID, DOMAIN_TENANT, DOMAIN_NAME, DOMAIN_CATCH_ALL, DOMAI
 enum alias_col { ALIAS_KEY, ALIAS_ADDRESS, ALIAS_TARGETS };
 
 /* Look-ups. The rowset ones take many keys; their results come in any order. */
-extern const struct sql_stmt q_accounts_by_key, q_aliases_by_key, q_domains_by_name, q_accounts_by_id, q_credentials, q_admin_of;
+extern const struct sql_stmt q_accounts_by_key, q_aliases_by_key, q_domains_by_name, q_accounts_by_id, q_admin_of;
 /* Pages: (after, limit, domain or empty, LIKE pattern). */
 extern const struct sql_stmt q_list_accounts, q_list_aliases, q_list_domains, q_list_tenants;
 /* Mutations. Domains are locked first, and what is said of them and of what is in them is read behind that: q_keep_domains

@@ -112,6 +112,7 @@ METHOD(m_authenticate, AuthenticateRequest, AuthenticateReply, THURN__AUTHENTICA
 METHOD(m_resolve, ResolveRequest, ResolveReply, THURN__RESOLVE_REPLY__INIT, SYSTEM, resolve_all(auth, q, a, out, err))
 METHOD(m_locate, LocateRequest, LocateReply, THURN__LOCATE_REPLY__INIT, SYSTEM, account_locate(auth, q, a, out, err))
 METHOD(m_credentials, CredentialsRequest, CredentialsReply, THURN__CREDENTIALS_REPLY__INIT, SYSTEM, account_credentials(auth, q, a, out, err))
+METHOD(m_news, NewsRequest, NewsReply, THURN__NEWS_REPLY__INIT, SYSTEM, news_wait(&auth->news, q, a, out, err))
 METHOD(m_may_send_as, MaySendAsRequest, MaySendAsReply, THURN__MAY_SEND_AS_REPLY__INIT, SYSTEM, may_send_as(auth, q, a, out, err))
 METHOD(m_take, TakeRequest, TakeReply, THURN__TAKE_REPLY__INIT, SYSTEM, take(auth, q, a, out, err))
 METHOD(m_lease, LeaseRequest, LeaseReply, THURN__LEASE_REPLY__INIT, SYSTEM, lease(auth, q, a, out, err))
@@ -158,6 +159,7 @@ static const Thurn__Auth_Service methods = {
     .remove_alias = m_remove_alias,
     .list_aliases = m_list_aliases,
     .credentials = m_credentials,
+    .news = m_news,
 };
 
 /* --- life --- */
@@ -205,6 +207,7 @@ struct auth *auth_new(const struct auth_opts *opts, struct err *err)
     map_init(&auth->undecided[0]);
     map_init(&auth->undecided[1]);
     fiber_cond_init(&auth->decided);
+    news_init(&auth->news);
     auth->limits = limits_new(opts->redis, opts->limits, opts->n_limits, auth->opts.lease_ttl_ms);
     random_bytes(auth->mac_key, sizeof(auth->mac_key));
     auth->service = methods;

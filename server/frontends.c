@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "frontend/common/dir_watch.h"
 #include "frontend/common/guests.h"
 #include "frontend/common/logins.h"
 #include "frontend/imap/imap.h"
@@ -84,7 +85,8 @@ static bool open_mail(struct frontends *f, struct err *err)
     BUF(postmaster, 512);
     if (domain.n)
         buf_printf(&postmaster, "postmaster@%.*s", STR_ARG(domain));
-    f->logins = logins_new(f->node->auth_service, 0);
+    f->changes = dir_watch_new(f->node->auth_service);
+    f->logins = logins_new(f->node->auth_service, f->changes, 0);
     f->guests = guests_new(NULL, (unsigned)config_int(c, CFG_BUSY_PER_IP));
     struct smtp_opts smtp = {
         .hostname = config_str(c, CFG_HOSTNAME),
@@ -94,6 +96,7 @@ static bool open_mail(struct frontends *f, struct err *err)
         .queue = f->node->queue_service,
         .logins = f->logins,
         .guests = f->guests,
+        .changes = f->changes,
         .tls = f->tls,
         .plain_login = plain_login(c),
         .message_max = (uint64_t)config_int(c, CFG_MESSAGE_MAX),
@@ -281,6 +284,7 @@ void frontends_close(struct frontends *f)
     smtp_server_free(f->smtp);
     imap_server_free(f->imap);
     logins_free(f->logins);
+    dir_watch_free(f->changes);
     guests_free(f->guests);
     tls_server_free(f->tls);
     free(f->proxy_from);

@@ -7,6 +7,7 @@
 #include "net/http_server.h"
 #include "server/node.h"
 
+struct dir_watch;
 struct guests;
 struct logins;
 struct smtp_server;
@@ -29,6 +30,7 @@ extern const struct frontend_listen {
 struct frontends {
     struct node *node;
     struct tls_server *tls;
+    struct dir_watch *changes;
     struct logins *logins;
     struct guests *guests;
     struct smtp_server *smtp;

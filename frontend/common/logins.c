@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "base/metrics.h"
+#include "frontend/common/dir_watch.h"
 #include "proto/auth_calls.h"
 #include "rpc/call.h"
 
@@ -17,19 +18,27 @@ struct logins {
     ProtobufCService *auth;
     unsigned period_ms;
     struct map64 accounts; /* account id → struct list of its logins, never empty */
+    struct dir_sub changes;
+    struct map64 hurried;  /* account id → anything: changed, and to be asked about before the round */
     struct fiber_timer round;
+    bool is_due;           /* all are to be asked about */
     bool is_checking, is_closing;
     struct fiber *checker, *freer;
     bool is_failing;       /* the last call failed; said once */
 };
 
-struct logins *logins_new(ProtobufCService *auth, unsigned period_ms)
+static void on_changes(void *arg, const struct dir_news *news);
+
+struct logins *logins_new(ProtobufCService *auth, struct dir_watch *changes, unsigned period_ms)
 {
     struct logins *l = xnew(struct logins);
     l->magic = LOGINS_MAGIC;
     l->auth = auth;
     l->period_ms = period_ms ? period_ms : LOGINS_PERIOD_MS;
     map64_init(&l->accounts);
+    map64_init(&l->hurried);
+    if (changes)
+        dir_watch_add(changes, &l->changes, on_changes, l);
     return l;
 }
 
@@ -77,6 +86,21 @@ static void end_older(struct logins *l, int64_t account_id, int64_t version)
     }
 }
 
+static void take_quotas(const struct logins *l, const Thurn__AccountRef *now)
+{
+    struct list *of_account = map64_get(&l->accounts, (uint64_t)now->account_id);
+    if (!of_account)
+        return;
+    LIST_EACH(of_account, n)
+    {
+        struct login *login = LIST_ITEM(n, struct login, node);
+        if (!login->quotas)
+            continue;
+        login->quotas->quota_bytes = now->quota_bytes;
+        login->quotas->quota_messages = now->quota_messages;
+    }
+}
+
 static void note_failure(struct logins *l, const struct err *err)
 {
     metric_inc(M_LOGINS_FAILURES);
@@ -109,20 +133,24 @@ FIBER static bool check_some(struct logins *l, const int64_t *ids, size_t n)
     l->is_failing = false;
     for (size_t i = 0; i < n; i++)
         end_older(l, ids[i], r->versions[i]);
+    for (size_t i = 0; i < r->n_accounts; i++)
+        take_quotas(l, r->accounts[i]);
     return true;
 }
 
 /* The ids are copied, because the set changes while a call is under way. */
-FIBER static void check_all(struct logins *l)
+FIBER static void check_set(struct logins *l, const struct map64 *set)
 {
     ARENA(a, (size_t)1 << 30);
-    int64_t *ids = arena_array(&a, int64_t, l->accounts.m.n + 1);
+    int64_t *ids = arena_array(&a, int64_t, set->m.n + 1);
     size_t n = 0;
     struct map_iter it = {0};
     uint64_t id;
     void *value;
-    while (map64_next(&l->accounts, &it, &id, &value))
+    while (map64_next(set, &it, &id, &value))
         ids[n++] = (int64_t)id;
+    map64_done(&l->hurried); /* those of now are among the set; more may come while it is asked */
+    map64_init(&l->hurried);
     for (size_t from = 0; from < n && !l->is_closing; from += BATCH)
         if (!check_some(l, ids + from, MIN(n - from, (size_t)BATCH)))
             return; /* the next round asks for all again */
@@ -134,8 +162,11 @@ FIBER static void run_round(void *arg)
 {
     struct logins *l = arg;
     l->checker = fiber_self();
-    if (!l->is_closing)
-        check_all(l);
+    while (!l->is_closing && (l->is_due || l->hurried.m.n)) {
+        const struct map64 *set = l->is_due ? &l->accounts : &l->hurried;
+        l->is_due = false;
+        check_set(l, set);
+    }
     l->checker = NULL;
     l->is_checking = false;
     if (l->freer)
@@ -144,13 +175,32 @@ FIBER static void run_round(void *arg)
         wait_for_round(l);
 }
 
-static void on_round(void *arg)
+static void begin(struct logins *l)
 {
-    struct logins *l = arg;
     struct err err = ERR_INIT;
+    fiber_timer_stop(&l->round);
     l->is_checking = fiber_spawn("logins", run_round, l, FIBER_NO_DEADLINE, &err);
     if (!l->is_checking) /* at the cap of fibers: the next round tries again */
         wait_for_round(l);
+}
+
+static void on_round(void *arg)
+{
+    struct logins *l = arg;
+    l->is_due = true;
+    begin(l);
+}
+
+/* Whose sessions nobody has here is no concern of ours. */
+static void on_changes(void *arg, const struct dir_news *news)
+{
+    struct logins *l = arg;
+    l->is_due |= news->is_gap && logins_accounts(l);
+    for (size_t i = 0; i < news->n_account_ids; i++)
+        if (map64_get(&l->accounts, (uint64_t)news->account_ids[i]))
+            (void)map64_put(&l->hurried, (uint64_t)news->account_ids[i], l);
+    if ((l->is_due || l->hurried.m.n) && !l->is_checking && !l->is_closing)
+        begin(l);
 }
 
 static void wait_for_round(struct logins *l)
@@ -159,7 +209,8 @@ static void wait_for_round(struct logins *l)
         fiber_timer_start(&l->round, l->period_ms, on_round, l);
 }
 
-void logins_add(struct logins *l, struct login *login, const Thurn__AuthenticateReply *r, void (*ended)(void *arg), void *arg)
+void logins_add(struct logins *l, struct login *login, const Thurn__AuthenticateReply *r, Thurn__AccountRef *quotas,
+                void (*ended)(void *arg), void *arg)
 {
     CHECK(l, LOGINS_MAGIC);
     assert(!list_in(&login->node));
@@ -167,6 +218,7 @@ void logins_add(struct logins *l, struct login *login, const Thurn__Authenticate
         return; /* an auth service of the release before: it cannot be asked */
     login->account_id = r->account->account_id;
     login->version = r->credential_version;
+    login->quotas = quotas;
     login->ended = ended;
     login->arg = arg;
     struct list *of_account = map64_get(&l->accounts, (uint64_t)login->account_id);
@@ -186,6 +238,7 @@ void logins_free(struct logins *l)
     CHECK(l, LOGINS_MAGIC);
     assert(logins_accounts(l) == 0);
     l->is_closing = true;
+    dir_watch_remove(&l->changes);
     fiber_timer_stop(&l->round);
     if (l->checker)
         fiber_cancel(l->checker);
@@ -193,6 +246,7 @@ void logins_free(struct logins *l)
     while (l->is_checking) /* it uses this memory: whatever happens to us, it ends first */
         fiber_wait_uninterrupted();
     map64_done(&l->accounts);
+    map64_done(&l->hurried);
     l->magic = 0;
     xfree(l);
 }

@@ -11,11 +11,14 @@
 #define BYTES_MAX ((size_t)16 << 20)
 #define OTHERS_SHARE 4u /* of them for answers under other addresses than the mailbox's own */
 #define OWN_BYTES 128u  /* of the map, and of malloc, for an entry; likewise for each part of an answer */
+#define SETTLE_MS 1000 /* after a change, until every node has heard of it */
 #define CALL_ARENA_MAX ((size_t)4 << 20)
 
 struct resolver {
     ProtobufCService *auth;
     struct resolver_opts opts;
+    uint64_t generation;   /* grows with each change of the directory: answers of before are asked for again */
+    int64_t changed_mono_ms;
     struct map entries; /* address → struct resolved, one reference each */
     struct used {
         struct list list; /* least recently used first */
@@ -35,6 +38,7 @@ struct resolver *resolver_new(ProtobufCService *auth, const struct resolver_opts
     o->stale_ms = o->stale_ms ? o->stale_ms : STALE_MS;
     o->full_ms = o->full_ms ? o->full_ms : FULL_MS;
     o->bytes_max = o->bytes_max ? o->bytes_max : BYTES_MAX;
+    r->changed_mono_ms = -SETTLE_MS;
     map_init(&r->entries);
     list_init(&r->own.list);
     list_init(&r->others.list);
@@ -86,6 +90,12 @@ void resolver_forget(struct resolver *r, str address)
     struct resolved *a = map_get(&r->entries, address);
     if (a)
         drop(r, a);
+}
+
+void resolver_outdate(struct resolver *r)
+{
+    r->generation++;
+    r->changed_mono_ms = clock_mono_ms();
 }
 
 void resolver_mark_full(struct resolver *r, str address, uint64_t size)
@@ -150,7 +160,7 @@ static unsigned life_ms(const struct resolver *r, const Thurn__Resolution *answe
 }
 
 /* A reference for the caller. What is not to be kept at all takes no place from what is. */
-static struct resolved *remember(struct resolver *r, str address, const Thurn__Resolution *answer)
+static struct resolved *remember(struct resolver *r, str address, const Thurn__Resolution *answer, uint64_t generation)
 {
     struct resolved *old = map_get(&r->entries, address), *a = xnew(struct resolved);
     bool is_local = answer->kind == THURN__RECIPIENT_KIND__RECIPIENT_LOCAL;
@@ -161,13 +171,15 @@ static struct resolved *remember(struct resolver *r, str address, const Thurn__R
     a->bytes = bytes_of(address, answer);
     a->is_own = answer->n_targets == 1 && answer->targets[0]->account && !answer->targets[0]->detail[0] &&
                 str_eq_nocase(str_c(answer->targets[0]->address), address);
-    a->fresh_until_ms = now + life_ms(r, answer);
+    a->generation = generation;
+    a->fresh_until_ms = now + (now - r->changed_mono_ms < SETTLE_MS ? MIN(life_ms(r, answer), SETTLE_MS) : life_ms(r, answer));
     a->stale_until_ms = is_local ? now + r->opts.stale_ms : a->fresh_until_ms;
-    if (old) {
+    if (old && old->generation == generation) { /* else there may be room by now */
         a->full_size = old->full_size;
         a->full_until_ms = a->answer->n_targets == 1 ? old->full_until_ms : 0;
-        drop(r, old);
     }
+    if (old)
+        drop(r, old);
     if (!is_local && !life_ms(r, answer))
         return a;
     struct used *used = used_of(r, a);
@@ -186,6 +198,7 @@ FIBER static bool ask(struct resolver *r, str address, struct resolved **out, st
     struct rpc_call call;
     Thurn__ResolveRequest q = THURN__RESOLVE_REQUEST__INIT;
     const Thurn__ResolveReply *reply;
+    uint64_t generation = r->generation;
     char *addresses[] = {arena_strz(&a, address)};
     rpc_call_init(&call, &a);
     call.principal.rights = RPC_RIGHT_SYSTEM;
@@ -197,7 +210,7 @@ FIBER static bool ask(struct resolver *r, str address, struct resolved **out, st
     }
     if (reply->n_resolutions != 1)
         return err_set(err, ERR_INTERNAL, "auth answered %zu resolutions for one address", reply->n_resolutions);
-    *out = remember(r, address, reply->resolutions[0]);
+    *out = remember(r, address, reply->resolutions[0], generation);
     return true;
 }
 
@@ -211,7 +224,7 @@ static struct resolved *use(struct resolver *r, struct resolved *a)
 bool resolver_get(struct resolver *r, str address, struct resolved **out, struct err *err)
 {
     struct resolved *a = map_get(&r->entries, address);
-    if (a && clock_mono_ms() < a->fresh_until_ms) {
+    if (a && a->generation == r->generation && clock_mono_ms() < a->fresh_until_ms) {
         metric_inc_label(M_RESOLVER_LOOKUPS, "cached");
         *out = use(r, a);
         return true;

@@ -6,6 +6,9 @@
  * user"). The cache is bounded in bytes; the least recently used go. Answers under an address that is not the mailbox's own (aliases,
  * details behind a "+", catch-alls: a stranger can make up as many as he likes) have a quarter of it, and push out their like alone.
  *
+ * A change of the directory makes all answers old at once, whatever they were about (resolver_outdate): asking again is one call,
+ * and what an answer stood on is not kept. For a second after it answers live no longer than a second, for the node that gave it may have heard later.
+ *
  * A mailbox that was found full is remembered as full, so that the next RCPT for it can be refused without asking.
  */
 #ifndef FRONTEND_COMMON_RESOLVER_H
@@ -33,6 +36,7 @@ struct resolved {
     bool is_own;        /* the address is that of the only mailbox */
     struct list_node used;
     char *address;
+    uint64_t generation; /* of the resolver, when it was asked for */
 };
 struct resolver;
 
@@ -47,6 +51,8 @@ FIBER bool resolver_get(struct resolver *r, str address, struct resolved **out, 
 struct resolved *resolved_ref(struct resolved *a);
 void resolved_unref(struct resolved *a); /* NULL is allowed */
 void resolver_forget(struct resolver *r, str address);
+/* The directory changed. */
+void resolver_outdate(struct resolver *r);
 /* The only mailbox behind the address had no room for a message of this size. */
 void resolver_mark_full(struct resolver *r, str address, uint64_t size);
 /* It had no room for one as large as this, a moment ago. A message of unknown size (0) may be small enough. */

@@ -66,7 +66,7 @@ FIBER static bool log_in(struct imap_session *s, struct imap_command *c, str log
     }
     s->state = IMAP_AUTH;
     stream_set_input_max(s->stream, imap_line_max(s));
-    logins_add(s->server->opts.logins, &s->login_check, r, imap_login_ended, s);
+    logins_add(s->server->opts.logins, &s->login_check, r, &s->account, imap_login_ended, s);
     guest_leave(&s->guest);
     BUF(code, 2048);
     buf_add(&code, S("CAPABILITY "));

@@ -49,7 +49,7 @@ FIBER static void succeeded(struct smtp_session *s, const Thurn__AuthenticateRep
                                    .tenant_id = r->account ? r->account->tenant_id : 0,
                                    .address = xstrdup(r->address),
                                    .may_send = r->state == THURN__ACCOUNT_STATE__ACCOUNT_ACTIVE};
-    logins_add(s->server->opts.logins, &s->login_check, r, smtp_login_ended, s);
+    logins_add(s->server->opts.logins, &s->login_check, r, NULL, smtp_login_ended, s);
     guest_leave(&s->guest);
     fiber_context()->account = str_c(s->login.address);
     metric_inc_label(M_SMTP_AUTH, "ok");

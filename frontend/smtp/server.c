@@ -55,6 +55,13 @@ static void fill_in(struct smtp_limits *l)
     l->header_max = MIN(l->header_max, l->inline_max - 1); /* so it is whole in memory, or too big */
 }
 
+static void on_changes(void *arg, const struct dir_news *news)
+{
+    struct smtp_server *s = arg;
+    (void)news; /* what an answer stood on is not kept: any change makes all of them old */
+    resolver_outdate(s->resolver);
+}
+
 struct smtp_server *smtp_server_new(const struct smtp_opts *opts, struct err *err)
 {
     if (!opts->auth || !opts->store || !opts->queue || !opts->logins || !opts->guests || !opts->hostname.n || opts->hostname.n > SMTP_DOMAIN_MAX) {
@@ -72,6 +79,8 @@ struct smtp_server *smtp_server_new(const struct smtp_opts *opts, struct err *er
     s->opts.hostname = str_c(str_dup(opts->hostname));
     s->opts.postmaster = str_c(str_dup(opts->postmaster.n ? opts->postmaster : S("postmaster"))); /* then auth knows who that is */
     s->resolver = resolver_new(opts->auth, NULL);
+    if (opts->changes)
+        dir_watch_add(opts->changes, &s->changes, on_changes, s);
     list_init(&s->sessions);
     return s;
 }
@@ -82,6 +91,7 @@ void smtp_server_free(struct smtp_server *s)
         return;
     CHECK(s, SMTP_SERVER_MAGIC);
     assert(list_empty(&s->sessions));
+    dir_watch_remove(&s->changes);
     resolver_free(s->resolver);
     free((char *)(uintptr_t)s->opts.hostname.p);
     free((char *)(uintptr_t)s->opts.postmaster.p);

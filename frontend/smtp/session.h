@@ -16,6 +16,7 @@
 #include "base/metrics.h"
 #include "frontend/common/guests.h"
 #include "frontend/common/logins.h"
+#include "frontend/common/dir_watch.h"
 #include "frontend/common/resolver.h"
 #include "frontend/common/sasl.h"
 #include "frontend/smtp/body.h"
@@ -42,6 +43,7 @@ struct smtp_server {
     uint32_t magic;
     struct smtp_opts opts;      /* strings are owned */
     struct resolver *resolver;
+    struct dir_sub changes;
     struct list sessions;
     unsigned n_sessions, n_of_kind[SMTP_KINDS_];
     enum { SMTP_SERVING, SMTP_DRAINING, SMTP_BREAKING } phase;

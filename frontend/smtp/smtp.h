@@ -24,6 +24,7 @@
 #include "rpc/call.h"
 
 struct guests;
+struct dir_watch;
 struct logins;
 struct smtp_server;
 
@@ -56,6 +57,7 @@ struct smtp_opts {
     ProtobufCService *auth, *store, *queue;
     struct logins *logins;      /* of all front-ends of this process; outlives the server */
     struct guests *guests;      /* likewise */
+    struct dir_watch *changes;  /* likewise; tells of changes of the directory. NULL = nobody does */
     struct tls_server *tls;     /* for STARTTLS; NULL = not offered. Must outlive the server */
     int plain_login;            /* passwords without TLS: 0 never, 1 from loopback, 2 always */
     uint64_t message_max;       /* bytes; default 50 MiB */

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 
+import directory_news
 import harness
 from cluster import Cluster
 from harness import PASSWORD, wait_until
@@ -119,6 +120,11 @@ def test_change_of_password_ends_sessions(cluster):
         c.logout()
     cluster.imap("turn@example.test", 2, "another one").logout()
     cluster.thurn("account", "remove", "turn@example.test")
+
+
+def test_directory_news(cluster):
+    """Changed through one front-end, noticed on the other within two seconds."""
+    directory_news.check(cluster.thurn, lambda user: cluster.imap(user, 2), lambda: cluster.smtp(2))
 
 
 def peers(pid):

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 
+import directory_news
 import harness
 from harness import PASSWORD, free_ports, http_get, wait_until
 
@@ -495,6 +496,17 @@ def test_recipients():
             assert s.rcpt("new@example.test")[0] == 250
             server.admin("alias", "set", "other@example.test", "ann@example.test")
             assert s.rcpt("other@example.test")[0] == 250
+
+
+def test_directory_news():
+    """A change acts on what is open at once: in one process, and in workers of it."""
+    for extra in ("", "workers: 2\n"):
+        with harness.Server("sqlite-local", extra=extra) as server:
+            def imap(user):
+                c = imaplib.IMAP4(*server.address("imap"))
+                c.login(user, PASSWORD)
+                return c
+            directory_news.check(server.admin, imap, lambda: smtplib.SMTP(*server.address("smtp")))
 
 
 def rcpt_full(server):

@@ -217,7 +217,7 @@ static void world_main(void *arg)
     w->faulty = rpc_faulty_new(store_service(w->store));
     w->proxy = (struct proxy){.base = {store_service(w->store)->descriptor, proxy_invoke, NULL},
                               .real = store_service(w->store), .faulty = w->faulty};
-    w->logins = logins_new(auth_service(w->auth), 10);
+    w->logins = logins_new(auth_service(w->auth), NULL, 10);
     w->guests = guests_new((unsigned[GUEST_SERVICES_]){0}, 0);
     struct imap_opts imap = {.logins = w->logins, .guests = w->guests, .hostname = S("mx.example.test"), .auth = auth_service(w->auth), .store = &w->proxy.base,
                              .plain = IMAP_PLAIN_ALWAYS,

@@ -409,7 +409,7 @@ static void on_fiber(void *arg)
 {
     struct imap_rig *r = arg;
     fiber_cond_init(&r->changed);
-    r->opts.logins = logins_new(&r->auth.base, 0);
+    r->opts.logins = logins_new(&r->auth.base, NULL, 0);
     r->opts.guests = guests_new((unsigned[GUEST_SERVICES_]){0}, 0);
     r->server = imap_server_new(&r->opts);
     r->test(r);

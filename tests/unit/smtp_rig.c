@@ -17,7 +17,7 @@ static void on_fiber(void *arg)
 {
     struct rig *r = arg;
     struct err err = ERR_INIT;
-    r->opts.logins = logins_new(&r->fake.auth.base, 5);
+    r->opts.logins = logins_new(&r->fake.auth.base, NULL, 5);
     r->opts.guests = guests_new((unsigned[GUEST_SERVICES_]){0}, 3);
     r->server = smtp_server_new(&r->opts, &err);
     assert_ok(r->server, &err);

@@ -1187,6 +1187,73 @@ static void late_answer(struct world *w)
     assert_string_equal(route(w, "ann@example.org"), "closed");
 }
 
+/* --- who waits for news of the directory --- */
+struct reader {
+    struct world *w;
+    uint64_t after;
+    const Thurn__NewsReply *r;
+    bool is_done;
+};
+static const Thurn__NewsReply *news(struct world *w, uint64_t after, unsigned wait_ms)
+{
+    Thurn__NewsRequest q = THURN__NEWS_REQUEST__INIT;
+    q.after = after;
+    q.wait_ms = wait_ms;
+    return CALL(w, news, NewsReply, &q);
+}
+static void reader_main(void *arg)
+{
+    struct reader *r = arg;
+    r->r = news(r->w, r->after, 20000);
+    r->is_done = true;
+}
+static int64_t id_of(struct world *w, const char *address)
+{
+    Thurn__NameRequest name = THURN__NAME_REQUEST__INIT;
+    name.name = z(address);
+    return CALL(w, get_account, AccountReply, &name)->account->account_id;
+}
+static void heard(struct world *w)
+{
+    struct err err = ERR_INIT;
+    const Thurn__NewsReply *r = news(w, 0, 20000); /* the first time: at once, and anything may have changed */
+    assert_true(r->is_gap && r->has_news && r->at);
+    r = news(w, r->at, 1);
+    assert_true(!r->is_gap && !r->has_news && r->n_account_ids == 0);
+    uint64_t at = r->at;
+    assert_true(add_domain(w, "example.org", ""));
+    assert_int_equal(add(w, "ann@example.org", "", "{PLAIN}x", false), ERR_NONE);
+    assert_int_equal(add(w, "bob@example.org", "", "{PLAIN}x", false), ERR_NONE);
+    r = news(w, at, 20000);
+    assert_true(!r->is_gap && r->has_news && r->n_account_ids == 0); /* sessions of who is new are nobody's */
+    /* One that waits is woken; what changes twice is told once. */
+    struct reader reader = {.w = w, .after = r->at};
+    FIBER_GROUP(g, 1);
+    FIBER_DEADLINE(20000);
+    assert_true(fiber_group_spawn(&g, "reader", reader_main, &reader, &err));
+    assert_true(fiber_sleep_ms(1, &err));
+    assert_false(reader.is_done);
+    set_state(w, "ann@example.org", THURN__ACCOUNT_STATE__ACCOUNT_CLOSED);
+    set_state(w, "bob@example.org", THURN__ACCOUNT_STATE__ACCOUNT_CLOSED);
+    set_state(w, "ann@example.org", THURN__ACCOUNT_STATE__ACCOUNT_ACTIVE);
+    assert_true(fiber_group_wait(&g, &err));
+    r = news(w, reader.after, 1);
+    assert_true(!r->is_gap && r->n_account_ids == 2);
+    int64_t ann = id_of(w, "ann@example.org"), bob = id_of(w, "bob@example.org");
+    assert_int_equal(r->account_ids[0], MIN(ann, bob));
+    assert_int_equal(r->account_ids[1], MAX(ann, bob));
+    /* Whoever was away for longer than is kept is told so, and so is a number of another process. */
+    at = r->at;
+    for (int i = 0; i < 2100; i++) /* each is the account and who its tenant's admin is */
+        set_state(w, "ann@example.org", THURN__ACCOUNT_STATE__ACCOUNT_ACTIVE);
+    assert_true(news(w, at, 1)->is_gap);
+    assert_true(news(w, UINT64_MAX, 1)->is_gap);
+    at = news(w, 0, 1)->at;
+    set_state(w, "bob@example.org", THURN__ACCOUNT_STATE__ACCOUNT_ACTIVE);
+    r = news(w, at, 1);
+    assert_true(!r->is_gap && r->n_account_ids == 1 && r->account_ids[0] == bob);
+}
+
 static void directory_busy(struct world *w)
 {
     enum { CONNECTIONS = 4 };
@@ -1240,6 +1307,7 @@ CASE(removed_domain)
 CASE(account_or_alias)
 CASE(tenants)
 CASE(directory_busy)
+CASE(heard)
 
 int main(void)
 {
@@ -1250,7 +1318,7 @@ int main(void)
         cmocka_unit_test(test_limits),      cmocka_unit_test(test_bulk), cmocka_unit_test(test_ids), cmocka_unit_test(test_repeated), cmocka_unit_test(test_late_answer),           cmocka_unit_test(test_directory_away),
         cmocka_unit_test(test_failures),    cmocka_unit_test(test_second_process), cmocka_unit_test(test_credentials),
         cmocka_unit_test(test_removed_domain), cmocka_unit_test(test_account_or_alias), cmocka_unit_test(test_tenants),
-        cmocka_unit_test(test_directory_busy),
+        cmocka_unit_test(test_directory_busy), cmocka_unit_test(test_heard),
     };
     int failed = 0;
     log_configure(LOG_ERROR, LOG_LOGFMT);

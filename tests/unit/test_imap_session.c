@@ -100,7 +100,7 @@ static void world_main(void *arg)
     w->opts.auth = &no_auth;
     w->opts.store = &no_store;
     w->opts.tls = w->tls;
-    w->opts.logins = logins_new(&no_auth, 0);
+    w->opts.logins = logins_new(&no_auth, NULL, 0);
     w->opts.guests = guests_new((unsigned[GUEST_SERVICES_]){0}, 0);
     w->server = imap_server_new(&w->opts);
     w->fn(w);

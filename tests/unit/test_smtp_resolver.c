@@ -89,6 +89,33 @@ static void full(struct resolver *r)
     clock_real();
 }
 
+/* A change of the directory makes every answer old, and lets nobody stay full; soon after it answers live shorter. */
+static void outdated(struct resolver *r)
+{
+    clock_freeze(1000000000, 1000000);
+    (void)kind_of(r, "alice@example.org");
+    resolver_mark_full(r, S("alice@example.org"), 300);
+    assert_true(is_full(r, "alice@example.org", 300));
+    assert_int_equal(fake.resolve.calls, 1);
+    resolver_outdate(r);
+    assert_false(is_full(r, "alice@example.org", 300));
+    assert_int_equal(fake.resolve.calls, 2);
+    clock_advance_ms(999);
+    (void)kind_of(r, "alice@example.org");
+    assert_int_equal(fake.resolve.calls, 2);
+    clock_advance_ms(1); /* the node that gave it may not have heard yet */
+    (void)kind_of(r, "alice@example.org");
+    assert_int_equal(fake.resolve.calls, 3);
+    clock_advance_ms(4999);
+    (void)kind_of(r, "alice@example.org");
+    assert_int_equal(fake.resolve.calls, 3);
+    /* While nobody can be asked, what was known still serves. */
+    resolver_outdate(r);
+    fake.resolve.kind = ERR_UNAVAILABLE;
+    assert_int_equal(kind_of(r, "alice@example.org"), THURN__RECIPIENT_KIND__RECIPIENT_LOCAL);
+    clock_real();
+}
+
 #define BOUND ((size_t)64 * 1024)
 static char names[32][128];
 
@@ -135,6 +162,12 @@ static void run(void (*fn)(struct resolver *r), struct resolver_opts opts)
     fake_services_done(&fake);
 }
 
+static void test_outdated(void **state)
+{
+    (void)state;
+    run(outdated, (struct resolver_opts){0});
+}
+
 static void test_lives(void **state)
 {
     (void)state;
@@ -153,6 +186,7 @@ static void test_bounded(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lives), cmocka_unit_test(test_full), cmocka_unit_test(test_bounded)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lives), cmocka_unit_test(test_full), cmocka_unit_test(test_outdated),
+                                       cmocka_unit_test(test_bounded)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
