@@ -1,7 +1,10 @@
 #include "server/ready.h"
 
+#include <stdio.h>
+
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "base/trouble.h"
 
 #define ASK_EVERY_MS 1000
 #define SILENCE_MS 3000 /* without an answer for so long it counts as away, whatever it may say later */
@@ -12,7 +15,7 @@ struct probe {
     ready_migrate migrate;
     char *what;
     bool is_current;         /* its schema was seen to be */
-    bool is_asking;
+    bool is_asking, has_answered;
     int64_t asked_mono_ms;   /* the question under way */
     struct err verdict;      /* the last; none: it answers */
 };
@@ -56,6 +59,7 @@ FIBER static void asking(void *arg)
     if (!ask(p, &err))
         (void)err_prefix(&err, "%s", p->what);
     p->verdict = err;
+    p->has_answered = true;
     metric_set_label(M_DATABASE_READY, sql_name(p->db), !err_is_set(&err));
     p->is_asking = false;
     p->all->n_asking--;
@@ -63,11 +67,29 @@ FIBER static void asking(void *arg)
         fiber_wake(p->all->closer);
 }
 
+static int64_t silent_ms(const struct probe *p)
+{
+    return p->is_asking ? clock_mono_ms() - p->asked_mono_ms : 0;
+}
+
+/* The process that suffers names what is away, whether it stays ready or not. */
+static void tell(const struct ready *r, const struct probe *p)
+{
+    struct err err = ERR_INIT;
+    char what[48];
+    (void)snprintf(what, sizeof(what), "database.%s", sql_name(p->db));
+    if (ready_verdict(r, p->db, &err))
+        trouble_over(what);
+    else if (p->has_answered || silent_ms(p) >= SILENCE_MS) /* not while the first question is under way */
+        trouble_note(what, err.msg);
+}
+
 static void ask_all(void *arg)
 {
     struct ready *r = arg;
     for (size_t i = 0; i < r->n; i++) {
         struct probe *p = &r->probes[i];
+        tell(r, p);
         struct err err = ERR_INIT; /* no fiber to be had: the last verdict stands, and the next second comes */
         if (p->is_asking || !fiber_spawn_vital("server.ready", asking, p, FIBER_NO_DEADLINE, &err))
             continue;
@@ -88,9 +110,8 @@ bool ready_verdict(const struct ready *r, const struct sql_db *db, struct err *e
     const struct probe *p = r->probes;
     while (p->db != db)
         assert(++p < r->probes + r->n);
-    int64_t waiting_ms = p->is_asking ? clock_mono_ms() - p->asked_mono_ms : 0;
-    if (waiting_ms >= SILENCE_MS)
-        return err_set(err, ERR_UNAVAILABLE, "%s has not answered for %lld s", p->what, (long long)waiting_ms / 1000);
+    if (silent_ms(p) >= SILENCE_MS)
+        return err_set(err, ERR_UNAVAILABLE, "%s has not answered for %lld s", p->what, (long long)silent_ms(p) / 1000);
     if (err_is_set(&p->verdict))
         *err = p->verdict;
     return !err_is_set(&p->verdict);

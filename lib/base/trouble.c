@@ -53,7 +53,7 @@ void trouble_note(const char *what, const char *why)
 void trouble_over(const char *what)
 {
     struct trouble *t = find(what);
-    if (t)
+    if (t && clock_mono_ms() - t->noted_mono_ms >= TROUBLE_SETTLE_MS)
         end(t);
 }
 

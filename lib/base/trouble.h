@@ -13,8 +13,10 @@
 #define TROUBLE_MS 60000
 #define TROUBLES_MAX 64 /* at once; further ones are in the log and the gauge only */
 
-/* what: one of a fixed set ("cap.smtp.guests", "store.shard.2"), why: for people. Both are copied. */
+/* what: one of a fixed set ("cap.smtp.guests", "database.shard 2", "s3"), why: for people. Both are copied. */
 void trouble_note(const char *what, const char *why);
+/* It works, this time. What was noted within TROUBLE_SETTLE_MS goes on: something that works now and then is not two lines in the log each time. */
+#define TROUBLE_SETTLE_MS 5000
 void trouble_over(const char *what);
 /* A line "degraded: what: why" for each; returns how many. Those that nobody noted any more end here. */
 size_t trouble_print(struct buf *out);

@@ -10,6 +10,7 @@
 #define MAX_INFLIGHT_DEFAULT 4096
 #define HELLO_TIMEOUT_MS 10000
 #define REQUEST_ARENA_CAP ((size_t)64 * 1024 * 1024)
+#define ANSWER_MS 250 /* of the caller's time, kept for the answer: he hears from us what we wait for, and not that we are silent */
 
 struct rpc_server {
     uint32_t magic;
@@ -196,8 +197,9 @@ static struct served *served_new(struct peer *p, const struct rpc_frame *f, Prot
     arena_init(&v->arena, REQUEST_ARENA_CAP);
     v->call = (struct rpc_call){
         .arena = &v->arena,
-        .deadline_mono_ms =
-            f->request.ms_left == RPC_NO_DEADLINE ? FIBER_NO_DEADLINE : clock_mono_ms() + f->request.ms_left,
+        .deadline_mono_ms = f->request.ms_left == RPC_NO_DEADLINE
+                                ? FIBER_NO_DEADLINE
+                                : clock_mono_ms() + f->request.ms_left - MIN(f->request.ms_left / 16, ANSWER_MS),
         .principal = f->request.principal,
         .trace_id = f->request.trace_id,
         .route_key = f->request.route_key,

@@ -10,11 +10,12 @@
  * are deleted many to a request (POST ?delete), or one by one at a server that does not know that (501).
  */
 #include <openssl/evp.h>
+#include <stdio.h>
 
 #include "base/clock.h"
-#include "base/log.h"
 #include "base/metrics.h"
 #include "base/num.h"
+#include "base/trouble.h"
 #include "store-service/spool.h"
 
 #define PUTS_MAX 32u /* at once */
@@ -28,7 +29,6 @@ struct s3 {
     char *endpoint, *bucket, *access_key, *secret_key, *region, *ca_file;
     bool has_no_conditional_put, has_no_multi_delete;
     struct fiber_sem puts;
-    int64_t told_no_bucket_ms; /* by the monotonic clock; 0 = never */
 };
 
 static struct s3 *of(struct blob_backend *b)
@@ -99,6 +99,48 @@ FIBER static bool on_data(void *arg, str piece, struct err *err)
     return true;
 }
 
+/* The text of the first such element, empty when there is none; *rest is what is behind it. */
+static str element(str xml, str open, str close, str *rest)
+{
+    ptrdiff_t at = str_find_str(xml, open);
+    str text = at < 0 ? STR_NONE : str_slice(xml, (size_t)at + open.n, SIZE_MAX);
+    ptrdiff_t end = at < 0 ? -1 : str_find_str(text, close);
+    *rest = end < 0 ? STR_NONE : str_slice(text, (size_t)end + close.n, SIZE_MAX);
+    return end < 0 ? STR_NONE : str_slice(text, 0, (size_t)end);
+}
+
+static str code_of(const struct exchange *x)
+{
+    str rest;
+    return element(x->r.body, S("<Code>"), S("</Code>"), &rest);
+}
+
+/* The object of that name is not there; a server that has not even its bucket says 404 too. */
+static bool is_no_such_key(const struct exchange *x)
+{
+    return x->r.status == 404 && !str_eq(code_of(x), S("NoSuchBucket"));
+}
+
+/* Whoever cannot store or read large bodies says so while it lasts: no answer, a wrong key, no bucket, a server in trouble. */
+static void tell(const struct s3 *s, const struct exchange *x, bool is_answered, const struct err *err)
+{
+    char why[160];
+    int status = x->r.status;
+    if (!is_answered && err->kind == ERR_CANCELLED)
+        return; /* our own doing */
+    if (!is_answered)
+        (void)snprintf(why, sizeof(why), "%s: %s", s->endpoint, err->msg);
+    else if (status == 404 && !is_no_such_key(x))
+        (void)snprintf(why, sizeof(why), "there is no bucket '%s' at %s", s->bucket, s->endpoint);
+    else if (status >= 400 && status != 404 && status != 412 && status != 416 && status != 501) /* no such object; there already; what it does not know */
+        (void)snprintf(why, sizeof(why), "%s answers %d %.*s (bucket '%s')", s->endpoint, status, STR_ARG(str_slice(code_of(x), 0, 40)), s->bucket);
+    else {
+        trouble_over("s3");
+        return;
+    }
+    trouble_note("s3", why);
+}
+
 static void observe(const struct exchange *x, int64_t began_us, bool is_answered, const struct err *err)
 {
     int status = is_answered ? x->r.status : 0;
@@ -138,6 +180,7 @@ FIBER static bool exchange(struct s3 *s, struct exchange *x, struct err *err)
         int64_t began_us = clock_mono_us();
         bool ok = http_request(s->http, &req, x->a, &x->r, err);
         observe(x, began_us, ok, err);
+        tell(s, x, ok, err);
         bool may_retry = i < TRIES && !(x->get && x->get->is_begun);
         if (ok && (x->r.status < 500 || x->r.status == 501 || !may_retry))
             return true;
@@ -149,46 +192,13 @@ FIBER static bool exchange(struct s3 *s, struct exchange *x, struct err *err)
     }
 }
 
-/* The text of the first such element, empty when there is none; *rest is what is behind it. */
-static str element(str xml, str open, str close, str *rest)
-{
-    ptrdiff_t at = str_find_str(xml, open);
-    str text = at < 0 ? STR_NONE : str_slice(xml, (size_t)at + open.n, SIZE_MAX);
-    ptrdiff_t end = at < 0 ? -1 : str_find_str(text, close);
-    *rest = end < 0 ? STR_NONE : str_slice(text, (size_t)end + close.n, SIZE_MAX);
-    return end < 0 ? STR_NONE : str_slice(text, 0, (size_t)end);
-}
-
-static str code_of(const struct exchange *x)
-{
-    str rest;
-    return element(x->r.body, S("<Code>"), S("</Code>"), &rest);
-}
-
-/* The object of that name is not there; a server that has not even its bucket says 404 too. */
-static bool is_no_such_key(const struct exchange *x)
-{
-    return x->r.status == 404 && !str_eq(code_of(x), S("NoSuchBucket"));
-}
-
-/* Everybody's mail stops until somebody mends it: said once a minute, not for each body. */
-static void tell_no_bucket(struct s3 *s)
-{
-    int64_t now = clock_mono_ms();
-    metric_inc_label(M_S3_ERRORS, "no_bucket");
-    if (s->told_no_bucket_ms && now - s->told_no_bucket_ms < 60000)
-        return;
-    s->told_no_bucket_ms = now;
-    log_error("store.bucket_missing", KV_Z("endpoint", s->endpoint), KV_Z("bucket", s->bucket));
-}
-
 /* NOT_FOUND only of a GET whose object is not there. */
-static bool set_status_error(struct s3 *s, const struct exchange *x, struct err *err)
+static bool set_status_error(const struct s3 *s, const struct exchange *x, struct err *err)
 {
     str code = code_of(x);
     bool is_get = x->get != NULL;
     if (x->r.status == 404 && !is_no_such_key(x)) {
-        tell_no_bucket(s);
+        metric_inc_label(M_S3_ERRORS, "no_bucket");
         return err_set(err, ERR_UNAVAILABLE, "s3: there is no bucket '%s' at %s", s->bucket, s->endpoint);
     }
     return err_set(err, is_get && is_no_such_key(x) ? ERR_NOT_FOUND : ERR_UNAVAILABLE, "s3: %s %.*s: status %d %.*s", x->method,

@@ -105,12 +105,14 @@ def test_hanging():
         end = time.monotonic() + 4
         while time.monotonic() < end:
             assert readyz(server)[0] == 200
+        wait_until(lambda: "degraded: database.shard-1: " in readyz(server)[1], "the name of what hangs", 10)
+        assert server.front.metric('thurn_degraded{what="database.shard-1"}') == 1
         server.ways["directory"].may_pass.clear()
         wait_until(lambda: readyz(server)[0] == 503, "the end of readiness", 10)
         assert "the directory database has not answered" in readyz(server)[1]
         for way in server.ways.values():
             way.may_pass.set()
-        wait_until(lambda: readyz(server)[0] == 200, "readiness")
+        wait_until(lambda: readyz(server) == (200, "ok\n"), "readiness, without complaint", 30)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/trouble.h"
 #include "base/metrics.h"
 #include "base/num.h"
 
@@ -464,6 +465,9 @@ static void no_bucket_case(struct world *w)
     Thurn__DeliverReply__Result one = {0};
     assert_true(world_deliver(w, arena_strz(&w->a, world_message(w, 22, 100000)), NULL, 0, &one));
     assert_int_equal(one.error_kind, ERR_UNAVAILABLE);
+    BUF(degraded, 4096);
+    assert_int_equal(trouble_print(&degraded), 1);
+    assert_true(str_starts(buf_str(&degraded), S("degraded: s3: there is no bucket ")));
     Thurn__ReadBodyRequest q = THURN__READ_BODY_REQUEST__INIT;
     struct memory_sink sink;
     memory_sink_init(&sink);
@@ -484,6 +488,10 @@ static void no_bucket_case(struct world *w)
     }
     assert_true(metric_get(M_S3_ERRORS, "no_bucket") >= told + 6);
     assert_true(str_eq(world_read(w, inbox, 1, 0, 0), m));
+    clock_freeze(clock_unix_ms(), clock_mono_ms() + TROUBLE_SETTLE_MS); /* it works, and has for a while */
+    assert_true(str_eq(world_read(w, inbox, 1, 0, 0), m));
+    clock_real();
+    assert_int_equal(trouble_print(&degraded), 0);
 }
 
 /* What could not be deleted stays known, what could does not; a server without multi-object delete is asked once. */
