@@ -48,7 +48,7 @@ struct smtp_limits {
     unsigned tls_timeout_ms;      /* for a handshake; 30 s */
     unsigned tarpit_ms;           /* delay of the answer to a mistake; 1 s */
     unsigned deliver_ms;          /* for direct delivery before the queue takes over; 3 s, and tenfold in LMTP */
-    unsigned enqueue_ms;          /* for the queue, and for the upload of a large body after its last byte; 30 s */
+    unsigned enqueue_ms;          /* for the queue; 30 s. The store bounds how long it keeps a large body waiting after its last byte */
 };
 
 struct smtp_opts {

@@ -20,6 +20,7 @@
 #define HEADER_BYTES_MAX (64u * 1024)
 #define PIECES_HIGH (256u * 1024) /* received and not yet handed on: above it the transfer is paused */
 #define IDLE_HANDLES_MAX 32
+#define STALL_BYTES 100L /* a second */
 
 struct http_client {
     uint32_t magic;
@@ -352,6 +353,8 @@ static void set_options(struct transfer *t, const char *url, struct curl_slist *
     curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(e, CURLOPT_TCP_NODELAY, 1L);
     curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)t->client->opts.connect_timeout_ms);
+    curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, STALL_BYTES);
+    curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, (long)t->client->opts.stall_s);
     curl_easy_setopt(e, CURLOPT_USERAGENT, "Thurn");
     curl_easy_setopt(e, CURLOPT_ERRORBUFFER, t->text);
     curl_easy_setopt(e, CURLOPT_HTTPHEADER, headers);
@@ -528,6 +531,7 @@ struct http_client *http_client_new(const struct http_client_opts *opts, struct 
     c->opts.max_connections = c->opts.max_connections ? c->opts.max_connections : 64;
     c->opts.max_per_host = c->opts.max_per_host ? c->opts.max_per_host : 32;
     c->opts.connect_timeout_ms = c->opts.connect_timeout_ms ? c->opts.connect_timeout_ms : 5000;
+    c->opts.stall_s = c->opts.stall_s ? c->opts.stall_s : 20;
     c->timer = xnew(uv_timer_t);
     uv_timer_init(fiber_loop(), c->timer);
     c->timer->data = c;

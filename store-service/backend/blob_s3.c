@@ -21,6 +21,7 @@
 #define PUTS_MAX 32u /* at once */
 #define TRIES 3
 #define RETRY_MS 100
+#define RETRY_WITHIN_MS 5000 /* a try that took longer is not followed by another: somebody waits */
 #define RESPONSE_MAX (512u * 1024) /* an error for each of BLOB_REMOVE_MAX objects */
 
 struct s3 {
@@ -181,7 +182,7 @@ FIBER static bool exchange(struct s3 *s, struct exchange *x, struct err *err)
         bool ok = http_request(s->http, &req, x->a, &x->r, err);
         observe(x, began_us, ok, err);
         tell(s, x, ok, err);
-        bool may_retry = i < TRIES && !(x->get && x->get->is_begun);
+        bool may_retry = i < TRIES && !(x->get && x->get->is_begun) && clock_mono_us() - began_us < RETRY_WITHIN_MS * 1000;
         if (ok && (x->r.status < 500 || x->r.status == 501 || !may_retry))
             return true;
         if (!ok && (err->kind != ERR_UNAVAILABLE || !may_retry))

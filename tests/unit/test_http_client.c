@@ -192,6 +192,21 @@ FIBER static void limits_and_errors(void *arg)
     }
 }
 
+/* Without a deadline of the caller's too: a server that takes a request and says no more holds nobody for ever. */
+FIBER static void stalls(void *arg)
+{
+    (void)arg;
+    ARENA(a, 1 << 20);
+    struct err err = ERR_INIT;
+    struct http_response r;
+    struct http_client *impatient = http_client_new(&(struct http_client_opts){.max_per_host = 8, .stall_s = 1}, &err);
+    struct http_request q = {.method = "PUT", .url = url(&a, "/slow"), .body = S("content"), .response_max = 4};
+    assert_non_null(impatient);
+    assert_false(http_request(impatient, &q, &a, &r, &err));
+    assert_int_equal(err.kind, ERR_UNAVAILABLE);
+    http_client_free(impatient);
+}
+
 struct flow {
     size_t seen, sent, piece;
     bool fails;
@@ -297,6 +312,7 @@ FIBER static void run_case(void *fn)
     }
 CASE(plain_requests)
 CASE(limits_and_errors)
+CASE(stalls)
 CASE(streams)
 CASE(many)
 
@@ -306,6 +322,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain_requests),
         cmocka_unit_test(test_limits_and_errors),
+        cmocka_unit_test(test_stalls),
         cmocka_unit_test(test_streams),
         cmocka_unit_test(test_many),
     };
