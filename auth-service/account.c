@@ -2,10 +2,9 @@
  * Accounts. New ones are placed on the shard that holds the fewest for its weight, under the lock of the placement
  * rows; a bulk of up to 1,000 is one transaction, and passwords are hashed before it begins.
  */
-#include "auth-service/internal.h"
-
+#include "auth-service/event.h"
+#include "auth-service/password.h"
 #include "auth-service/schema.h"
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "fiber/work.h"
@@ -29,9 +28,37 @@ struct add {
     struct new_account *v;
     size_t n;
     int64_t request_id;   /* 0 = none */
+    const Thurn__Author *by;
     size_t next;          /* whose password is hashed next */
     struct arena *arena;
 };
+
+/* What of an account is in events. Only what differs from `other`; all that is not a default when that is NULL. */
+static str account_facts(const struct account *one, const struct account *other, bool is_secret_new, struct arena *a)
+{
+    static const char *const states[] = {"active", "suspended", "receive-only", "closed"};
+    static const struct account none;
+    const struct account *o = other ? other : &none;
+    FACTS(f);
+    if (!other) {
+        facts_int(&f, "account_id", one->account_id);
+        facts_int(&f, "tenant_id", one->tenant_id);
+        facts_int(&f, "shard", one->shard);
+    }
+    if (one->state != o->state || !other)
+        facts_str(&f, "state", (size_t)one->state < ARRAY_LEN(states) ? str_c(states[one->state]) : S("unknown"));
+    if (one->quota_bytes != o->quota_bytes)
+        facts_int(&f, "quota_bytes", (int64_t)one->quota_bytes);
+    if (one->quota_messages != o->quota_messages)
+        facts_int(&f, "quota_messages", (int64_t)one->quota_messages);
+    if (!str_eq(one->display_name, o->display_name))
+        facts_str(&f, "display_name", one->display_name);
+    if (one->is_admin != o->is_admin)
+        facts_bool(&f, "is_admin", one->is_admin);
+    if (is_secret_new)
+        facts_str(&f, "password", S("changed"));
+    return facts_end(&f, a);
+}
 
 static bool name_ok(const char *display_name, struct err *err)
 {
@@ -66,15 +93,18 @@ static bool given_secret(ProtobufCBinaryData password, const char *hash, char ou
     return true;
 }
 
+static bool account_name_ok(const struct name *n, struct err *err)
+{
+    return name_is_visible(n, err) && (str_find(n->local, '+') < 0 ||
+                                       err_set(err, ERR_INVALID, "an account's local part has no '+': it begins a subaddress"));
+}
+
 static void check_new(struct add *add, struct new_account *n)
 {
     const Thurn__NewAccount *q = n->q;
-    if (!name_parse(str_c(q->address), add->arena, &n->name, &n->err) || !name_is_visible(&n->name, &n->err) ||
-        !name_ok(q->display_name, &n->err) ||
-        !quota_ok(q->quota_bytes, q->quota_messages, &n->err) || !given_secret(q->password, q->password_hash, n->secret, &n->err))
-        return;
-    if (str_find(n->name.local, '+') >= 0)
-        err_set(&n->err, ERR_INVALID, "an account's local part has no '+': it begins a subaddress");
+    IGNORE(name_parse(str_c(q->address), add->arena, &n->name, &n->err) && account_name_ok(&n->name, &n->err) &&
+           name_ok(q->display_name, &n->err) && quota_ok(q->quota_bytes, q->quota_messages, &n->err) &&
+           given_secret(q->password, q->password_hash, n->secret, &n->err)); /* n->err keeps the candidate out */
 }
 
 FIBER static void hash_some(void *arg)
@@ -85,7 +115,9 @@ FIBER static void hash_some(void *arg)
         if (err_is_set(&n->err) || n->secret[0])
             continue;
         char made[SECRET_HASH_MAX];
-        if (secret_make_on_pool(add->auth, rpc_str(n->q->password), made, &n->err))
+        str password = rpc_str(n->q->password);
+        if (password_check_on_pool(add->auth, password, &n->name, &n->err) &&
+            secret_make_on_pool(add->auth, password, made, &n->err))
             (void)snprintf(n->secret, SECRET_HASH_MAX, "%s", made);
     }
 }
@@ -275,6 +307,7 @@ FIBER static bool insert_rows(struct sql_tx *tx, struct add *add, const enum ver
     const struct auth *auth = add->auth;
     int64_t *counts = arena_array(a, int64_t, auth->opts.n_shards), *before = arena_array(a, int64_t, auth->opts.n_shards);
     struct sql_value *params = arena_array(a, struct sql_value, ADD_PARAMS * n_new), *placed;
+    struct event *events = arena_array(a, struct event, n_new);
     if (!lock_placement(tx, auth, counts, err))
         return false;
     memcpy(before, counts, auth->opts.n_shards * sizeof(*counts));
@@ -288,9 +321,13 @@ FIBER static bool insert_rows(struct sql_tx *tx, struct add *add, const enum ver
             return err_set(err, ERR_LIMIT, "no shard takes new accounts");
         counts[shard - 1]++;
         fill_row(n, shard, add->request_id);
+        events[k] =
+            (struct event){.what = S("account.add"), .subject = n->row.address, .after = account_facts(&n->row, NULL, false, a)};
         fill_params(&n->row, n->name.domain, &params[ADD_PARAMS * k++]);
     }
     sql_queue(tx, &q_add_account, params, n_new, NULL);
+    if (!event_add(tx, add->by, events, n_new, err))
+        return false;
     placed = arena_array(a, struct sql_value, 2 * auth->opts.n_shards);
     for (unsigned i = 0; i < auth->opts.n_shards; i++) {
         placed[2 * i] = sql_i(i + 1);
@@ -336,7 +373,12 @@ bool account_add(struct auth *auth, const Thurn__AddAccountsRequest *q, struct a
 {
     if (q->n_accounts > AUTH_BATCH_MAX)
         return err_set(err, ERR_LIMIT, "more than %u accounts in one request", AUTH_BATCH_MAX);
-    struct add add = {.auth = auth, .request_id = (int64_t)q->request_id, .n = q->n_accounts, .arena = a, .v = arena_array(a, struct new_account, q->n_accounts)};
+    struct add add = {.auth = auth,
+                      .by = q->by,
+                      .request_id = (int64_t)q->request_id,
+                      .n = q->n_accounts,
+                      .arena = a,
+                      .v = arena_array(a, struct new_account, q->n_accounts)};
     struct add_txn txn = {.add = &add, .verdicts = arena_array(a, enum verdict, add.n)};
     for (size_t i = 0; i < add.n; i++) {
         add.v[i].q = q->accounts[i];
@@ -359,42 +401,173 @@ bool account_add(struct auth *auth, const Thurn__AddAccountsRequest *q, struct a
 
 /* --- changing and reading --- */
 
-struct one {
-    const struct sql_stmt *st;
-    struct sql_value params[8];
-    struct account row;
+struct change {
+    struct auth *auth;
+    const Thurn__Author *by;
+    const struct name *name;
     struct arena *arena;
-    bool is_found, is_removed;
+    /* account_set */
+    struct sql_value params[8];
+    bool has_secret;
+    /* account_remove, account_rename */
+    int64_t incarnation;         /* 0 = whichever it is */
+    const struct name *new_name; /* NULL: it goes */
+    bool follows, keeps_alias;   /* what led to the old address: to the new one, or nowhere */
+    /* Set by the body. */
+    bool is_found;
+    struct account row; /* as it is now, or was before it went */
+    struct lead *leads;
+    size_t n_leads;
 };
-static void own_row(struct one *o, const struct sql_result *r)
+
+FIBER static bool set_body(struct sql_tx *tx, void *arg, struct err *err)
 {
-    account_of_row(r, 0, &o->row);
-    account_own(&o->row, o->arena);
-}
-FIBER static bool one_body(struct sql_tx *tx, void *arg, struct err *err)
-{
-    struct one *o = arg;
-    struct sql_result r;
-    if (!sql_exec(tx, o->st, o->params, 1, &r, err))
+    struct change *c = arg;
+    struct sql_result before, after;
+    struct account was;
+    sql_queue(tx, &q_lock_account, &c->params[0], 1, &before);
+    sql_queue(tx, &q_set_account, c->params, 1, &after);
+    if (!sql_run(tx, err))
         return false;
-    o->is_found = r.n_rows == 1;
-    if (o->is_found)
-        own_row(o, &r);
-    if (!o->is_found || !o->is_removed)
+    c->is_found = before.n_rows == 1 && after.n_rows == 1;
+    if (!c->is_found)
         return true;
-    struct sql_value less[2] = {sql_i(o->row.shard), sql_i(-1)};
-    return sql_exec(tx, &q_add_placement, less, 1, NULL, err);
+    account_of_row(&before, 0, &was);
+    account_of_row(&after, 0, &c->row);
+    account_own(&c->row, c->arena);
+    struct event e = {.what = S("account.set"),
+                      .subject = c->row.address,
+                      .before = account_facts(&was, &c->row, false, sql_arena(tx)),
+                      .after = account_facts(&c->row, &was, c->has_secret, sql_arena(tx))};
+    return str_eq(e.before, e.after) || event_add(tx, c->by, &e, 1, err); /* nothing changed: no event */
 }
 
-FIBER static bool run_one(struct auth *auth, struct one *o, const struct name *name, Thurn__AccountReply *out, struct err *err)
+/* Its row, locked, and that it is the one that is meant. */
+FIBER static bool lock_account(struct sql_tx *tx, struct change *c, struct err *err)
 {
-    if (!sql_write(auth->opts.directory, one_body, o, err))
+    struct sql_value key = sql_s(c->name->key);
+    struct sql_result r;
+    if (!sql_exec(tx, &q_lock_account, &key, 1, &r, err))
         return false;
-    if (!o->is_found)
-        return err_set(err, ERR_NOT_FOUND, "no account '%.*s'", STR_ARG(name->address));
-    directory_changed(auth, name->key, o->row.account_id);
-    directory_changed(auth, arena_printf(o->arena, "!admin:%lld", (long long)o->row.tenant_id), 0);
-    out->account = account_message(&o->row, o->arena);
+    c->n_leads = 0;
+    c->is_found = r.n_rows == 1;
+    if (!c->is_found)
+        return true;
+    account_of_row(&r, 0, &c->row);
+    account_own(&c->row, c->arena);
+    if (c->incarnation && c->row.incarnation && c->incarnation != c->row.incarnation)
+        return err_set(err, ERR_CONFLICT, "'%.*s' is another account by now", STR_ARG(c->name->address));
+    return true;
+}
+
+/* Find what led to it and write what it is to be; the names for the event. */
+FIBER static bool move_leads(struct sql_tx *tx, struct change *c, struct facts *f, struct err *err)
+{
+    struct lead *leads;
+    size_t n;
+    if (!leads_find(tx, c->name, c->new_name, &leads, &n, err) || !leads_write(tx, leads, n, err))
+        return false;
+    str *shown = arena_array(sql_arena(tx), str, n);
+    c->leads = arena_array(c->arena, struct lead, n);
+    c->n_leads = n;
+    for (size_t i = 0; i < n; i++) {
+        shown[i] = leads[i].shown;
+        c->leads[i].key = arena_str(c->arena, leads[i].key); /* all that their caches need */
+    }
+    if (n)
+        facts_list(f, "aliases", shown, n);
+    return true;
+}
+
+FIBER static bool remove_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct change *c = arg;
+    if (!lock_account(tx, c, err) || !c->is_found)
+        return !err_is_set(err);
+    FACTS(aliases);
+    if (c->follows && !move_leads(tx, c, &aliases, err))
+        return false;
+    struct sql_value key = sql_s(c->name->key), less[2] = {sql_i(c->row.shard), sql_i(-1)};
+    struct event e = {
+        .what = S("account.remove"), .subject = c->row.address, .before = account_facts(&c->row, NULL, false, sql_arena(tx))};
+    if (c->n_leads)
+        e.after = facts_end(&aliases, sql_arena(tx));
+    sql_queue(tx, &q_remove_account, &key, 1, NULL);
+    sql_queue(tx, &q_add_placement, less, 1, NULL);
+    return event_add(tx, c->by, &e, 1, err);
+}
+
+/* That the new address may be an account of this tenant. */
+FIBER static bool check_new_name(struct sql_tx *tx, struct change *c, struct err *err)
+{
+    const struct name *to = c->new_name;
+    struct sql_value *domains = arena_array(sql_arena(tx), struct sql_value, 2), key = sql_s(to->key);
+    struct sql_result found, account, alias;
+    domains[0] = sql_s(c->name->domain);
+    domains[1] = sql_s(to->domain);
+    sql_queue(tx, &q_keep_domains, domains, 2, &found);
+    sql_queue(tx, &q_accounts_by_key, &key, 1, &account);
+    sql_queue(tx, &q_aliases_by_key, &key, 1, &alias);
+    if (!sql_run(tx, err))
+        return false;
+    const struct sql_value *tenant = NULL;
+    for (size_t i = 0; i < found.n_rows; i++)
+        if (str_eq(sql_at(&found, i, DOMAIN_NAME)->s, to->domain))
+            tenant = sql_at(&found, i, DOMAIN_TENANT);
+    if (!tenant)
+        return err_set(err, ERR_NOT_FOUND, "no domain '%.*s'", STR_ARG(to->domain));
+    if (tenant->i != c->row.tenant_id)
+        return err_set(err, ERR_CONFLICT, "domain '%.*s' belongs to another tenant", STR_ARG(to->domain));
+    if ((account.n_rows && !str_eq(to->key, c->name->key)) || alias.n_rows)
+        return err_set(err, ERR_EXISTS, "'%.*s' exists", STR_ARG(to->address));
+    return true;
+}
+
+FIBER static bool rename_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    struct change *c = arg;
+    const struct name *from = c->name, *to = c->new_name;
+    if (!lock_account(tx, c, err) || !c->is_found)
+        return !err_is_set(err);
+    str old = c->row.address;
+    FACTS(before);
+    FACTS(after);
+    facts_str(&before, "address", old);
+    facts_str(&after, "address", to->address);
+    if (!check_new_name(tx, c, err) || !move_leads(tx, c, &after, err))
+        return false;
+    struct sql_value row[4] = {sql_s(from->key), sql_s(to->key), sql_s(to->domain), sql_s(to->address)};
+    struct sql_value alias[4] = {sql_s(from->key), sql_s(from->domain), sql_s(old),
+                                 sql_s(arena_printf(sql_arena(tx), "%.*s\n", STR_ARG(to->address)))};
+    struct sql_result renamed;
+    sql_queue(tx, &q_rename_account, row, 1, &renamed);
+    if (c->keeps_alias)
+        sql_queue(tx, &q_set_alias, alias, 1, NULL);
+    facts_bool(&after, "keeps_alias", c->keeps_alias);
+    struct event e = {.what = S("account.rename"),
+                      .subject = old,
+                      .before = facts_end(&before, sql_arena(tx)),
+                      .after = facts_end(&after, sql_arena(tx))};
+    if (!event_add(tx, c->by, &e, 1, err))
+        return false;
+    account_of_row(&renamed, 0, &c->row);
+    account_own(&c->row, c->arena);
+    return true;
+}
+
+FIBER static bool run_change(struct change *c, sql_body body, Thurn__AccountReply *out, struct err *err)
+{
+    struct auth *auth = c->auth;
+    if (!sql_write(auth->opts.directory, body, c, err))
+        return false;
+    if (!c->is_found)
+        return err_set(err, ERR_NOT_FOUND, "no account '%.*s'", STR_ARG(c->name->address));
+    directory_changed(auth, c->name->key, c->row.account_id);
+    if (c->new_name)
+        directory_changed(auth, c->new_name->key, 0);
+    leads_changed(auth, c->leads, c->n_leads);
+    directory_changed(auth, arena_printf(c->arena, "!admin:%lld", (long long)c->row.tenant_id), 0);
+    out->account = account_message(&c->row, c->arena);
     return true;
 }
 
@@ -402,38 +575,54 @@ bool account_set(struct auth *auth, const Thurn__SetAccountRequest *q, struct ar
 {
     struct name name;
     char secret[SECRET_HASH_MAX] = "";
-    bool has_secret = q->has_password || q->has_password_hash;
+    struct change c = {
+        .auth = auth, .by = q->by, .name = &name, .arena = a, .has_secret = q->has_password || q->has_password_hash};
     if (!name_parse(str_c(q->address), a, &name, err) || !name_ok(q->display_name, err) ||
         !quota_ok(q->quota_bytes, q->quota_messages, err))
         return false;
     if (q->has_state && q->state > THURN__ACCOUNT_STATE__ACCOUNT_CLOSED)
         return err_set(err, ERR_INVALID, "no account state %d", (int)q->state);
-    if (has_secret && !given_secret(q->has_password ? q->password : (ProtobufCBinaryData){0, NULL}, q->password_hash, secret, err))
+    if (c.has_secret &&
+        !given_secret(q->has_password ? q->password : (ProtobufCBinaryData){0, NULL}, q->password_hash, secret, err))
         return false;
-    if (q->has_password && !secret[0] && !secret_make_on_pool(auth, rpc_str(q->password), secret, err))
+    if (q->has_password && !secret[0] &&
+        (!password_check_on_pool(auth, rpc_str(q->password), &name, err) ||
+         !secret_make_on_pool(auth, rpc_str(q->password), secret, err)))
         return false;
-    struct one o = {.st = &q_set_account, .arena = a};
-    o.params[0] = sql_s(name.key);
-    o.params[1] = q->has_state ? sql_i(q->state) : sql_null();
-    o.params[2] = q->has_quota_bytes ? sql_i((int64_t)q->quota_bytes) : sql_null();
-    o.params[3] = q->has_quota_messages ? sql_i((int64_t)q->quota_messages) : sql_null();
-    o.params[4] = q->has_display_name ? sql_s(str_c(q->display_name)) : sql_null();
-    o.params[5] = q->has_is_admin ? sql_i(q->is_admin) : sql_null();
-    o.params[6] = has_secret ? sql_s(str_c(secret)) : sql_null();
-    o.params[7] = sql_i(has_secret || q->has_state);
-    bool ok = run_one(auth, &o, &name, out, err);
+    c.params[0] = sql_s(name.key);
+    c.params[1] = q->has_state ? sql_i(q->state) : sql_null();
+    c.params[2] = q->has_quota_bytes ? sql_i((int64_t)q->quota_bytes) : sql_null();
+    c.params[3] = q->has_quota_messages ? sql_i((int64_t)q->quota_messages) : sql_null();
+    c.params[4] = q->has_display_name ? sql_s(str_c(q->display_name)) : sql_null();
+    c.params[5] = q->has_is_admin ? sql_i(q->is_admin) : sql_null();
+    c.params[6] = c.has_secret ? sql_s(str_c(secret)) : sql_null();
+    c.params[7] = sql_i(c.has_secret || q->has_state);
+    bool ok = run_change(&c, set_body, out, err);
     explicit_bzero(secret, sizeof(secret));
     return ok;
 }
 
-bool account_remove(struct auth *auth, str address, struct arena *a, Thurn__AccountReply *out, struct err *err)
+bool account_remove(struct auth *auth, const Thurn__RemoveAccountRequest *q, struct arena *a, Thurn__AccountReply *out,
+                    struct err *err)
 {
     struct name name;
-    if (!name_parse(address, a, &name, err))
+    struct change c = {
+        .auth = auth, .by = q->by, .name = &name, .arena = a, .incarnation = (int64_t)q->incarnation, .follows = q->with_aliases};
+    return name_parse(str_c(q->name), a, &name, err) && run_change(&c, remove_body, out, err);
+}
+
+bool account_rename(struct auth *auth, const Thurn__RenameAccountRequest *q, struct arena *a, Thurn__AccountReply *out,
+                    struct err *err)
+{
+    struct name name, to;
+    struct change c = {
+        .auth = auth, .by = q->by, .name = &name, .new_name = &to, .arena = a, .follows = true, .keeps_alias = q->keep_alias};
+    if (!name_parse(str_c(q->address), a, &name, err) || !name_parse(str_c(q->new_address), a, &to, err) ||
+        !account_name_ok(&to, err))
         return false;
-    struct one o = {.st = &q_remove_account, .arena = a, .is_removed = true};
-    o.params[0] = sql_s(name.key);
-    return run_one(auth, &o, &name, out, err);
+    if (c.keeps_alias && str_eq(name.key, to.key))
+        return err_set(err, ERR_INVALID, "'%.*s' and '%.*s' are one address", STR_ARG(name.address), STR_ARG(to.address));
+    return run_change(&c, rename_body, out, err);
 }
 
 bool account_get(struct auth *auth, str address, struct arena *a, Thurn__AccountReply *out, struct err *err)

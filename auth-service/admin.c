@@ -1,8 +1,6 @@
 /* Administration of tenants, domains and aliases. */
-#include "auth-service/internal.h"
-
+#include "auth-service/event.h"
 #include "auth-service/schema.h"
-#include "base/clock.h"
 
 #define TENANT_NAME_MAX 128u
 
@@ -10,8 +8,16 @@
 
 struct add_tenant {
     str name;
+    const Thurn__Author *by;
     int64_t id;
 };
+FIBER static bool tenant_event(struct sql_tx *tx, const struct add_tenant *t, struct err *err)
+{
+    FACTS(after);
+    facts_int(&after, "tenant_id", t->id);
+    struct event e = {.what = S("tenant.add"), .subject = t->name, .after = facts_end(&after, sql_arena(tx))};
+    return event_add(tx, t->by, &e, 1, err);
+}
 FIBER static bool add_tenant_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct add_tenant *t = arg;
@@ -25,12 +31,12 @@ FIBER static bool add_tenant_body(struct sql_tx *tx, void *arg, struct err *err)
     }
     t->id = new_id();
     struct sql_value params[2] = {sql_i(t->id), name};
-    return sql_exec(tx, &q_add_tenant, params, 1, NULL, err);
+    return sql_exec(tx, &q_add_tenant, params, 1, NULL, err) && tenant_event(tx, t, err);
 }
 
 bool admin_add_tenant(struct auth *auth, const Thurn__AddTenantRequest *q, struct arena *a, Thurn__Tenant *out, struct err *err)
 {
-    struct add_tenant t = {.name = str_trim(str_c(q->name))};
+    struct add_tenant t = {.name = str_trim(str_c(q->name)), .by = q->by};
     if (t.name.n == 0 || t.name.n > TENANT_NAME_MAX || !utf8_valid(t.name.p, t.name.n))
         return err_set(err, ERR_INVALID, "a tenant's name has 1 to %u bytes of UTF-8", TENANT_NAME_MAX);
     if (!write_drawing(auth, add_tenant_body, &t, true, err))
@@ -78,8 +84,33 @@ static bool catch_all_address(const char *given, struct arena *a, str *out, stru
     return true;
 }
 
+/* What changed from one to the other, or the whole of the one that is there (the other is NULL). */
+FIBER static bool domain_event(struct sql_tx *tx, const Thurn__Author *by, str what, const struct domain *was,
+                               const struct domain *now, struct err *err)
+{
+    const struct domain *d = now ? now : was;
+    struct event e = {.what = what, .subject = d->name};
+    FACTS(before);
+    FACTS(after);
+    for (int i = 0; i < 2; i++) {
+        struct facts *f = i ? &after : &before;
+        const struct domain *one = i ? now : was, *other = i ? was : now;
+        if (!one)
+            continue;
+        if (!other)
+            facts_int(f, "domain_id", one->domain_id), facts_int(f, "tenant_id", one->tenant_id);
+        if (other ? !str_eq(one->catch_all, other->catch_all) : one->catch_all.n > 0)
+            facts_str(f, "catch_all", one->catch_all);
+        if (other ? one->is_disabled != other->is_disabled : one->is_disabled)
+            facts_bool(f, "is_disabled", one->is_disabled);
+        *(i ? &e.after : &e.before) = facts_end(f, sql_arena(tx));
+    }
+    return str_eq(e.before, e.after) || event_add(tx, by, &e, 1, err); /* nothing changed: no event */
+}
+
 struct add_domain {
     struct domain d;
+    const Thurn__Author *by;
     int64_t request_id;
     bool is_taken;
 };
@@ -103,12 +134,14 @@ FIBER static bool add_domain_body(struct sql_tx *tx, void *arg, struct err *err)
         return err_set(err, ERR_NOT_FOUND, "no tenant %lld", (long long)d->tenant_id);
     d->domain_id = new_id();
     struct sql_value params[6] = {sql_i(d->domain_id), sql_i(d->tenant_id), name, sql_s(d->catch_all), sql_i(d->created_unix), sql_i(add->request_id)};
-    return sql_exec(tx, &q_add_domain, params, 1, NULL, err);
+    return sql_exec(tx, &q_add_domain, params, 1, NULL, err) && domain_event(tx, add->by, S("domain.add"), NULL, d, err);
 }
 
 bool admin_add_domain(struct auth *auth, const Thurn__AddDomainRequest *q, struct arena *a, Thurn__Domain *out, struct err *err)
 {
-    struct add_domain add = {.d = {.tenant_id = q->tenant_id ? q->tenant_id : 1, .created_unix = clock_unix()}, .request_id = (int64_t)q->request_id};
+    struct add_domain add = {.d = {.tenant_id = q->tenant_id ? q->tenant_id : 1, .created_unix = clock_unix()},
+                             .by = q->by,
+                             .request_id = (int64_t)q->request_id};
     char **warnings;
     size_t n_warnings;
     if (!name_domain(str_c(q->name), a, &add.d.name, err) || !catch_all_address(q->catch_all, a, &add.d.catch_all, err) ||
@@ -127,6 +160,7 @@ bool admin_add_domain(struct auth *auth, const Thurn__AddDomainRequest *q, struc
 
 struct set_domain {
     struct sql_value params[3];
+    const Thurn__Author *by;
     struct domain d;
     struct arena *arena;
     bool is_found;
@@ -134,16 +168,20 @@ struct set_domain {
 FIBER static bool set_domain_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct set_domain *s = arg;
-    struct sql_result r;
-    if (!sql_exec(tx, &q_set_domain, s->params, 1, &r, err))
+    struct sql_result before, r;
+    struct domain was;
+    sql_queue(tx, &q_lock_domain, &s->params[0], 1, &before);
+    sql_queue(tx, &q_set_domain, s->params, 1, &r);
+    if (!sql_run(tx, err))
         return false;
-    s->is_found = r.n_rows == 1;
-    if (s->is_found) {
-        domain_of_row(&r, 0, &s->d);
-        s->d.name = arena_str(s->arena, s->d.name);
-        s->d.catch_all = arena_str(s->arena, s->d.catch_all);
-    }
-    return true;
+    s->is_found = r.n_rows == 1 && before.n_rows == 1;
+    if (!s->is_found)
+        return true;
+    domain_of_row(&before, 0, &was);
+    domain_of_row(&r, 0, &s->d);
+    s->d.name = arena_str(s->arena, s->d.name);
+    s->d.catch_all = arena_str(s->arena, s->d.catch_all);
+    return domain_event(tx, s->by, S("domain.set"), &was, &s->d, err);
 }
 
 /* A catch-all that is to be set on a domain that is there. */
@@ -161,7 +199,7 @@ FIBER static bool check_catch_all(struct auth *auth, str name, str catch_all, st
 
 bool admin_set_domain(struct auth *auth, const Thurn__SetDomainRequest *q, struct arena *a, Thurn__Domain *out, struct err *err)
 {
-    struct set_domain s = {.arena = a};
+    struct set_domain s = {.arena = a, .by = q->by};
     str name, catch_all;
     char **warnings = NULL;
     size_t n_warnings = 0;
@@ -195,7 +233,8 @@ bool admin_get_domain(struct auth *auth, str given, struct arena *a, Thurn__Doma
 }
 
 struct remove_name {
-    struct sql_value key;
+    struct sql_value key, domain;
+    const Thurn__Author *by;
     bool is_found, is_in_use;
 };
 FIBER static bool remove_domain_body(struct sql_tx *tx, void *arg, struct err *err)
@@ -213,15 +252,19 @@ FIBER static bool remove_domain_body(struct sql_tx *tx, void *arg, struct err *e
     if (!sql_exec(tx, &q_remove_domain, &m->key, 1, &removed, err))
         return false;
     m->is_found = removed.n_rows > 0;
-    return true;
+    if (!m->is_found)
+        return true;
+    struct domain was;
+    domain_of_row(&removed, 0, &was);
+    return domain_event(tx, m->by, S("domain.remove"), &was, NULL, err);
 }
 
-bool admin_remove_domain(struct auth *auth, str given, struct arena *a, struct err *err)
+bool admin_remove_domain(struct auth *auth, const Thurn__NameRequest *q, struct arena *a, struct err *err)
 {
     str name;
-    if (!name_domain(given, a, &name, err))
+    if (!name_domain(str_c(q->name), a, &name, err))
         return false;
-    struct remove_name m = {.key = sql_s(name)};
+    struct remove_name m = {.key = sql_s(name), .by = q->by};
     if (!sql_write(auth->opts.directory, remove_domain_body, &m, err))
         return false;
     directory_changed(auth, name, 0);
@@ -249,23 +292,46 @@ bool admin_list_domains(struct auth *auth, const Thurn__ListRequest *q, struct a
 
 /* --- aliases --- */
 
+FIBER static bool alias_event(struct sql_tx *tx, const Thurn__Author *by, str what, str address, const Thurn__Alias *was,
+                              const Thurn__Alias *now, struct err *err)
+{
+    struct event e = {.what = what, .subject = address};
+    for (int i = 0; i < 2; i++) {
+        const Thurn__Alias *one = i ? now : was;
+        FACTS(f);
+        if (!one)
+            continue;
+        str *targets = arena_array(sql_arena(tx), str, one->n_targets);
+        for (size_t k = 0; k < one->n_targets; k++)
+            targets[k] = str_c(one->targets[k]);
+        facts_list(&f, "targets", targets, one->n_targets);
+        *(i ? &e.after : &e.before) = facts_end(&f, sql_arena(tx));
+    }
+    return str_eq(e.before, e.after) || event_add(tx, by, &e, 1, err);
+}
+
 struct set_alias {
     struct sql_value params[4]; /* key, domain, address, targets */
+    const Thurn__Author *by;
+    const Thurn__Alias *now;
 };
 /* The alias' domain must be ours, and no account may have its address. */
 FIBER static bool set_alias_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     const struct set_alias *s = arg;
-    struct sql_result domain, account;
+    struct sql_result domain, account, before;
     sql_queue(tx, &q_lock_domain, &s->params[1], 1, &domain);
     sql_queue(tx, &q_accounts_by_key, &s->params[0], 1, &account);
+    sql_queue(tx, &q_aliases_by_key, &s->params[0], 1, &before);
     if (!sql_run(tx, err))
         return false;
     if (domain.n_rows == 0)
         return err_set(err, ERR_NOT_FOUND, "no domain '%.*s'", STR_ARG(s->params[1].s));
     if (account.n_rows)
         return err_set(err, ERR_EXISTS, "'%.*s' is an account", STR_ARG(s->params[2].s));
-    return sql_exec(tx, &q_set_alias, s->params, 1, NULL, err);
+    const Thurn__Alias *was = before.n_rows ? alias_message(&before, 0, sql_arena(tx)) : NULL;
+    return sql_exec(tx, &q_set_alias, s->params, 1, NULL, err) &&
+           alias_event(tx, s->by, S("alias.set"), s->params[2].s, was, s->now, err);
 }
 
 bool admin_set_alias(struct auth *auth, const Thurn__Alias *q, struct arena *a, Thurn__Alias *out, struct err *err)
@@ -284,7 +350,7 @@ bool admin_set_alias(struct auth *auth, const Thurn__Alias *q, struct arena *a, 
         buf_addc(&targets, '\n');
         out->targets[out->n_targets++] = arena_strz(a, target.address);
     }
-    struct set_alias s = {{sql_s(name.key), sql_s(name.domain), sql_s(name.address), sql_s(buf_str(&targets))}};
+    struct set_alias s = {{sql_s(name.key), sql_s(name.domain), sql_s(name.address), sql_s(buf_str(&targets))}, q->by, out};
     if (!targets_of_alias(auth, &name, out->targets, out->n_targets, a, &out->warnings, &out->n_warnings, err) ||
         !sql_write(auth->opts.directory, set_alias_body, &s, err))
         return false;
@@ -296,26 +362,31 @@ bool admin_set_alias(struct auth *auth, const Thurn__Alias *q, struct arena *a, 
 FIBER static bool remove_alias_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct remove_name *m = arg;
-    struct sql_result r;
-    if (!sql_exec(tx, &q_remove_alias, &m->key, 1, &r, err))
+    struct sql_result domain, r;
+    sql_queue(tx, &q_lock_domain, &m->domain, 1, &domain);
+    sql_queue(tx, &q_remove_alias, &m->key, 1, &r);
+    if (!sql_run(tx, err))
         return false;
     m->is_found = r.n_rows > 0;
-    return true;
+    if (!m->is_found)
+        return true;
+    const Thurn__Alias *was = alias_message(&r, 0, sql_arena(tx));
+    return alias_event(tx, m->by, S("alias.remove"), str_c(was->address), was, NULL, err);
 }
 
-bool admin_remove_alias(struct auth *auth, str address, struct arena *a, struct err *err)
+bool admin_remove_alias(struct auth *auth, const Thurn__NameRequest *q, struct arena *a, struct err *err)
 {
     struct name name;
-    if (!name_parse(address, a, &name, err))
+    if (!name_parse(str_c(q->name), a, &name, err))
         return false;
-    struct remove_name m = {.key = sql_s(name.key)};
+    struct remove_name m = {.key = sql_s(name.key), .domain = sql_s(name.domain), .by = q->by};
     if (!sql_write(auth->opts.directory, remove_alias_body, &m, err))
         return false;
     directory_changed(auth, name.key, 0);
     return m.is_found || err_set(err, ERR_NOT_FOUND, "no alias '%.*s'", STR_ARG(name.address));
 }
 
-static Thurn__Alias *alias_message(const struct sql_result *r, size_t row, struct arena *a)
+Thurn__Alias *alias_message(const struct sql_result *r, size_t row, struct arena *a)
 {
     Thurn__Alias *m = arena_new(a, Thurn__Alias);
     thurn__alias__init(m);
@@ -335,6 +406,8 @@ bool admin_list_aliases(struct auth *auth, const Thurn__ListRequest *q, struct a
 {
     struct sql_result r;
     size_t limit, bytes = 0, i = 0;
+    if (q->target[0])
+        return leads_list(auth, q, a, out, err);
     if (!directory_page(auth, &q_list_aliases, q, a, &r, &limit, err))
         return false;
     out->aliases = arena_array(a, Thurn__Alias *, r.n_rows);

@@ -45,6 +45,8 @@ struct auth_opts {
     unsigned argon2_passes;       /* default 2 */
     unsigned penalty_first_ms;    /* delay of the first wrong answer; default 2000; tests make it short */
     unsigned penalty_max_ms;      /* default 15000 */
+    unsigned events_keep_s;       /* how long the record of administration is kept; default 365 days */
+    bool takes_weak_passwords;    /* a password that is set in the clear need not be hard to guess */
 };
 
 /* Strings and tables of opts are copied; directory and redis are borrowed and outlive the service. */
@@ -53,6 +55,11 @@ struct auth *auth_new(const struct auth_opts *opts, struct err *err) WARN_UNUSED
 FIBER bool auth_migrate(struct sql_db *directory, bool dry_run, unsigned *applied, struct err *err) WARN_UNUSED;
 /* The service of auth.proto; lives as long as the auth object. */
 ProtobufCService *auth_service(struct auth *auth);
+/* Remove what of the record of administration is past its time, in slices. UNAVAILABLE: the directory is away; some may be gone.
+ */
+FIBER bool auth_prune_events(struct auth *auth, uint64_t *removed, struct err *err) WARN_UNUSED;
+/* A fiber's body: the same each hour, until it is cancelled. Its end comes before auth_free. */
+FIBER void auth_housekeeping(void *auth);
 /* No call may be under way. */
 void auth_free(struct auth *auth);
 

@@ -437,22 +437,24 @@ Thurn__Domain *domain_message(const struct domain *d, struct arena *a)
     return m;
 }
 
-/* LIKE with its own signs escaped: a substring search, nothing more. */
-static str like_pattern(const char *match, struct arena *a)
+void like_add(struct buf *b, str literal)
 {
+    for (size_t i = 0; i < literal.n; i++) {
+        if (literal.p[i] == '%' || literal.p[i] == '_' || literal.p[i] == '\\')
+            buf_addc(b, '\\');
+        buf_addc(b, (char)ascii_lower((unsigned char)literal.p[i]));
+    }
+}
+
+str like_pattern(const char *match, struct arena *a)
+{
+    BUF(b, 2 * NAME_KEY_MAX + 2);
     if (!match[0])
         return S("");
-    size_t n = strlen(match);
-    char *p = arena_alloc(a, 2 * n + 3);
-    size_t used = 0;
-    p[used++] = '%';
-    for (size_t i = 0; i < n; i++) {
-        if (match[i] == '%' || match[i] == '_' || match[i] == '\\')
-            p[used++] = '\\';
-        p[used++] = (char)ascii_lower((unsigned char)match[i]);
-    }
-    p[used++] = '%';
-    return str_n(p, used);
+    buf_addc(&b, '%');
+    like_add(&b, str_c(match));
+    buf_addc(&b, '%');
+    return arena_str(a, buf_str(&b));
 }
 
 bool directory_page(struct auth *auth, const struct sql_stmt *st, const Thurn__ListRequest *q, struct arena *a,

@@ -9,6 +9,7 @@
 #include "auth-service/limits.h"
 #include "auth-service/name.h"
 #include "auth-service/secret.h"
+#include "base/buf.h"
 #include "base/clock.h"
 #include "proto/auth.pb-c.h"
 #include "rpc/call.h"
@@ -135,10 +136,10 @@ FIBER bool admin_list_tenants(struct auth *auth, const Thurn__ListRequest *q, st
 FIBER bool admin_add_domain(struct auth *auth, const Thurn__AddDomainRequest *q, struct arena *a, Thurn__Domain *out, struct err *err);
 FIBER bool admin_set_domain(struct auth *auth, const Thurn__SetDomainRequest *q, struct arena *a, Thurn__Domain *out, struct err *err);
 FIBER bool admin_get_domain(struct auth *auth, str name, struct arena *a, Thurn__Domain *out, struct err *err);
-FIBER bool admin_remove_domain(struct auth *auth, str name, struct arena *a, struct err *err);
+FIBER bool admin_remove_domain(struct auth *auth, const Thurn__NameRequest *q, struct arena *a, struct err *err);
 FIBER bool admin_list_domains(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListDomainsReply *out, struct err *err);
 FIBER bool admin_set_alias(struct auth *auth, const Thurn__Alias *q, struct arena *a, Thurn__Alias *out, struct err *err);
-FIBER bool admin_remove_alias(struct auth *auth, str address, struct arena *a, struct err *err);
+FIBER bool admin_remove_alias(struct auth *auth, const Thurn__NameRequest *q, struct arena *a, struct err *err);
 FIBER bool admin_list_aliases(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListAliasesReply *out, struct err *err);
 
 /* --- targets.c: where an alias or a catch-all would lead, before it is written --- */
@@ -153,13 +154,49 @@ FIBER bool targets_of_catch_all(struct auth *auth, const struct domain *d, struc
 FIBER bool account_add(struct auth *auth, const Thurn__AddAccountsRequest *q, struct arena *a, Thurn__AddAccountsReply *out, struct err *err);
 FIBER bool account_set(struct auth *auth, const Thurn__SetAccountRequest *q, struct arena *a, Thurn__AccountReply *out, struct err *err);
 FIBER bool account_get(struct auth *auth, str address, struct arena *a, Thurn__AccountReply *out, struct err *err);
-FIBER bool account_remove(struct auth *auth, str address, struct arena *a, Thurn__AccountReply *out, struct err *err);
+FIBER bool account_remove(struct auth *auth, const Thurn__RemoveAccountRequest *q, struct arena *a, Thurn__AccountReply *out,
+                          struct err *err);
+FIBER bool account_rename(struct auth *auth, const Thurn__RenameAccountRequest *q, struct arena *a, Thurn__AccountReply *out,
+                          struct err *err);
 FIBER bool account_list(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListAccountsReply *out, struct err *err);
 FIBER bool account_locate(struct auth *auth, const Thurn__LocateRequest *q, struct arena *a, Thurn__LocateReply *out, struct err *err);
 FIBER bool account_credentials(struct auth *auth, const Thurn__CredentialsRequest *q, struct arena *a, Thurn__CredentialsReply *out,
                                struct err *err);
 /* Hash on the work pool. out is SECRET_HASH_MAX bytes. */
 FIBER bool secret_make_on_pool(struct auth *auth, str password, char *out, struct err *err) WARN_UNUSED;
+
+/* --- event.c: the record of administration (event.h) --- */
+FIBER bool event_record(struct auth *auth, const Thurn__RecordRequest *q, struct err *err) WARN_UNUSED;
+FIBER bool event_list(struct auth *auth, const Thurn__ListEventsRequest *q, struct arena *a, Thurn__ListEventsReply *out,
+                      struct err *err) WARN_UNUSED;
+
+/* --- leads.c: the aliases and catch-alls that name an address --- */
+struct lead {
+    bool is_catch_all;
+    str key;       /* of the alias; the domain's name */
+    str shown;     /* the alias' address; "@domain" */
+    str targets;   /* as stored, one a line; of a catch-all the one */
+    size_t n_left; /* targets */
+};
+/*
+ * Within a transaction: those that name `to`, locked, with their targets as they are to be: `to` replaced by `instead`, or taken
+ * out when that is NULL. leads_write writes them; an alias that is left without targets goes. Views live as long as the
+ * transaction's arena.
+ */
+FIBER bool leads_find(struct sql_tx *tx, const struct name *to, const struct name *instead, struct lead **out, size_t *n,
+                      struct err *err) WARN_UNUSED;
+FIBER bool leads_write(struct sql_tx *tx, const struct lead *leads, size_t n, struct err *err) WARN_UNUSED;
+/* Their caches, after the commit. */
+void leads_changed(struct auth *auth, const struct lead *leads, size_t n);
+/* A page of ListAliases with a target: catch-alls first, on the first page. */
+FIBER bool leads_list(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListAliasesReply *out,
+                      struct err *err) WARN_UNUSED;
+/* One row of an alias. */
+Thurn__Alias *alias_message(const struct sql_result *r, size_t row, struct arena *a);
+
+/* LIKE takes two signs for wildcards: text as itself, in small letters (ESCAPE is a backslash), and a substring search. */
+void like_add(struct buf *b, str literal);
+str like_pattern(const char *match, struct arena *a); /* of at most NAME_KEY_MAX bytes */
 
 /* One read-only statement's page arguments: (after, limit, domain, LIKE pattern). */
 FIBER bool directory_page(struct auth *auth, const struct sql_stmt *st, const Thurn__ListRequest *q, struct arena *a,

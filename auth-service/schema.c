@@ -43,8 +43,19 @@ const struct sql_migration auth_migrations[] = {
      "DROP TABLE dir_counter; ALTER TABLE dir_account ADD COLUMN incarnation INTEGER NOT NULL DEFAULT 0;",
      "DROP TABLE dir_counter; ALTER TABLE dir_account ADD COLUMN incarnation bigint NOT NULL DEFAULT 0;"},
     {3, "which request made it",
-     "ALTER TABLE dir_account ADD COLUMN made_by INTEGER NOT NULL DEFAULT 0; ALTER TABLE dir_domain ADD COLUMN made_by INTEGER NOT NULL DEFAULT 0;",
-     "ALTER TABLE dir_account ADD COLUMN made_by bigint NOT NULL DEFAULT 0; ALTER TABLE dir_domain ADD COLUMN made_by bigint NOT NULL DEFAULT 0;"},
+     "ALTER TABLE dir_account ADD COLUMN made_by INTEGER NOT NULL DEFAULT 0; ALTER TABLE dir_domain ADD COLUMN made_by INTEGER "
+     "NOT NULL DEFAULT 0;",
+     "ALTER TABLE dir_account ADD COLUMN made_by bigint NOT NULL DEFAULT 0; ALTER TABLE dir_domain ADD COLUMN made_by bigint NOT "
+     "NULL DEFAULT 0;"},
+    {4, "the record of administration",
+     "CREATE TABLE dir_event (act INTEGER NOT NULL, seq INTEGER NOT NULL, at_ms INTEGER NOT NULL, who TEXT NOT NULL, origin TEXT "
+     "NOT NULL,"
+     " what TEXT NOT NULL, subject TEXT NOT NULL, was TEXT NOT NULL, became TEXT NOT NULL, PRIMARY KEY (act, seq)) WITHOUT ROWID;"
+     "CREATE INDEX dir_event_at ON dir_event (at_ms, act, seq);",
+     "CREATE TABLE dir_event (act bigint NOT NULL, seq bigint NOT NULL, at_ms bigint NOT NULL, who text NOT NULL, origin text "
+     "NOT NULL,"
+     " what text NOT NULL, subject text NOT NULL, was text NOT NULL, became text NOT NULL, PRIMARY KEY (act, seq));"
+     "CREATE INDEX dir_event_at ON dir_event (at_ms, act, seq);"},
 };
 const size_t auth_n_migrations = sizeof(auth_migrations) / sizeof(auth_migrations[0]);
 
@@ -99,7 +110,98 @@ const struct sql_stmt q_list_tenants = {
               " AND (?3 = '' OR tenant_id = (SELECT tenant_id FROM dir_domain WHERE name = ?3))"
               " AND (?4 = '' OR name LIKE ?4 ESCAPE '\\') ORDER BY name LIMIT ?2"};
 
+/* --- the record of administration --- */
+const struct sql_stmt q_add_events = {.name = "add_events",
+                                      .params = "iiitttttt",
+                                      .cols = "",
+                                      .is_rowset = true,
+                                      .sqlite = "INSERT INTO dir_event (act, seq, at_ms, who, origin, what, subject, was, became)"
+                                                " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (act, seq) DO NOTHING",
+                                      .pg = "INSERT INTO dir_event (act, seq, at_ms, who, origin, what, subject, was, became)"
+                                            " SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], "
+                                            "$5::text[], $6::text[], $7::text[], $8::text[],"
+                                            " $9::text[]) ON CONFLICT (act, seq) DO NOTHING"};
+const struct sql_stmt q_record = {
+    .name = "record",
+    .params = "iiitttttt",
+    .cols = "",
+    .sqlite = "INSERT INTO dir_event (act, seq, at_ms, who, origin, what, subject, was, became)"
+              " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (act, seq) DO UPDATE SET became = excluded.became"};
+const struct sql_stmt q_list_events = {
+    .name = "list_events",
+    .params = "iiitti",
+    .cols = "iiitttttt",
+    .sqlite =
+        "SELECT act, seq, at_ms, who, origin, what, subject, was, became FROM dir_event WHERE (at_ms, act, seq) > (?1, ?2, ?3)"
+        " AND (?4 = '' OR who LIKE ?4 ESCAPE '\\') AND (?5 = '' OR what LIKE ?5 ESCAPE '\\' OR subject LIKE ?5 ESCAPE '\\')"
+        " ORDER BY at_ms, act, seq LIMIT ?6",
+    .pg = "SELECT act, seq, at_ms, who, origin, what, subject, was, became FROM dir_event WHERE (at_ms, act, seq) > ($1, $2, $3)"
+          " AND ($4 = '' OR who ILIKE $4 ESCAPE '\\') AND ($5 = '' OR what ILIKE $5 ESCAPE '\\' OR subject ILIKE $5 ESCAPE '\\')"
+          " ORDER BY at_ms, act, seq LIMIT $6"};
+const struct sql_stmt q_prune_events = {.name = "prune_events",
+                                        .params = "ii",
+                                        .cols = "i",
+                                        .sqlite = "DELETE FROM dir_event WHERE (act, seq) IN (SELECT act, seq FROM dir_event "
+                                                  "WHERE at_ms < ?1 ORDER BY at_ms LIMIT ?2) RETURNING seq"};
+
+/* --- what leads to an address: a LIKE pattern that lets no line pass unseen which names it, to be compared exactly afterwards
+ * --- */
+const struct sql_stmt q_aliases_to = {
+    .name = "aliases_to",
+    .params = "t",
+    .cols = ALIAS_TYPES,
+    .sqlite = "SELECT " ALIAS_COLS " FROM dir_alias WHERE targets LIKE ?1 ESCAPE '\\' ORDER BY key",
+    .pg = "SELECT " ALIAS_COLS " FROM dir_alias WHERE targets ILIKE $1 ESCAPE '\\' ORDER BY key FOR UPDATE"};
+const struct sql_stmt q_catch_alls_to = {
+    .name = "catch_alls_to",
+    .params = "t",
+    .cols = DOMAIN_TYPES,
+    .sqlite = "SELECT " DOMAIN_COLS " FROM dir_domain WHERE catch_all || char(10) LIKE ?1 ESCAPE '\\' ORDER BY name",
+    .pg = "SELECT " DOMAIN_COLS " FROM dir_domain WHERE catch_all || chr(10) ILIKE $1 ESCAPE '\\' ORDER BY name FOR UPDATE"};
+const struct sql_stmt q_list_aliases_to = {
+    .name = "list_aliases_to",
+    .params = "tit",
+    .cols = ALIAS_TYPES,
+    .sqlite = "SELECT " ALIAS_COLS " FROM dir_alias WHERE key > ?1 AND targets LIKE ?3 ESCAPE '\\' ORDER BY key LIMIT ?2",
+    .pg = "SELECT " ALIAS_COLS " FROM dir_alias WHERE key > $1 AND targets ILIKE $3 ESCAPE '\\' ORDER BY key LIMIT $2"};
+const struct sql_stmt q_list_catch_alls_to = {
+    .name = "list_catch_alls_to",
+    .params = "t",
+    .cols = DOMAIN_TYPES,
+    .sqlite = "SELECT " DOMAIN_COLS " FROM dir_domain WHERE catch_all || char(10) LIKE ?1 ESCAPE '\\' ORDER BY name LIMIT 1000",
+    .pg = "SELECT " DOMAIN_COLS " FROM dir_domain WHERE catch_all || chr(10) ILIKE $1 ESCAPE '\\' ORDER BY name LIMIT 1000"};
+const struct sql_stmt q_set_targets = {.name = "set_targets",
+                                       .params = "tt",
+                                       .cols = "",
+                                       .is_rowset = true,
+                                       .sqlite = "UPDATE dir_alias SET targets = ?2 WHERE key = ?1",
+                                       .pg = "UPDATE dir_alias SET targets = v.targets FROM unnest($1::text[], $2::text[]) AS v "
+                                             "(key, targets) WHERE dir_alias.key = v.key"};
+const struct sql_stmt q_remove_aliases = {.name = "remove_aliases",
+                                          .params = "t",
+                                          .cols = "",
+                                          .is_rowset = true,
+                                          .sqlite = "DELETE FROM dir_alias WHERE key = ?1",
+                                          .pg = "DELETE FROM dir_alias WHERE key = ANY($1::text[])"};
+const struct sql_stmt q_set_catch_alls = {.name = "set_catch_alls",
+                                          .params = "tt",
+                                          .cols = "",
+                                          .is_rowset = true,
+                                          .sqlite = "UPDATE dir_domain SET catch_all = ?2 WHERE name = ?1",
+                                          .pg = "UPDATE dir_domain SET catch_all = v.catch_all FROM unnest($1::text[], "
+                                                "$2::text[]) AS v (name, catch_all) WHERE dir_domain.name = v.name"};
+
 /* --- mutations --- */
+const struct sql_stmt q_lock_account = {.name = "lock_account",
+                                        .params = "t",
+                                        .cols = ACCOUNT_TYPES,
+                                        .sqlite = "SELECT " ACCOUNT_COLS " FROM dir_account WHERE key = ?1",
+                                        .pg = "SELECT " ACCOUNT_COLS " FROM dir_account WHERE key = $1 FOR UPDATE"};
+const struct sql_stmt q_rename_account = {
+    .name = "rename_account",
+    .params = "tttt",
+    .cols = ACCOUNT_TYPES,
+    .sqlite = "UPDATE dir_account SET key = ?2, domain = ?3, address = ?4 WHERE key = ?1 RETURNING " ACCOUNT_COLS};
 const struct sql_stmt q_keep_domains = {
     .name = "keep_domains", .params = "t", .cols = DOMAIN_TYPES, .is_rowset = true,
     .sqlite = "SELECT " DOMAIN_COLS " FROM dir_domain WHERE name = ?1",
@@ -130,8 +232,10 @@ const struct sql_stmt q_domain_in_use = {
     .sqlite = "SELECT 1 WHERE EXISTS (SELECT 1 FROM dir_account WHERE domain = ?1) OR EXISTS (SELECT 1 FROM dir_alias WHERE domain = ?1)",
     .pg = "SELECT 1::bigint WHERE EXISTS (SELECT 1 FROM dir_account WHERE domain = $1)"
           " OR EXISTS (SELECT 1 FROM dir_alias WHERE domain = $1)"};
-const struct sql_stmt q_remove_domain = {
-    .name = "remove_domain", .params = "t", .cols = "i", .sqlite = "DELETE FROM dir_domain WHERE name = ?1 RETURNING domain_id"};
+const struct sql_stmt q_remove_domain = {.name = "remove_domain",
+                                         .params = "t",
+                                         .cols = DOMAIN_TYPES,
+                                         .sqlite = "DELETE FROM dir_domain WHERE name = ?1 RETURNING " DOMAIN_COLS};
 /* Makes the row if need be, locks it, and says how many accounts are there. */
 const struct sql_stmt q_lock_placement = {
     .name = "lock_placement", .params = "i", .cols = "i",
@@ -170,5 +274,7 @@ const struct sql_stmt q_set_alias = {
     .name = "set_alias", .params = "tttt", .cols = "",
     .sqlite = "INSERT INTO dir_alias (key, domain, address, targets) VALUES (?1, ?2, ?3, ?4)"
               " ON CONFLICT (key) DO UPDATE SET address = excluded.address, targets = excluded.targets"};
-const struct sql_stmt q_remove_alias = {
-    .name = "remove_alias", .params = "t", .cols = "t", .sqlite = "DELETE FROM dir_alias WHERE key = ?1 RETURNING key"};
+const struct sql_stmt q_remove_alias = {.name = "remove_alias",
+                                        .params = "t",
+                                        .cols = ALIAS_TYPES,
+                                        .sqlite = "DELETE FROM dir_alias WHERE key = ?1 RETURNING " ALIAS_COLS};

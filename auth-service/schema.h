@@ -24,9 +24,26 @@ extern const struct sql_stmt q_accounts_by_key, q_aliases_by_key, q_domains_by_n
 extern const struct sql_stmt q_list_accounts, q_list_aliases, q_list_domains, q_list_tenants;
 /* Mutations. Domains are locked first, and what is said of them and of what is in them is read behind that: q_keep_domains
  * (rows of domains in any order) holds against removal, q_lock_domain against everything that puts something into it. */
-extern const struct sql_stmt q_keep_domains, q_lock_domain;
+extern const struct sql_stmt q_keep_domains, q_lock_domain, q_lock_account;
 extern const struct sql_stmt q_tenant_by_name, q_tenant_by_id, q_add_tenant, q_add_domain, q_set_domain, q_remove_domain,
-    q_domain_in_use, q_lock_placement, q_add_placement, q_add_account, q_set_account, q_replace_secret,
-    q_remove_account, q_set_alias, q_remove_alias;
+    q_domain_in_use, q_lock_placement, q_add_placement, q_add_account, q_set_account, q_replace_secret, q_remove_account,
+    q_rename_account, q_set_alias, q_remove_alias;
+/* What leads to an address (leads.c). */
+extern const struct sql_stmt q_aliases_to, q_catch_alls_to, q_list_aliases_to, q_list_catch_alls_to, q_set_targets,
+    q_remove_aliases, q_set_catch_alls;
+/* The record of administration (event.c): (act, seq, at, who, origin, what, subject, was, became). */
+enum event_col {
+    EVENT_ACT,
+    EVENT_SEQ,
+    EVENT_AT,
+    EVENT_WHO,
+    EVENT_ORIGIN,
+    EVENT_WHAT,
+    EVENT_SUBJECT,
+    EVENT_WAS,
+    EVENT_BECAME,
+    EVENT_COLS_
+};
+extern const struct sql_stmt q_add_events, q_record, q_list_events, q_prune_events;
 
 #endif

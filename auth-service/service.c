@@ -124,16 +124,21 @@ METHOD(m_list_tenants, ListRequest, ListTenantsReply, THURN__LIST_TENANTS_REPLY_
 METHOD(m_add_domain, AddDomainRequest, Domain, THURN__DOMAIN__INIT, ADMIN, admin_add_domain(auth, q, a, out, err))
 METHOD(m_set_domain, SetDomainRequest, Domain, THURN__DOMAIN__INIT, ADMIN, admin_set_domain(auth, q, a, out, err))
 METHOD(m_get_domain, NameRequest, Domain, THURN__DOMAIN__INIT, ADMIN, admin_get_domain(auth, str_c(q->name), a, out, err))
-METHOD(m_remove_domain, NameRequest, Empty, THURN__EMPTY__INIT, ADMIN, admin_remove_domain(auth, str_c(q->name), a, err))
+METHOD(m_remove_domain, NameRequest, Empty, THURN__EMPTY__INIT, ADMIN, admin_remove_domain(auth, q, a, err))
 METHOD(m_list_domains, ListRequest, ListDomainsReply, THURN__LIST_DOMAINS_REPLY__INIT, ADMIN, admin_list_domains(auth, q, a, out, err))
 METHOD(m_add_accounts, AddAccountsRequest, AddAccountsReply, THURN__ADD_ACCOUNTS_REPLY__INIT, ADMIN, account_add(auth, q, a, out, err))
 METHOD(m_set_account, SetAccountRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT, ADMIN, account_set(auth, q, a, out, err))
 METHOD(m_get_account, NameRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT, ADMIN, account_get(auth, str_c(q->name), a, out, err))
-METHOD(m_remove_account, NameRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT, ADMIN, account_remove(auth, str_c(q->name), a, out, err))
+METHOD(m_remove_account, RemoveAccountRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT, ADMIN,
+       account_remove(auth, q, a, out, err))
+METHOD(m_rename_account, RenameAccountRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT, ADMIN,
+       account_rename(auth, q, a, out, err))
 METHOD(m_list_accounts, ListRequest, ListAccountsReply, THURN__LIST_ACCOUNTS_REPLY__INIT, ADMIN, account_list(auth, q, a, out, err))
 METHOD(m_set_alias, Alias, Alias, THURN__ALIAS__INIT, ADMIN, admin_set_alias(auth, q, a, out, err))
-METHOD(m_remove_alias, NameRequest, Empty, THURN__EMPTY__INIT, ADMIN, admin_remove_alias(auth, str_c(q->name), a, err))
+METHOD(m_remove_alias, NameRequest, Empty, THURN__EMPTY__INIT, ADMIN, admin_remove_alias(auth, q, a, err))
 METHOD(m_list_aliases, ListRequest, ListAliasesReply, THURN__LIST_ALIASES_REPLY__INIT, ADMIN, admin_list_aliases(auth, q, a, out, err))
+METHOD(m_record, RecordRequest, Empty, THURN__EMPTY__INIT, ADMIN, event_record(auth, q, err))
+METHOD(m_list_events, ListEventsRequest, ListEventsReply, THURN__LIST_EVENTS_REPLY__INIT, ADMIN, event_list(auth, q, a, out, err))
 
 static const Thurn__Auth_Service methods = {
     .base = {.descriptor = &thurn__auth__descriptor, .invoke = protobuf_c_service_invoke_internal},
@@ -160,6 +165,9 @@ static const Thurn__Auth_Service methods = {
     .list_aliases = m_list_aliases,
     .credentials = m_credentials,
     .news = m_news,
+    .rename_account = m_rename_account,
+    .record = m_record,
+    .list_events = m_list_events,
 };
 
 /* --- life --- */
@@ -184,6 +192,7 @@ static void set_defaults(struct auth_opts *o)
     default_to(&o->argon2_passes, 2);
     default_to(&o->penalty_first_ms, 2000);
     default_to(&o->penalty_max_ms, 15000);
+    default_to(&o->events_keep_s, 365 * 86400);
 }
 
 struct auth *auth_new(const struct auth_opts *opts, struct err *err)

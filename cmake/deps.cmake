@@ -26,4 +26,8 @@ find_library(HTTP_PARSER_LIB http_parser REQUIRED)
 find_library(UNBOUND_LIB unbound REQUIRED)
 add_library(PkgConfig::UNBOUND UNKNOWN IMPORTED GLOBAL)
 set_target_properties(PkgConfig::UNBOUND PROPERTIES IMPORTED_LOCATION ${UNBOUND_LIB})
+# zxcvbn has no .pc file.
+find_library(ZXCVBN_LIB zxcvbn REQUIRED)
+add_library(PkgConfig::ZXCVBN UNKNOWN IMPORTED GLOBAL)
+set_target_properties(PkgConfig::ZXCVBN PROPERTIES IMPORTED_LOCATION ${ZXCVBN_LIB} INTERFACE_LINK_LIBRARIES m)
 find_program(PROTOC_C protoc-c REQUIRED)

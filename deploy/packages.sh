@@ -1,7 +1,7 @@
 # Debian packages, one list for each purpose; sourced by ./start, ./test and the container file.
 BUILD_PACKAGES="gcc cmake ninja-build pkg-config libuv1-dev libssl-dev libprotobuf-c-dev protobuf-c-compiler
   protobuf-compiler libpq-dev libhiredis-dev libcurl4-openssl-dev libsqlite3-dev libunbound-dev libidn2-dev libpsl-dev
-  libicu-dev libpcre2-dev libzstd-dev libargon2-dev libcrypt-dev libyaml-dev libjansson-dev libhttp-parser-dev gawk ca-certificates"
+  libicu-dev libpcre2-dev libzstd-dev libargon2-dev libzxcvbn-dev libcrypt-dev libyaml-dev libjansson-dev libhttp-parser-dev gawk ca-certificates"
 TEST_PACKAGES="ccache libcmocka-dev postgresql redis-server radosgw ceph-mon ceph-osd ceph-common postfix swaks libnet-ssleay-perl isync curl
   knot unbound python3 procps strace openssl netcat-openbsd shellcheck"
 CI_PACKAGES="clang clang-tidy libclang-rt-14-dev valgrind libc6-dbg"

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 
+#include "base/log.h"
 #include "server/verbs.h"
 
 static const struct {
@@ -66,6 +67,7 @@ int main(int argc, char **argv)
     struct options o;
     struct err err = ERR_INIT;
     signal(SIGPIPE, SIG_IGN);
+    log_configure(LOG_ERROR, LOG_LOGFMT); /* serve sets its own; the others speak by their answers */
     if (!options_parse(&o, argc, argv, &err))
         return verb_fail(&err);
     if (!o.verb) {

@@ -154,6 +154,8 @@ static bool open_auth(struct node *n, struct err *err)
         .redis = n->redis,
         .n_shards = (unsigned)MAX(shards, (size_t)1),
         .default_domain = config_str(n->config, CFG_DEFAULT_DOMAIN),
+        .events_keep_s = (unsigned)(config_int(n->config, CFG_AUDIT_KEEP) / 1000),
+        .takes_weak_passwords = config_bool(n->config, CFG_WEAK_PASSWORDS),
     };
     struct auth_limit limits[LIMITS_];
     opts.limits = limits;
@@ -380,7 +382,8 @@ FIBER static bool start_jobs(struct node *n, struct err *err)
 {
     fiber_group_init(&n->jobs, 4);
     n->has_jobs = true;
-    return !n->store || fiber_group_spawn(&n->jobs, "store.housekeeping", housekeeping, n, err);
+    return (!n->auth || fiber_group_spawn(&n->jobs, "auth.housekeeping", auth_housekeeping, n->auth, err)) &&
+           (!n->store || fiber_group_spawn(&n->jobs, "store.housekeeping", housekeeping, n, err));
 }
 
 static void watch_databases(struct node *n)

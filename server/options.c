@@ -177,7 +177,7 @@ static bool dev_listeners(struct config *c, struct err *err)
     }
     if (!config_is_set(c, CFG_LISTEN_LMTP) && !config_override(c, CFG_LISTEN_LMTP, S("127.0.0.1:24"), err))
         return false;
-    return config_override(c, CFG_PLAIN_LOGIN, S("loopback"), err) &&
+    return config_override(c, CFG_PLAIN_LOGIN, S("loopback"), err) && config_override(c, CFG_WEAK_PASSWORDS, S("true"), err) &&
            config_override(c, CFG_OUT_PRIVATE, S("true"), err);
 }
 

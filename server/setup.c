@@ -113,9 +113,22 @@ static bool write_config(const struct setup *s, const struct config *c, struct e
     return rename(fresh, path) == 0 || err_set(err, ERR_UNAVAILABLE, "cannot write '%s': %s", path, strerror(errno));
 }
 
+/* Whose changes these are: of the user who runs this program, on the databases themselves. */
+static Thurn__Author *setup_author(struct arena *a)
+{
+    Thurn__Author *by = arena_new(a, Thurn__Author);
+    const struct passwd *pw = getpwuid(getuid());
+    thurn__author__init(by);
+    by->who = arena_strz(a, pw ? str_c(pw->pw_name) : arena_printf(a, "uid %u", (unsigned)getuid()));
+    by->origin = arena_strz(a, arena_printf(a, "thurn setup, uid %u", (unsigned)getuid()));
+    by->act = random_u64() | 1;
+    return by;
+}
+
 static bool add_domain(struct rpc_call *call, ProtobufCService *auth, const char *name)
 {
     Thurn__AddDomainRequest q = THURN__ADD_DOMAIN_REQUEST__INIT;
+    q.by = setup_author(call->arena);
     q.name = (char *)(uintptr_t)name;
     if (auth_add_domain(call, auth, &q, NULL))
         return true;
@@ -131,6 +144,7 @@ static bool add_account(struct setup *s, struct rpc_call *call, ProtobufCService
     account.address = s->address;
     account.password = rpc_bytes(str_c(s->password));
     account.is_admin = true;
+    q.by = setup_author(call->arena);
     q.accounts = accounts;
     q.n_accounts = 1;
     if (!auth_add_accounts(call, auth, &q, &r)) {

@@ -152,7 +152,90 @@ FIBER static int passwd(struct options *o, struct arena *a)
         return verb_fail(&err);
     }
     bool ok = client_call(o, a, "PATCH", client_path(a, "/v1/accounts/?name=", o->args[1]), body, &answer, &err);
-    return answer_of(o, ok, answer, &err, false);
+    int status = answer_of(o, ok, answer, &err, false);
+    if (ok && !o->is_json)
+        printf("The password of %s is changed; sessions that are open with the old one end within seconds.\n",
+               client_text(answer, "address"));
+    return status;
+}
+
+FIBER static int rename_account(struct options *o, struct arena *a)
+{
+    struct err err = ERR_INIT;
+    bool keep_alias = options_flag(o, "--keep-alias");
+    CLEANUP(client_json_free) json_t *answer = NULL;
+    if (!options_finish(o, 3, 3, &err))
+        return verb_fail(&err);
+    json_t *body = json_pack("{s:s, s:b}", "address", o->args[2], "keep_alias", (int)keep_alias);
+    if (!body) {
+        (void)err_set(&err, ERR_INVALID, "the new address must be UTF-8");
+        return verb_fail(&err);
+    }
+    bool ok = client_call(o, a, "PATCH", client_path(a, "/v1/accounts/?name=", o->args[1]), body, &answer, &err);
+    int status = answer_of(o, ok, answer, &err, false);
+    if (ok && !o->is_json)
+        printf("%s is %s now, with its mail and password; aliases that led there follow. Mail for the old address %s.\n",
+               o->args[1], client_text(answer, "address"), keep_alias ? "goes there too" : "is refused from now on");
+    return status;
+}
+
+/* Aliases, or their addresses, one a line. */
+static void print_leads(FILE *to, json_t *aliases)
+{
+    size_t i;
+    json_t *l;
+    json_array_foreach(aliases, i, l)
+    {
+        const char *address = json_is_string(l) ? json_string_value(l) : client_text(l, "address");
+        fprintf(to, "  %s%s\n", address, address[0] == '@' ? " (catch-all)" : "");
+    }
+}
+
+/* Say what goes, and have it said that it is meant. */
+FIBER static bool ask_removal(struct options *o, struct arena *a, bool with_aliases, struct err *err)
+{
+    CLEANUP(client_json_free) json_t *account = NULL;
+    CLEANUP(client_json_free) json_t *page = NULL;
+    char answer[16] = "";
+    if (!client_call(o, a, "GET", client_path(a, "/v1/accounts/?name=", o->args[1]), NULL, &account, err) ||
+        !client_call(o, a, "GET", client_path(a, "/v1/aliases?target=", o->args[1]), NULL, &page, err))
+        return false;
+    fprintf(stderr, "%s with all its mail (%lld messages, %lld bytes) will be gone for good; mail for it will be refused.\n",
+            client_text(account, "address"), client_int(account, "used_messages"), client_int(account, "used_bytes"));
+    json_t *aliases = json_object_get(page, "aliases");
+    if (json_array_size(aliases)) {
+        fprintf(stderr, with_aliases ? "It is taken out of:\n"
+                                     : "These lead to it and will lead nowhere (--with-aliases takes it out of them):\n");
+        print_leads(stderr, aliases);
+    }
+    if (!isatty(STDIN_FILENO))
+        return err_set(err, ERR_INVALID, "nobody is there to be asked: if it is meant, say --yes");
+    fprintf(stderr, "Remove it? [y/N] ");
+    if (!fgets(answer, sizeof(answer), stdin) || (answer[0] != 'y' && answer[0] != 'Y'))
+        return err_set(err, ERR_INVALID, "%s is not removed", client_text(account, "address"));
+    return true;
+}
+
+FIBER static int remove_account(struct options *o, struct arena *a)
+{
+    struct err err = ERR_INIT;
+    bool yes = options_flag(o, "--yes"), with_aliases = options_flag(o, "--with-aliases");
+    CLEANUP(client_json_free) json_t *answer = NULL;
+    if (!options_finish(o, 2, 2, &err) || (!yes && !ask_removal(o, a, with_aliases, &err)))
+        return verb_fail(&err);
+    str path = arena_printf(a, "%.*s%s", STR_ARG(client_path(a, "/v1/accounts/?name=", o->args[1])),
+                            with_aliases ? "&with_aliases=1" : "");
+    bool ok = client_call(o, a, "DELETE", path, NULL, &answer, &err);
+    int status = answer_of(o, ok, answer, &err, false);
+    if (!ok || o->is_json)
+        return status;
+    json_t *leads = json_object_get(answer, "led_here");
+    printf("%s is removed, with its mail.%s\n", o->args[1],
+           !json_array_size(leads) ? ""
+           : with_aliases          ? " It was taken out of:"
+                                   : " These still lead to it:");
+    print_leads(stdout, leads);
+    return status;
 }
 
 FIBER static int account_run(struct options *o, struct arena *a, void *arg)
@@ -168,13 +251,16 @@ FIBER static int account_run(struct options *o, struct arena *a, void *arg)
         return set(o, a);
     if (strcmp(what, "passwd") == 0)
         return passwd(o, a);
-    bool is_show = strcmp(what, "show") == 0;
-    if (is_show || strcmp(what, "remove") == 0) {
+    if (strcmp(what, "rename") == 0)
+        return rename_account(o, a);
+    if (strcmp(what, "remove") == 0)
+        return remove_account(o, a);
+    if (strcmp(what, "show") == 0) {
         CLEANUP(client_json_free) json_t *answer = NULL;
         if (!options_finish(o, 2, 2, &err))
             return verb_fail(&err);
-        bool ok = client_call(o, a, is_show ? "GET" : "DELETE", client_path(a, "/v1/accounts/?name=", o->args[1]), NULL, &answer, &err);
-        return answer_of(o, ok, answer, &err, is_show);
+        bool ok = client_call(o, a, "GET", client_path(a, "/v1/accounts/?name=", o->args[1]), NULL, &answer, &err);
+        return answer_of(o, ok, answer, &err, true);
     }
     return verb_unknown(o);
 }

@@ -92,6 +92,7 @@ FIBER static void add(struct admin *a, struct http_req *req, struct rpc_call *ca
     Thurn__AddAccountsRequest q = THURN__ADD_ACCOUNTS_REQUEST__INIT;
     const Thurn__AddAccountsReply *r;
     q.request_id = random_u64();
+    q.by = admin_author(req);
     if (!o || !parse_many(o, req->arena, &q, &call->err) || !auth_add_accounts(call, a->auth, &q, &r))
         return;
     if (json_object_get(o, "accounts")) {
@@ -134,13 +135,11 @@ static bool parse_state(json_t *o, struct arena *a, Thurn__SetAccountRequest *q,
     return err_set(err, ERR_INVALID, "'state' must be active, suspended, receive-only or closed");
 }
 
-static bool parse_change(struct http_req *req, Thurn__SetAccountRequest *q, struct err *err)
+static bool parse_change(json_t *o, struct arena *a, Thurn__SetAccountRequest *q, struct err *err)
 {
     static const char *const keys[] = {"state",    "quota_bytes",   "quota_messages", "display_name",
                                        "password", "password_hash", "is_admin",       NULL};
-    struct arena *a = req->arena;
-    CLEANUP(json_decref_) json_t *o = admin_body(req, err);
-    return o && admin_only(o, keys, err) && parse_state(o, a, q, err) &&
+    return admin_only(o, keys, err) && parse_state(o, a, q, err) &&
            admin_get_u64(o, "quota_bytes", &q->quota_bytes, &q->has_quota_bytes, err) &&
            admin_get_u64(o, "quota_messages", &q->quota_messages, &q->has_quota_messages, err) &&
            admin_get_str(o, "display_name", a, &q->display_name, &q->has_display_name, err) &&
@@ -178,17 +177,36 @@ FIBER static void show(struct admin *a, struct http_req *req, struct rpc_call *c
     admin_answer(req, 200, o);
 }
 
+/* The aliases and catch-alls that name the address, the first hundred. */
+FIBER static bool led_here(struct admin *a, struct rpc_call *call, char *address, json_t *out)
+{
+    Thurn__ListRequest q = THURN__LIST_REQUEST__INIT;
+    const Thurn__ListAliasesReply *r;
+    q.target = address;
+    if (!auth_list_aliases(call, a->auth, &q, &r))
+        return false;
+    for (size_t i = 0; i < r->n_aliases; i++)
+        json_array_append_new(out, json_string(r->aliases[i]->address));
+    return true;
+}
+
 /*
  * Closed first: nobody logs in any more and nothing is delivered while the rows of the store go. The directory's row goes
  * last, as it says where the others are: whatever fails, removing the account again goes on.
  */
-FIBER static void remove_account(struct admin *a, struct http_req *req, struct rpc_call *call, Thurn__NameRequest *name)
+FIBER static void remove_account(struct admin *a, struct http_req *req, struct rpc_call *call, char *address)
 {
     Thurn__SetAccountRequest closed = THURN__SET_ACCOUNT_REQUEST__INIT;
+    Thurn__RemoveAccountRequest remove = THURN__REMOVE_ACCOUNT_REQUEST__INIT;
     const Thurn__AccountReply *r, *gone;
-    closed.address = name->name;
+    CLEANUP(json_decref_) json_t *leads = json_array();
+    if (!led_here(a, call, address, leads))
+        return;
+    rpc_call_again(call);
+    closed.address = address;
     closed.state = THURN__ACCOUNT_STATE__ACCOUNT_CLOSED;
     closed.has_state = true;
+    closed.by = admin_author(req);
     if (!auth_set_account(call, a->auth, &closed, &r))
         return;
     rpc_call_again(call);
@@ -201,11 +219,42 @@ FIBER static void remove_account(struct admin *a, struct http_req *req, struct r
         return;
     }
     rpc_call_again(call);
-    if (!auth_remove_account(call, a->auth, name, &gone)) {
+    remove.name = address;
+    remove.incarnation = r->account->incarnation; /* not one that was made in its place meanwhile */
+    remove.with_aliases = admin_param(req, "with_aliases")[0] == '1';
+    remove.by = admin_author(req);
+    if (!auth_remove_account(call, a->auth, &remove, &gone)) {
         (void)err_prefix(&call->err, "the account is closed and its mail removed; remove it again later");
         return;
     }
-    http_reply_json(req, 200, S("{}"));
+    admin_answer(req, 200, json_pack("{s:O}", "led_here", leads));
+}
+
+/* A new address is a change of its own: the members that go with it are no others. */
+FIBER static void change(struct admin *a, struct http_req *req, struct rpc_call *call, char *address)
+{
+    static const char *const rename_keys[] = {"address", "keep_alias", NULL};
+    Thurn__SetAccountRequest set = THURN__SET_ACCOUNT_REQUEST__INIT;
+    Thurn__RenameAccountRequest rename = THURN__RENAME_ACCOUNT_REQUEST__INIT;
+    const Thurn__AccountReply *r;
+    CLEANUP(json_decref_) json_t *o = admin_body(req, &call->err);
+    if (!o)
+        return;
+    bool ok;
+    if (json_object_get(o, "address")) {
+        rename.address = address;
+        rename.by = admin_author(req);
+        ok = admin_only(o, rename_keys, &call->err) &&
+             admin_get_str(o, "address", req->arena, &rename.new_address, NULL, &call->err) &&
+             admin_get_bool(o, "keep_alias", &rename.keep_alias, NULL, &call->err) &&
+             auth_rename_account(call, a->auth, &rename, &r);
+    } else {
+        set.by = admin_author(req);
+        set.address = address;
+        ok = parse_change(o, req->arena, &set, &call->err) && auth_set_account(call, a->auth, &set, &r);
+    }
+    if (ok)
+        admin_answer(req, 200, account_json(r->account));
 }
 
 void admin_account(void *arg, struct http_req *req)
@@ -221,15 +270,9 @@ void admin_account(void *arg, struct http_req *req)
         if (auth_get_account(&call, a->auth, &name, &r))
             show(a, req, &call, r->account);
     } else if (str_eq(req->method, S("DELETE"))) {
-        remove_account(a, req, &call, &name);
+        remove_account(a, req, &call, name.name);
     } else if (str_eq(req->method, S("PATCH"))) {
-        Thurn__SetAccountRequest q = THURN__SET_ACCOUNT_REQUEST__INIT;
-        q.address = name.name;
-        if (parse_change(req, &q, &call.err)) {
-            q.address = name.name;
-            if (auth_set_account(&call, a->auth, &q, &r))
-                admin_answer(req, 200, account_json(r->account));
-        }
+        change(a, req, &call, name.name);
     } else {
         (void)err_set(&call.err, ERR_INVALID, "GET, PATCH or DELETE");
     }

@@ -1,6 +1,8 @@
 #include "frontend/admin/admin.h"
 
+#include "base/log.h"
 #include "base/num.h"
+#include "frontend/admin/audit.h"
 #include "frontend/admin/json.h"
 
 #define ADMIN_BODY_MAX (4u << 20)
@@ -19,6 +21,8 @@ FIBER static bool admit(void *arg, struct http_req *req)
 {
     if (is_trusted(arg, req))
         return true;
+    char peer[NET_ADDR_TEXT_MAX];
+    log_info("admin.refused", KV_STR("peer", net_ip_format(req->peer, peer)), KV_STR("path", req->path));
     http_reply_header(req, S("www-authenticate"), S("Bearer"));
     http_reply_json(req, 401, S("{\"error\":\"denied\",\"message\":\"this needs the admin token: Authorization: Bearer TOKEN\"}"));
     return false;
@@ -37,6 +41,7 @@ const struct http_route admin_routes[] = {
     {"GET", "/v1/queue-stats", admin_queue_stats, 0, false, false, admit},
     {"GET", "/v1/verify", admin_verify, 0, false, false, admit},
     {"POST", "/v1/sweep", admin_sweep, ADMIN_BODY_MAX, false, false, admit},
+    {"GET", "/v1/audit", admin_audit, 0, false, false, admit},
 };
 const size_t admin_routes_n = ARRAY_LEN(admin_routes);
 
@@ -46,6 +51,8 @@ bool admin_enter(struct admin *a, struct http_req *req, struct rpc_call *call)
         return false;
     rpc_call_init(call, req->arena);
     call->principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;
+    if (!req->has_user)
+        audit_token_use(a, req, call);
     return true;
 }
 

@@ -19,6 +19,7 @@ void admin_aliases(void *arg, struct http_req *req)
     if (!admin_enter(a, req, &call))
         return;
     ADMIN_LIST_REQUEST(q, req);
+    q.target = admin_param(req, "target");
     const Thurn__ListAliasesReply *r;
     if (!str_eq(req->method, S("GET"))) {
         (void)err_set(&call.err, ERR_INVALID, "GET; add one by PUT /v1/aliases/ADDRESS");
@@ -64,11 +65,13 @@ void admin_alias(void *arg, struct http_req *req)
         Thurn__Alias q = THURN__ALIAS__INIT;
         const Thurn__Alias *r;
         q.address = address;
+        q.by = admin_author(req);
         if (parse(req, &q, &call.err) && auth_set_alias(&call, a->auth, &q, &r))
             admin_answer(req, 200, alias_json(r));
     } else if (str_eq(req->method, S("DELETE"))) {
         Thurn__NameRequest name = THURN__NAME_REQUEST__INIT;
         name.name = address;
+        name.by = admin_author(req);
         if (auth_remove_alias(&call, a->auth, &name, NULL))
             http_reply_json(req, 200, S("{}"));
     } else {

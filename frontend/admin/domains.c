@@ -52,6 +52,7 @@ void admin_domains(void *arg, struct http_req *req)
     Thurn__AddDomainRequest q = THURN__ADD_DOMAIN_REQUEST__INIT;
     const Thurn__Domain *d;
     q.request_id = random_u64();
+    q.by = admin_author(req);
     if (!str_eq(req->method, S("POST")))
         (void)err_set(&err, ERR_INVALID, "GET or POST");
     if (err_is_set(&err) || !parse_new(req, &q, &err))
@@ -85,12 +86,14 @@ void admin_domain(void *arg, struct http_req *req)
         if (auth_get_domain(&call, a->auth, &name, &d))
             admin_answer(req, 200, domain_json(d));
     } else if (str_eq(req->method, S("DELETE"))) {
+        name.by = admin_author(req);
         if (auth_remove_domain(&call, a->auth, &name, NULL))
             http_reply_json(req, 200, S("{}"));
     } else if (str_eq(req->method, S("PATCH"))) {
         Thurn__SetDomainRequest q = THURN__SET_DOMAIN_REQUEST__INIT;
         if (parse_change(req, &q, &call.err)) {
             q.name = name.name;
+            q.by = admin_author(req);
             if (auth_set_domain(&call, a->auth, &q, &d))
                 admin_answer(req, 200, domain_json(d));
         }
@@ -127,6 +130,7 @@ void admin_tenants(void *arg, struct http_req *req)
         CLEANUP(json_decref_) json_t *o = admin_body(req, &call.err);
         Thurn__AddTenantRequest q = THURN__ADD_TENANT_REQUEST__INIT;
         const Thurn__Tenant *t;
+        q.by = admin_author(req);
         if (o && admin_only(o, keys, &call.err) && admin_get_str(o, "name", req->arena, &q.name, NULL, &call.err) &&
             auth_add_tenant(&call, a->auth, &q, &t))
             admin_answer(req, 201, tenant_json(t));

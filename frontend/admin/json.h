@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "frontend/admin/admin.h"
+#include "proto/auth.pb-c.h"
 
 static inline void json_decref_(json_t *j)
 {
@@ -31,6 +32,12 @@ json_t *admin_warnings(json_t *o, char *const *warnings, size_t n);
 
 /* Set up a call with the admin right, or answer 401 and return false. */
 FIBER bool admin_enter(struct admin *a, struct http_req *req, struct rpc_call *call);
+/* Whose change the request is; in the request's arena, with an act of its own. */
+FIBER Thurn__Author *admin_author(struct http_req *req);
+/* Put what is done outside of the directory on record: before it is done, and with the same author again when it is known what
+ * came of it. after is taken over. */
+FIBER bool admin_record(struct admin *a, const struct rpc_call *of, Thurn__Author *by, const char *what, str subject,
+                        json_t *after, struct err *err) WARN_UNUSED;
 /* The name that a prefix route is about, e.g. of /v1/domains/NAME, or of /v1/domains/?name=NAME: a path cannot hold every address
  * ("a/b@example.org"). NUL-terminated in the request's arena. */
 char *admin_tail(struct http_req *req, const char *prefix);
@@ -47,6 +54,7 @@ FIBER void admin_queue_message(void *arg, struct http_req *req);
 FIBER void admin_queue_stats(void *arg, struct http_req *req);
 FIBER void admin_verify(void *arg, struct http_req *req);
 FIBER void admin_sweep(void *arg, struct http_req *req);
+FIBER void admin_audit(void *arg, struct http_req *req);
 
 /* Fill a ListRequest from after, limit, match and domain. */
 #define ADMIN_LIST_REQUEST(name, req)                                                              \

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/num.h"
 #include "proto/queue_calls.h"
 #include "proto/store_calls.h"
@@ -257,8 +258,25 @@ static bool parse_filter(json_t *o, struct arena *a, Thurn__QueueFilter *f, stru
     return true;
 }
 
-FIBER static void act(struct admin *a, struct http_req *req, struct err *err)
+/* A node that is away has not done its part. */
+static bool was_cut_short(const struct gather *g)
 {
+    return !g->has_more && (g->is_cut_short || err_is_set(&g->err));
+}
+
+/* For the record: which act on which messages, and what came of it so far. */
+static json_t *act_facts(json_t *filter, const struct gather *g)
+{
+    json_t *o = json_pack("{s:O}", "filter", filter);
+    if (g)
+        (void)json_object_update_new(o, json_pack("{s:I, s:I, s:b, s:b}", "affected", (json_int_t)g->affected, "seen",
+                                                  (json_int_t)g->seen, "is_running", (int)g->has_more, "is_cut_short", (int)was_cut_short(g)));
+    return o;
+}
+
+FIBER static void act(struct admin *a, struct http_req *req, struct rpc_call *call)
+{
+    struct err *err = &call->err;
     static const char *const keys[] = {"op", "filter", "act_id", NULL};
     char *id = NULL;
     Thurn__QueueFilter filter = THURN__QUEUE_FILTER__INIT;
@@ -275,12 +293,21 @@ FIBER static void act(struct admin *a, struct http_req *req, struct err *err)
         return;
     }
     struct gather g = {.err = ERR_INIT};
+    Thurn__Author *by = admin_author(req);
+    const char *what = arena_printf(req->arena, "queue.%s", json_string_value(json_object_get(o, "op"))).p;
+    json_t *which = json_object_get(o, "filter");
+    by->act = q.act_id; /* one event, however often it is asked how far it is */
+    if (!q.is_begun && !admin_record(a, call, by, what, S("queue"), act_facts(which, NULL), err))
+        return;
     if (!ask_all(a, req, QUEUE_METHOD_ACT, &q.base, gather_act, &g, err))
         return;
-    bool is_cut_short = !g.has_more && (g.is_cut_short || err_is_set(&g.err)); /* a node that is away has not done its part */
+    if (!admin_record(a, call, by, what, S("queue"), act_facts(which, &g), err)) {
+        log_warn("admin.outcome", KV_Z("what", what), KV_ERR(err)); /* that it was begun is on record */
+        err_clear(err);
+    }
     json_t *answer = json_pack("{s:s, s:I, s:I, s:I, s:b, s:b}", "act_id", arena_printf(req->arena, "%llu", (unsigned long long)q.act_id).p,
                                "affected", (json_int_t)g.affected, "seen", (json_int_t)g.seen, "total", (json_int_t)g.total, "is_running",
-                               (int)g.has_more, "is_cut_short", (int)is_cut_short);
+                               (int)g.has_more, "is_cut_short", (int)was_cut_short(&g));
     add_warning(answer, &g);
     admin_answer(req, 200, answer);
 }
@@ -289,17 +316,16 @@ void admin_queue(void *arg, struct http_req *req)
 {
     struct admin *a = arg;
     struct rpc_call call;
-    struct err err = ERR_INIT;
     if (!admin_enter(a, req, &call))
         return;
     if (str_eq(req->method, S("GET")))
-        list(a, req, &err);
+        list(a, req, &call.err);
     else if (str_eq(req->method, S("POST")))
-        act(a, req, &err);
+        act(a, req, &call);
     else
-        (void)err_set(&err, ERR_INVALID, "GET or POST");
-    if (err_is_set(&err))
-        http_reply_err(req, &err);
+        (void)err_set(&call.err, ERR_INVALID, "GET or POST");
+    if (err_is_set(&call.err))
+        http_reply_err(req, &call.err);
 }
 
 void admin_queue_message(void *arg, struct http_req *req)
@@ -355,7 +381,10 @@ void admin_sweep(void *arg, struct http_req *req)
     if (o && admin_only(o, keys, &call.err) && admin_get_u64(o, "older_than_s", &older, NULL, &call.err) &&
         admin_get_bool(o, "dry_run", &q.is_dry_run, NULL, &call.err)) {
         q.older_than_s = (int64_t)older;
-        if (store_sweep(&call, a->store, &q, &r))
+        Thurn__Author *by = admin_author(req);
+        if ((q.is_dry_run || admin_record(a, &call, by, "store.sweep", S("bodies"),
+                                          json_pack("{s:I}", "older_than_s", (json_int_t)older), &call.err)) &&
+            store_sweep(&call, a->store, &q, &r))
             admin_answer(req, 200, json_pack("{s:I, s:I, s:I}", "removed", (json_int_t)r->removed, "bytes",
                                              (json_int_t)r->bytes, "kept", (json_int_t)r->kept));
     }

@@ -590,6 +590,7 @@ static bool prepare(struct http_req *req, const struct http_head *h, struct err 
         h->headers[i].value = arena_str(req->arena, h->headers[i].value);
     req->content_length = h->is_chunked ? UINT64_MAX : h->has_length ? h->content_length : 0;
     req->peer = stream_peer(c->stream);
+    req->has_user = stream_peer_user(c->stream, &req->user);
     req->is_tls = stream_has_tls(c->stream);
     str query;
     if (!http_parse_target(h->target, req->arena, &req->path, &query, err) ||

@@ -25,6 +25,8 @@ struct http_req {
     struct arena *arena;     /* lives until the handler returns */
     struct http_conn *conn;
     const struct net_addr *peer;
+    bool has_user; /* over a Unix socket */
+    uint32_t user; /* the uid of the process at the other end */
     bool is_tls;
     struct http_param *params; /* decoded query parameters */
     size_t n_params;

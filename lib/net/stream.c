@@ -549,6 +549,17 @@ const struct net_addr *stream_wire_peer(const struct stream *s)
 {
     return &s->wire_peer;
 }
+bool stream_peer_user(const struct stream *s, uint32_t *uid)
+{
+    int fd;
+    struct ucred peer;
+    socklen_t n = sizeof(peer);
+    if (s->handle.type != UV_NAMED_PIPE || uv_fileno(&s->handle, &fd) != 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) != 0)
+        return false;
+    *uid = peer.uid;
+    return true;
+}
 uint64_t stream_bytes_in(const struct stream *s)
 {
     return s->bytes_in;

@@ -107,6 +107,8 @@ bool stream_tls_peer_is(const struct stream *s, str name);
 const struct net_addr *stream_peer(const struct stream *s);  /* from the PROXY header when there was one */
 const struct net_addr *stream_local(const struct stream *s);
 const struct net_addr *stream_wire_peer(const struct stream *s); /* who is really connected */
+/* The user of the process at the other end of a Unix socket, as the kernel says; false for others. */
+bool stream_peer_user(const struct stream *s, uint32_t *uid) WARN_UNUSED;
 uint64_t stream_bytes_in(const struct stream *s);
 uint64_t stream_bytes_out(const struct stream *s);
 /* TCP keepalive after this many seconds of silence (mobile and load-balancer idle limits). */

@@ -163,7 +163,7 @@ class Server:
     """A whole server with the domain example.test and the accounts ann, bob and cleo."""
 
     def __init__(self, combo="sqlite-local", extra="", accounts=("ann", "bob", "cleo"), binary=None, pg_dir=None, fsync=False,
-                 listen_extra="", durable=False):
+                 listen_extra="", durable=False, weak_passwords="true"):
         if combo.startswith("pg"):
             needs("pg")
         self.combo, self.extra, self.names = combo, extra, accounts
@@ -172,6 +172,7 @@ class Server:
         self.ports = dict(zip(KINDS, free_ports(len(KINDS))))
         self.pg = None
         self.durable = durable
+        self.weak_passwords = weak_passwords
         self.processes = []
         self.listen_extra = listen_extra
 
@@ -223,7 +224,7 @@ class Server:
         return f"listen:\n{lines}{self.listen_extra}"
 
     def start(self):
-        common = "hostname: mx.example.test\ndefault_domain: example.test\n"
+        common = f"hostname: mx.example.test\ndefault_domain: example.test\npasswords.allow_weak: {self.weak_passwords}\n"
         front = f"limits.allow_plain_login: loopback\noutbound.allow_private_addresses: true\n{self.extra}"
         databases = self.databases()
         if self.combo.endswith("local"):

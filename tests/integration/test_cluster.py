@@ -106,7 +106,7 @@ def test_change_of_password_ends_sessions(cluster):
     open_sessions[1].select("INBOX")
     open_sessions[1].send(b"i IDLE\r\n")
     assert open_sessions[1].readline().startswith(b"+")
-    cluster.thurn("account", "passwd", "turn@example.test", "--password", "another one")
+    cluster.thurn("account", "passwd", "turn@example.test", "--password", "another one of 42 trees")
     changed = time.monotonic()
     for c in open_sessions:
         c.sock.settimeout(20)
@@ -118,8 +118,8 @@ def test_change_of_password_ends_sessions(cluster):
     for c in others:
         assert c.noop()[0] == "OK"
         c.logout()
-    cluster.imap("turn@example.test", 2, "another one").logout()
-    cluster.thurn("account", "remove", "turn@example.test")
+    cluster.imap("turn@example.test", 2, "another one of 42 trees").logout()
+    cluster.thurn("account", "remove", "--yes", "turn@example.test")
 
 
 def test_directory_news(cluster):
@@ -174,7 +174,7 @@ def test_admin_verbs(cluster):
     for user in USERS:
         arrives(cluster, user, "to all")
     cluster.thurn("queue", "list")
-    cluster.thurn("account", "remove", "late@example.test")
+    cluster.thurn("account", "remove", "--yes", "late@example.test")
     refused = cluster.thurn("--token", "wrong", "account", "list", check=False)
     assert refused.returncode != 0, refused
 
@@ -250,17 +250,17 @@ def test_removal_while_shard_is_away(cluster):
     assert rows() == 1
     cluster.do("kill", "pg-shard-1", "KILL")
     try:
-        failed = cluster.thurn("account", "remove", gone, check=False)
+        failed = cluster.thurn("account", "remove", "--yes", gone, check=False)
         assert failed.returncode != 0 and "remove it again" in failed.stderr, failed
         assert "closed" in cluster.thurn("account", "show", gone).stdout
         wait_until(lambda: send(cluster, gone, "too late")[0] == 550, "mail to be refused", 30)
     finally:
         cluster.do("run", "pg-shard-1")
-    wait_until(lambda: cluster.thurn("account", "remove", gone, check=False).returncode == 0, "the account to be removed", 30)
+    wait_until(lambda: cluster.thurn("account", "remove", "--yes", gone, check=False).returncode == 0, "the account to be removed", 30)
     assert rows() == 0
     assert cluster.thurn("account", "show", gone, check=False).returncode == 3
     for name in names:
-        cluster.thurn("account", "remove", name, check=name != gone)
+        cluster.thurn("account", "remove", "--yes", name, check=name != gone)
 
 
 def test_redis_away(cluster):

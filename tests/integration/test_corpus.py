@@ -52,7 +52,7 @@ def addresses_of(combo):
     with contextlib.nullcontext(cluster.Running(folder)) if folder else cluster.Cluster() as c:
         c.thurn("domain", "add", "example.test", check=False)
         for user in USERS:
-            c.thurn("account", "remove", f"{user}@example.test", check=False)
+            c.thurn("account", "remove", "--yes", f"{user}@example.test", check=False)
             c.thurn("account", "add", f"{user}@example.test", "--password", PASSWORD)
         yield c.address("SMTP_1"), c.address("IMAP_1"), c.address("IMAP_2")
 

@@ -404,7 +404,7 @@ def import_on_terminal(server, n):
     assert p.returncode == 0 and f"{n} accounts added" in p.stdout, (p.stdout, told)
     assert "\r25 accounts added, 0 refused\r" in told, told
     for name in names:
-        server.admin("account", "remove", name)
+        server.admin("account", "remove", "--yes", name)
 
 
 def test_accounts():
@@ -426,7 +426,7 @@ def test_accounts():
         r = server.admin("account", "add", "--from-file", "-", stdin="\ufefffirst@example.test,x,\n\ufeffsecond@example.test,x,\n", check=False)
         assert r.returncode == 5 and "1 accounts added, 1 refused" in r.stdout and "-:2: " in r.stderr and "U+FEFF" in r.stderr, (r.stdout, r.stderr)
         for name in ("new", "last", "first"):
-            server.admin("account", "remove", f"{name}@example.test")
+            server.admin("account", "remove", "--yes", f"{name}@example.test")
         import_on_terminal(server, 30)
         assert server.admin("account", "list", "--domain", "example.test").stdout.count("\n") == 10001
         server.admin("account", "passwd", "bob@example.test", "--password-stdin", stdin="new one\n")
@@ -458,14 +458,14 @@ def test_accounts():
             with imaplib.IMAP4(*server.address("imap")) as c:
                 c.login(f"{name}@example.test", PASSWORD)
                 assert c.select("INBOX")[1] == [b"1"], name
-        server.admin("account", "remove", "cleo@example.test")
+        server.admin("account", "remove", "--yes", "cleo@example.test")
         assert server.admin("account", "show", "cleo@example.test", check=False).returncode == 3
         # names that no path could hold, and what is only told
         for name in ("a/b", "a/./b", "50%"):
             server.admin("account", "add", f"{name}@example.test", "--password", "x")
             for verb in (("show",), ("set", "--quota", "1G"), ("passwd", "--password", "y")):
                 server.admin("account", verb[0], f"{name}@example.test", *verb[1:])
-            server.admin("account", "remove", f"{name}@example.test")
+            server.admin("account", "remove", "--yes", f"{name}@example.test")
             server.admin("alias", "set", f"{name}+z@example.test", "ann@example.test")
             server.admin("alias", "remove", f"{name}+z@example.test")
         r = server.admin("alias", "set", "old@example.test", "nobody@example.test")

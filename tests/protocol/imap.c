@@ -151,7 +151,7 @@ FIBER static bool change_account(struct world *w, str line)
     c.principal.rights = RPC_RIGHT_ADMIN;
     bool ok;
     if (str_eq(what, S("remove"))) {
-        Thurn__NameRequest q = THURN__NAME_REQUEST__INIT;
+        Thurn__RemoveAccountRequest q = THURN__REMOVE_ACCOUNT_REQUEST__INIT;
         q.name = address;
         ok = auth_remove_account(&c, auth_service(w->auth), &q, NULL);
     } else {
@@ -207,7 +207,7 @@ static void world_main(void *arg)
     w->shard = testdb_open(kind, "imap_store", 2, &w->a);
     struct auth_opts auth = {.directory = w->directory, .default_domain = S("example.test"), .limits = limits,
                              .n_limits = ARRAY_LEN(limits), .n_shards = 1, .argon2_memory_kib = 64, .argon2_passes = 1,
-                             .penalty_first_ms = 1, .penalty_max_ms = 2};
+                             .penalty_first_ms = 1, .penalty_max_ms = 2, .takes_weak_passwords = true};
     struct store_opts store = {.shards = &w->shard, .n_shards = 1, .blobs = {.folder = str_c(w->folder)},
                                .limits = {.watch_linger_ms = 1}};
     if (!auth_migrate(w->directory, false, &n, &err) || !store_migrate(w->shard, false, &n, &err) ||

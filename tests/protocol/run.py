@@ -27,7 +27,7 @@ def main():
         rows = "".join(f"{address},secret,{quota}\n" for address, quota in ACCOUNTS.items())
         for i, path in enumerate(paths):
             for address in ACCOUNTS if i else ():
-                server.admin("account", "remove", address)
+                server.admin("account", "remove", "--yes", address)
             server.admin("account", "add", "--from-file", "-", stdin=rows)
             if path.parent.name == "mail":  # it remembers for some seconds whose mailbox an address is
                 server.front.stop()
