@@ -709,6 +709,20 @@ FIBER static bool credentials_body(struct sql_tx *tx, void *arg, struct err *err
     return true;
 }
 
+/* The pass anew when it is ours and what it stood on is so still, however old it is: the session goes on. */
+static ProtobufCBinaryData renew(str bytes, int64_t account_id, int64_t version, struct arena *a)
+{
+    struct rpc_pass pass = rpc_pass_of(bytes);
+    struct rpc_principal p;
+    struct err ignored = ERR_INIT; /* then there is no new one */
+    int64_t expires_unix;
+    if (!pass.n || !rpc_pass_read(&pass, &p, &expires_unix, &ignored) || p.is_admin || p.account_id != account_id ||
+        !version || p.credential_version != version)
+        return rpc_bytes(STR_NONE);
+    rpc_pass_make(&p, &pass);
+    return rpc_bytes(arena_str(a, rpc_pass_str(&pass)));
+}
+
 /* Rows come in any order and may be fewer than the ids; an id may be asked for twice. */
 bool account_credentials(struct auth *auth, const Thurn__CredentialsRequest *q, struct arena *a, Thurn__CredentialsReply *out,
                          struct err *err)
@@ -716,6 +730,8 @@ bool account_credentials(struct auth *auth, const Thurn__CredentialsRequest *q, 
     size_t n = q->n_account_ids;
     if (n > AUTH_BATCH_MAX)
         return err_set(err, ERR_LIMIT, "more than %u accounts in one request", AUTH_BATCH_MAX);
+    if (q->n_passes && q->n_passes != n)
+        return err_set(err, ERR_INVALID, "%zu passes for %zu accounts", q->n_passes, n);
     struct sql_value *ids = arena_array(a, struct sql_value, n);
     for (size_t i = 0; i < n; i++)
         ids[i] = sql_i(q->account_ids[i]);
@@ -733,6 +749,10 @@ bool account_credentials(struct auth *auth, const Thurn__CredentialsRequest *q, 
         out->versions[i] = acc->credential_version;
         out->accounts[i] = account_ref(acc, a);
     }
+    out->n_passes = ok ? q->n_passes : 0;
+    out->passes = arena_array(a, ProtobufCBinaryData, out->n_passes);
+    for (size_t i = 0; i < out->n_passes; i++)
+        out->passes[i] = renew(rpc_str(q->passes[i]), q->account_ids[i], out->versions[i], a);
     map64_done(&c.found);
     return ok;
 }

@@ -31,6 +31,7 @@ struct auth_opts {
     struct redis *redis;          /* NULL: limits and leases in this process alone */
     unsigned n_shards;            /* shard databases that new accounts may be placed on, numbered from 1; default 1 */
     const unsigned *shard_weights; /* n_shards of them, 0 = takes no new accounts; NULL = all equal */
+    str admin_token;              /* whoever says it is an administrator; empty = nobody over the network */
     str default_domain;           /* added to logins without @; empty = none */
     const struct auth_limit *limits; /* without rows of these names: "auth.failures.ip" 40, one back each 60 s, and
                                       * "auth.failures.account" 20, one back each 90 s */

@@ -34,6 +34,12 @@ void cache_clear(struct cache *c)
         slot_free(c, LIST_ITEM(n, struct slot, node));
 }
 
+void cache_each(struct cache *c, void (*fn)(void *arg, void *value), void *arg)
+{
+    LIST_EACH(&c->recent, n)
+        fn(arg, LIST_ITEM(n, struct slot, node)->value);
+}
+
 void cache_done(struct cache *c)
 {
     cache_clear(c);

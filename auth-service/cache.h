@@ -20,6 +20,8 @@ void *cache_get(struct cache *c, str key);
 /* Takes the value over, which takes so many bytes; what was there is freed. The key and the cache's own part are counted too. */
 void cache_put(struct cache *c, str key, void *value, size_t bytes);
 void cache_drop(struct cache *c, str key);
+/* fn sees every value, oldest first; it must not change the cache. */
+void cache_each(struct cache *c, void (*fn)(void *arg, void *value), void *arg);
 void cache_clear(struct cache *c);
 
 #endif

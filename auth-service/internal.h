@@ -72,7 +72,7 @@ struct record {
 struct auth {
     uint32_t magic;
     struct auth_opts opts;
-    char *default_domain;
+    char *default_domain, *admin_token; /* may be NULL */
     unsigned *weights; /* of n_shards */
     struct cache records;  /* key, domain name or "!admin:<tenant>" -> struct cached (directory.c) */
     struct cache absent;   /* the same, of those that nobody has: they never push out what is there */

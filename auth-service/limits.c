@@ -8,6 +8,7 @@
 #define TABLE_MAX 256u
 #define SCRATCH_MAX (1u << 20)
 #define LEASE_ITEMS_MAX 1000u
+#define HOLDER_MAX 128u
 
 struct limits {
     struct map table; /* name -> struct auth_limit */
@@ -155,11 +156,33 @@ void limits_give(struct limits *l, const char *limit, str key, uint32_t cost)
         (void)l->fallback->give(l->fallback_ctx, &b, &a, &err);
 }
 
+static bool is_holder(str holder, struct err *err)
+{
+    return (holder.n > 0 && holder.n <= HOLDER_MAX) || err_set(err, ERR_LIMIT, "a holder has a name of 1 to %u bytes", HOLDER_MAX);
+}
+
+/* It may have leased from both, before and after Redis went away. */
+bool limits_release(struct limits *l, str holder, struct err *err)
+{
+    ARENA(a, SCRATCH_MAX);
+    struct err ignored = ERR_INIT; /* see limits.h */
+    if (!is_holder(holder, err))
+        return false;
+    if (!l->main->release(l->main_ctx, holder, &a, &ignored))
+        IGNORE(fall_back(l, &ignored));
+    err_clear(&ignored);
+    if (l->fallback)
+        IGNORE(l->fallback->release(l->fallback_ctx, holder, &a, &ignored));
+    return true;
+}
+
 bool limits_lease(struct limits *l, str holder, const struct limits_lease *items, size_t n, bool is_renewal,
                   struct arena *a, protobuf_c_boolean *granted, struct err *err)
 {
-    if (n > LEASE_ITEMS_MAX || holder.n == 0 || holder.n > 128)
-        return err_set(err, ERR_LIMIT, "a lease names its holder in 1 to 128 bytes and has at most %u items", LEASE_ITEMS_MAX);
+    if (!is_holder(holder, err))
+        return false;
+    if (n > LEASE_ITEMS_MAX)
+        return err_set(err, ERR_LIMIT, "a lease has at most %u items", LEASE_ITEMS_MAX);
     struct lease_item *v = arena_array(a, struct lease_item, n);
     size_t *of = arena_array(a, size_t, n), used = 0;
     for (size_t i = 0; i < n; i++) {

@@ -41,6 +41,8 @@ struct limits_backend {
     /* A holder's whole share of each item; a share that is not renewed within ttl_ms is free again. */
     FIBER bool (*lease)(void *ctx, str holder, struct lease_item *items, size_t n, int64_t ttl_ms, bool is_renewal,
                         struct arena *a, struct err *err);
+    /* All shares of the holder are free. */
+    FIBER bool (*release)(void *ctx, str holder, struct arena *a, struct err *err);
     void (*done)(void *ctx);
 };
 /* backend/local.c, backend/redis.c */
@@ -72,5 +74,7 @@ struct limits_lease {
 };
 FIBER bool limits_lease(struct limits *l, str holder, const struct limits_lease *items, size_t n, bool is_renewal,
                         struct arena *a, protobuf_c_boolean *granted, struct err *err) WARN_UNUSED;
+/* The holder is gone. Errors: LIMIT (no name of a holder), never because of Redis: then the leases run out by themselves. */
+FIBER bool limits_release(struct limits *l, str holder, struct err *err) WARN_UNUSED;
 
 #endif

@@ -288,6 +288,10 @@ static bool accept_login(struct attempt *t, const struct account *acc, Thurn__Au
     out->display_name = arena_strz(t->arena, acc->display_name);
     out->is_admin = acc->is_admin;
     out->credential_version = acc->credential_version;
+    struct rpc_pass pass;
+    rpc_pass_make(&(struct rpc_principal){.account_id = acc->account_id, .tenant_id = acc->tenant_id,
+                                          .incarnation = (uint64_t)acc->incarnation, .credential_version = acc->credential_version}, &pass);
+    out->pass = rpc_bytes(arena_str(t->arena, rpc_pass_str(&pass)));
     return true;
 }
 

@@ -4,6 +4,7 @@
 #include "auth-service/schema.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "proto/auth_calls.h"
 
 #define MISTAKES_BYTES ((size_t)20 << 20) /* about 100,000 */
 #define VERIFIED_BYTES ((size_t)20 << 20)
@@ -17,19 +18,12 @@ static struct auth *auth_of(Thurn__Auth_Service *s)
     return auth;
 }
 
-static bool has_right(struct rpc_call *c, uint32_t rights)
-{
-    return (c->principal.rights & rights) || err_set(&c->err, ERR_DENIED, "caller lacks the right for this method");
-}
-#define SYSTEM (RPC_RIGHT_SYSTEM | RPC_RIGHT_ADMIN)
-#define ADMIN RPC_RIGHT_ADMIN
-
 /*
- * METHOD(auth.proto's name, its reply type, rights, expression): the expression sees auth, q, a (the call's arena), out and
+ * METHOD(auth.proto's name, its request and reply, expression): the expression sees auth, q, a (the call's arena), out and
  * err, and is false on failure.
  */
-#define METHOD(name, Request, Reply, reply_init, rights, expression)                                                       \
-    FIBER static void name(Thurn__Auth_Service *service, const Thurn__##Request *q, Thurn__##Reply##_Closure closure,      \
+#define METHOD(name, Request, Reply, reply_init, expression)                                                       \
+    FIBER static void m_##name(Thurn__Auth_Service *service, const Thurn__##Request *q, Thurn__##Reply##_Closure closure,      \
                            void *closure_data)                                                                         \
     {                                                                                                                  \
         struct auth *auth = auth_of(service);                                                                          \
@@ -38,7 +32,7 @@ static bool has_right(struct rpc_call *c, uint32_t rights)
         struct err *err = &c->err;                                                                                     \
         Thurn__##Reply reply = reply_init, *out = &reply;                                                              \
         (void)auth, (void)q, (void)a, (void)err, (void)out; /* not every expression needs all */                       \
-        bool ok = has_right(c, rights) && (expression);                                                                \
+        bool ok = rpc_may_call(c, auth_callers_##name, 0, 0, 0, err) && (expression);                                         \
         closure(ok ? out : NULL, closure_data);                                                                        \
     }
 
@@ -108,37 +102,56 @@ FIBER static bool lease(struct auth *auth, const Thurn__LeaseRequest *q, struct 
     return limits_lease(auth->limits, str_c(q->holder), items, q->n_items, q->is_renewal, a, out->granted, err);
 }
 
-METHOD(m_authenticate, AuthenticateRequest, AuthenticateReply, THURN__AUTHENTICATE_REPLY__INIT, SYSTEM, login(auth, q, a, out, err))
-METHOD(m_resolve, ResolveRequest, ResolveReply, THURN__RESOLVE_REPLY__INIT, SYSTEM, resolve_all(auth, q, a, out, err))
-METHOD(m_locate, LocateRequest, LocateReply, THURN__LOCATE_REPLY__INIT, SYSTEM, account_locate(auth, q, a, out, err))
-METHOD(m_credentials, CredentialsRequest, CredentialsReply, THURN__CREDENTIALS_REPLY__INIT, SYSTEM, account_credentials(auth, q, a, out, err))
-METHOD(m_news, NewsRequest, NewsReply, THURN__NEWS_REPLY__INIT, SYSTEM, news_wait(&auth->news, q, a, out, err))
-METHOD(m_may_send_as, MaySendAsRequest, MaySendAsReply, THURN__MAY_SEND_AS_REPLY__INIT, SYSTEM, may_send_as(auth, q, a, out, err))
-METHOD(m_take, TakeRequest, TakeReply, THURN__TAKE_REPLY__INIT, SYSTEM, take(auth, q, a, out, err))
-METHOD(m_lease, LeaseRequest, LeaseReply, THURN__LEASE_REPLY__INIT, SYSTEM, lease(auth, q, a, out, err))
+METHOD(authenticate, AuthenticateRequest, AuthenticateReply, THURN__AUTHENTICATE_REPLY__INIT, login(auth, q, a, out, err))
+METHOD(resolve, ResolveRequest, ResolveReply, THURN__RESOLVE_REPLY__INIT, resolve_all(auth, q, a, out, err))
+METHOD(locate, LocateRequest, LocateReply, THURN__LOCATE_REPLY__INIT, account_locate(auth, q, a, out, err))
+METHOD(credentials, CredentialsRequest, CredentialsReply, THURN__CREDENTIALS_REPLY__INIT, account_credentials(auth, q, a, out, err))
+METHOD(news, NewsRequest, NewsReply, THURN__NEWS_REPLY__INIT, news_wait(&auth->news, q, a, out, err))
+METHOD(may_send_as, MaySendAsRequest, MaySendAsReply, THURN__MAY_SEND_AS_REPLY__INIT, may_send_as(auth, q, a, out, err))
+METHOD(take, TakeRequest, TakeReply, THURN__TAKE_REPLY__INIT, take(auth, q, a, out, err))
+METHOD(lease, LeaseRequest, LeaseReply, THURN__LEASE_REPLY__INIT, lease(auth, q, a, out, err))
+
+FIBER static bool release(struct auth *auth, const Thurn__HolderRequest *q, struct err *err)
+{
+    return limits_release(auth->limits, str_c(q->holder), err);
+}
+
+/* It is long and random: guessing is no way, so wrong ones are not counted. */
+static bool log_in_admin(struct auth *auth, str token, struct arena *a, Thurn__AdminReply *out, struct err *err)
+{
+    struct rpc_pass pass;
+    if (!auth->admin_token || !str_eq_secret(token, str_c(auth->admin_token)))
+        return err_set(err, ERR_DENIED, "this needs the admin token of the auth service");
+    rpc_pass_make(&(struct rpc_principal){.is_admin = true}, &pass);
+    out->pass = rpc_bytes(arena_str(a, rpc_pass_str(&pass)));
+    return true;
+}
+
+METHOD(release, HolderRequest, Empty, THURN__EMPTY__INIT, release(auth, q, err))
+METHOD(authenticate_admin, AdminRequest, AdminReply, THURN__ADMIN_REPLY__INIT, log_in_admin(auth, rpc_str(q->token), a, out, err))
 
 /* --- for administration --- */
 
-METHOD(m_add_tenant, AddTenantRequest, Tenant, THURN__TENANT__INIT, ADMIN, admin_add_tenant(auth, q, a, out, err))
-METHOD(m_list_tenants, ListRequest, ListTenantsReply, THURN__LIST_TENANTS_REPLY__INIT, ADMIN, admin_list_tenants(auth, q, a, out, err))
-METHOD(m_add_domain, AddDomainRequest, Domain, THURN__DOMAIN__INIT, ADMIN, admin_add_domain(auth, q, a, out, err))
-METHOD(m_set_domain, SetDomainRequest, Domain, THURN__DOMAIN__INIT, ADMIN, admin_set_domain(auth, q, a, out, err))
-METHOD(m_get_domain, NameRequest, Domain, THURN__DOMAIN__INIT, ADMIN, admin_get_domain(auth, str_c(q->name), a, out, err))
-METHOD(m_remove_domain, NameRequest, Empty, THURN__EMPTY__INIT, ADMIN, admin_remove_domain(auth, q, a, err))
-METHOD(m_list_domains, ListRequest, ListDomainsReply, THURN__LIST_DOMAINS_REPLY__INIT, ADMIN, admin_list_domains(auth, q, a, out, err))
-METHOD(m_add_accounts, AddAccountsRequest, AddAccountsReply, THURN__ADD_ACCOUNTS_REPLY__INIT, ADMIN, account_add(auth, q, a, out, err))
-METHOD(m_set_account, SetAccountRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT, ADMIN, account_set(auth, q, a, out, err))
-METHOD(m_get_account, NameRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT, ADMIN, account_get(auth, str_c(q->name), a, out, err))
-METHOD(m_remove_account, RemoveAccountRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT, ADMIN,
+METHOD(add_tenant, AddTenantRequest, Tenant, THURN__TENANT__INIT, admin_add_tenant(auth, q, a, out, err))
+METHOD(list_tenants, ListRequest, ListTenantsReply, THURN__LIST_TENANTS_REPLY__INIT, admin_list_tenants(auth, q, a, out, err))
+METHOD(add_domain, AddDomainRequest, Domain, THURN__DOMAIN__INIT, admin_add_domain(auth, q, a, out, err))
+METHOD(set_domain, SetDomainRequest, Domain, THURN__DOMAIN__INIT, admin_set_domain(auth, q, a, out, err))
+METHOD(get_domain, NameRequest, Domain, THURN__DOMAIN__INIT, admin_get_domain(auth, str_c(q->name), a, out, err))
+METHOD(remove_domain, NameRequest, Empty, THURN__EMPTY__INIT, admin_remove_domain(auth, q, a, err))
+METHOD(list_domains, ListRequest, ListDomainsReply, THURN__LIST_DOMAINS_REPLY__INIT, admin_list_domains(auth, q, a, out, err))
+METHOD(add_accounts, AddAccountsRequest, AddAccountsReply, THURN__ADD_ACCOUNTS_REPLY__INIT, account_add(auth, q, a, out, err))
+METHOD(set_account, SetAccountRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT, account_set(auth, q, a, out, err))
+METHOD(get_account, NameRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT, account_get(auth, str_c(q->name), a, out, err))
+METHOD(remove_account, RemoveAccountRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT,
        account_remove(auth, q, a, out, err))
-METHOD(m_rename_account, RenameAccountRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT, ADMIN,
+METHOD(rename_account, RenameAccountRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT,
        account_rename(auth, q, a, out, err))
-METHOD(m_list_accounts, ListRequest, ListAccountsReply, THURN__LIST_ACCOUNTS_REPLY__INIT, ADMIN, account_list(auth, q, a, out, err))
-METHOD(m_set_alias, Alias, Alias, THURN__ALIAS__INIT, ADMIN, admin_set_alias(auth, q, a, out, err))
-METHOD(m_remove_alias, NameRequest, Empty, THURN__EMPTY__INIT, ADMIN, admin_remove_alias(auth, q, a, err))
-METHOD(m_list_aliases, ListRequest, ListAliasesReply, THURN__LIST_ALIASES_REPLY__INIT, ADMIN, admin_list_aliases(auth, q, a, out, err))
-METHOD(m_record, RecordRequest, Empty, THURN__EMPTY__INIT, ADMIN, event_record(auth, q, err))
-METHOD(m_list_events, ListEventsRequest, ListEventsReply, THURN__LIST_EVENTS_REPLY__INIT, ADMIN, event_list(auth, q, a, out, err))
+METHOD(list_accounts, ListRequest, ListAccountsReply, THURN__LIST_ACCOUNTS_REPLY__INIT, account_list(auth, q, a, out, err))
+METHOD(set_alias, Alias, Alias, THURN__ALIAS__INIT, admin_set_alias(auth, q, a, out, err))
+METHOD(remove_alias, NameRequest, Empty, THURN__EMPTY__INIT, admin_remove_alias(auth, q, a, err))
+METHOD(list_aliases, ListRequest, ListAliasesReply, THURN__LIST_ALIASES_REPLY__INIT, admin_list_aliases(auth, q, a, out, err))
+METHOD(record, RecordRequest, Empty, THURN__EMPTY__INIT, event_record(auth, q, err))
+METHOD(list_events, ListEventsRequest, ListEventsReply, THURN__LIST_EVENTS_REPLY__INIT, event_list(auth, q, a, out, err))
 
 static const Thurn__Auth_Service methods = {
     .base = {.descriptor = &thurn__auth__descriptor, .invoke = protobuf_c_service_invoke_internal},
@@ -168,6 +181,8 @@ static const Thurn__Auth_Service methods = {
     .rename_account = m_rename_account,
     .record = m_record,
     .list_events = m_list_events,
+    .authenticate_admin = m_authenticate_admin,
+    .release = m_release,
 };
 
 /* --- life --- */
@@ -206,6 +221,7 @@ struct auth *auth_new(const struct auth_opts *opts, struct err *err)
     auth->opts = *opts;
     set_defaults(&auth->opts);
     auth->default_domain = opts->default_domain.n ? str_dup(opts->default_domain) : NULL;
+    auth->admin_token = opts->admin_token.n ? str_dup(opts->admin_token) : NULL;
     auth->weights = xcalloc(auth->opts.n_shards, sizeof(*auth->weights));
     for (unsigned i = 0; i < auth->opts.n_shards; i++)
         auth->weights[i] = opts->shard_weights ? opts->shard_weights[i] : 1;
@@ -250,6 +266,9 @@ void auth_free(struct auth *auth)
     cache_done(&auth->verified);
     cache_done(&auth->mistakes);
     free(auth->default_domain);
+    if (auth->admin_token)
+        explicit_bzero(auth->admin_token, strlen(auth->admin_token));
+    free(auth->admin_token);
     free(auth->weights);
     free(auth->dummy_secret);
     explicit_bzero(auth->mac_key, sizeof(auth->mac_key));

@@ -14,9 +14,12 @@ BEGIN {
     printf "#ifndef %s\n#define %s\n\n#include \"proto/%s.pb-c.h\"\n#include \"rpc/call.h\"\n\n", guard, guard, base
 }
 /^ *message / { message = $2 }
+/ AccountRef account = [0-9]+;/ { has_account[message] = 1 }
 /(request_id|enqueue_id|delivery_key) = [0-9]+;/ { has_key[message] = 1 }
 /recipients = / && /DeliverRecipient / { has_key[message] = 1 }
 /^[ \t]*rpc / {
+    if (!match($0, /\[by( (frontend|queue|store|auth|account|admin))+\]/)) { print base ".proto:" NR ": a method says who may call it: [by …]" > "/dev/stderr"; exit bad = 1 }
+    by = toupper(substr($0, RSTART + 4, RLENGTH - 5)); gsub(/ /, " | RPC_BY_", by)
     n_marks = gsub(/\[again\]/, "&") + gsub(/\[once\]/, "&") + gsub(/\[key\]/, "&")
     is_once = /\[once\]/
     if (n_marks != 1) { print base ".proto:" NR ": a method says one of [again], [key] and [once]" > "/dev/stderr"; exit bad = 1 }
@@ -24,6 +27,14 @@ BEGIN {
     match($0, /\([A-Za-z0-9]+\)/); req = substr($0, RSTART + 1, RLENGTH - 2)
     rest = substr($0, RSTART + RLENGTH)
     match(rest, /\([A-Za-z0-9]+\)/); rep = substr(rest, RSTART + 1, RLENGTH - 2)
+    printf "enum { %s_callers_%s = RPC_BY_%s };\n", base, snake(name), by
+    printf "static inline const Thurn__AccountRef *%s_account_of_%s(const Thurn__%s *q)\n{\n", base, snake(name), req
+    if (by ~ /ACCOUNT/) {
+        if (!has_account[req]) { print base ".proto:" NR ": " req " names no account" > "/dev/stderr"; exit bad = 1 }
+        print "    return q->account;\n}"
+    } else {
+        print "    (void)q;\n    return NULL;\n}"
+    }
     printf "FIBER WARN_UNUSED static inline bool %s_%s(struct rpc_call *c, ProtobufCService *s,\n", base, snake(name)
     printf "        const Thurn__%s *q, const Thurn__%s **r)\n{\n", req, rep
     if (/\[key\]/ && !has_key[req]) { print base ".proto:" NR ": " req " carries no key" > "/dev/stderr"; exit bad = 1 }

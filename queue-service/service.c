@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "proto/queue_calls.h"
 
 #define ADDRESS_MAX 512u
 #define TEXT_MAX 1024u
@@ -31,7 +32,6 @@ void queue_fiber_ended(struct queue *q)
 void queue_call_init(struct rpc_call *c, struct arena *a, int64_t timeout_ms)
 {
     rpc_call_init(c, a);
-    c->principal.rights = RPC_RIGHT_SYSTEM;
     c->deadline_mono_ms = MIN(c->deadline_mono_ms, clock_mono_ms() + timeout_ms);
 }
 
@@ -228,12 +228,6 @@ static struct queue *queue_of(Thurn__Queue_Service *s)
     return q;
 }
 
-static bool has_right(struct rpc_call *c)
-{
-    return (c->principal.rights & (RPC_RIGHT_SYSTEM | RPC_RIGHT_ADMIN)) ||
-           err_set(&c->err, ERR_DENIED, "caller lacks the right for this method");
-}
-
 FIBER static bool drain(struct queue *q)
 {
     queue_retire(q);
@@ -248,7 +242,7 @@ static bool stats(struct queue *q, struct arena *a, Thurn__QueueStatsReply *out)
 
 /* METHOD(function, request, reply, its initialiser, expression): the expression sees q, req, a, out and err. */
 #define METHOD(name, Request, Reply, reply_init, expression)                                                               \
-    FIBER static void name(Thurn__Queue_Service *service, const Thurn__##Request *req, Thurn__##Reply##_Closure closure,    \
+    FIBER static void m_##name(Thurn__Queue_Service *service, const Thurn__##Request *req, Thurn__##Reply##_Closure closure,    \
                            void *closure_data)                                                                         \
     {                                                                                                                  \
         struct queue *q = queue_of(service);                                                                           \
@@ -257,15 +251,17 @@ static bool stats(struct queue *q, struct arena *a, Thurn__QueueStatsReply *out)
         struct err *err = &c->err;                                                                                     \
         Thurn__##Reply reply = reply_init, *out = &reply;                                                              \
         (void)req, (void)a, (void)err, (void)out; /* not every expression needs all */                                 \
-        bool ok = has_right(c) && (expression);                                                                        \
+        bool ok = rpc_may_call(c, queue_callers_##name, 0, 0, 0, err) && (expression);                                 \
         closure(ok ? out : NULL, closure_data);                                                                        \
     }
-METHOD(m_enqueue, EnqueueRequest, EnqueueReply, THURN__ENQUEUE_REPLY__INIT, enqueue(q, req, a, out, err))
-METHOD(m_list, QueueListRequest, QueueListReply, THURN__QUEUE_LIST_REPLY__INIT, admin_list(q, req, a, out, err))
-METHOD(m_show, QueueShowRequest, QueuedMessage, THURN__QUEUED_MESSAGE__INIT, admin_show(q, req->queue_id, a, out, err))
-METHOD(m_act, QueueActRequest, QueueActReply, THURN__QUEUE_ACT_REPLY__INIT, admin_act(q, req, out, err))
-METHOD(m_stats, Empty, QueueStatsReply, THURN__QUEUE_STATS_REPLY__INIT, stats(q, a, out))
-METHOD(m_drain, Empty, Empty, THURN__EMPTY__INIT, drain(q))
+/* Mail from outside is anybody's; of an account, its own. */
+METHOD(enqueue, EnqueueRequest, EnqueueReply, THURN__ENQUEUE_REPLY__INIT,
+       (!req->account_id || rpc_speaks_for(c, req->account_id, err)) && enqueue(q, req, a, out, err))
+METHOD(list, QueueListRequest, QueueListReply, THURN__QUEUE_LIST_REPLY__INIT, admin_list(q, req, a, out, err))
+METHOD(show, QueueShowRequest, QueuedMessage, THURN__QUEUED_MESSAGE__INIT, admin_show(q, req->queue_id, a, out, err))
+METHOD(act, QueueActRequest, QueueActReply, THURN__QUEUE_ACT_REPLY__INIT, admin_act(q, req, out, err))
+METHOD(stats, Empty, QueueStatsReply, THURN__QUEUE_STATS_REPLY__INIT, stats(q, a, out))
+METHOD(drain, Empty, Empty, THURN__EMPTY__INIT, drain(q))
 
 static const Thurn__Queue_Service methods = {
     .base = {.descriptor = &thurn__queue__descriptor, .invoke = protobuf_c_service_invoke_internal},

@@ -81,14 +81,14 @@ FIBER static void metrics(void *arg, struct http_req *req)
 }
 
 /* Ask every queue node; with the queue in this process, that one. */
-FIBER static bool each_queue(struct admin *a, unsigned method, const ProtobufCMessage *request, struct arena *arena,
+FIBER static bool each_queue(struct admin *a, unsigned method, const ProtobufCMessage *request, const struct rpc_pass *pass, struct arena *arena,
                        void (*fn)(void *arg, const ProtobufCMessage *reply, const struct err *err), void *arg, struct err *err)
 {
     if (serving->node.is_queue_remote)
-        return rpc_client_each(a->queue, method, request, arena, fn, arg, err);
+        return rpc_client_each(a->queue, method, request, pass, arena, fn, arg, err);
     struct rpc_call call;
     rpc_call_init(&call, arena);
-    call.principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;
+    call.pass = *pass;
     bool ok = rpc_invoke(a->queue, method, request, &call);
     fn(arg, ok ? call.reply : NULL, &call.err);
     return true;
@@ -107,12 +107,14 @@ struct http_server *health_server_new(struct serve *s)
     memcpy(routes, health, sizeof(health));
     serving = s;
     const struct node *node = &s->node;
-    if (node->auth_service && node->store_service && node->queue_service) {
+    /* A process that has neither could not call them in an administrator's name. */
+    bool may_administer = node->roles & (ROLE_FRONTEND_BIT | ROLE_AUTH_BIT);
+    if (may_administer && node->auth_service && node->store_service && node->queue_service) {
         admin = (struct admin){
             .auth = node->auth_service,
             .store = node->store_service,
             .queue = node->queue_service,
-            .token = config_str(&s->config, CFG_ADMIN_TOKEN),
+            .is_vouching = node->auth != NULL,
             .each_queue = each_queue,
         };
         memcpy(routes + n, admin_routes, admin_routes_n * sizeof(*routes));

@@ -113,10 +113,11 @@ static bool open_dns(struct node *n, struct err *err)
 }
 
 /* A remote service: the addresses of its setting. */
-static bool connect_service(struct node *n, enum config_id id, const char *name, const ProtobufCServiceDescriptor *d,
+static bool connect_service(struct node *n, enum config_id id, const char *name, enum role server_role, const ProtobufCServiceDescriptor *d,
                             ProtobufCService **out, bool *is_remote, struct err *err)
 {
-    struct rpc_client_opts opts = {.name = name, .service = d, .tls = n->rpc_tls, .dns = n->dns, .set = n->set.id};
+    struct rpc_client_opts opts = {.name = name, .service = d, .tls = n->rpc_tls, .dns = n->dns, .set = n->set.id,
+                                   .roles = n->roles, .server_role = server_role};
     opts.nodes = config_list(n->config, id, &opts.n_nodes);
     *out = rpc_client_new(&opts, err);
     *is_remote = *out != NULL;
@@ -156,6 +157,7 @@ static bool open_auth(struct node *n, struct err *err)
         .default_domain = config_str(n->config, CFG_DEFAULT_DOMAIN),
         .events_keep_s = (unsigned)(config_int(n->config, CFG_AUDIT_KEEP) / 1000),
         .takes_weak_passwords = config_bool(n->config, CFG_WEAK_PASSWORDS),
+        .admin_token = config_str(n->config, CFG_ADMIN_TOKEN),
     };
     struct auth_limit limits[LIMITS_];
     opts.limits = limits;
@@ -285,6 +287,9 @@ bool node_open(struct node *n, const struct config *c, enum node_make make, stru
 {
     if (!node_open_databases(n, c, make, err) || !settings_rpc_tls(c, &n->rpc_tls, &n->rpc_tls_server, err))
         return false;
+    str secret = config_str(c, CFG_RPC_SECRET);
+    if (secret.n)
+        rpc_pass_key(secret);
     if (keeps_files(n))
         n->room = disk_room_new(n->data, (uint64_t)config_int(c, CFG_DISK_RESERVE));
     bool has_service = (n->roles & ~(unsigned)ROLE_FRONTEND_BIT) != 0;
@@ -296,16 +301,16 @@ bool node_open(struct node *n, const struct config *c, enum node_make make, stru
     if (!n->http)
         return false;
     if (n->roles & ROLE_AUTH_BIT ? !open_auth(n, err)
-                                 : needs_auth && !connect_service(n, CFG_RPC_AUTH, "auth", &thurn__auth__descriptor,
+                                 : needs_auth && !connect_service(n, CFG_RPC_AUTH, "auth", ROLE_AUTH_BIT, &thurn__auth__descriptor,
                                                                   &n->auth_service, &n->is_auth_remote, err))
         return false;
     if (n->roles & ROLE_STORE_BIT ? !open_store(n, err)
-                                  : needs_store && !connect_service(n, CFG_RPC_STORE, "store", &thurn__store__descriptor,
+                                  : needs_store && !connect_service(n, CFG_RPC_STORE, "store", ROLE_STORE_BIT, &thurn__store__descriptor,
                                                                     &n->store_service, &n->is_store_remote, err))
         return false;
     if (n->roles & ROLE_QUEUE_BIT ? !open_queue(n, err)
                                   : (n->roles & ROLE_FRONTEND_BIT) &&
-                                        !connect_service(n, CFG_RPC_QUEUE, "queue", &thurn__queue__descriptor,
+                                        !connect_service(n, CFG_RPC_QUEUE, "queue", ROLE_QUEUE_BIT, &thurn__queue__descriptor,
                                                          &n->queue_service, &n->is_queue_remote, err))
         return false;
     return true;
@@ -333,7 +338,7 @@ bool node_migrate(struct node *n, bool dry_run, unsigned *applied, struct err *e
     return true;
 }
 
-static bool listen_at(struct node *n, const struct net_addr *addr, struct err *err)
+static bool listen_at(struct node *n, const struct net_addr *addr, void (*accept)(void *, struct stream *), struct err *err)
 {
     char text[NET_ADDR_TEXT_MAX];
     struct listener_opts opts = {
@@ -343,7 +348,7 @@ static bool listen_at(struct node *n, const struct net_addr *addr, struct err *e
         .implicit_tls = net_addr_is_unix(addr) ? NULL : n->rpc_tls_server,
         .max_connections = 10000,
         .stream = {.is_prompt = true},
-        .accept = rpc_server_accept,
+        .accept = accept,
         .arg = n->rpc,
     };
     struct listener *l = listener_start(&opts, err);
@@ -369,7 +374,6 @@ FIBER static void housekeeping(void *arg)
         Thurn__SweepRequest q = THURN__SWEEP_REQUEST__INIT;
         const Thurn__SweepReply *swept;
         rpc_call_init(&call, &a);
-        call.principal.rights = RPC_RIGHT_SYSTEM | RPC_RIGHT_ADMIN;
         if (store_sweep(&call, n->store_service, &q, &swept))
             log_info("store.swept", KV_I64("removed", swept->removed), KV_I64("bytes", swept->bytes), KV_I64("kept", swept->kept));
         else
@@ -414,7 +418,7 @@ bool node_start(struct node *n, const char *socket_path, struct err *err)
     const str *list = config_list(n->config, CFG_RPC_LISTEN, &count);
     ProtobufCService *services[3];
     static_assert(SQL_SET_ID_SIZE == RPC_SET_SIZE, "one id");
-    struct rpc_server_opts opts = {.services = services, .set = n->set.id};
+    struct rpc_server_opts opts = {.services = services, .set = n->set.id, .roles = n->roles};
     if (n->auth)
         services[opts.n_services++] = n->auth_service;
     if (n->store)
@@ -429,13 +433,13 @@ bool node_start(struct node *n, const char *socket_path, struct err *err)
     n->rpc = rpc_server_new(&opts);
     struct net_addr addr;
     for (size_t i = 0; i < count; i++)
-        if (!net_addr_parse(list[i], &addr, err) || !listen_at(n, &addr, err))
+        if (!net_addr_parse(list[i], &addr, err) || !listen_at(n, &addr, rpc_server_accept, err))
             return false;
     if (!socket_path)
         return true;
     char text[NODE_PATH_MAX];
     snprintf(text, sizeof(text), "unix:%s", socket_path);
-    return net_addr_parse(str_c(text), &addr, err) && listen_at(n, &addr, err);
+    return net_addr_parse(str_c(text), &addr, err) && listen_at(n, &addr, rpc_server_accept_frontend, err);
 }
 
 void node_drain(struct node *n)

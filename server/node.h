@@ -21,7 +21,9 @@
 #include "server/ready.h"
 #include "store-service/store.h"
 
-enum role { ROLE_FRONTEND_BIT = 1, ROLE_QUEUE_BIT = 2, ROLE_STORE_BIT = 4, ROLE_AUTH_BIT = 8 };
+enum role {
+    ROLE_FRONTEND_BIT = RPC_BY_FRONTEND, ROLE_QUEUE_BIT = RPC_BY_QUEUE, ROLE_STORE_BIT = RPC_BY_STORE, ROLE_AUTH_BIT = RPC_BY_AUTH
+};
 #define NODE_RPC_LISTENERS_MAX 16
 #define NODE_PATH_MAX 1200   /* of a file in the data folder */
 

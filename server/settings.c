@@ -8,6 +8,7 @@
 #include "queue-service/remote/remote.h"
 #include "server/node.h"
 
+#define SECRET_MIN 32 /* bytes */
 #define QUOTED_MAX 60u /* bytes of a value that a complaint repeats */
 #define QUOTED(s) (int)MIN((s).n, (size_t)QUOTED_MAX), (s).p
 
@@ -47,6 +48,21 @@ bool settings_retry(const struct config *c, uint32_t *out, size_t max, size_t *n
     return true;
 }
 
+/* What the others will not believe us is said at the start. */
+static bool check_own_roles(const struct config *c, const struct tls_client *own, struct err *err)
+{
+    unsigned roles;
+    if (!settings_roles(c, &roles, err))
+        return false;
+    for (unsigned i = 0; i < RPC_ROLES; i++) {
+        char uri[RPC_ROLES_TEXT];
+        if ((roles & 1u << i) && !tls_client_has_uri(own, rpc_role_uri(1u << i, uri)))
+            return config_complain(c, CFG_RPC_CERTIFICATE, err, "does not name the role '%s': it needs URI:%s among its subjectAltNames",
+                                   rpc_role_name(i), uri);
+    }
+    return true;
+}
+
 bool settings_rpc_tls(const struct config *c, struct tls_client **client, struct tls_server **server, struct err *err)
 {
     str ca = config_str(c, CFG_RPC_CA);
@@ -61,11 +77,14 @@ bool settings_rpc_tls(const struct config *c, struct tls_client **client, struct
     *client = tls_client_new(&(struct tls_client_opts){.ca_file = ca, .own = own}, &bad);
     if (*client)
         *server = tls_server_new(&(struct tls_server_opts){.certs = &own, .n_certs = 1, .client_ca = ca}, &bad);
-    if (*server)
+    bool is_usable = *server != NULL;
+    if (is_usable && check_own_roles(c, *client, err))
         return true;
     tls_client_free(*client);
+    tls_server_free(*server);
     *client = NULL;
-    return config_complain(c, CFG_RPC_CA, err, "and its certificate and key cannot be used: %s", bad.msg);
+    *server = NULL;
+    return !is_usable && config_complain(c, CFG_RPC_CA, err, "and its certificate and key cannot be used: %s", bad.msg);
 }
 
 static bool check_rpc_tls(const struct config *c, struct err *err)
@@ -140,11 +159,25 @@ static bool check_rpc_listen(const struct config *c, bool has_service, struct er
         struct err bad = ERR_INIT;
         if (!net_addr_parse(list[i], &addr, &bad))
             return config_complain(c, CFG_RPC_LISTEN, err, "has %s", bad.msg);
-        if (!net_addr_is_unix(&addr) && !net_addr_is_loopback(&addr) && !config_str(c, CFG_RPC_CA).n)
+        if (!net_addr_is_unix(&addr) && !config_str(c, CFG_RPC_CA).n)
             return config_complain(c, CFG_RPC_LISTEN, err,
-                                   "is open to the network without rpc.tls; set rpc.tls.ca, certificate and key, or listen on loopback");
+                                   "is open to whoever reaches it without rpc.tls; set rpc.tls.ca, certificate and key, or listen at unix:PATH");
     }
     return true;
+}
+
+/* What passes are signed with. Without others that call, or that sign, the process draws its own. */
+static bool check_secret(const struct config *c, bool has_service, struct err *err)
+{
+    size_t n;
+    str secret = config_str(c, CFG_RPC_SECRET);
+    (void)config_list(c, CFG_RPC_LISTEN, &n);
+    if (!has_service)
+        return !secret.n || config_complain(c, CFG_RPC_SECRET, err, "is for auth, store and queue alone; a front-end must not know it");
+    if (n && !secret.n)
+        return config_complain(c, CFG_RPC_SECRET, err, "is needed with rpc.listen: the same on every auth, store and queue process, e.g. of "
+                                                       "'openssl rand -hex 32'");
+    return !secret.n || secret.n >= SECRET_MIN || config_complain(c, CFG_RPC_SECRET, err, "is shorter than %d bytes", SECRET_MIN);
 }
 
 /* Every service that a role here calls is here too, or there is where it is. */
@@ -221,7 +254,7 @@ bool settings_check(const struct config *c, struct err *err)
         return false;
     bool has_service = (roles & ~(unsigned)ROLE_FRONTEND_BIT) != 0;
     return check_hostname(c, err) && check_workers(c, roles, err) && check_databases(c, roles, err) &&
-           check_rpc_listen(c, has_service, err) && check_services(c, roles, err) &&
+           check_rpc_listen(c, has_service, err) && check_secret(c, has_service, err) && check_services(c, roles, err) &&
            (!(roles & ROLE_STORE_BIT) || check_blobs(c, err)) && (!(roles & ROLE_QUEUE_BIT) || check_queue(c, err)) &&
            check_dns(c, err) && (!has_service || check_redis(c, err)) && check_rpc_tls(c, err);
 }

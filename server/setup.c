@@ -164,7 +164,6 @@ static bool make_account(struct setup *s, struct node *node, struct err *err)
     ARENA(a, 1 << 20);
     struct rpc_call call;
     rpc_call_init(&call, &a);
-    call.principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;
     if (!node->auth)
         return err_set(err, ERR_INVALID, "setup needs the auth role; on a cluster use thurn domain add, account add");
     if (!add_domain(&call, node->auth_service, s->domain)) {
@@ -172,7 +171,6 @@ static bool make_account(struct setup *s, struct node *node, struct err *err)
         return err_prefix(err, "domain");
     }
     rpc_call_init(&call, &a);
-    call.principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;
     return add_account(s, &call, node->auth_service, err);
 }
 

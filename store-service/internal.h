@@ -339,7 +339,7 @@ int64_t log_first_week(const struct account_row *a, int64_t since);
 void beacon_publish(struct store *s, int64_t account_id, int64_t modseq, unsigned kinds);
 
 /* --- methods; each returns false with err set, or fills *r; memory is c->arena --- */
-#define METHOD(name, Request, Reply, reply, access)                                                                    \
+#define METHOD(name, Request, Reply, reply)                                                                    \
     FIBER bool store_do_##name(struct store *s, struct rpc_call *c, const Thurn__##Request *q, Thurn__##Reply *r,      \
                                struct err *err) WARN_UNUSED;
 #include "store-service/methods.def"

@@ -149,5 +149,20 @@ FIBER static bool local_lease(void *ctx, str holder, struct lease_item *items, s
     return true;
 }
 
+static void free_share(void *arg, void *value)
+{
+    const struct lease *l = value;
+    for (size_t i = 0; i < l->n; i++)
+        if (str_eq(str_c(l->holders[i].name), *(const str *)arg))
+            l->holders[i].until_ms = 0;
+}
+
+FIBER static bool local_release(void *ctx, str holder, struct arena *a UNUSED, struct err *err UNUSED)
+{
+    cache_each(&((struct local *)ctx)->leases, free_share, &holder);
+    return true;
+}
+
 const struct limits_backend limits_local = {
-    .name = "local", .take = local_take, .reset = local_reset, .give = local_give, .lease = local_lease, .done = local_free};
+    .name = "local", .take = local_take, .reset = local_reset, .give = local_give, .lease = local_lease,
+    .release = local_release, .done = local_free};

@@ -42,6 +42,7 @@ static const char give_script[] =
 static const char lease_script[] =
     "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) "
     "local holder, ttl, renewal, out = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', {} "
+    "local held = 'held:' .. holder "
     "for i, key in ipairs(KEYS) do "
     " local want, max = tonumber(ARGV[2 + 2*i]), tonumber(ARGV[3 + 2*i]) "
     " local sum, before, all = 0, 0, redis.call('HGETALL', key) "
@@ -54,11 +55,18 @@ static const char lease_script[] =
     " local ok = renewal or want <= before or sum + want <= max "
     " local count = ok and want or before "
     " if count > 0 then redis.call('HSET', key, holder, string.format('%d:%.0f', count, now + ttl)) "
-    "  redis.call('PEXPIRE', key, ttl * 2) "
-    " else redis.call('HDEL', key, holder) end "
+    "  redis.call('PEXPIRE', key, ttl * 2) redis.call('SADD', held, key) "
+    " else redis.call('SREM', held, key) redis.call('HDEL', key, holder) end "
     " out[i] = ok and 1 or 0 "
     "end "
+    "redis.call('PEXPIRE', held, ttl * 2) "
     "return out";
+
+/* KEYS: the holder's set of what it leased, kept by lease_script. ARGV: holder. */
+static const char release_script[] =
+    "for _, key in ipairs(redis.call('SMEMBERS', KEYS[1])) do redis.call('HDEL', key, ARGV[1]) end "
+    "redis.call('DEL', KEYS[1]) "
+    "return {1}";
 
 void *limits_redis_new(struct redis *redis)
 {
@@ -145,5 +153,13 @@ FIBER static bool redis_lease(void *ctx, str holder, struct lease_item *items, s
     return true;
 }
 
+FIBER static bool redis_release(void *ctx, str holder, struct arena *a, struct err *err)
+{
+    str words[2] = {arena_printf(a, "held:%.*s", STR_ARG(holder)), holder};
+    struct redis_value v;
+    return redis_script(ctx, release_script, words, 1, 2, a, &v, err) && answer_ok(&v, 1, err);
+}
+
 const struct limits_backend limits_redis = {
-    .name = "redis", .take = redis_take, .reset = redis_reset, .give = redis_give, .lease = redis_lease, .done = redis_backend_free};
+    .name = "redis", .take = redis_take, .reset = redis_reset, .give = redis_give, .lease = redis_lease,
+    .release = redis_release, .done = redis_backend_free};

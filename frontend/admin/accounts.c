@@ -165,7 +165,7 @@ FIBER static void show(struct admin *a, struct http_req *req, struct rpc_call *c
     json_t *o = account_json(t);
     struct rpc_call more;
     rpc_call_init(&more, req->arena);
-    more.principal = call->principal;
+    more.pass = call->pass;
     Thurn__AccountRef ref = ref_of(t);
     Thurn__AccountRequest q = THURN__ACCOUNT_REQUEST__INIT;
     q.account = &ref;

@@ -4,23 +4,45 @@
 #include "base/num.h"
 #include "frontend/admin/audit.h"
 #include "frontend/admin/json.h"
+#include "proto/auth_calls.h"
 
 #define ADMIN_BODY_MAX (4u << 20)
 
-static bool is_trusted(const struct admin *a, const struct http_req *req)
+/* The caller's pass: by the control socket of a process that can make one, or of the auth service for a token. */
+FIBER static bool get_pass(const struct admin *a, const struct http_req *req, struct rpc_pass *out, struct err *err)
 {
-    if (net_addr_is_unix(req->peer))
+    if (a->is_vouching && net_addr_is_unix(req->peer)) {
+        rpc_pass_make(&(struct rpc_principal){.is_admin = true}, out);
         return true;
+    }
     str given = http_req_header(req, S("authorization"));
     if (!str_starts_nocase(given, S("bearer ")))
+        return err_set(err, ERR_DENIED, "no token");
+    Thurn__AdminRequest q = THURN__ADMIN_REQUEST__INIT;
+    const Thurn__AdminReply *r;
+    struct rpc_call call;
+    rpc_call_init(&call, req->arena);
+    q.token = rpc_bytes(str_trim(str_slice(given, 7, SIZE_MAX)));
+    if (!auth_authenticate_admin(&call, a->auth, &q, &r)) {
+        *err = call.err;
         return false;
-    return a->token.n && str_eq_secret(str_trim(str_slice(given, 7, SIZE_MAX)), a->token);
+    }
+    *out = rpc_pass_of(rpc_str(r->pass));
+    return true;
 }
 
 FIBER static bool admit(void *arg, struct http_req *req)
 {
-    if (is_trusted(arg, req))
+    struct rpc_pass *pass = arena_new(req->arena, struct rpc_pass);
+    struct err err = ERR_INIT;
+    if (get_pass(arg, req, pass, &err)) {
+        req->admitted = pass;
         return true;
+    }
+    if (err.kind != ERR_DENIED) {
+        http_reply_err(req, &err);
+        return false;
+    }
     char peer[NET_ADDR_TEXT_MAX];
     log_info("admin.refused", KV_STR("peer", net_ip_format(req->peer, peer)), KV_STR("path", req->path));
     http_reply_header(req, S("www-authenticate"), S("Bearer"));
@@ -47,10 +69,10 @@ const size_t admin_routes_n = ARRAY_LEN(admin_routes);
 
 bool admin_enter(struct admin *a, struct http_req *req, struct rpc_call *call)
 {
-    if (!is_trusted(a, req)) /* admit has asked already: a route without it opens nothing */
+    if (!req->admitted) /* a route without admit opens nothing */
         return false;
     rpc_call_init(call, req->arena);
-    call->principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;
+    call->pass = *(const struct rpc_pass *)req->admitted;
     if (!req->has_user)
         audit_token_use(a, req, call);
     return true;

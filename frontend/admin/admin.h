@@ -17,8 +17,8 @@
  *   GET    /v1/audit[?since=UNIX&who=&what=&after=&limit=]   {"events":[…],"next":""}
  *
  * Whatever changes something is on record: who, from where, what, before and after. What cannot be recorded is not done.
- * Errors: {"error":kind,"message":text} with the HTTP status of the kind. Callers over the control socket are trusted (its
- * file mode is the lock); others need "Authorization: Bearer TOKEN".
+ * Errors: {"error":kind,"message":text} with the HTTP status of the kind. Callers over the control socket of a process with the auth service
+ * are trusted (its file mode is the lock); others need "Authorization: Bearer TOKEN", which the auth service is asked about.
  */
 #ifndef FRONTEND_ADMIN_ADMIN_H
 #define FRONTEND_ADMIN_ADMIN_H
@@ -28,9 +28,9 @@
 
 struct admin {
     ProtobufCService *auth, *store, *queue;
-    str token; /* empty = only the control socket */
+    bool is_vouching; /* the auth service is in this process: it trusts the control socket. Otherwise a token is needed there too */
     /* Ask every queue node (remote) or the only one (local). */
-    FIBER bool (*each_queue)(struct admin *a, unsigned method, const ProtobufCMessage *request, struct arena *arena,
+    FIBER bool (*each_queue)(struct admin *a, unsigned method, const ProtobufCMessage *request, const struct rpc_pass *pass, struct arena *arena,
                              void (*fn)(void *arg, const ProtobufCMessage *reply, const struct err *err), void *arg,
                              struct err *err);
     void *arg;

@@ -66,7 +66,7 @@ bool admin_record(struct admin *a, const struct rpc_call *of, Thurn__Author *by,
     char *text = json_dumps(after, JSON_COMPACT);
     json_decref(after);
     rpc_call_init(&call, of->arena);
-    call.principal = of->principal;
+    call.pass = of->pass;
     event.what = arena_strz(of->arena, str_c(what));
     event.subject = arena_strz(of->arena, subject);
     event.after = arena_strz(of->arena, str_c(text ? text : ""));

@@ -119,7 +119,7 @@ static void gather_stats(void *arg, const ProtobufCMessage *reply, const struct 
 FIBER static bool ask_all(struct admin *a, struct http_req *req, unsigned method, const ProtobufCMessage *q,
                     void (*fn)(void *, const ProtobufCMessage *, const struct err *), struct gather *g, struct err *err)
 {
-    if (!a->each_queue(a, method, q, req->arena, fn, g, err))
+    if (!a->each_queue(a, method, q, req->admitted, req->arena, fn, g, err))
         return false;
     if (g->answered == 0 && err_is_set(&g->err)) {
         *err = g->err;

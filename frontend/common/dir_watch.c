@@ -50,7 +50,6 @@ FIBER static bool ask(struct dir_watch *w, bool *is_gap, struct err *err)
     const Thurn__NewsReply *r;
     struct rpc_call c;
     rpc_call_init(&c, &a);
-    c.principal.rights = RPC_RIGHT_SYSTEM;
     c.route_key = w->route_key;
     c.deadline_mono_ms = clock_mono_ms() + POLL_MS + CALL_SLACK_MS;
     q.after = w->at;

@@ -75,6 +75,53 @@ static struct login *find_older(const struct logins *l, int64_t account_id, int6
     return NULL;
 }
 
+/* One pass of the account that is past half of its time; they are of one version, and the new one is for all. */
+static str stale_pass(const struct logins *l, int64_t account_id, int64_t now_ms)
+{
+    struct list *of_account = map64_get(&l->accounts, (uint64_t)account_id);
+    if (!of_account)
+        return STR_NONE;
+    LIST_EACH(of_account, n)
+    {
+        const struct login *login = LIST_ITEM(n, struct login, node);
+        if (login->pass.n && now_ms - login->pass_mono_ms >= RPC_PASS_ACCOUNT_MS / 2)
+            return rpc_pass_str(&login->pass);
+    }
+    return STR_NONE;
+}
+
+static void take_pass(struct logins *l, int64_t account_id, int64_t version, str bytes)
+{
+    struct list *of_account = map64_get(&l->accounts, (uint64_t)account_id);
+    struct rpc_pass fresh = rpc_pass_of(bytes);
+    if (!of_account || !fresh.n)
+        return;
+    LIST_EACH(of_account, n)
+    {
+        struct login *login = LIST_ITEM(n, struct login, node);
+        if (login->version != version)
+            continue;
+        login->pass = fresh;
+        login->pass_mono_ms = clock_mono_ms();
+    }
+}
+
+/* Of none of them, unless one is due: then an entry for each. */
+static void add_passes(const struct logins *l, const int64_t *ids, size_t n, struct arena *a, Thurn__CredentialsRequest *q)
+{
+    int64_t now_ms = clock_mono_ms();
+    for (size_t i = 0; i < n; i++) {
+        str pass = stale_pass(l, ids[i], now_ms);
+        if (!pass.n)
+            continue;
+        if (!q->n_passes) {
+            q->passes = arena_array(a, ProtobufCBinaryData, n);
+            q->n_passes = n;
+        }
+        q->passes[i] = rpc_bytes(arena_str(a, pass));
+    }
+}
+
 /* Looked up again each time: whoever is told may free himself, and others of his account. */
 static void end_older(struct logins *l, int64_t account_id, int64_t version)
 {
@@ -118,8 +165,8 @@ FIBER static bool check_some(struct logins *l, const int64_t *ids, size_t n)
     q.account_ids = arena_array(&a, int64_t, n);
     memcpy(q.account_ids, ids, n * sizeof(*ids));
     q.n_account_ids = n;
+    add_passes(l, ids, n, &a, &q);
     rpc_call_init(&c, &a);
-    c.principal.rights = RPC_RIGHT_SYSTEM;
     c.deadline_mono_ms = MIN(c.deadline_mono_ms, clock_mono_ms() + CALL_MS);
     bool ok = auth_credentials(&c, l->auth, &q, &r);
     if (ok && r->n_versions != n)
@@ -131,8 +178,11 @@ FIBER static bool check_some(struct logins *l, const int64_t *ids, size_t n)
     if (l->is_failing)
         log_info("logins.checked");
     l->is_failing = false;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        if (i < r->n_passes)
+            take_pass(l, ids[i], r->versions[i], rpc_str(r->passes[i]));
         end_older(l, ids[i], r->versions[i]);
+    }
     for (size_t i = 0; i < r->n_accounts; i++)
         take_quotas(l, r->accounts[i]);
     return true;
@@ -214,8 +264,10 @@ void logins_add(struct logins *l, struct login *login, const Thurn__Authenticate
 {
     CHECK(l, LOGINS_MAGIC);
     assert(!list_in(&login->node));
+    login->pass = rpc_pass_of(rpc_str(r->pass));
+    login->pass_mono_ms = clock_mono_ms();
     if (!r->account || !r->credential_version)
-        return; /* an auth service of the release before: it cannot be asked */
+        return; /* it cannot be asked about */
     login->account_id = r->account->account_id;
     login->version = r->credential_version;
     login->quotas = quotas;

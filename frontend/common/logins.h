@@ -5,6 +5,8 @@
  * service is asked what is committed for these accounts (Auth.Credentials, 1,000 to a call); each session whose login stands on
  * something else is told, and the quotas that the others go by are those of now. Nothing depends on an event that could be lost: while the auth
  * service is away sessions go on, and the first answer after that ends those it has to. The cost is one look-up by primary key for each account, each round.
+ *
+ * The pass by which a session calls the services (rpc/rights.h) is kept with its login, and renewed by the same question at half of its time.
  */
 #ifndef FRONTEND_COMMON_LOGINS_H
 #define FRONTEND_COMMON_LOGINS_H
@@ -13,6 +15,7 @@
 
 #include "base/list.h"
 #include "fiber/fiber.h"
+#include "rpc/rights.h"
 
 #define LOGINS_PERIOD_MS 3000 /* between the end of a round and the next */
 
@@ -22,6 +25,8 @@ struct login {
     struct list_node node;
     int64_t account_id, version;
     Thurn__AccountRef *quotas;  /* see logins_add */
+    struct rpc_pass pass;     /* goes with the session's calls; made anew while it is in the list */
+    int64_t pass_mono_ms;     /* when it was made */
     void (*ended)(void *arg); /* see logins_add */
     void *arg;
 };

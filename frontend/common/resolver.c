@@ -201,7 +201,6 @@ FIBER static bool ask(struct resolver *r, str address, struct resolved **out, st
     uint64_t generation = r->generation;
     char *addresses[] = {arena_strz(&a, address)};
     rpc_call_init(&call, &a);
-    call.principal.rights = RPC_RIGHT_SYSTEM;
     q.n_addresses = 1;
     q.addresses = addresses;
     if (!auth_resolve(&call, r->auth, &q, &reply)) {

@@ -77,7 +77,6 @@ static void notify(struct watch *w, int64_t account_id, uint64_t modseq)
 static void begin_call(const struct watch *w, struct rpc_call *c, struct arena *a, int64_t wait_ms)
 {
     rpc_call_init(c, a);
-    c->principal.rights = RPC_RIGHT_SYSTEM;
     c->route_key = w->route_key;
     c->deadline_mono_ms = clock_mono_ms() + wait_ms + CALL_SLACK_MS;
 }

@@ -53,7 +53,6 @@ FIBER static bool log_in(struct imap_session *s, struct imap_command *c, str log
     q.service = arena_strz(c->arena, S("imap"));
     q.session = session;
     rpc_call_init(&call, c->arena);
-    call.principal.rights = RPC_RIGHT_SYSTEM;
     bool ok = auth_authenticate(&call, s->server->opts.auth, &q, &r);
     if (!ok)
         return refused(s, c, &call, err);

@@ -47,7 +47,6 @@ FIBER static bool send_leases(struct imap_server *server, struct arena *a, Thurn
     struct rpc_call call;
     q->holder = server->holder;
     rpc_call_init(&call, a);
-    call.principal.rights = RPC_RIGHT_SYSTEM;
     call.deadline_mono_ms = MIN(call.deadline_mono_ms, clock_mono_ms() + CALL_MS);
     return auth_lease(&call, server->opts.auth, q, r);
 }

@@ -92,7 +92,7 @@ FIBER bool imap_send_failure(struct imap_session *s, struct imap_command *c, con
 void imap_call(struct imap_session *s, struct rpc_call *call, struct arena *a)
 {
     rpc_call_init(call, a);
-    call->principal = (struct rpc_principal){.account_id = s->account.account_id, .tenant_id = s->account.tenant_id};
+    call->pass = s->login_check.pass;
     call->route_key = (uint64_t)s->account.account_id;
     call->deadline_mono_ms = MIN(call->deadline_mono_ms, clock_mono_ms() + 60000);
 }
@@ -116,7 +116,6 @@ FIBER bool imap_relocated(struct imap_session *s, struct rpc_call *call)
     q.account_ids = &s->account.account_id;
     q.n_account_ids = 1;
     rpc_call_init(&locate, &a);
-    locate.principal.rights = RPC_RIGHT_SYSTEM;
     if (!auth_locate(&locate, s->server->opts.auth, &q, &r) || r->n_accounts == 0)
         return false;
     const Thurn__Account *now = r->accounts[0];

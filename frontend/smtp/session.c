@@ -317,7 +317,7 @@ void smtp_session_start(struct smtp_server *server, enum smtp_kind kind, struct 
 void smtp_call_init(struct smtp_session *s, struct rpc_call *call, struct arena *a)
 {
     rpc_call_init(call, a);
-    call->principal = (struct rpc_principal){s->login.account_id, s->login.tenant_id, RPC_RIGHT_SYSTEM};
+    call->pass = s->login_check.pass;
 }
 
 bool smtp_login_allowed(const struct smtp_session *s)

@@ -30,6 +30,7 @@ struct http_req {
     bool is_tls;
     struct http_param *params; /* decoded query parameters */
     size_t n_params;
+    const void *admitted;    /* what the route's admit found, for its handler; NULL at first. In the arena */
 };
 typedef FIBER void (*http_handler)(void *arg, struct http_req *req);
 typedef FIBER bool (*http_admit)(void *arg, struct http_req *req); /* false: it has answered */

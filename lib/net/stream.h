@@ -100,8 +100,8 @@ str stream_tls_version(const struct stream *s); /* "TLSv1.3", empty without */
 str stream_tls_cipher(const struct stream *s);
 str stream_tls_sni(const struct stream *s);     /* empty when none */
 str stream_tls_alpn(const struct stream *s);
-/* Whether the peer's certificate (accepted in the handshake) is for this name: a SAN, or the CN when it has none. */
-bool stream_tls_peer_is(const struct stream *s, str name);
+/* Whether the peer's certificate (accepted in the handshake) has this URI among its alternative names. */
+bool stream_tls_peer_has_uri(const struct stream *s, str uri);
 
 /* --- facts --- */
 const struct net_addr *stream_peer(const struct stream *s);  /* from the PROXY header when there was one */

@@ -316,10 +316,7 @@ str stream_tls_alpn(const struct stream *s)
     return str_n(name, n);
 }
 
-bool stream_tls_peer_is(const struct stream *s, str name)
+bool stream_tls_peer_has_uri(const struct stream *s, str uri)
 {
-    X509 *cert = stream_has_tls(s) ? SSL_get1_peer_certificate(s->ssl) : NULL;
-    bool ok = cert && X509_check_host(cert, name.p, name.n, 0, NULL) == 1;
-    X509_free(cert);
-    return ok;
+    return stream_has_tls(s) && tls_cert_has_uri(SSL_get0_peer_certificate(s->ssl), uri);
 }

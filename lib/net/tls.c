@@ -43,6 +43,20 @@ const char *tls_error_text(char buf[160])
     return buf;
 }
 
+bool tls_cert_has_uri(X509 *cert, str uri)
+{
+    GENERAL_NAMES *names = cert ? X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL) : NULL;
+    bool found = false;
+    for (int i = 0; i < sk_GENERAL_NAME_num(names) && !found; i++) { /* -1 without names */
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+        if (name->type == GEN_URI)
+            found = str_eq(str_n(ASN1_STRING_get0_data(name->d.uniformResourceIdentifier),
+                                 (size_t)ASN1_STRING_length(name->d.uniformResourceIdentifier)), uri);
+    }
+    GENERAL_NAMES_free(names);
+    return found;
+}
+
 static bool fail(struct err *err, const char *what, str path)
 {
     char text[160];
@@ -345,4 +359,9 @@ SSL *tls_client_ssl(struct tls_client *t, struct err *err)
     else
         SSL_set_connect_state(ssl);
     return ssl;
+}
+
+bool tls_client_has_uri(const struct tls_client *t, str uri)
+{
+    return tls_cert_has_uri(SSL_CTX_get0_certificate(t->ctx), uri);
 }

@@ -52,7 +52,8 @@ static bool fill(X509 *x, EVP_PKEY *key, const char *const *names, size_t n_name
         struct net_addr ip;
         if (!is_plain_name(names[i]))
             return false;
-        buf_printf(&san, "%s%s:%s", i ? "," : "", net_ip_parse(str_c(names[i]), &ip) ? "IP" : "DNS", names[i]);
+        const char *kind = str_starts(str_c(names[i]), S("URI:")) ? "" : net_ip_parse(str_c(names[i]), &ip) ? "IP:" : "DNS:";
+        buf_printf(&san, "%s%s%s", i ? "," : "", kind, names[i]);
     }
     uint64_t serial;
     random_bytes(&serial, sizeof(serial));

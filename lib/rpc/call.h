@@ -24,6 +24,7 @@
 
 #include "base/arena.h"
 #include "fiber/fiber.h"
+#include "rpc/rights.h"
 
 #define RPC_MESSAGE_MAX (1024u * 1024) /* one packed request or reply */
 #define RPC_CHUNK_MAX (64u * 1024)
@@ -43,26 +44,20 @@ struct rpc_sink {
 #define RPC_SET_SIZE 33u
 bool rpc_set_fits(char *own, str theirs);
 
-/* Who asks, on whose behalf. Checked by the services; set by front-ends from the login, by peers from their role. */
-struct rpc_principal {
-    int64_t account_id; /* 0 = none (system) */
-    int64_t tenant_id;
-    uint32_t rights;    /* RPC_RIGHT_* */
-};
-#define RPC_RIGHT_SYSTEM 1u /* a role of the cluster acting for itself */
-#define RPC_RIGHT_ADMIN 2u  /* the admin API after it checked its caller */
-
 struct rpc_call {
     /* Set by the caller (rpc_call_init fills in defaults: the fiber's deadline, context and arena). */
     struct arena *arena;
     int64_t deadline_mono_ms;
-    struct rpc_principal principal;
+    struct rpc_pass pass;       /* on whose behalf: from the log-in; none = the process by itself */
     uint64_t trace_id;
     uint64_t route_key;         /* same key, same node while it is healthy (account id); 0 = any */
     bool is_idempotent;         /* may be sent again after an unknown outcome. All methods are, some only with a key in the
                                  * request: their .proto says which */
     struct rpc_source *body;    /* may be NULL */
     struct rpc_sink *out;       /* may be NULL */
+    /* Set by the server that took it from a peer. */
+    bool is_remote;
+    unsigned roles;             /* RPC_BY_*: whom the connection is from */
     /* Set by the callee. */
     struct err err;
     const ProtobufCMessage *reply; /* in arena */

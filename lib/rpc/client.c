@@ -332,7 +332,6 @@ static void free_remote(struct rpc_remote *r)
         free((char *)(uintptr_t)r->hosts[i].p);
     free(r->hosts);
     free(r->name);
-    free(r->role);
     r->magic = 0;
     free(r);
 }
@@ -344,7 +343,8 @@ ProtobufCService *rpc_client_new(const struct rpc_client_opts *opts, struct err 
     r->base.invoke = invoke;
     r->magic = REMOTE_MAGIC;
     r->name = xstrdup(opts->name);
-    r->role = xstrdup(opts->role ? opts->role : "");
+    r->roles = opts->roles;
+    r->server_role = opts->server_role;
     r->set = opts->set;
     r->tls = opts->tls;
     r->dns = opts->dns;
@@ -415,7 +415,7 @@ FIBER static void ask_all(struct question *questions, size_t n)
     IGNORE(fiber_group_wait(&g, &err)); /* what is cut short has its own error */
 }
 
-bool rpc_client_each(ProtobufCService *client, unsigned method, const ProtobufCMessage *request, struct arena *a,
+bool rpc_client_each(ProtobufCService *client, unsigned method, const ProtobufCMessage *request, const struct rpc_pass *pass, struct arena *a,
                      void (*fn)(void *arg, const ProtobufCMessage *reply, const struct err *err), void *arg, struct err *err)
 {
     struct rpc_remote *r = remote_of(client);
@@ -434,7 +434,7 @@ bool rpc_client_each(ProtobufCService *client, unsigned method, const ProtobufCM
         struct question *q = &questions[n++];
         *q = (struct question){.node = node, .method = method, .request = request};
         rpc_call_init(&q->call, a);
-        q->call.principal.rights = RPC_RIGHT_SYSTEM | RPC_RIGHT_ADMIN;
+        q->call.pass = *pass;
         q->call.transport = r;
     }
     ask_all(questions, n);

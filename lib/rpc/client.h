@@ -25,7 +25,8 @@ struct rpc_client_opts {
     size_t n_nodes;
     struct tls_client *tls;           /* NULL = plain; over TCP the server's certificate is for the host in `nodes` */
     char *set;                        /* see rpc_set_fits; borrowed, outlives the client */
-    const char *role;                 /* our own; given, our certificate must name it. NULL = none said */
+    unsigned roles;                   /* our own, RPC_BY_*: what we claim to be */
+    unsigned server_role;             /* over TLS the server's certificate must name it; 0 = any of our authority */
     struct dns *dns;                  /* NULL = no names among nodes */
     unsigned connect_timeout_ms;      /* default 2000 */
 };
@@ -34,8 +35,8 @@ bool rpc_client_check(const str *nodes, size_t n, struct err *err) WARN_UNUSED;
 /* The service to call; free with rpc_client_free. */
 ProtobufCService *rpc_client_new(const struct rpc_client_opts *opts, struct err *err) WARN_UNUSED;
 FIBER void rpc_client_free(ProtobufCService *client);
-/* Call every node at once (admin operations), for some seconds at most; then fn is told of each reply or error. */
-FIBER bool rpc_client_each(ProtobufCService *client, unsigned method, const ProtobufCMessage *request, struct arena *a,
+/* Call every node at once (admin operations, with the administrator's pass), for some seconds at most; then fn is told of each reply or error. */
+FIBER bool rpc_client_each(ProtobufCService *client, unsigned method, const ProtobufCMessage *request, const struct rpc_pass *pass, struct arena *a,
                            void (*fn)(void *arg, const ProtobufCMessage *reply, const struct err *err), void *arg,
                            struct err *err) WARN_UNUSED;
 unsigned rpc_client_healthy(ProtobufCService *client);

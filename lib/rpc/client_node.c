@@ -183,7 +183,8 @@ FIBER static bool greet(struct rpc_node *n, struct err *err)
     struct rpc_frame hello = {.type = RPC_HELLO};
     hello.hello.version_min = RPC_VERSION_MIN;
     hello.hello.version_max = RPC_VERSION_MAX;
-    hello.hello.role = str_c(n->client->role);
+    char roles[RPC_ROLES_TEXT];
+    hello.hello.roles = rpc_roles_print(n->client->roles, roles);
     hello.hello.services[0] = str_c(n->client->base.descriptor->name);
     hello.hello.n_services = 1;
     hello.hello.set = str_c(n->client->set);
@@ -209,6 +210,12 @@ FIBER static bool open_conn(struct rpc_node *n, struct err *err)
         !stream_start_tls_client(s, client->tls, str_c(n->host), TLS_VERIFY_PEER, err)) {
         stream_close(s);
         return false;
+    }
+    /* Whoever has a certificate of ours could listen where a service is expected: it is one that may be. */
+    char uri[RPC_ROLES_TEXT];
+    if (stream_has_tls(s) && client->server_role && !stream_tls_peer_has_uri(s, rpc_role_uri(client->server_role, uri))) {
+        stream_close(s);
+        return err_set(err, ERR_DENIED, "its certificate does not name %s", uri);
     }
     err_clear(&n->failure);
     n->is_greeted = false;
@@ -355,7 +362,7 @@ bool rpc_node_call(struct rpc_node *n, unsigned method, const ProtobufCMessage *
     f.request.method = (uint16_t)method;
     f.request.flags = (c->body ? RPC_FLAG_BODY : 0) | (c->out ? RPC_FLAG_OUT : 0);
     f.request.ms_left = ms_left(c);
-    f.request.principal = c->principal;
+    f.request.pass = c->pass;
     f.request.trace_id = c->trace_id;
     f.request.route_key = c->route_key;
     (void)map64_put(&n->calls, (uint64_t)r.number + 1, &r);

@@ -28,7 +28,6 @@ TAKE_FIELD(uint8_t, take_u8)
 TAKE_FIELD(uint16_t, take_u16)
 TAKE_FIELD(uint32_t, take_u32)
 TAKE_FIELD(uint64_t, take_u64)
-TAKE_FIELD(int64_t, take_i64)
 
 static bool take_name(struct cursor *c, str *out)
 {
@@ -43,7 +42,7 @@ static bool hello_parse(struct cursor *c, struct rpc_frame *f)
 {
     uint8_t n;
     if (!str_eq(cur_take(c, hello_magic.n), hello_magic) || !take_u16(c, &f->hello.version_min) ||
-        !take_u16(c, &f->hello.version_max) || !take_name(c, &f->hello.role) || !take_u8(c, &n) || n > RPC_SERVICES_MAX ||
+        !take_u16(c, &f->hello.version_max) || !take_name(c, &f->hello.roles) || !take_u8(c, &n) || n > RPC_SERVICES_MAX ||
         f->hello.version_min > f->hello.version_max)
         return false;
     for (f->hello.n_services = 0; f->hello.n_services < n; f->hello.n_services++)
@@ -60,13 +59,20 @@ static bool rest(struct cursor *c, struct rpc_frame *f)
     return true;
 }
 
+static bool take_pass(struct cursor *c, struct rpc_pass *out)
+{
+    str bytes;
+    if (!take_name(c, &bytes))
+        return false;
+    *out = rpc_pass_of(bytes);
+    return out->n == bytes.n;
+}
+
 static bool request_parse(struct cursor *c, struct rpc_frame *f)
 {
     return take_u32(c, &f->call) && take_u8(c, &f->request.service) && take_u16(c, &f->request.method) &&
            take_u8(c, &f->request.flags) && take_u32(c, &f->request.ms_left) &&
-           take_i64(c, &f->request.principal.account_id) && take_i64(c, &f->request.principal.tenant_id) &&
-           take_u32(c, &f->request.principal.rights) && take_u64(c, &f->request.trace_id) &&
-           take_u64(c, &f->request.route_key) && rest(c, f) && f->payload.n <= RPC_MESSAGE_MAX;
+           take_pass(c, &f->request.pass) && take_u64(c, &f->request.trace_id) && take_u64(c, &f->request.route_key) && rest(c, f) && f->payload.n <= RPC_MESSAGE_MAX;
 }
 
 static bool kind_parse(struct cursor *c, struct rpc_frame *f)
@@ -153,7 +159,7 @@ static void add_head(struct buf *b, const struct rpc_frame *f)
         buf_add(b, hello_magic);
         add_u(b, 2, f->hello.version_min);
         add_u(b, 2, f->hello.version_max);
-        add_name(b, f->hello.role);
+        add_name(b, f->hello.roles);
         add_u(b, 1, f->hello.n_services);
         for (size_t i = 0; i < f->hello.n_services; i++)
             add_name(b, f->hello.services[i]);
@@ -173,9 +179,7 @@ static void add_head(struct buf *b, const struct rpc_frame *f)
         add_u(b, 2, f->request.method);
         add_u(b, 1, f->request.flags);
         add_u(b, 4, f->request.ms_left);
-        add_u(b, 8, (uint64_t)f->request.principal.account_id);
-        add_u(b, 8, (uint64_t)f->request.principal.tenant_id);
-        add_u(b, 4, f->request.principal.rights);
+        add_name(b, rpc_pass_str(&f->request.pass));
         add_u(b, 8, f->request.trace_id);
         add_u(b, 8, f->request.route_key);
     } else if (f->type == RPC_ERROR || f->type == RPC_DATA_END) {

@@ -7,8 +7,8 @@
 #include "base/buf.h"
 #include "rpc/call.h"
 
-#define RPC_VERSION_MIN 1u
-#define RPC_VERSION_MAX 1u
+#define RPC_VERSION_MIN 2u /* 1 said rights instead of a pass */
+#define RPC_VERSION_MAX 2u
 #define RPC_FRAME_MAX (RPC_MESSAGE_MAX + 1024u) /* after the length */
 #define RPC_FRAME_HEAD 5u                       /* length and type */
 #define RPC_WINDOW (256u * 1024)
@@ -42,7 +42,7 @@ struct rpc_frame {
     uint64_t number;     /* PING, PONG */
     struct {
         uint16_t version_min, version_max;
-        str role;
+        str roles; /* of the sender, with spaces between */
         str services[RPC_SERVICES_MAX];
         size_t n_services;
         str set; /* of the sender's databases, as far as it knows */
@@ -52,7 +52,7 @@ struct rpc_frame {
         uint16_t method;
         uint8_t flags;
         uint32_t ms_left;
-        struct rpc_principal principal;
+        struct rpc_pass pass;
         uint64_t trace_id, route_key;
     } request;
 };

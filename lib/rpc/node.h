@@ -35,7 +35,8 @@ struct rpc_node {
 struct rpc_remote {
     ProtobufCService base; /* first: callers hold this */
     uint32_t magic;
-    char *name, *role, *set;
+    char *name, *set;
+    unsigned roles, server_role; /* RPC_BY_* */
     struct tls_client *tls;
     struct dns *dns;
     unsigned connect_timeout_ms;

@@ -17,7 +17,8 @@ struct rpc_server {
     ProtobufCService **services;
     size_t n_services;
     unsigned max_inflight, n_inflight;
-    char *role, *set;
+    char *set;
+    unsigned roles;
     struct list peers;
     bool is_draining;
     struct fiber_cond changed; /* a request or a peer has gone */
@@ -29,6 +30,7 @@ struct peer {
     struct rpc_server *server;
     struct rpc_conn *conn; /* NULL once it has ended */
     bool is_greeted;
+    unsigned door, roles; /* RPC_BY_*: the most that it may be; what it is */
     struct fiber_timer hello_timer;
     ProtobufCService *services[RPC_SERVICES_MAX]; /* by the peer's numbers; NULL = not served here */
     size_t n_services;
@@ -200,7 +202,9 @@ static struct served *served_new(struct peer *p, const struct rpc_frame *f, Prot
         .deadline_mono_ms = f->request.ms_left == RPC_NO_DEADLINE
                                 ? FIBER_NO_DEADLINE
                                 : clock_mono_ms() + f->request.ms_left - MIN(f->request.ms_left / 16, ANSWER_MS),
-        .principal = f->request.principal,
+        .pass = f->request.pass,
+        .is_remote = true,
+        .roles = p->roles,
         .trace_id = f->request.trace_id,
         .route_key = f->request.route_key,
         .is_idempotent = true,
@@ -258,6 +262,30 @@ static void cancel(struct served *v)
 
 /* --- the connection --- */
 
+static bool no_role(const struct rpc_frame *f, const char *why)
+{
+    metric_inc_label(M_RPC_REFUSED, "role");
+    log_warn("rpc.role", KV_STR("roles", f->hello.roles), KV_Z("reason", why));
+    return false;
+}
+
+static bool take_roles(struct peer *p, const struct rpc_frame *f)
+{
+    const struct stream *stream = rpc_conn_stream(p->conn);
+    unsigned claimed;
+    if (!rpc_roles_parse(f->hello.roles, &claimed))
+        return no_role(f, "it claims no role that there is");
+    for (unsigned i = 0; i < RPC_ROLES; i++) {
+        char uri[RPC_ROLES_TEXT];
+        if ((claimed & 1u << i) && stream_has_tls(stream) && !stream_tls_peer_has_uri(stream, rpc_role_uri(1u << i, uri)))
+            return no_role(f, "its certificate does not name the role");
+    }
+    if (claimed & ~p->door)
+        return no_role(f, "only front-ends come by this socket");
+    p->roles = claimed;
+    return true;
+}
+
 static bool on_hello(struct peer *p, const struct rpc_frame *f)
 {
     struct rpc_server *s = p->server;
@@ -268,19 +296,16 @@ static bool on_hello(struct peer *p, const struct rpc_frame *f)
     struct rpc_frame own = {.type = RPC_HELLO};
     own.hello.version_min = RPC_VERSION_MIN;
     own.hello.version_max = RPC_VERSION_MAX;
-    own.hello.role = str_c(s->role);
+    char roles[RPC_ROLES_TEXT];
+    own.hello.roles = rpc_roles_print(s->roles, roles);
     own.hello.set = str_c(s->set);
     rpc_conn_post(p->conn, &own);
     if (f->hello.version_max < RPC_VERSION_MIN || f->hello.version_min > RPC_VERSION_MAX) {
         metric_inc_label(M_RPC_REFUSED, "version");
         return false;
     }
-    const struct stream *stream = rpc_conn_stream(p->conn);
-    if (stream_has_tls(stream) && !str_empty(f->hello.role) && !stream_tls_peer_is(stream, f->hello.role)) {
-        metric_inc_label(M_RPC_REFUSED, "role");
-        log_warn("rpc.role", KV_STR("role", f->hello.role), KV_Z("reason", "its certificate is for another name"));
+    if (!take_roles(p, f))
         return false;
-    }
     if (!rpc_set_fits(s->set, f->hello.set)) { /* it sees the same, and says so */
         metric_inc_label(M_RPC_REFUSED, "installation");
         return false;
@@ -356,16 +381,26 @@ static void on_no_hello(void *arg)
     rpc_conn_break(p->conn, ERR_TIMEOUT, "no hello");
 }
 
-void rpc_server_accept(void *server, struct stream *stream)
+static void accept_peer(struct rpc_server *s, struct stream *stream, unsigned door)
 {
-    struct rpc_server *s = server;
     CHECK(s, SERVER_MAGIC);
     struct peer *p = xnew(struct peer);
     p->server = s;
+    p->door = door;
     map64_init(&p->calls);
     list_push(&s->peers, &p->node);
     fiber_timer_start(&p->hello_timer, HELLO_TIMEOUT_MS, on_no_hello, p);
     p->conn = rpc_conn_new(stream, &events, p);
+}
+
+void rpc_server_accept(void *server, struct stream *stream)
+{
+    accept_peer(server, stream, RPC_ROLES_ALL);
+}
+
+void rpc_server_accept_frontend(void *server, struct stream *stream)
+{
+    accept_peer(server, stream, RPC_BY_FRONTEND);
 }
 
 /* --- life --- */
@@ -379,7 +414,7 @@ struct rpc_server *rpc_server_new(const struct rpc_server_opts *opts)
     s->n_services = opts->n_services;
     s->max_inflight = opts->max_inflight ? opts->max_inflight : MAX_INFLIGHT_DEFAULT;
     s->set = opts->set;
-    s->role = xstrdup(opts->role ? opts->role : "server");
+    s->roles = opts->roles;
     list_init(&s->peers);
     fiber_cond_init(&s->changed);
     return s;
@@ -416,7 +451,6 @@ void rpc_server_free(struct rpc_server *s)
     while (!list_empty(&s->peers)) /* their requests are cancelled, and unwind */
         fiber_cond_wait_uninterrupted(&s->changed);
     free(s->services);
-    free(s->role);
     s->magic = 0;
     free(s);
 }

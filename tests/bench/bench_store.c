@@ -66,7 +66,6 @@ static Thurn__AccountRef account(unsigned i)
 static void call_init(struct rpc_call *c, struct arena *a)
 {
     rpc_call_init(c, a);
-    c->principal.rights = RPC_RIGHT_SYSTEM;
 }
 
 static void deliver_main(void *arg)

@@ -231,11 +231,12 @@ class Server:
             config = common + f"data: {self.folder}/data\n" + self.listeners() + databases + front
             self.processes = [Process(self.folder, "thurn", config, self.ports["http"], self.binary)]
         else:
-            rpc, http_port = free_ports(2)
-            services = (common + f"data: {self.folder}/services\nroles: [auth, store, queue]\nrpc.listen: 127.0.0.1:{rpc}\n"
-                        f"listen.http: 127.0.0.1:{http_port}\n" + databases + front)
+            port, http_port = free_ports(2)
+            rpc = f"127.0.0.1:{port}" if "rpc.tls" in self.extra else f"unix:{self.folder}/rpc.sock"
+            services = (common + f"data: {self.folder}/services\nroles: [auth, store, queue]\nrpc.listen: {rpc}\n"
+                        f"rpc.secret: {'5' * 32}\nlisten.http: 127.0.0.1:{http_port}\n" + databases + front)
             frontend = (common + f"data: {self.folder}/data\nroles: [frontend]\n" + self.listeners() +
-                        "".join(f"rpc.{s}: 127.0.0.1:{rpc}\n" for s in ("auth", "store", "queue")) + front)
+                        "".join(f"rpc.{s}: {rpc}\n" for s in ("auth", "store", "queue")) + front)
             self.processes = [Process(self.folder, "services", services, http_port, self.binary),
                               Process(self.folder, "frontend", frontend, self.ports["http"], self.binary)]
         self.run("migrate", "--new", "--config", str(self.processes[0].config))
@@ -258,7 +259,8 @@ class Server:
 
     def admin(self, *args, stdin=None, check=True):
         """A verb of the command line on this server."""
-        return self.run("--data", str(self.folder / "data"), *args, stdin=stdin, check=check)
+        has_auth = "data" if len(self.processes) == 1 else "services" # who trusts its control socket
+        return self.run("--data", str(self.folder / has_auth), *args, stdin=stdin, check=check)
 
     def address(self, kind):
         return "127.0.0.1", self.ports[kind]

@@ -47,6 +47,11 @@ def main():
         config("blobs: {kind: s3}\n", 2, f"{conf}:1", "blobs.s3.endpoint")
         config("rpc:\n  listen: 0.0.0.0:7000\nlisten: {smtp: [], submission: [], submissions: [], imap: [], imaps: [], http: []}\n", 2,
                f"{conf}:2", "rpc.tls")
+        config("rpc:\n  listen: 127.0.0.1:7000\n  secret: " + "s" * 32 + "\n", 2, f"{conf}:2", "rpc.listen", "rpc.tls", "unix:")
+        config("rpc:\n  listen: unix:/tmp/none.sock\n", 2, "rpc.secret", "openssl rand")
+        config("rpc:\n  listen: unix:/tmp/none.sock\n  secret: short\n", 2, f"{conf}:3", "rpc.secret", "32")
+        config("roles: [frontend]\nrpc: {auth: 'a:1', store: 'a:2', queue: 'a:3', secret: '" + "s" * 32 + "'}\n", 2, f"{conf}:2", "rpc.secret",
+               "front-end")
         config(f"tls:\n  certificates: ['{folder}/none.pem {folder}/none.key']\n", 2, f"{conf}:2", "none.pem", "No such file")
         config("store:\n  shards: ['mysql://x']\n", 2, f"{conf}:2", "store.shards", "postgresql://")
         config("store:\n  shards: ['sqlite:a.db', 'sqlite:b.db', 'sqlite:a.db']\n", 2, f"{conf}:2", "store.shards", "shard 1", "shard 3")

@@ -196,15 +196,15 @@ def test_workers_of_remote_services():
             assert c.select("INBOX")[1] == [b"1"]
 
 
-def certificate(folder, name, issuer=None):
-    """folder/NAME.pem and folder/NAME.key: of the authority itself, or signed by it."""
+def certificate(folder, name, issuer=None, roles=("frontend", "queue", "store", "auth")):
+    """folder/NAME.pem and folder/NAME.key: of the authority itself, or signed by it, for these roles."""
     key, pem = f"{folder}/{name}.key", f"{folder}/{name}.pem"
     common = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}", "-keyout", key]
     if not issuer:
         subprocess.run(["openssl", "req", "-x509", *common, "-days", "9", "-out", pem], check=True, capture_output=True)
         return
     subprocess.run(["openssl", "req", *common, "-out", f"{folder}/csr"], check=True, capture_output=True)
-    pathlib.Path(f"{folder}/ext").write_text("subjectAltName=IP:127.0.0.1\n")
+    pathlib.Path(f"{folder}/ext").write_text("subjectAltName=IP:127.0.0.1" + "".join(f",URI:thurn:role:{r}" for r in roles) + "\n")
     subprocess.run(["openssl", "x509", "-req", "-in", f"{folder}/csr", "-CA", f"{folder}/{issuer}.pem", "-CAkey", f"{folder}/{issuer}.key",
                     "-CAcreateserial", "-days", "9", "-extfile", f"{folder}/ext", "-out", pem], check=True, capture_output=True)
 

@@ -78,7 +78,6 @@ static void add_users(struct world *w)
 {
     struct rpc_call c;
     rpc_call_init(&c, &w->a);
-    c.principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;
     Thurn__AddDomainRequest domain = THURN__ADD_DOMAIN_REQUEST__INIT;
     domain.name = (char *)(uintptr_t)"example.test";
     if (!auth_add_domain(&c, auth_service(w->auth), &domain, NULL))
@@ -94,7 +93,6 @@ static void add_users(struct world *w)
     accounts.accounts = list;
     accounts.n_accounts = 2;
     rpc_call_init(&c, &w->a);
-    c.principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;
     const Thurn__AddAccountsReply *r = NULL;
     if (!auth_add_accounts(&c, auth_service(w->auth), &accounts, &r))
         fail_msg("%s", c.err.msg);
@@ -148,7 +146,6 @@ FIBER static bool change_account(struct world *w, str line)
         return false;
     char *address = arena_strz(&a, arena_printf(&a, "%.*s@example.test", STR_ARG(who)));
     rpc_call_init(&c, &a);
-    c.principal.rights = RPC_RIGHT_ADMIN;
     bool ok;
     if (str_eq(what, S("remove"))) {
         Thurn__RemoveAccountRequest q = THURN__REMOVE_ACCOUNT_REQUEST__INIT;

@@ -119,7 +119,6 @@ int world_main(const struct world_case *cases, size_t n, unsigned n_shards, void
 void world_call_init(struct world *w, struct rpc_call *c)
 {
     rpc_call_init(c, &w->a);
-    c->principal.rights = RPC_RIGHT_SYSTEM;
     c->body = w->body;
     c->out = w->out;
     w->body = NULL;

@@ -29,9 +29,10 @@ struct world {
     void (*fn)(struct world *w);
 };
 
+#define ADMIN_TOKEN "the administrator's token of a test"
 static struct auth_opts options(struct world *w)
 {
-    return (struct auth_opts){.directory = w->db, .default_domain = S("example.org"), .limits = limit_rows,
+    return (struct auth_opts){.directory = w->db, .admin_token = S(ADMIN_TOKEN), .default_domain = S("example.org"), .limits = limit_rows,
                               .n_limits = ARRAY_LEN(limit_rows), .n_shards = 3, .shard_weights = weights, .argon2_memory_kib = 64,
                               .argon2_passes = 1, .penalty_first_ms = 1, .penalty_max_ms = 3, .takes_weak_passwords = true};
 }
@@ -62,17 +63,16 @@ static void run(void (*fn)(struct world *w))
     arena_done(&w.a);
 }
 
-static void begin(struct world *w, struct rpc_call *c, uint32_t rights)
+static void begin(struct world *w, struct rpc_call *c)
 {
     rpc_call_init(c, &w->a);
-    c->principal.rights = rights;
 }
 /* CALL(w, method, request): the reply, or NULL with w->err set. */
 #define CALL(w, method, Reply, request)                                                                                    \
     __extension__({                                                                                                        \
         struct rpc_call c_;                                                                                                \
         const Thurn__##Reply *r_ = NULL;                                                                                   \
-        begin(w, &c_, RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM);                                                                 \
+        begin(w, &c_);                                                                                                    \
         if (!auth_##method(&c_, (w)->s, request, &r_))                                                                     \
             r_ = NULL;                                                                                                     \
         (w)->err = c_.err;                                                                                                 \
@@ -240,20 +240,101 @@ static void directory(struct world *w)
     assert_int_equal(w->err.kind, ERR_NOT_FOUND);
 }
 
-static void rights(struct world *w)
+/* As a peer of this role would call, with this pass. */
+static enum err_kind call_as(struct world *w, unsigned roles, const struct rpc_pass *pass, bool is_admin_method)
 {
     struct rpc_call c;
-    const Thurn__Domain *d;
-    const Thurn__ResolveReply *r;
-    Thurn__AddDomainRequest q = THURN__ADD_DOMAIN_REQUEST__INIT;
+    Thurn__ListRequest list = THURN__LIST_REQUEST__INIT;
     Thurn__ResolveRequest res = THURN__RESOLVE_REQUEST__INIT;
-    q.name = z("example.org");
-    begin(w, &c, RPC_RIGHT_SYSTEM);
-    assert_false(auth_add_domain(&c, w->s, &q, &d));
-    assert_int_equal(c.err.kind, ERR_DENIED);
-    begin(w, &c, 0);
-    assert_false(auth_resolve(&c, w->s, &res, &r));
-    assert_int_equal(c.err.kind, ERR_DENIED);
+    begin(w, &c);
+    c.is_remote = true;
+    c.roles = roles;
+    if (pass)
+        c.pass = *pass;
+    bool ok = is_admin_method ? auth_list_domains(&c, w->s, &list, NULL) : auth_resolve(&c, w->s, &res, NULL);
+    return ok ? ERR_NONE : c.err.kind;
+}
+
+static void rights(struct world *w)
+{
+    struct rpc_pass admin, account, forged;
+    rpc_pass_make(&(struct rpc_principal){.is_admin = true}, &admin);
+    rpc_pass_make(&(struct rpc_principal){.account_id = 1, .tenant_id = 1}, &account);
+    forged = account;
+    forged.bytes[0] = 1; /* says that it is an administrator's */
+    assert_int_equal(call_as(w, RPC_BY_FRONTEND, NULL, false), ERR_NONE);
+    assert_int_equal(call_as(w, RPC_BY_STORE | RPC_BY_AUTH, NULL, false), ERR_DENIED);
+    assert_int_equal(call_as(w, RPC_BY_STORE, &admin, false), ERR_DENIED);
+    assert_int_equal(call_as(w, 0, &admin, true), ERR_DENIED);
+    assert_int_equal(call_as(w, RPC_BY_FRONTEND, NULL, true), ERR_DENIED);
+    assert_int_equal(call_as(w, RPC_BY_FRONTEND, &account, true), ERR_DENIED);
+    assert_int_equal(call_as(w, RPC_BY_FRONTEND, &forged, true), ERR_DENIED);
+    assert_int_equal(call_as(w, RPC_BY_QUEUE | RPC_BY_STORE | RPC_BY_AUTH, &admin, true), ERR_DENIED); /* only front-ends serve administrators */
+    assert_int_equal(call_as(w, RPC_BY_FRONTEND, &admin, true), ERR_NONE);
+    struct rpc_principal p;
+    int64_t expires_unix;
+    for (size_t i = 0; i < RPC_PASS_SIZE; i++) { /* no bit of it may be another */
+        forged = admin;
+        forged.bytes[i] ^= 1;
+        assert_false(rpc_pass_read(&forged, &p, &expires_unix, &w->err));
+        assert_int_equal(w->err.kind, ERR_DENIED);
+        err_clear(&w->err);
+    }
+}
+
+/* The administrator's token is the auth service's alone. */
+static void admin_token(struct world *w)
+{
+    Thurn__AdminRequest q = THURN__ADMIN_REQUEST__INIT;
+    q.token = rpc_bytes(S("another token"));
+    assert_null(CALL(w, authenticate_admin, AdminReply, &q));
+    assert_int_equal(w->err.kind, ERR_DENIED);
+    q.token = rpc_bytes(STR_NONE);
+    assert_null(CALL(w, authenticate_admin, AdminReply, &q));
+    q.token = rpc_bytes(S(ADMIN_TOKEN));
+    const Thurn__AdminReply *r = CALL(w, authenticate_admin, AdminReply, &q);
+    assert_non_null(r);
+    struct rpc_pass pass = rpc_pass_of(rpc_str(r->pass));
+    assert_int_equal(call_as(w, RPC_BY_FRONTEND, &pass, true), ERR_NONE);
+}
+
+/* A pass is made anew as long as what it stood on stands, and for nobody else. */
+static void passes(struct world *w)
+{
+    assert_true(add_domain(w, "example.org", ""));
+    assert_int_equal(add(w, "alice@example.org", "secret", "", false), ERR_NONE);
+    const Thurn__AuthenticateReply *r = log_in(w, "alice@example.org", "secret", "192.0.2.1");
+    assert_non_null(r);
+    struct rpc_pass pass = rpc_pass_of(rpc_str(r->pass));
+    struct rpc_principal p;
+    int64_t expires_unix;
+    assert_true(rpc_pass_read(&pass, &p, &expires_unix, &w->err));
+    assert_true(p.account_id == r->account->account_id && p.incarnation == r->account->incarnation && !p.is_admin);
+    assert_true(expires_unix > clock_unix());
+    int64_t ids[3] = {p.account_id, p.account_id, p.account_id + 1};
+    struct rpc_pass forged = pass;
+    forged.bytes[20] ^= 1;
+    ProtobufCBinaryData given[3] = {rpc_bytes(rpc_pass_str(&pass)), rpc_bytes(rpc_pass_str(&forged)), rpc_bytes(rpc_pass_str(&pass))};
+    Thurn__CredentialsRequest q = THURN__CREDENTIALS_REQUEST__INIT;
+    q.account_ids = ids;
+    q.n_account_ids = 3;
+    q.passes = given;
+    q.n_passes = 3;
+    const Thurn__CredentialsReply *c = CALL(w, credentials, CredentialsReply, &q);
+    assert_non_null(c);
+    assert_int_equal(c->n_passes, 3);
+    struct rpc_pass fresh = rpc_pass_of(rpc_str(c->passes[0]));
+    assert_true(rpc_pass_read(&fresh, &p, &expires_unix, &w->err) && p.account_id == ids[0]);
+    assert_int_equal(c->passes[1].len, 0);
+    assert_int_equal(c->passes[2].len, 0);
+    Thurn__SetAccountRequest set = THURN__SET_ACCOUNT_REQUEST__INIT;
+    set.address = z("alice@example.org");
+    set.has_password = true;
+    set.password = rpc_bytes(S("changed"));
+    assert_non_null(CALL(w, set_account, AccountReply, &set));
+    c = CALL(w, credentials, CredentialsReply, &q);
+    assert_non_null(c);
+    assert_int_equal(c->passes[0].len, 0);
 }
 
 static void logins(struct world *w)
@@ -365,7 +446,6 @@ static void one_guess(void *arg)
     char password[32];
     (void)snprintf(password, sizeof(password), g->n < 0 ? "secret" : "guess%d", g->n);
     rpc_call_init(&c, &a);
-    c.principal.rights = RPC_RIGHT_SYSTEM;
     q.login = (char *)(uintptr_t)"alice@example.org";
     q.password = rpc_bytes(str_c(password));
     q.peer_ip = rpc_bytes(S("192.0.2.1"));
@@ -994,7 +1074,7 @@ FIBER static void compete(void *arg)
 {
     struct rival *r = arg;
     struct rpc_call c;
-    begin(r->w, &c, RPC_RIGHT_ADMIN);
+    begin(r->w, &c);
     char *address = arena_strz(&r->w->a, arena_printf(&r->w->a, "r%d@example.org", r->i / 2)), *target = z("x@elsewhere.example");
     if (r->is_alias) {
         Thurn__Alias q = THURN__ALIAS__INIT;
@@ -1284,6 +1364,8 @@ static void directory_busy(struct world *w)
     }
 CASE(directory)
 CASE(rights)
+CASE(admin_token)
+CASE(passes)
 CASE(logins)
 CASE(schemes)
 CASE(brute_force)
@@ -1313,7 +1395,7 @@ CASE(heard)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_directory),   cmocka_unit_test(test_rights),         cmocka_unit_test(test_logins),
+        cmocka_unit_test(test_directory),   cmocka_unit_test(test_rights), cmocka_unit_test(test_admin_token), cmocka_unit_test(test_passes),         cmocka_unit_test(test_logins),
         cmocka_unit_test(test_schemes),     cmocka_unit_test(test_brute_force),    cmocka_unit_test(test_success_resets), cmocka_unit_test(test_parallel), cmocka_unit_test(test_made_up),
         cmocka_unit_test(test_routes),      cmocka_unit_test(test_alias_bomb), cmocka_unit_test(test_dead_ends), cmocka_unit_test(test_letters),     cmocka_unit_test(test_may_send_as),
         cmocka_unit_test(test_limits),      cmocka_unit_test(test_bulk), cmocka_unit_test(test_ids), cmocka_unit_test(test_repeated), cmocka_unit_test(test_late_answer),           cmocka_unit_test(test_directory_away),

@@ -64,7 +64,6 @@ static char *z(const char *s)
         struct rpc_call c_;                                                                                                      \
         const Thurn__##Reply *r_ = NULL;                                                                                         \
         rpc_call_init(&c_, &(w)->a);                                                                                             \
-        c_.principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;                                                                \
         if (!auth_##method(&c_, (w)->s, request, &r_))                                                                           \
             r_ = NULL;                                                                                                           \
         (w)->err = c_.err;                                                                                                       \

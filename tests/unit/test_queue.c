@@ -540,7 +540,6 @@ static void run(void (*fn)(struct world_run *w))
         struct rpc_call c_;                                                                                                \
         const Thurn__##Reply *r_ = NULL;                                                                                   \
         rpc_call_init(&c_, &(w)->a);                                                                                       \
-        c_.principal.rights = RPC_RIGHT_ADMIN | RPC_RIGHT_SYSTEM;                                                          \
         if (!queue_##method(&c_, queue_service(queue), request, &r_))                                                      \
             r_ = NULL;                                                                                                     \
         (w)->err = c_.err;                                                                                                 \

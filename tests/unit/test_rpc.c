@@ -20,7 +20,10 @@ static struct fiber_cond hold; /* requests for "hold" wait here */
 static void answer_login(const Thurn__AuthenticateRequest *q, Thurn__AuthenticateReply_Closure closure, struct rpc_call *c)
 {
     Thurn__AccountRef ref = THURN__ACCOUNT_REF__INIT; /* on the stack: it must be copied */
-    ref.account_id = c->principal.account_id;
+    struct rpc_principal p;
+    int64_t expires_unix;
+    struct err err = ERR_INIT; /* most calls have none */
+    ref.account_id = rpc_pass_read(&c->pass, &p, &expires_unix, &err) ? p.account_id : 0;
     ref.tenant_id = (int64_t)c->trace_id;
     char name[64];
     (void)snprintf(name, sizeof(name), "<%s>", q->login);
@@ -163,7 +166,8 @@ static ProtobufCService *new_client(const str *nodes, size_t n, struct tls_clien
                                                                    .nodes = nodes,
                                                                    .n_nodes = n,
                                                                    .tls = tls,
-                                                                   .role = "frontend"},
+                                                                   .roles = RPC_BY_FRONTEND,
+                                                                   .server_role = RPC_BY_AUTH},
                                          &err);
     if (!c)
         fail_msg("%s", err.msg);
@@ -218,7 +222,7 @@ static void basics(struct setting *s)
 {
     for (int i = 0; i < 3; i++) {
         CALL(c);
-        c.principal.account_id = 77;
+        rpc_pass_make(&(struct rpc_principal){.account_id = 77}, &c.pass);
         c.trace_id = 99;
         const Thurn__AuthenticateReply *r = NULL;
         if (!login(s->client, &c, "anna", &r))
@@ -515,7 +519,7 @@ static void each_main(void *arg)
     ARENA(arena, 1 << 20);
     Thurn__AuthenticateRequest q = THURN__AUTHENTICATE_REQUEST__INIT;
     q.login = (char *)(uintptr_t)"anna";
-    assert_true(rpc_client_each(client, AUTH_METHOD_AUTHENTICATE, &q.base, &arena, count_each, NULL, &err));
+    assert_true(rpc_client_each(client, AUTH_METHOD_AUTHENTICATE, &q.base, &(struct rpc_pass){0}, &arena, count_each, NULL, &err));
     assert_int_equal(n_replies, 2);
     assert_int_equal(n_errors, 1);
 
@@ -524,7 +528,7 @@ static void each_main(void *arg)
     q.login = (char *)(uintptr_t)"hold";
     FIBER_GROUP(g, 1);
     assert_true(fiber_group_spawn(&g, "release", release_two, NULL, &err));
-    assert_true(rpc_client_each(client, AUTH_METHOD_AUTHENTICATE, &q.base, &arena, count_each, NULL, &err));
+    assert_true(rpc_client_each(client, AUTH_METHOD_AUTHENTICATE, &q.base, &(struct rpc_pass){0}, &arena, count_each, NULL, &err));
     assert_int_equal(n_replies, 2);
     assert_true(fiber_group_wait(&g, &err));
     rpc_client_free(client);
@@ -627,7 +631,8 @@ static void names_main(void *arg)
                                                                         .service = &thurn__auth__descriptor,
                                                                         .nodes = &nodes,
                                                                         .n_nodes = 1,
-                                                                        .dns = dns},
+                                                                        .dns = dns,
+                                                                        .roles = RPC_BY_FRONTEND},
                                               &err);
     assert_non_null(client);
     {
@@ -814,7 +819,7 @@ static void raw_main(void *arg)
     static const str openings[] = {
         S_INIT("GET / HTTP/1.0\r\n\r\n"),                                         /* no frame */
         S_INIT("\0\0\0\5\x08\0\0\0\1"),                                          /* no hello */
-        S_INIT("\0\0\0\x0b\1THRN\0\1\0\1\0\0\0\0\0\x0b\1THRN\0\1\0\1\0\0"),   /* two */
+        S_INIT("\0\0\0\x13\1THRN\0\2\0\2\10frontend\0\0\0\0\x13\1THRN\0\2\0\2\10frontend\0"), /* two */
         S_INIT("\0\0\0\x0b\1THRN\0\7\0\x09\0\0"),                               /* versions of another age */
     };
     metrics_reset();
@@ -829,7 +834,7 @@ static void raw_main(void *arg)
         assert_int_equal(err.kind, ERR_UNAVAILABLE); /* closed */
         err_clear(&err);
         if (i >= 2) /* it said what it speaks */
-            assert_true(str_find_str(stream_input(raw), S("THRN\0\1\0\1")) >= 0);
+            assert_true(str_find_str(stream_input(raw), S("THRN\0\2\0\2")) >= 0);
         stream_close(raw);
         basics(&s); /* others do not notice */
     }
@@ -847,7 +852,8 @@ static void newer_main(void *arg)
     struct setting s = set_up(TCP);
     BUF(b, 4096);
     struct rpc_frame hello = {.type = RPC_HELLO};
-    hello.hello.version_min = hello.hello.version_max = 1;
+    hello.hello.version_min = hello.hello.version_max = RPC_VERSION_MAX;
+    hello.hello.roles = S("frontend");
     hello.hello.services[0] = str_c(thurn__auth__descriptor.name);
     hello.hello.n_services = 1;
     rpc_frame_add(&b, &hello, NULL);
@@ -899,7 +905,7 @@ static void odd_server_main(void *arg)
         CALL(c);
         assert_false(login(client, &c, "anna", NULL));
         assert_int_equal(c.err.kind, ERR_UNAVAILABLE);
-        if (i == 1 && str_find_str(str_c(c.err.msg), S("versions 7 to 9 of the protocol, we speak 1 to 1")) < 0)
+        if (i == 1 && str_find_str(str_c(c.err.msg), S("versions 7 to 9 of the protocol, we speak 2 to 2")) < 0)
             fail_msg("%s", c.err.msg);
         rpc_client_free(client);
         listener_free(l);
@@ -934,7 +940,7 @@ static void installation_main(void *arg)
             char text[NET_ADDR_TEXT_MAX];
             str name = node_text(&n, text);
             ProtobufCService *client = rpc_client_new(&(struct rpc_client_opts){.name = "auth", .service = &thurn__auth__descriptor,
-                                                                                .nodes = &name, .n_nodes = 1, .set = own}, &err);
+                                                                                .nodes = &name, .n_nodes = 1, .set = own, .roles = RPC_BY_FRONTEND}, &err);
             assert_non_null(client);
             CALL(c);
             assert_int_equal(login(client, &c, "anna", NULL), cases[i].is_taken[k]);
@@ -949,25 +955,66 @@ static void installation_main(void *arg)
     }
 }
 
+/* The certificate names frontend and auth: who claims more, less than a role, or expects another service there, is not served. */
 static void role_main(void *arg)
 {
     (void)arg;
+    static const struct {
+        unsigned claims, expects;
+        bool is_served, is_turned_away;
+    } cases[] = {
+        {RPC_BY_FRONTEND, RPC_BY_AUTH, true, false},
+        {RPC_BY_AUTH, 0, true, false},
+        {RPC_BY_STORE, RPC_BY_AUTH, false, true},
+        {RPC_BY_FRONTEND | RPC_BY_QUEUE, RPC_BY_AUTH, false, true},
+        {0, RPC_BY_AUTH, false, true},
+        {RPC_BY_FRONTEND, RPC_BY_STORE, false, false},
+    };
     struct setting s = set_up(MTLS);
     char text[NET_ADDR_TEXT_MAX];
     str name = node_text(&s.node, text);
     struct err err = ERR_INIT;
-    metrics_reset();
-    ProtobufCService *client = rpc_client_new(
-        &(struct rpc_client_opts){.name = "auth", .service = &thurn__auth__descriptor, .nodes = &name, .n_nodes = 1,
-                                  .tls = s.tls, .role = "store"}, &err); /* not what its certificate says */
-    assert_non_null(client);
-    CALL(c);
-    c.is_idempotent = false;
-    assert_false(login(client, &c, "anna", NULL));
-    assert_int_equal(c.err.kind, ERR_UNAVAILABLE);
-    assert_true(metric_get(M_RPC_REFUSED, "role") > 0);
-    rpc_client_free(client);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        metrics_reset();
+        ProtobufCService *client = rpc_client_new(
+            &(struct rpc_client_opts){.name = "auth", .service = &thurn__auth__descriptor, .nodes = &name, .n_nodes = 1,
+                                      .tls = s.tls, .roles = cases[i].claims, .server_role = cases[i].expects}, &err);
+        assert_non_null(client);
+        CALL(c);
+        c.is_idempotent = false;
+        bool ok = login(client, &c, "anna", NULL);
+        if (ok != cases[i].is_served || (metric_get(M_RPC_REFUSED, "role") > 0) != cases[i].is_turned_away)
+            fail_msg("case %zu: %s", i, c.err.msg);
+        assert_true(ok || c.err.kind == ERR_UNAVAILABLE || c.err.kind == ERR_DENIED);
+        rpc_client_free(client);
+    }
     tear_down(&s);
+}
+
+/* By the door of this process's own front-ends nobody is more than that. */
+static void door_main(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    ProtobufCService *services[] = {&service.base};
+    struct node n = {.server = rpc_server_new(&(struct rpc_server_opts){.services = services, .n_services = 1})};
+    struct listener_opts o = {.name = "rpc", .accept = rpc_server_accept_frontend, .arg = n.server};
+    char address[120];
+    (void)snprintf(address, sizeof(address), "unix:%s", socket_path);
+    assert_true(net_addr_parse(str_c(address), &o.addr, &err));
+    n.listener = listener_start(&o, &err);
+    assert_non_null(n.listener);
+    str name = str_c(address);
+    for (unsigned roles = 1; roles <= RPC_ROLES_ALL; roles++) {
+        ProtobufCService *client = rpc_client_new(
+            &(struct rpc_client_opts){.name = "auth", .service = &thurn__auth__descriptor, .nodes = &name, .n_nodes = 1, .roles = roles}, &err);
+        assert_non_null(client);
+        CALL(c);
+        c.is_idempotent = false;
+        assert_int_equal(login(client, &c, "anna", NULL), roles == RPC_BY_FRONTEND);
+        rpc_client_free(client);
+    }
+    stop_node(&n);
 }
 
 /* What the .proto says of repeating arrives at the stub, and the caller's own word stays. */
@@ -1071,6 +1118,7 @@ RUN(newer)
 RUN(odd_server)
 RUN(installation)
 RUN(role)
+RUN(door)
 RUN(faulty)
 RUN(once)
 
@@ -1078,12 +1126,12 @@ static int set_up_all(void **state)
 {
     (void)state;
     struct err err = ERR_INIT;
-    static const char *const names[] = {"127.0.0.1", "frontend"};
+    static const char *const names[] = {"127.0.0.1", "URI:thurn:role:frontend", "URI:thurn:role:auth"};
     assert_non_null(mkdtemp(folder));
     (void)snprintf(cert, sizeof(cert), "%s/crt", folder);
     (void)snprintf(key, sizeof(key), "%s/key", folder);
     (void)snprintf(socket_path, sizeof(socket_path), "%s/sock", folder);
-    return tls_make_self_signed(names, 2, str_c(cert), str_c(key), &err) ? 0 : -1;
+    return tls_make_self_signed(names, 3, str_c(cert), str_c(key), &err) ? 0 : -1;
 }
 static int tear_down_all(void **state)
 {
@@ -1100,7 +1148,7 @@ int main(void)
         cmocka_unit_test(test_all_ways), cmocka_unit_test(test_routing), cmocka_unit_test(test_each),
         cmocka_unit_test(test_idle_nodes),
         cmocka_unit_test(test_outage),   cmocka_unit_test(test_busy), cmocka_unit_test(test_drain),   cmocka_unit_test(test_inflight),
-        cmocka_unit_test(test_raw),      cmocka_unit_test(test_newer), cmocka_unit_test(test_odd_server), cmocka_unit_test(test_role),
+        cmocka_unit_test(test_raw),      cmocka_unit_test(test_newer), cmocka_unit_test(test_odd_server), cmocka_unit_test(test_role), cmocka_unit_test(test_door),
         cmocka_unit_test(test_installation),
         cmocka_unit_test(test_names),    cmocka_unit_test(test_faulty), cmocka_unit_test(test_once),   cmocka_unit_test(test_keep),
     };

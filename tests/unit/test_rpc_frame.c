@@ -28,20 +28,20 @@ static void test_round_trips(void **state)
     struct rpc_frame f = {.type = RPC_HELLO};
     f.hello.version_min = 1;
     f.hello.version_max = 3;
-    f.hello.role = S("frontend");
+    f.hello.roles = S("frontend queue");
     f.hello.services[0] = S("thurn.Store");
     f.hello.services[1] = S("thurn.Auth");
     f.hello.n_services = 2;
     f.hello.set = S("0123456789abcdef0123456789abcdef");
     struct rpc_frame g = round_trip(&f);
     assert_int_equal(g.hello.version_max, 3);
-    assert_true(str_eq(g.hello.services[1], S("thurn.Auth")) && str_eq(g.hello.role, S("frontend")) && str_eq(g.hello.set, f.hello.set));
+    assert_true(str_eq(g.hello.services[1], S("thurn.Auth")) && str_eq(g.hello.roles, S("frontend queue")) && str_eq(g.hello.set, f.hello.set));
 
     f = (struct rpc_frame){.type = RPC_REQUEST, .call = 0xfffffffe, .payload = S("\0message")};
     f.request.method = 300;
     f.request.flags = RPC_FLAG_BODY;
     f.request.ms_left = 5000;
-    f.request.principal = (struct rpc_principal){-1, INT64_MAX, RPC_RIGHT_ADMIN};
+    rpc_pass_make(&(struct rpc_principal){.account_id = -1, .tenant_id = INT64_MAX, .is_admin = true}, &f.request.pass);
     f.request.trace_id = UINT64_MAX;
     f.request.route_key = 7;
     g = round_trip(&f);

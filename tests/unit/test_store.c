@@ -113,10 +113,10 @@ static void access_case(struct world *w)
     struct rpc_call c;
     q.account = &w->ref;
     rpc_call_init(&c, &w->a);
-    c.principal = (struct rpc_principal){.account_id = 1, .tenant_id = 7};
+    rpc_pass_make(&(struct rpc_principal){.account_id = 1, .tenant_id = 7, .incarnation = w->ref.incarnation}, &c.pass);
     assert_true(store_get_account(&c, w->service, &q, NULL));
     rpc_call_again(&c);
-    c.principal.account_id = 2;
+    rpc_pass_make(&(struct rpc_principal){.account_id = 2, .tenant_id = 7, .incarnation = w->ref.incarnation}, &c.pass);
     assert_false(store_get_account(&c, w->service, &q, NULL));
     assert_int_equal(c.err.kind, ERR_DENIED);
     rpc_call_again(&c);
@@ -928,7 +928,6 @@ static void late_mail_main(void *arg)
         const Thurn__DeliverReply *r = NULL;
         str key = arena_printf(&a, "%032u", l->n++);
         rpc_call_init(&c, &a);
-        c.principal.rights = RPC_RIGHT_SYSTEM;
         body.content = rpc_bytes(arena_printf(&a, "Subject: %u\r\n\r\nlate\r\n", l->n));
         to.account = &l->ref;
         to.delivery_key = rpc_bytes(key);

@@ -144,7 +144,7 @@ static void limits_case(struct world *w)
     aq.items = items;
     aq.n_items = 1;
     rpc_call_init(&c, &w->a);
-    c.principal = (struct rpc_principal){.account_id = 9, .tenant_id = 8};
+    rpc_pass_make(&(struct rpc_principal){.account_id = 9, .tenant_id = 8, .incarnation = other.incarnation}, &c.pass);
     assert_false(store_append(&c, w->service, &aq, NULL));
     assert_int_equal(c.err.kind, ERR_DENIED);
 }

@@ -239,7 +239,6 @@ static Thurn__AppendReply *append_quietly(struct world *w, struct arena *a, int 
     Thurn__Body body = THURN__BODY__INIT;
     const Thurn__AppendReply *r = NULL;
     rpc_call_init(&c, a);
-    c.principal.rights = RPC_RIGHT_SYSTEM;
     body.content = rpc_bytes(arena_printf(a, "Subject: %d\r\nMessage-ID: <c%d@x>\r\n\r\nx\r\n", seed, seed));
     it.body = &body;
     q.account = &w->ref;
@@ -274,7 +273,6 @@ static void observer_main(void *arg)
         Thurn__SyncRequest q = THURN__SYNC_REQUEST__INIT;
         const Thurn__SyncReply *r = NULL;
         rpc_call_init(&c, &a);
-        c.principal.rights = RPC_RIGHT_SYSTEM;
         q.account = &o->w->ref;
         q.mailbox_id = 1;
         q.since_modseq = o->seen_modseq;
@@ -351,7 +349,6 @@ static void shared_body_main(void *arg)
     q.n_recipients = 1;
     rcpt.account = &ref;
     rpc_call_init(&c, &a);
-    c.principal.rights = RPC_RIGHT_SYSTEM;
     sb->error = store_deliver(&c, sb->w->service, &q, &r) ? r->results[0]->error_kind : c.err.kind;
 }
 

@@ -287,7 +287,6 @@ FIBER static void racer(void *arg)
     snprintf(to, sizeof to, "Won%d-%d", r->round, r->who);
     char *from_path[] = {from}, *to_path[] = {to};
     rpc_call_init(&c, &a);
-    c.principal.rights = RPC_RIGHT_SYSTEM;
     if (r->who % 3 == 2) {
         Thurn__DeleteMailboxRequest q = THURN__DELETE_MAILBOX_REQUEST__INIT;
         q.account = &w->ref;

@@ -20,12 +20,12 @@ static char paths[4][128]; /* a.crt a.key b.crt b.key */
 static void make_certs(void)
 {
     struct err err = ERR_INIT;
-    static const char *const names[2][3] = {{"mail.example.org", "*.example.org", "127.0.0.1"},
-                                            {"other.test", "third.test", "::1"}};
+    static const char *const names[2][4] = {{"mail.example.org", "*.example.org", "127.0.0.1"},
+                                            {"other.test", "third.test", "::1", "URI:thurn:role:store"}};
     for (int i = 0; i < 2; i++) {
         (void)snprintf(paths[2 * i], sizeof(paths[0]), "%s/%d.crt", folder, i);
         (void)snprintf(paths[2 * i + 1], sizeof(paths[0]), "%s/%d.key", folder, i);
-        assert_true(tls_make_self_signed(names[i], 3, str_c(paths[2 * i]), str_c(paths[2 * i + 1]), &err));
+        assert_true(tls_make_self_signed(names[i], 3 + (size_t)i, str_c(paths[2 * i]), str_c(paths[2 * i + 1]), &err));
         struct stat st;
         assert_int_equal(stat(paths[2 * i + 1], &st), 0);
         assert_int_equal(st.st_mode & 0777, 0600);
@@ -115,8 +115,7 @@ static void data_main(void *arg)
     assert_true(stream_has_tls(t.server) && str_eq(stream_tls_version(t.client), S("TLSv1.3")));
     assert_true(str_eq(stream_tls_sni(t.server), S("x.example.org")));
     assert_true(stream_tls_cipher(t.server).n > 0 && stream_tls_alpn(t.server).n == 0);
-    assert_true(stream_tls_peer_is(t.client, S("mail.example.org")));
-    assert_false(stream_tls_peer_is(t.client, S("other.test")));
+    assert_false(stream_tls_peer_has_uri(t.client, S("thurn:role:store"))); /* it has names, and no URI */
     assert_int_equal(metric_get(M_TLS_HANDSHAKES, "TLSv1.3"), 1);
 
     str line;
@@ -219,7 +218,8 @@ static void mutual_main(void *arg)
     open_talk(&t);
     shake(&t);
     assert_true(t.is_client_ok && t.is_server_ok);
-    assert_true(stream_tls_peer_is(t.server, S("other.test")));
+    assert_true(stream_tls_peer_has_uri(t.server, S("thurn:role:store")));
+    assert_false(stream_tls_peer_has_uri(t.server, S("thurn:role:stor")) || stream_tls_peer_has_uri(t.server, S("other.test")));
     end_talk(&t);
     tls_client_free(t.tc);
     t.tc = new_client(paths[0], NULL, NULL); /* none to show */

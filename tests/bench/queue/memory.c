@@ -36,7 +36,6 @@ FIBER static void sender(void *arg)
         Thurn__Body body = THURN__BODY__INIT;
         random_bytes(id, sizeof(id));
         rpc_call_init(&c, &a);
-        c.principal.rights = RPC_RIGHT_SYSTEM;
         to.address = to.original = arena_strz(&a, arena_printf(&a, "user%u@domain%u.example", i, i % n_domains));
         q.enqueue_id = rpc_bytes(str_n(id, 16));
         q.sender = (char *)(uintptr_t) "sender@example.test";

@@ -51,7 +51,6 @@ FIBER static void sender(void *arg)
         Thurn__Body body = THURN__BODY__INIT;
         random_bytes(id, sizeof(id));
         rpc_call_init(&c, &a);
-        c.principal.rights = RPC_RIGHT_SYSTEM;
         to.address = arena_strz(&a, arena_printf(&a, "user%u@domain%u.test", i, i % 100));
         q.enqueue_id = rpc_bytes(str_n(id, 16));
         q.sender = (char *)(uintptr_t) "sender@example.test";
@@ -78,7 +77,6 @@ FIBER static uint64_t left(void)
     Thurn__Empty e = THURN__EMPTY__INIT;
     const Thurn__QueueStatsReply *r;
     rpc_call_init(&c, &a);
-    c.principal.rights = RPC_RIGHT_SYSTEM;
     return queue_stats(&c, queue_service(queue), &e, &r) ? r->messages : UINT64_MAX;
 }
 
