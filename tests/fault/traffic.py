@@ -280,21 +280,25 @@ def hurry(cluster, condition):
 class World:
     """A cluster with accounts on both shards, aliases of two, aliases that lead away, and all that traffic."""
 
-    def __init__(self, senders, pause, binary=None, keep=False, *options):
-        self.n_senders, self.pause = senders, pause
+    def __init__(self, senders, pause, binary=None, keep=False, *options, records=None, proxies=None):
+        self.n_senders, self.pause, self.records, self.proxies_of = senders, pause, records or {}, proxies
         self.options = (binary, keep, options)
 
     def __enter__(self):
         binary, keep, options = self.options
         self.sink = Sink().__enter__()
         records = {("remote.test.", "MX"): ["10 mx.remote.test."], ("mx.remote.test.", "A"): ["127.0.0.1"]}
-        self.dns = DnsServer(records).__enter__()
+        self.dns = DnsServer(records | self.records).__enter__()
         self.cluster = Cluster("--s3", "bluestore", "--dns", f"127.0.0.1:{self.dns.port}", "--outbound-port", str(self.sink.port), *options,
-                               binary=binary, keep=keep).__enter__()
+                               binary=binary, keep=keep)
+        self.proxies = self.proxies_of(self.cluster.links()).__enter__() if self.proxies_of else None
+        self.cluster.__enter__()
         return self
 
     def __exit__(self, *why):
         self.cluster.__exit__(*why)
+        if self.proxies:
+            self.proxies.__exit__(*why)
         self.dns.__exit__(*why)
         self.sink.__exit__(*why)
 

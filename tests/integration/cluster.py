@@ -86,6 +86,11 @@ class Cluster(Running):
         self.options, self.keep = options, keep
         self.offset, self.lock = take_block()
 
+    def links(self):
+        """With --proxy yes: name to (port that others use, port of its own)."""
+        out = self.do("links", "--port-offset", str(self.offset), *self.options)
+        return {name: (int(port), int(target)) for name, port, target in (line.split() for line in out.splitlines())}
+
     def __enter__(self):
         try:
             self.do("start", "--binary", self.binary, "--port-offset", str(self.offset), *self.options)

@@ -5,7 +5,7 @@ if(TARGET thurn_queue)
   set_tests_properties(unit.queue PROPERTIES TIMEOUT 900) # many lives of nodes on two databases: some minutes on a busy machine
 endif()
 if(TARGET thurn_queue)
-  foreach(bench relay memory)
+  foreach(bench relay memory load)
     add_executable(bench_queue_${bench} ${CMAKE_SOURCE_DIR}/tests/bench/queue/${bench}.c)
     target_link_libraries(bench_queue_${bench} PRIVATE thurn_flags thurn_queue)
   endforeach()
