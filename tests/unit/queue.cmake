@@ -1,6 +1,8 @@
 if(TARGET thurn_queue)
   thurn_test(wheel SOURCES unit/test_wheel.c USES thurn_queue thurn_base)
   target_include_directories(test_wheel PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+  thurn_test(queue_index SOURCES unit/test_queue_index.c USES thurn_queue)
+  target_include_directories(test_queue_index PRIVATE ${CMAKE_SOURCE_DIR}/tests)
   thurn_test_pg(queue SOURCES unit/test_queue.c USES thurn_queue)
   set_tests_properties(unit.queue PROPERTIES TIMEOUT 900) # many lives of nodes on two databases: some minutes on a busy machine
 endif()
