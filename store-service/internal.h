@@ -66,6 +66,9 @@ struct shard {
     uint32_t number;        /* from 1 */
     struct batch *adds;     /* deliveries and appends: see add.c */
     struct given given[64];
+    bool is_leaving, has_leaving; /* a fiber removes what deleted mailboxes held; there is something that it has not looked for */
+    struct fiber *leaver;         /* that fiber, once it runs */
+    struct fiber_cond left;       /* it has ended */
 };
 
 struct store {
@@ -224,12 +227,14 @@ struct mailbox_row *mailbox_list_walk(struct mailbox_list *l, struct account_row
 
 /* --- mailboxes that are deleted (leaving.c) --- */
 /* In the transaction that deletes m: nobody sees it from now on. *leaves: it holds too much to go at once, so that
- * mailbox_finish_leaving is to follow. */
+ * mailbox_leave_later is to follow. */
 FIBER bool mailbox_leave(struct sql_tx *tx, struct op *op, struct mailbox_row *m, bool *leaves, struct err *err) WARN_UNUSED;
-/* Remove what such mailboxes of the account still hold, in slices with rests between them. Suspends. */
-FIBER bool mailbox_finish_leaving(struct store *s, const Thurn__AccountRef *ref, struct err *err) WARN_UNUSED;
-/* The same for all accounts of a shard. */
+/* Remove what such mailboxes of the shard still hold, in slices with rests between them. One account's error, the first of which
+ * is returned, keeps no other's from going. */
 FIBER bool mailbox_sweep_leaving(struct shard *sh, struct err *err) WARN_UNUSED;
+/* Begin that on a fiber of the shard's. */
+void mailbox_leave_later(struct shard *sh);
+FIBER void mailbox_leaving_stop(struct shard *sh); /* cancel and join it */
 
 /* --- bulk work beside that of people (pace.c) --- */
 /* Begin one slice of it; rest after its transaction for as long as it took, so that it never has more than half of a
@@ -293,7 +298,7 @@ str kw_minus(struct arena *a, str x, str y);
 /* Whether a new name would be refused. */
 bool keywords_are_full(const struct keywords *k);
 /*
- * Remove the names that no message of the account has any more; their ids are used again. Reads all its messages, in pages,
+ * Remove the names that no message of the account has any more; their ids are not used again. Reads all its messages, in pages,
  * so it is done when the dictionary is full, and once a minute at most. True: there is room now. Suspends.
  */
 FIBER bool keywords_give_back(struct store *s, const Thurn__AccountRef *ref, struct err *err) WARN_UNUSED;

@@ -1,6 +1,6 @@
 /*
- * Keywords of messages: the account has a dictionary (KEYWORDS_MAX names), a message the ids as pairs of bytes, most
- * significant first, ascending. Names are one and the same whatever their case (RFC 9051 2.3.2); the spelling that came
+ * Keywords of messages: the account has a dictionary (KEYWORDS_MAX names, and 65,535 in its life, for no id comes twice), a message the
+ * ids as pairs of bytes, most significant first, ascending. Names are one and the same whatever their case (RFC 9051 2.3.2); the spelling that came
  * first is kept.
  */
 #include "base/num.h"
@@ -88,26 +88,12 @@ static bool find(const struct keywords *k, str fold, uint32_t *id)
 
 static bool has_room(const struct keywords *k, size_t name_bytes)
 {
-    return k->n < KEYWORDS_MAX && k->bytes + name_bytes + KEYWORD_COST <= KEYWORD_BYTES_MAX;
+    return k->n < KEYWORDS_MAX && k->last_id < UINT16_MAX && k->bytes + name_bytes + KEYWORD_COST <= KEYWORD_BYTES_MAX;
 }
 
 bool keywords_are_full(const struct keywords *k)
 {
     return !has_room(k, 1);
-}
-
-/* Ids have two bytes; those that were given back are taken again when the others are used up. */
-static uint32_t free_id(const struct keywords *k)
-{
-    if (k->last_id < UINT16_MAX)
-        return k->last_id + 1;
-    bool *is_taken = arena_array(k->arena, bool, UINT16_MAX + 1);
-    for (size_t i = 0; i < k->n; i++)
-        is_taken[k->v[i].id & UINT16_MAX] = true;
-    uint32_t id = 1;
-    while (is_taken[id])
-        id++;
-    return id; /* there are at most KEYWORDS_MAX */
 }
 
 bool keywords_encode(struct keywords *k, char *const *names, size_t n, bool may_add, str *out, struct err *err)
@@ -123,8 +109,8 @@ bool keywords_encode(struct keywords *k, char *const *names, size_t n, bool may_
                 continue;
             k->is_full = !has_room(k, strlen(names[i]));
             if (k->is_full)
-                return err_set(err, ERR_LIMIT, "the account has %zu keywords", k->n);
-            id = free_id(k);
+                return err_set(err, ERR_LIMIT, "the account has %zu keywords, and had %u", k->n, k->last_id);
+            id = k->last_id + 1; /* never one that was given back: a session may still know it by its old name */
             add(k, id, arena_str(k->arena, str_c(names[i])), str_c(fold));
         }
         char one[2];

@@ -118,7 +118,7 @@ FIBER static bool give_body(struct sql_tx *tx, void *arg, struct err *err)
     struct sql_value *gone = arena_array(sql_arena(tx), struct sql_value, k.n * 2);
     size_t n = 0;
     for (size_t i = 0; i < k.n; i++) {
-        if (g->is_used[k.v[i].id & UINT16_MAX])
+        if (g->is_used[k.v[i].id & UINT16_MAX] || k.v[i].id == k.last_id) /* the last says which ids there were */
             continue;
         gone[n * 2] = sql_i(g->op.account.account_id);
         gone[n++ * 2 + 1] = sql_i(k.v[i].id);

@@ -1,8 +1,10 @@
 /*
  * A mailbox that is deleted is gone in one transaction, whatever it holds: nobody can rename half of it or append to it.
  * When it holds much, its row stays with its messages, under a parent and a name that nobody reaches, until they have gone
- * slice by slice. What a crash or a deadline leaves of it goes with the next sweep.
+ * slice by slice: a fiber of the shard does that, and whoever deleted it does not wait. What a crash or an error leaves of it
+ * goes with the next sweep.
  */
+#include "base/log.h"
 #include "store-service/message.h"
 
 #define SLICE 1000u
@@ -85,7 +87,7 @@ FIBER static bool leave_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-bool mailbox_finish_leaving(struct store *s, const Thurn__AccountRef *ref, struct err *err)
+FIBER static bool finish(struct store *s, const Thurn__AccountRef *ref, struct err *err)
 {
     struct leave_op l = {.is_done = false};
     if (!op_init(&l.op, s, ref, err))
@@ -104,6 +106,7 @@ bool mailbox_finish_leaving(struct store *s, const Thurn__AccountRef *ref, struc
 
 bool mailbox_sweep_leaving(struct shard *sh, struct err *err)
 {
+    struct err first = ERR_INIT;
     for (int64_t after = 0;;) {
         ARENA(a, 16384);
         const struct sql_value v[] = {sql_i(after)};
@@ -111,15 +114,57 @@ bool mailbox_sweep_leaving(struct shard *sh, struct err *err)
         if (!sql_query(sh->db, &leaving_accounts, v, &a, &r, err))
             return false;
         if (r.n_rows == 0)
-            return true;
+            return !err_is_set(&first) || err_set(err, first.kind, "%s", first.msg);
         Thurn__AccountRef ref = THURN__ACCOUNT_REF__INIT;
         ref.shard = sh->number;
         ref.account_id = after = sql_at(&r, 0, 0)->i;
         ref.tenant_id = sql_at(&r, 0, 1)->i;
         ref.epoch = (uint32_t)sql_at(&r, 0, 2)->i;
         ref.incarnation = (uint64_t)sql_at(&r, 0, 3)->i;
-        struct err one = ERR_INIT; /* an account that was removed meanwhile keeps nothing else from being swept */
-        if (!mailbox_finish_leaving(sh->store, &ref, &one) && one.kind != ERR_CONFLICT)
+        struct err one = ERR_INIT;
+        if (finish(sh->store, &ref, &one) || one.kind == ERR_CONFLICT) /* CONFLICT: the account was removed meanwhile */
+            continue;
+        if (one.kind == ERR_CANCELLED)
             return err_set(err, one.kind, "%s", one.msg);
+        log_info("store.leaving_left", KV_I64("shard", sh->number), KV_I64("account_id", after), KV_ERR(&one));
+        if (!err_is_set(&first)) /* it keeps no other account's from going */
+            first = one;
     }
+}
+
+/* --- the shard's fiber --- */
+
+static void leave_all(void *arg)
+{
+    struct shard *sh = arg;
+    bool ok = true;
+    sh->leaver = fiber_self();
+    while (ok && sh->has_leaving) {
+        struct err err = ERR_INIT; /* logged; the sweep tries again */
+        sh->has_leaving = false;
+        ok = mailbox_sweep_leaving(sh, &err);
+    }
+    sh->leaver = NULL;
+    sh->is_leaving = false;
+    fiber_cond_broadcast(&sh->left);
+}
+
+void mailbox_leave_later(struct shard *sh)
+{
+    struct err err = ERR_INIT;
+    sh->has_leaving = true;
+    if (sh->is_leaving)
+        return;
+    sh->is_leaving = fiber_spawn("store-leaving", leave_all, sh, FIBER_NO_DEADLINE, &err);
+    if (!sh->is_leaving)
+        log_info("store.leaving_left", KV_I64("shard", sh->number), KV_ERR(&err));
+}
+
+void mailbox_leaving_stop(struct shard *sh)
+{
+    sh->has_leaving = false;
+    if (sh->leaver) /* else it has not begun, and finds nothing to do */
+        fiber_cancel(sh->leaver);
+    while (sh->is_leaving)
+        fiber_cond_wait_uninterrupted(&sh->left);
 }

@@ -1,6 +1,5 @@
 /* ListMailboxes, CreateMailbox, RenameMailbox, DeleteMailbox, SetMailbox, Subscribe: the account's rows are read whole under its
  * lock, looked at, and those that change are written. */
-#include "base/log.h"
 #include "store-service/message.h"
 
 struct loaded {
@@ -374,10 +373,8 @@ FIBER bool store_do_delete_mailbox(struct store *s, struct rpc_call *c, const Th
     d.op.kinds = KIND_MAILBOX | KIND_EMAIL | KIND_THREAD;
     if (!op_write(&d.op, delete_body, &d, err))
         return false;
-    struct err why = ERR_INIT;
-    if (d.leaves && !mailbox_finish_leaving(s, q->account, &why)) /* it is deleted; the sweep does the rest */
-        log_info("store.leaving_left", KV_I64("account_id", q->account->account_id),
-                 KV_I64("mailbox_id", r->mailbox->mailbox_id), KV_ERR(&why));
+    if (d.leaves)
+        mailbox_leave_later(d.op.shard);
     return true;
 }
 

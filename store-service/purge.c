@@ -160,6 +160,7 @@ FIBER static bool forget_body(struct sql_tx *tx, void *arg, struct err *err)
 bool account_sweep_buried(struct shard *sh, struct err *err)
 {
     struct purge p = {.now_unix = clock_unix()};
+    struct err first = ERR_INIT;
     for (;;) {
         ARENA(a, 16384);
         const struct sql_value v[] = {sql_i(p.account_id), sql_i(EPOCH_GONE)};
@@ -167,11 +168,15 @@ bool account_sweep_buried(struct shard *sh, struct err *err)
         if (!sql_query(sh->db, &next_buried, v, &a, &r, err))
             return false;
         if (r.n_rows == 0)
-            return true;
+            return !err_is_set(&first) || err_set(err, first.kind, "%s", first.msg);
         p.account_id = sql_at(&r, 0, 0)->i;
-        if (!purge_rows(sh, &p, err))
-            return false;
-        if (sql_at(&r, 0, 2)->i < p.now_unix / WEEK_S - BURIED_WEEKS && !sql_write(sh->db, forget_body, &p, err))
-            return false;
+        bool is_old = sql_at(&r, 0, 2)->i < p.now_unix / WEEK_S - BURIED_WEEKS;
+        struct err one = ERR_INIT;
+        if (purge_rows(sh, &p, &one) && (!is_old || sql_write(sh->db, forget_body, &p, &one)))
+            continue;
+        if (one.kind == ERR_CANCELLED)
+            return err_set(err, one.kind, "%s", one.msg);
+        if (!err_is_set(&first)) /* it keeps no other account from going */
+            first = one;
     }
 }

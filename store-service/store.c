@@ -48,6 +48,7 @@ struct store *store_new(const struct store_opts *opts, struct err *err)
     for (unsigned i = 0; i < opts->n_shards; i++) {
         s->shards[i] = (struct shard){.store = s, .db = opts->shards[i], .number = i + 1};
         s->shards[i].adds = add_batch_new(&s->shards[i]);
+        fiber_cond_init(&s->shards[i].left);
     }
     s->parsed = parsed_cache_new();
     s->beacons = beacons_new(opts->redis, s->limits.watch_linger_ms);
@@ -59,8 +60,10 @@ void store_free(struct store *s)
     if (!s)
         return;
     CHECK(s, STORE_MAGIC);
-    for (unsigned i = 0; i < s->n_shards; i++)
+    for (unsigned i = 0; i < s->n_shards; i++) {
+        mailbox_leaving_stop(&s->shards[i]);
         batch_free(s->shards[i].adds);
+    }
     beacons_free(s->beacons);
     parsed_cache_free(s->parsed);
     s->blobs->free(s->blobs);

@@ -384,12 +384,23 @@ FIBER static bool shrink(struct shard *sh, struct err *err)
 
 /* --- all of it --- */
 
+FIBER static bool sweep_accounts(struct shard *sh, struct err *err)
+{
+    struct err buried = ERR_INIT;
+    bool ok = account_sweep_buried(sh, &buried);
+    if (!mailbox_sweep_leaving(sh, err))
+        return false;
+    return ok || err_set(err, buried.kind, "%s", buried.msg);
+}
+
 FIBER static bool sweep_shard(struct shard *sh, int64_t older_than_s, bool dry_run, struct sweep_result *out, struct err *err)
 {
+    /* First what everybody's writing needs. What one account holds up comes last, so that it holds up nothing else. */
+    if (!dry_run && !schema_make_partitions(sh->db, err))
+        return false;
     if (!sweep_blobs(sh, older_than_s, dry_run, out, err))
         return false;
-    return dry_run || (mailbox_sweep_leaving(sh, err) && account_sweep_buried(sh, err) && schema_make_partitions(sh->db, err) &&
-                       retain(sh, err) && sweep_garbage(sh, err) && shrink(sh, err));
+    return dry_run || (retain(sh, err) && sweep_garbage(sh, err) && shrink(sh, err) && sweep_accounts(sh, err));
 }
 
 FIBER bool store_do_sweep(struct store *s, struct rpc_call *c, const Thurn__SweepRequest *q, Thurn__SweepReply *r, struct err *err)

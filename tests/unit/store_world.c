@@ -280,6 +280,21 @@ int64_t world_sql(struct world *w, const char *sql)
     return r.n_rows ? sql_at(&r, 0, 0)->i : 0;
 }
 
+FIBER static bool change_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    return sql_exec(tx, arg, NULL, 1, NULL, err);
+}
+
+void world_change(struct world *w, const char *sqlite, const char *pg)
+{
+    static unsigned n;
+    struct sql_stmt *st = arena_new(&w->a, struct sql_stmt);
+    struct err err = ERR_INIT;
+    *st = (struct sql_stmt){arena_printf(&w->a, "test_change_%u", n++).p, "", "", sqlite, pg, false};
+    if ((w->kind == TESTDB_SQLITE ? sqlite : pg) && !sql_write(w->db, change_body, st, &err))
+        fail_msg("%s", err.msg);
+}
+
 void world_audit(struct world *w)
 {
     static const struct {

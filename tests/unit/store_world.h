@@ -75,6 +75,8 @@ bool world_flags(struct world *w, int64_t mailbox_id, uint64_t first, uint64_t l
                  const char *keyword, const Thurn__StoreFlagsReply **r);
 Thurn__Range **world_range(struct world *w, uint64_t first, uint64_t last);
 int64_t world_sql(struct world *w, const char *sql); /* one number, asked of the database itself */
+/* One statement that changes something behind the store's back; NULL: nothing in this database. */
+void world_change(struct world *w, const char *sqlite, const char *pg);
 
 /* A body to send, and one that is received. */
 struct memory_source {

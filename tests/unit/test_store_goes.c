@@ -270,11 +270,31 @@ static void keywords_case(struct world *w)
     assert_int_equal(r->n_keyword_names, EACH);
 }
 
+/* An id is one name's for ever, also when the newest are given back; when all ids were somebody's, there are no new names. */
+static void keyword_ids_case(struct world *w)
+{
+    enum { EACH = 250, MESSAGES = 20 };
+    int64_t inbox = world_mailbox(w, "INBOX");
+    for (unsigned uid = 1; uid <= MESSAGES; uid++) {
+        world_append(w, inbox, message(w, uid, 0), 0);
+        assert_true(give_keywords(w, inbox, uid, THURN__STORE_OP__STORE_ADD, EACH));
+    }
+    world_append(w, inbox, message(w, MESSAGES + 1, 0), 0);
+    assert_true(give_keywords(w, inbox, MESSAGES, THURN__STORE_OP__STORE_REMOVE, EACH));
+    assert_true(give_keywords(w, inbox, MESSAGES + 1, THURN__STORE_OP__STORE_ADD, EACH - 1));
+    assert_int_equal(world_sql(w, "SELECT min(kw_id) FROM s_keyword WHERE name LIKE 'k21%'"), EACH * MESSAGES + 1);
+    world_change(w, "UPDATE s_keyword SET kw_id = 65535 WHERE name = 'k20_249'", "UPDATE s_keyword SET kw_id = 65535 WHERE name = 'k20_249'");
+    assert_true(is_full(w));
+    assert_false(give_keywords(w, inbox, MESSAGES, THURN__STORE_OP__STORE_ADD, 1));
+    assert_int_equal(w->err.kind, ERR_LIMIT);
+    assert_true(give_keywords(w, inbox, 1, THURN__STORE_OP__STORE_ADD, EACH)); /* they are known */
+}
+
 int main(void)
 {
     static const struct world_case cases[] = {
         {"thread keys", thread_keys_case}, {"empty tables", empty_tables_case}, {"trim", trim_case}, {"shrink", shrink_case},
-        {"keywords", keywords_case},
+        {"keywords", keywords_case}, {"keyword ids", keyword_ids_case},
     };
     return world_main(cases, ARRAY_LEN(cases), 1, NULL);
 }

@@ -1,6 +1,8 @@
 /* What is named by its path is looked up in the transaction that acts on it, whatever happened since the caller looked. */
 #include "unit/store_world.h"
 
+#include "base/clock.h"
+
 #include <stdio.h>
 
 static const char text[] = "From: a@example.org\r\nSubject: x\r\n\r\nbody\r\n";
@@ -229,6 +231,25 @@ static void large_sets_case(struct world *w)
     }
 }
 
+/* It is answered after its first transaction; the messages go after that. With fail_nth that run of theirs fails. */
+static void delete_and_wait(struct world *w, int64_t id, unsigned fail_nth)
+{
+    struct sql_stats before, after;
+    struct err err = ERR_INIT;
+    unsigned n = fiber_count();
+    sql_get_stats(w->db, &before);
+    assert_true(delete(w, "Big", id));
+    sql_get_stats(w->db, &after);
+    assert_int_equal(after.commits - before.commits, 1);
+    assert_int_equal(fiber_count(), n + 1);
+    sql_fail_nth(w->db, fail_nth, false);
+    while (fiber_count() > n)
+        assert_true(fiber_yield(&err));
+    sql_fail_nth(w->db, 0, false);
+    sql_get_stats(w->db, &after);
+    assert_true(fail_nth ? after.commits - before.commits == 1 : after.commits - before.commits > 3);
+}
+
 static void delete_large_case(struct world *w)
 {
     int64_t id, again;
@@ -237,16 +258,14 @@ static void delete_large_case(struct world *w)
     q.account = &w->ref;
     assert_true(create(w, "Big", &id));
     fill(w, id);
-    assert_true(delete(w, "Big", 0));
+    delete_and_wait(w, id, 0);
     MUST(w, get_account, &q, &info);
     assert_int_equal(info->used_messages, 0);
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_mailbox WHERE parent_id < 0"), 0);
 
     assert_true(create(w, "Big", &id));
     fill(w, id);
-    sql_fail_nth(w->db, w->kind == TESTDB_SQLITE ? 5 : 6, false); /* in the second transaction */
-    assert_true(delete(w, "Big", id));
-    sql_fail_nth(w->db, 0, false);
+    delete_and_wait(w, id, 2); /* the look-up is the first */
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_mailbox WHERE parent_id < 0"), 1);
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_msg"), 2560);
     assert_null(world_status(w, id));
@@ -263,6 +282,39 @@ static void delete_large_case(struct world *w)
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_mailbox WHERE parent_id < 0"), 0);
     MUST(w, get_account, &q, &info);
     assert_int_equal(info->used_messages, 1);
+}
+
+/* What one account keeps from going does not keep the others', nor the partitions that everybody's log needs. A stop in the middle is none. */
+static void delete_stuck_case(struct world *w)
+{
+    int64_t id;
+    Thurn__SweepRequest sweep = THURN__SWEEP_REQUEST__INIT;
+    Thurn__AccountRef first = w->ref;
+    for (int i = 1; i <= 2; i++) {
+        w->ref = world_account(w, i);
+        assert_true(create(w, "Big", &id));
+        fill(w, id);
+        assert_true(delete(w, "Big", id));
+        world_restart(w);
+    }
+    w->ref = first;
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_mailbox WHERE parent_id < 0"), 2);
+    world_change(w, "CREATE TRIGGER stuck BEFORE DELETE ON s_msg WHEN OLD.account_id = 1 BEGIN SELECT RAISE(ABORT, 'stuck'); END", NULL);
+    world_change(w, NULL, "CREATE FUNCTION stuck() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'stuck'; END $$");
+    world_change(w, NULL, "CREATE TRIGGER stuck BEFORE DELETE ON s_msg FOR EACH ROW WHEN (OLD.account_id = 1) EXECUTE FUNCTION stuck()");
+    const char *partitions = w->kind == TESTDB_SQLITE ? "SELECT 0"
+                             : "SELECT count(*) FROM pg_class WHERE relname ~ '^s_changes_w[0-9]+$' AND relkind = 'r'";
+    int64_t before = world_sql(w, partitions);
+    clock_jump_s(7 * 86400);
+    assert_false(CALL(w, sweep, &sweep, NULL));
+    clock_real();
+    assert_int_equal(world_sql(w, partitions), w->kind == TESTDB_SQLITE ? 0 : before + 1);
+    assert_int_equal(world_sql(w, "SELECT max(account_id) FROM s_mailbox WHERE parent_id < 0"), 1);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_msg WHERE account_id = 2"), 0);
+    world_change(w, "DROP TRIGGER stuck", "DROP TRIGGER stuck ON s_msg");
+    world_change(w, NULL, "DROP FUNCTION stuck");
+    MUST(w, sweep, &sweep, NULL);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_mailbox WHERE parent_id < 0"), 0);
 }
 
 /*
@@ -342,7 +394,7 @@ int main(void)
 {
     static const struct world_case cases[] = {
         {"renamed meanwhile", renamed_meanwhile_case}, {"parent renamed", parent_renamed_case}, {"INBOX", inbox_case},
-        {"spelling", spelling_case}, {"copy", copy_case}, {"delete large", delete_large_case}, {"race", race_case},
+        {"spelling", spelling_case}, {"copy", copy_case}, {"delete large", delete_large_case}, {"delete stuck", delete_stuck_case}, {"race", race_case},
         {"large sets", large_sets_case},
     };
     return world_main(cases, ARRAY_LEN(cases), 1, NULL);
