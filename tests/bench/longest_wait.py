@@ -5,9 +5,9 @@ A first user has 128,000 messages and runs each IMAP command over all of them; m
 each command: how long it took, the second user's longest wait, its 99th percentile, how many NOOPs that is of, and the longest turn
 of the loop as processor time, to the next bound of the metric.
 
-usage: longest_wait.py [--binary THURN] [--messages N] [--limit-ms MS] [--turn-ms MS] [COMBO …]     (sqlite-local, pg-local, …)
+usage: longest_wait.py [--binary THURN] [--messages N] [--limit-ms MS] [--turn-ms MS] [--tries N] [COMBO …]     (sqlite-local, …)
 With --limit-ms the status is 1 when a wait was longer: measure that with an optimized build on an idle machine. With --turn-ms it
-is 1 when a turn was longer, whatever else the machine does.
+is 1 when a command had a longer turn each of N times: a machine's hiccup passes, what the program does comes again.
 """
 import argparse
 import math
@@ -98,7 +98,7 @@ def longest_turn(process, before):
 
 
 def measure(combo, binary, n):
-    worst, worst_turn = 0.0, 0.0
+    worst, turns = 0.0, {}
     with harness.Server(combo, binary=binary) as server:
         ann = Client(server.address("imap"), "ann")
         fill(ann, n)
@@ -121,11 +121,11 @@ def measure(combo, binary, n):
         print(f"{combo}, {n} messages\n{'command':62} {'took ms':>9} {'longest':>8} {'p99':>7} {'NOOPs':>7} {'turn <':>7}")
         for command, answer, began, ended, turn in ran:
             mine = sorted(ms for at, ms in waits if began - 0.02 < at < ended) or [0.0]
-            worst, worst_turn = max(worst, mine[-1]), max(worst_turn, turn)
+            worst, turns[command] = max(worst, mine[-1]), turn
             assert answer == "OK", (command, answer)
             print(f"{command[:62]:62} {(ended - began) * 1000:9.1f} {mine[-1]:8.1f} {mine[int(len(mine) * 0.99) - 1]:7.1f} "
                   f"{len(mine):7} {turn:7.1f}", flush=True)
-    return worst, worst_turn
+    return worst, turns
 
 
 def main():
@@ -133,11 +133,20 @@ def main():
     p.add_argument("--binary", default=str(harness.BINARY))
     p.add_argument("--messages", type=int, default=128000)
     p.add_argument("--limit-ms", type=float)
-    p.add_argument("--turn-ms", type=float)
+    p.add_argument("--turn-ms", type=float, default=0.0)
+    p.add_argument("--tries", type=int, default=1)
     p.add_argument("combos", nargs="*", default=["sqlite-local", "pg-local"])
     a = p.parse_args()
-    measured = [measure(c, a.binary, a.messages) for c in a.combos]
-    wait, turn = max(w for w, _ in measured), max(t for _, t in measured)
+    wait, turn = 0.0, 0.0
+    for combo in a.combos:
+        least = {}
+        for _ in range(a.tries):
+            longest, turns = measure(combo, a.binary, a.messages)
+            wait = max(wait, longest)
+            least = {c: min(t, least.get(c, t)) for c, t in turns.items()}
+            if max(least.values()) <= a.turn_ms:
+                break
+        turn = max(turn, *least.values())
     print(f"longest wait: {wait:.1f} ms; turns of the loop below {turn:.1f} ms")
     return 1 if (a.limit_ms and wait > a.limit_ms) or (a.turn_ms and turn > a.turn_ms) else 0
 
