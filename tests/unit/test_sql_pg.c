@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -197,9 +198,20 @@ struct adding {
     struct world *w;
     int64_t first, second;
     int nap_ms, n_runs, pause_ms;
+    int *n_met; /* between its two rows it waits until two have their first */
     bool ok;
     struct err err;
 };
+
+FIBER static bool meet(const struct adding *ad, struct err *err)
+{
+    if (ad->n_met && ad->n_runs == 1)
+        ++*ad->n_met;
+    while (ad->n_met && *ad->n_met < 2)
+        if (!fiber_yield(err))
+            return false;
+    return true;
+}
 
 FIBER static bool add_body(struct sql_tx *tx, void *arg, struct err *err)
 {
@@ -209,7 +221,7 @@ FIBER static bool add_body(struct sql_tx *tx, void *arg, struct err *err)
     const struct sql_value ms[] = {sql_i(ad->nap_ms)};
     if (ad->pause_ms && ad->n_runs == 1)
         return sql_exec(tx, &add, one, 1, NULL, err) && fiber_sleep_ms(ad->pause_ms, err) && sql_exec(tx, &get, one, 1, NULL, err);
-    return sql_exec(tx, &add, one, 1, NULL, err) &&
+    return sql_exec(tx, &add, one, 1, NULL, err) && meet(ad, err) &&
            (!ad->nap_ms || sql_exec(tx, &nap, ms, 1, NULL, err)) &&
            (!ad->second || sql_exec(tx, &add, two, 1, NULL, err));
 }
@@ -260,7 +272,8 @@ static void lost_after_commit_case(struct world *w)
 static void deadlock_case(struct world *w)
 {
     struct err err = ERR_INIT;
-    struct adding ad[2] = {{.w = w, .first = 1, .second = 2, .nap_ms = 120}, {.w = w, .first = 2, .second = 1, .nap_ms = 120}};
+    int n_met = 0;
+    struct adding ad[2] = {{.w = w, .first = 1, .second = 2, .n_met = &n_met}, {.w = w, .first = 2, .second = 1, .n_met = &n_met}};
     FIBER_GROUP(g, 2);
     for (int i = 0; i < 2; i++)
         assert_true(fiber_group_spawn(&g, "adding", adding_main, &ad[i], &err));
@@ -269,6 +282,75 @@ static void deadlock_case(struct world *w)
     assert_in_range(ad[0].n_runs + ad[1].n_runs, 3, 4);
     assert_int_equal(value(w, 1), 2);
     assert_int_equal(value(w, 2), 2);
+}
+
+/* A long body lets others run, but not for ever: the server ends a transaction that idles. Results of a piece are in the memory of the piece. */
+struct breathing {
+    bool is_over;
+    unsigned n_turns;
+};
+static void count_turns(void *arg)
+{
+    struct breathing *b = arg;
+    struct err err = ERR_INIT;
+    while (!b->is_over && fiber_yield(&err))
+        b->n_turns++;
+}
+
+static uint64_t real_ns(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+FIBER static bool has_breathed(struct sql_tx *tx, struct breathing *b, bool *out, struct err *err)
+{
+    unsigned before = b->n_turns;
+    for (uint64_t began = real_ns(); real_ns() - began < 2 * FIBER_SLICE_MS * UINT64_C(1000000);)
+        ;
+    if (!sql_breathe(tx, err))
+        return false;
+    *out = b->n_turns > before;
+    return true;
+}
+
+FIBER static bool breathe_body(struct sql_tx *tx, void *arg, struct err *err)
+{
+    const struct sql_value one[] = {sql_i(1), sql_i(1)};
+    struct sql_result r;
+    struct arena *outer = sql_arena(tx);
+    bool is_first, is_late, is_again;
+    if (!sql_exec(tx, &add, one, 1, NULL, err) || !has_breathed(tx, arg, &is_first, err))
+        return false;
+    clock_freeze(clock_unix_ms(), clock_mono_ms() + SQL_BREATH_MS);
+    bool ok = has_breathed(tx, arg, &is_late, err);
+    clock_real();
+    if (!ok)
+        return false;
+    {
+        SQL_PIECE(piece, tx);
+        assert_true(sql_arena(tx) != outer);
+        if (!sql_exec(tx, &get, one, 1, &r, err))
+            return false;
+        assert_true(arena_owns(&piece.arena, r.values));
+    }
+    assert_ptr_equal(sql_arena(tx), outer);
+    assert_true(is_first && !is_late);
+    return has_breathed(tx, arg, &is_again, err) && (is_again || err_set(err, ERR_INTERNAL, "nobody else ran"));
+}
+
+static void breathe_case(struct world *w)
+{
+    struct err err = ERR_INIT;
+    struct breathing b = {.is_over = false};
+    FIBER_GROUP(g, 1);
+    assert_true(fiber_group_spawn(&g, "turns", count_turns, &b, &err));
+    if (!sql_write(w->db, breathe_body, &b, &err))
+        fail_msg("%s", err.msg);
+    b.is_over = true;
+    assert_true(fiber_group_wait(&g, &err));
+    assert_int_equal(value(w, 1), 1);
 }
 
 static void timeout_case(struct world *w)
@@ -549,6 +631,7 @@ CASE(lost_idle, 4)
 CASE(lost_before_commit, 4)
 CASE(lost_after_commit, 4)
 CASE(deadlock, 4)
+CASE(breathe, 4)
 CASE(timeout, 4)
 CASE(pool, 2)
 CASE(away, 4)
@@ -563,7 +646,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lost_idle), cmocka_unit_test(test_lost_before_commit), cmocka_unit_test(test_lost_after_commit),
         cmocka_unit_test(test_deadlock),  cmocka_unit_test(test_timeout),            cmocka_unit_test(test_pool),
-        cmocka_unit_test(test_away),      cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_away),      cmocka_unit_test(test_restart),            cmocka_unit_test(test_breathe),
         cmocka_unit_test(test_stranded),  cmocka_unit_test(test_hosts),              cmocka_unit_test(test_paused), cmocka_unit_test(test_vanished),
     };
     if (!testdb_have(TESTDB_PG))
