@@ -91,6 +91,8 @@ bool name_domain(str domain, struct arena *a, str *out, struct err *err)
         return false;
     if (str_starts(*out, S("[")))
         return err_set(err, ERR_INVALID, "an address literal is no domain");
+    if (domain_is_number(*out))
+        return err_set(err, ERR_INVALID, "'%.*s' is an IP address, and no domain", STR_ARG(*out));
     return true;
 }
 

@@ -1,6 +1,10 @@
 #include "server/client.h"
 
+#include <errno.h>
+#include <pwd.h>
 #include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "fiber/fiber.h"
@@ -100,6 +104,30 @@ static bool address_request(struct options *o, struct arena *a, struct http_requ
     return true;
 }
 
+static bool is_others(const char *path, const char *what, struct err *err)
+{
+    struct stat st;
+    if (geteuid() == 0 || stat(path, &st) != 0 || st.st_uid == geteuid())
+        return false;
+    const struct passwd *pw = getpwuid(st.st_uid);
+    char uid[24];
+    snprintf(uid, sizeof(uid), "#%u", (unsigned)st.st_uid);
+    const char *user = pw ? pw->pw_name : uid;
+    (void)err_set(err, ERR_DENIED, "%s '%.120s' belongs to user %s: run this as that user (sudo -u %s) or as root", what, path,
+                  user, user);
+    return true;
+}
+
+/* True when the socket of somebody else's server is why nobody answered; err says so. */
+static bool explain_socket(str path, struct arena *a, struct err *err)
+{
+    char *name = arena_strz(a, path),
+         *folder = arena_strz(a, str_slice(path, 0, (size_t)MAX(str_rfind(path, '/'), (ptrdiff_t)1)));
+    if (access(name, R_OK | W_OK) == 0 || errno != EACCES)
+        return false;
+    return is_others(name, "the server's socket", err) || is_others(folder, "the server's folder", err);
+}
+
 bool client_call(struct options *o, struct arena *a, const char *method, str path, json_t *body, json_t **out,
                  struct err *err)
 {
@@ -113,8 +141,9 @@ bool client_call(struct options *o, struct arena *a, const char *method, str pat
         ok = http_request(http, &req, a, &rep, err);
         if (!ok && err->kind == ERR_UNAVAILABLE) {
             err_clear(err);
-            (void)err_set(err, ERR_UNAVAILABLE, "no server answers at %.*s; is 'thurn serve' running (with the same --data)?",
-                          STR_ARG(req.unix_socket.n ? req.unix_socket : req.url));
+            if (!req.unix_socket.n || !explain_socket(req.unix_socket, a, err))
+                (void)err_set(err, ERR_UNAVAILABLE, "no server answers at %.*s; is 'thurn serve' running (with the same --data)?",
+                              STR_ARG(req.unix_socket.n ? req.unix_socket : req.url));
         }
     }
     free(text);

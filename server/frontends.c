@@ -330,6 +330,30 @@ static bool check_listeners(const struct config *c, unsigned roles, struct err *
     return true;
 }
 
+bool frontends_probe(const struct config *c, struct err *err)
+{
+    unsigned roles;
+    if (!settings_roles(c, &roles, err))
+        return false;
+    for (enum frontend_kind kind = 0; kind < FRONTENDS_; kind++) {
+        struct net_addr addrs[FRONTENDS_ADDRESSES_MAX];
+        size_t n;
+        if (!(roles & ROLE_FRONTEND_BIT) && kind != FRONTEND_HTTP)
+            continue;
+        if (!frontends_addresses(c, kind, addrs, &n, err))
+            return false;
+        for (size_t i = 0; i < n; i++) {
+            if (net_addr_is_unix(&addrs[i]))
+                continue;
+            int fd = listener_bind(&addrs[i], err);
+            if (fd < 0)
+                return err_prefix(err, "listen.%s", frontend_listens[kind].name);
+            (void)close(fd); /* nobody was accepted */
+        }
+    }
+    return true;
+}
+
 bool frontends_check(const struct config *c, struct err *err)
 {
     size_t n;

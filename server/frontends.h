@@ -63,6 +63,8 @@ FIBER bool frontends_listen(struct frontends *f, enum frontend_kind first, enum 
 bool frontends_addresses(const struct config *c, enum frontend_kind kind, struct net_addr *out, size_t *n, struct err *err) WARN_UNUSED;
 /* Whether a process can serve with these settings: settings_check, the listeners, the certificates. Binds nothing. */
 bool frontends_check(const struct config *c, struct err *err) WARN_UNUSED;
+/* Whether all its TCP listeners could be bound now. UNAVAILABLE: says which cannot, and who is there. */
+bool frontends_probe(const struct config *c, struct err *err) WARN_UNUSED;
 /* Stop accepting, say goodbye to idle sessions, wait for the rest until the fiber's deadline. */
 FIBER void frontends_drain(struct frontends *f);
 FIBER void frontends_close(struct frontends *f);

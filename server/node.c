@@ -30,6 +30,9 @@ bool node_make_folder(const char *path, struct err *err)
             return err_set(err, ERR_DENIED, "cannot make folder '%s': %s; make it, or choose another by --data", part,
                            strerror(errno));
     }
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISDIR(st.st_mode))
+        return err_set(err, ERR_INVALID, "'%s' is a file, and a folder is wanted: choose another by --data", path);
     if (mkdir(path, 0700) != 0 && errno != EEXIST)
         return err_set(err, ERR_DENIED, "cannot make folder '%s': %s; make it, or choose another by --data", path,
                        strerror(errno));

@@ -29,6 +29,7 @@ struct setup {
     char password[32];  /* empty when the account was there before */
     char host[256];     /* the name for a config that is made now */
     bool is_served;     /* --serve: the server starts right afterwards */
+    bool is_service;    /* --service: systemd starts it, and the program is on PATH */
     int status;
 };
 
@@ -207,6 +208,14 @@ static void print_next(const struct setup *s, const struct config *c)
 {
     unsigned http = port_of(c, FRONTEND_HTTP);
     printf("\n  Next\n");
+    if (s->is_service) {
+        printf("    systemctl start thurn\n    thurn account passwd %s\n    thurn account add ann@%s\n    thurn queue list\n",
+               s->address, s->domain);
+        if (http)
+            printf("    curl http://127.0.0.1:%u/readyz\n", http);
+        putchar('\n');
+        return;
+    }
     if (!s->is_served) {
         print_command(s->o, "serve");
         putchar('\n');
@@ -219,6 +228,31 @@ static void print_next(const struct setup *s, const struct config *c)
     if (http)
         printf("    curl http://127.0.0.1:%u/readyz\n", http);
     putchar('\n');
+}
+
+static void print_certificate(const struct config *c)
+{
+    size_t n;
+    (void)config_list(c, CFG_TLS_CERTIFICATES, &n);
+    if (n)
+        return;
+    printf("\n  Its certificate is its own (self-signed): mail programs will warn, or ask to trust it. One that they know is "
+           "named by\n"
+           "    tls.certificates: [\"/etc/…/fullchain.pem /etc/…/privkey.pem\"]      for %.*s, then send SIGHUP\n",
+           STR_ARG(config_str(c, CFG_HOSTNAME)));
+}
+
+static void print_records(const struct setup *s, const struct config *c, unsigned smtp)
+{
+    str host = config_str(c, CFG_HOSTNAME);
+    printf("\n  To be reached from the internet, publish:\n");
+    printf("    %s.  MX   10 %.*s.\n    %.*s.  A    <address of this machine>\n    %s.  TXT  \"v=spf1 mx ~all\"\n", s->domain,
+           STR_ARG(host), STR_ARG(host), s->domain);
+    printf("  and have whoever gave you the address set its name, or other servers take this one for a sender of spam:\n"
+           "    <address of this machine>  PTR  %.*s.\n",
+           STR_ARG(host));
+    if (smtp && smtp != 25)
+        printf("  Let port 25 lead to port %u here.\n", smtp);
 }
 
 static void print_result(const struct setup *s, const struct config *c)
@@ -243,11 +277,12 @@ static void print_result(const struct setup *s, const struct config *c)
     printf("  The server calls itself %.*s", STR_ARG(host));
     if (c->file)
         printf(", as %s says", c->file);
-    printf(".\n\n  To be reached from the internet, publish:\n");
-    printf("    %s.  MX   10 %.*s.\n    %.*s.  A    <address of this machine>\n    %s.  TXT  \"v=spf1 mx ~all\"\n", s->domain,
-           STR_ARG(host), STR_ARG(host), s->domain);
-    if (smtp && smtp != 25)
-        printf("  and let port 25 lead to port %u here.\n", smtp);
+    printf(".\n");
+    print_certificate(c);
+    if (s->o->is_dev)
+        printf("\n  It listens on this machine alone (--dev): nobody else reaches it, and nothing is to be published.\n");
+    else
+        print_records(s, c, smtp);
     print_next(s, c);
     fflush(stdout);
 }
@@ -260,11 +295,25 @@ static bool make_certificate(const struct node *node, const struct config *c, st
     return tls != NULL;
 }
 
+/* Before anything is made or said to be done: a server that is to start now must be able to; one that starts later may. */
+static bool may_listen(const struct setup *s, const struct config *c, struct err *err)
+{
+    struct err taken = ERR_INIT;
+    if (frontends_probe(c, &taken))
+        return true;
+    if (s->is_served)
+        return err_set(err, taken.kind, "%s", taken.msg);
+    fprintf(stderr, "thurn: warning: as it is now the server could not start: %s\n", taken.msg);
+    return true;
+}
+
 FIBER static bool setup_all(struct setup *s, struct config *c, struct err *err)
 {
     struct node node = {0};
     unsigned applied;
     if (!options_config(s->o, c, err) || !running_none(c, err) || (!c->file && !first_settings(s, c, err)) || !frontends_check(c, err))
+        return false;
+    if (!may_listen(s, c, err))
         return false;
     bool ok = node_open(&node, c, NODE_NEW, err) && node_migrate(&node, false, &applied, err) && make_certificate(&node, c, err) &&
               make_account(s, &node, err);
@@ -296,6 +345,9 @@ static bool take_address(struct setup *s, const char *given, struct err *err)
         !address_normalize(path.local, path.domain, &a, &address, &bad) || address.n >= sizeof(s->address))
         return err_set(err, ERR_INVALID, "'%.100s' is no mail address such as you@example.com%s%s", given, bad.msg[0] ? ": " : "",
                        bad.msg);
+    if (domain_is_number(path.domain))
+        return err_set(err, ERR_INVALID, "'%.100s' has an IP address for a domain: mail needs a name, such as you@example.com",
+                       given);
     snprintf(s->address, sizeof(s->address), "%.*s", STR_ARG(address));
     s->domain = strrchr(s->address, '@') + 1;
     return true;
@@ -319,7 +371,7 @@ static bool choose_host(struct setup *s, struct err *err)
 int verb_setup(struct options *o)
 {
     struct err err = ERR_INIT;
-    struct setup s = {.o = o, .is_served = options_flag(o, "--serve")};
+    struct setup s = {.o = o, .is_served = options_flag(o, "--serve"), .is_service = options_flag(o, "--service")};
     char given[512];
     if (!options_take(o, "--http", &s.http, &err) || !options_finish(o, 0, 1, &err))
         return verb_fail(&err);

@@ -29,6 +29,12 @@ static bool set_error(sqlite3 *h, int rc, const char *what, struct err *err)
     case SQLITE_PROTOCOL:
         kind = ERR_UNAVAILABLE;
         break;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+        return err_set(err, ERR_INTERNAL,
+                       "the database is damaged (%s): with the server stopped, put a backup in its place, or save what it has by "
+                       "'sqlite3 FILE .recover'",
+                       text);
     case SQLITE_TOOBIG:
         kind = ERR_INTERNAL;
         break;

@@ -61,6 +61,8 @@ bool smtp_mailbox_parse(str s, bool allow_utf8, struct arena *a, struct smtp_pat
 
 /* Domain name to its A-label form in lower case (IDNA 2008, libidn2, non-transitional); literals as they are, lower case. */
 bool domain_normalize(str domain, struct arena *a, str *out, struct err *err) WARN_UNUSED;
+/* Whether the last label is all digits, as of an IPv4 address: no name of the DNS ends so (RFC 3696 section 2). */
+bool domain_is_number(str domain);
 /* local@A-label-domain: the local part as it is (quoted only if it must be). */
 bool address_normalize(str local, str domain, struct arena *a, str *out, struct err *err) WARN_UNUSED;
 /* Write the local part, with quotes where RFC 5321 4.1.2 needs them. */

@@ -198,12 +198,29 @@ bool smtp_path_parse(struct cursor *c, bool allow_utf8, struct arena *a, struct 
     return true;
 }
 
+/* Outside of a quoted local part. */
+static bool has_space(str s)
+{
+    bool is_quoted = false;
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] == '\\' && is_quoted)
+            i++;
+        else if (s.p[i] == '"')
+            is_quoted = !is_quoted;
+        else if (!is_quoted && (s.p[i] == ' ' || s.p[i] == '\t'))
+            return true;
+    }
+    return false;
+}
+
 bool smtp_mailbox_parse(str s, bool allow_utf8, struct arena *a, struct smtp_path *out, struct err *err)
 {
     struct smtp_path path;
     struct cursor c = cur_of(s);
     if (s.n > SMTP_PATH_MAX)
         return err_set(err, ERR_LIMIT, "address too long");
+    if (has_space(s))
+        return err_set(err, ERR_INVALID, "there is a space in it");
     if (!take_mailbox(&c, allow_utf8, false, a, &path, err))
         return false;
     if (c.p != c.end)
@@ -220,6 +237,16 @@ static str lower(struct arena *a, str s)
     for (size_t i = 0; i < s.n; i++)
         out[i] = (char)ascii_lower((unsigned char)out[i]);
     return str_n(out, s.n);
+}
+
+bool domain_is_number(str domain)
+{
+    ptrdiff_t dot = str_rfind(domain, '.');
+    str last = dot < 0 ? domain : str_slice(domain, (size_t)dot + 1, SIZE_MAX);
+    for (size_t i = 0; i < last.n; i++)
+        if (!ascii_is_digit((unsigned char)last.p[i]))
+            return false;
+    return last.n > 0;
 }
 
 bool domain_normalize(str domain, struct arena *a, str *out, struct err *err)

@@ -9,6 +9,7 @@
 #include "base/map.h"
 #include "base/metrics.h"
 #include "net/cap.h"
+#include "net/port_holder.h"
 #include "net/stream_internal.h"
 #include "net/tls_internal.h"
 
@@ -369,19 +370,23 @@ static const char *what_to_do_unix(const struct sockaddr_un *un, int r)
                                   : "its folder is not writable: run as its owner, or choose another path";
 }
 
-static const char *what_to_do(const struct net_addr *addr, int r)
+/* The whole sentence; in a. */
+static str what_to_do(const struct net_addr *addr, int r, struct arena *a)
 {
     if (net_addr_is_unix(addr))
-        return what_to_do_unix(&addr->un, r);
+        return str_c(what_to_do_unix(&addr->un, r));
+    str holder;
     switch (r) {
     case UV_EADDRINUSE:
-        return "another program listens there: stop it, or choose another port";
+        holder = port_holder(addr, a);
+        return arena_printf(a, "%.*s listens there: stop it, or choose another port",
+                            STR_ARG(holder.n ? holder : S("another program")));
     case UV_EACCES:
-        return "not allowed: ports below 1024 need root or CAP_NET_BIND_SERVICE";
+        return S("not allowed: ports below 1024 need root or CAP_NET_BIND_SERVICE");
     case UV_EADDRNOTAVAIL:
-        return "this machine does not have that address";
+        return S("this machine does not have that address");
     default:
-        return uv_strerror(r);
+        return str_c(uv_strerror(r));
     }
 }
 
@@ -406,7 +411,9 @@ int listener_bind(const struct net_addr *addr, struct err *err)
         fd = socket(a.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd >= 0 && bind_to(fd, &a) && listen(fd, BACKLOG) == 0)
         return fd;
-    (void)err_set(err, ERR_UNAVAILABLE, "%s: %s", net_addr_format(&a, text).p, what_to_do(&a, uv_translate_sys_error(errno)));
+    int r = uv_translate_sys_error(errno);
+    ARENA(scratch, 4096);
+    (void)err_set(err, ERR_UNAVAILABLE, "%s: %.*s", net_addr_format(&a, text).p, STR_ARG(what_to_do(&a, r, &scratch)));
     if (fd >= 0)
         (void)close(fd);
     return -1;
@@ -452,8 +459,9 @@ struct listener *listener_start(const struct listener_opts *opts, struct err *er
         r = uv_listen(&l->uv, BACKLOG, on_connection);
     if (r != 0) {
         char text[NET_ADDR_TEXT_MAX];
-        (void)err_set(err, ERR_UNAVAILABLE, "listener '%s' on %s: %s", l->name, net_addr_format(&l->addr, text).p,
-                      what_to_do(&l->addr, r));
+        ARENA(scratch, 4096);
+        (void)err_set(err, ERR_UNAVAILABLE, "listener '%s' on %s: %.*s", l->name, net_addr_format(&l->addr, text).p,
+                      STR_ARG(what_to_do(&l->addr, r, &scratch)));
         listener_free(l);
         return NULL;
     }

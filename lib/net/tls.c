@@ -2,6 +2,7 @@
 
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
+#include <stdio.h>
 #include <time.h>
 
 #include "base/buf.h"
@@ -76,15 +77,30 @@ static SSL_CTX *new_context(const SSL_METHOD *method)
     return ctx;
 }
 
+/* A PEM file that cannot be used; when it is seen to hold what has this mark instead, that is the mistake to be told of. */
+static bool fail_pem(struct err *err, const char *what, str path, const char *mark, const char *mistake)
+{
+    CLEANUP(xfree_char) char *name = str_dup(path);
+    char line[256];
+    bool is_seen = false;
+    FILE *f = fopen(name, "re");
+    while (f && !is_seen && fgets(line, sizeof(line), f))
+        is_seen = str_starts(str_c(line), S("-----BEGIN ")) && strstr(line, mark);
+    if (f)
+        fclose(f);
+    return is_seen ? err_set(err, ERR_INVALID, "%s '%.*s' %s", what, STR_ARG(path), mistake) : fail(err, what, path);
+}
+
 static bool load_pair(SSL_CTX *ctx, const struct tls_cert_files *f, struct err *err)
 {
     CLEANUP(xfree_char) char *cert = str_dup(f->certificate);
     CLEANUP(xfree_char) char *key = str_dup(f->key);
     ERR_clear_error();
     if (SSL_CTX_use_certificate_chain_file(ctx, cert) != 1)
-        return fail(err, "certificate", f->certificate);
+        return fail_pem(err, "certificate", f->certificate, "PRIVATE KEY",
+                        "holds a key: the certificate comes first, the key second");
     if (SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1)
-        return fail(err, "key", f->key);
+        return fail_pem(err, "key", f->key, "CERTIFICATE", "holds a certificate, and no private key");
     if (SSL_CTX_check_private_key(ctx) != 1)
         return fail(err, "key does not belong to the certificate:", f->key);
     return true;

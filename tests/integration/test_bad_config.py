@@ -86,7 +86,7 @@ def main():
             conf.write_text(f"listen: {{smtp: '127.0.0.1:{port}', submission: [], submissions: [], imap: [], imaps: [], http: []}}\n")
             fails(["serve", "--config", str(conf), "--data", f"{d}/new"], 4, f"'{d}/new' was never set up", "thurn setup")
             assert thurn("migrate", "--new", "--data", f"{d}/new")[0] == 0
-            fails(["serve", "--config", str(conf), "--data", f"{d}/new"], 1, f"127.0.0.1:{port}", "another program listens there")
+            fails(["serve", "--config", str(conf), "--data", f"{d}/new"], 1, f"127.0.0.1:{port}", "listens there: stop it, or choose another port")
     code, out, _ = thurn("version")
     assert code == 0 and out.startswith("thurn "), out
     code, out, _ = thurn("config", "reference")

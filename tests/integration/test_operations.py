@@ -295,7 +295,7 @@ def test_ports_before_databases():
             db.execute("DELETE FROM thurn_schema WHERE version = (SELECT max(version) FROM thurn_schema)")
             before = db.execute("SELECT count(*) FROM thurn_schema").fetchone()
         r = subprocess.run([str(harness.BINARY), "serve", "--config", str(config)], capture_output=True, text=True, timeout=60)
-        assert r.returncode == 1 and "another program listens there" in r.stderr, r
+        assert r.returncode == 1 and "listens there: stop it" in r.stderr, r
         with sqlite3.connect(f"{d}/data/mail.db") as db:
             assert db.execute("SELECT count(*) FROM thurn_schema").fetchone() == before
 

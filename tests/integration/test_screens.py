@@ -1,0 +1,196 @@
+#!/usr/bin/python3
+"""What people see when something is in the way: each screen names the thing and the remedy."""
+import os
+import pathlib
+import pty
+import re
+import select
+import shutil
+import socket
+import subprocess
+import tempfile
+
+import harness
+
+STRONG = "five wooden geese 71"
+
+
+def thurn(*args, stdin=None, user=None):
+    return subprocess.run([str(harness.BINARY), *map(str, args)], input=stdin, capture_output=True, text=True, timeout=120, user=user,
+                          stdin=None if stdin is not None else subprocess.DEVNULL)
+
+
+def said(r, status, *texts):
+    lines = [line for line in r.stderr.splitlines() if line.startswith("thurn: ")]
+    assert r.returncode == status and len(lines) == 1 and all(t in lines[0] for t in texts), (r.returncode, lines, r.stdout[-300:], r.stderr[-300:])
+    assert "serve" in map(str, r.args) or "event=" not in r.stderr, r.stderr
+
+
+def in_folder(test):
+    with tempfile.TemporaryDirectory(prefix="thurn-screens-", dir="/tmp") as d:
+        os.chmod(d, 0o755)
+        test(pathlib.Path(d))
+
+
+def config_of(d, **more):
+    ports = dict(zip(harness.KINDS, harness.free_ports(len(harness.KINDS))))
+    text = f"hostname: mx.first.test\ndata: {d}/data\nlisten:\n" + "".join(f"  {k}: 127.0.0.1:{p}\n" for k, p in ports.items())
+    path = d / "c.yaml"
+    path.write_text(text + "".join(f"{k}: {v}\n" for k, v in more.items()))
+    return path, ports
+
+
+def test_port_taken():
+    """A server that is to start now says so before anything is made, and names the program; one that starts later warns."""
+    def walk(d):
+        config, ports = config_of(d)
+        with socket.create_server(("127.0.0.1", ports["imap"])):
+            me = f"(pid {os.getpid()}) listens there"
+            r = thurn("setup", "me@first.test", "--config", config, "--serve")
+            said(r, 1, "listen.imap", str(ports["imap"]), me, "python3 ")
+            assert not r.stdout and not (d / "data").exists(), r.stdout
+            r = thurn("setup", "me@first.test", "--config", config)
+            said(r, 0, "warning", "listen.imap", me)
+            assert "Thurn is set up" in r.stdout
+            said(thurn("serve", "--config", config), 1, me)
+    in_folder(walk)
+
+
+def test_data_is_a_file():
+    def walk(d):
+        (d / "f").write_text("")
+        said(thurn("setup", "me@first.test", "--dev", "--data", d / "f", "--port-offset", "12000"), 2, f"'{d}/f' is a file, and a folder is wanted")
+    in_folder(walk)
+
+
+def test_damaged_database():
+    """Each of the three files, its head or its inside: the file is named, and what to do."""
+    def walk(d):
+        config, _ = config_of(d)
+        assert thurn("setup", "me@first.test", "--config", config).returncode == 0
+        shutil.copytree(d / "data", d / "whole")
+        for name in ("directory.db", "queue.db", "mail.db"):
+            for offset in (0, 100):
+                with open(d / "data" / name, "r+b") as f:
+                    f.seek(offset)
+                    f.write(b"\xff" * 3000)
+                said(thurn("serve", "--config", config), 1, f"'{d}/data/{name}': the database is damaged", "put a backup in its place", ".recover")
+                shutil.rmtree(d / "data")
+                shutil.copytree(d / "whole", d / "data")
+    in_folder(walk)
+
+
+def test_certificate_files():
+    def walk(d):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", d / "k.pem", "-out", d / "c.pem", "-subj", "/CN=x", "-days", "2"],
+                       check=True, capture_output=True)
+        for pair, text in ((f"{d}/c.pem {d}/c.pem", f"key '{d}/c.pem' holds a certificate, and no private key"),
+                           (f"{d}/k.pem {d}/c.pem", f"certificate '{d}/k.pem' holds a key: the certificate comes first")):
+            config, _ = config_of(d, **{"tls.certificates": f"['{pair}']"})
+            said(thurn("config", "check", "--config", config), 2, "tls.certificates", text)
+    in_folder(walk)
+
+
+def test_addresses():
+    def walk(d):
+        data = ("--dev", "--data", d / "data", "--port-offset", "12000")
+        said(thurn("setup", "a b@c.test", *data), 2, "'a b@c.test' is no mail address", "there is a space in it")
+        for address in ("me@192.0.2.1", "me@10.1"):
+            said(thurn("setup", address, *data), 2, f"'{address}' has an IP address for a domain")
+        assert not (d / "data").exists()
+    in_folder(walk)
+    with harness.Server("sqlite-local", accounts=()) as server:
+        said(server.admin("account", "add", "a b@example.test", "--password", STRONG, check=False), 2, "there is a space in it")
+        said(server.admin("domain", "add", "192.0.2.1", check=False), 2, "'192.0.2.1' is an IP address, and no domain")
+        server.admin("account", "add", '"a b"@example.test', "--password", STRONG)
+
+
+def test_first_screen():
+    """The certificate, the name of the address, and with --dev no word of publishing."""
+    def walk(d):
+        config, _ = config_of(d)
+        text = thurn("setup", "me@first.test", "--config", config).stdout
+        assert re.search(r"self-signed\): mail programs will warn", text) and "tls.certificates" in text, text
+        assert re.search(r"PTR +mx\.first\.test\.", text) and "MX   10 mx.first.test." in text, text
+        text = thurn("setup", "me@first.test", "--dev", "--data", d / "dev", "--port-offset", "12000").stdout
+        assert "publish:" not in text and "PTR" not in text and "this machine alone" in text, text
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", d / "k.pem", "-out", d / "c.pem", "-subj", "/CN=x", "-days", "2"],
+                       check=True, capture_output=True)
+        shutil.rmtree(d / "data")
+        config, _ = config_of(d, **{"tls.certificates": f"['{d}/c.pem {d}/k.pem']"})
+        assert "self-signed" not in thurn("setup", "me@first.test", "--config", config).stdout
+    in_folder(walk)
+
+
+def test_socket_of_another_user():
+    if os.geteuid() != 0:
+        print("without: root, who can be another user")
+        return
+    with harness.Server("sqlite-local", accounts=()) as server:
+        binary = pathlib.Path(shutil.copy(harness.BINARY, "/tmp/thurn-screens-program"))  # where anybody may run it
+        try:
+            os.chmod(server.folder, 0o755)
+            r = subprocess.run([binary, "--data", server.folder / "data", "domain", "list"], capture_output=True, text=True, timeout=60, user="nobody",
+                               stdin=subprocess.DEVNULL)
+        finally:
+            binary.unlink()
+        said(r, 1, "belongs to user root", "run this as that user (sudo -u root) or as root")
+
+
+def on_terminal(server, *args, answer):
+    """A verb with a terminal on standard input: what was asked, and how it ended."""
+    main, sub = pty.openpty()
+    p = subprocess.Popen([harness.BINARY, "--data", server.folder / "data", *args], stdin=sub, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    os.close(sub)
+    os.write(main, answer.encode())
+    out, err = p.communicate(timeout=60)
+    os.close(main)
+    return p.returncode, out, err
+
+
+def test_accounts():
+    """Removal asks and says what goes; aliases that lead there are named; renaming; a password that is done, and one that is refused."""
+    with harness.Server("sqlite-local", weak_passwords="false", accounts=("ann", "bob")) as server:
+        def admin(*args, **more):
+            return server.admin(*args, check=False, **more)
+        r = admin("account", "passwd", "ann@example.test", "--password", STRONG)
+        assert r.returncode == 0 and r.stdout.startswith("The password of ann@example.test is changed"), r
+        for password, why in (("password", "common words"), ("annexample", "address"), ("qwertyuio", "keys"), ("kQ3", "too short")):
+            said(admin("account", "passwd", "ann@example.test", "--password", password), 2, "too easy to guess", why)
+            said(admin("account", "add", "ann2@example.test", "--password", password), 2, "too easy to guess")
+        r = admin("account", "add", "--from-file", "-", stdin=f"c1@example.test,password,\nc2@example.test,{STRONG},\n")
+        assert r.returncode == 5 and "-:1: the password is too easy to guess" in r.stderr and "1 accounts added, 1 refused" in r.stdout, r
+
+        server.admin("alias", "set", "team@example.test", "ann@example.test", "bob@example.test")
+        server.admin("alias", "set", "solo@example.test", "Ann+x@example.test")
+        server.admin("domain", "set", "example.test", "--catch-all", "ann@example.test")
+        said(admin("account", "remove", "ann@example.test"), 2, "say --yes")
+        status, out, err = on_terminal(server, "account", "remove", "ann@example.test", answer="n\n")
+        assert status == 2 and not out and "ann@example.test is not removed" in err, (status, out, err)
+        assert "with all its mail (0 messages, 0 bytes) will be gone for good" in err, err
+        assert all(f"\n  {a}\n" in err for a in ("team@example.test", "solo@example.test", "@example.test (catch-all)")) and "--with-aliases" in err, err
+        r = server.admin("account", "rename", "ann@example.test", "lee@example.test", "--keep-alias")
+        assert "lee@example.test now, with its mail and password" in r.stdout and "goes there too" in r.stdout, r
+        assert "team@example.test -> lee@example.test bob@example.test" in server.admin("alias", "list").stdout
+        said(admin("account", "rename", "lee@example.test", "bob@example.test"), 4, "'bob@example.test' exists")
+        status, out, err = on_terminal(server, "account", "remove", "lee@example.test", "--with-aliases", answer="y\n")
+        assert status == 0 and out.startswith("lee@example.test is removed, with its mail. It was taken out of:") and "team@example.test" in out, (status, out, err)
+        assert server.admin("alias", "list").stdout == "team@example.test -> bob@example.test\n"
+        assert "catch-all" not in server.admin("domain", "show", "example.test").stdout
+        r = server.admin("account", "remove", "bob@example.test", "--yes")
+        assert "These still lead to it:\n  team@example.test\n" in r.stdout, r
+        assert admin("account", "show", "bob@example.test").returncode == 3
+
+
+def test_no_log_among_answers():
+    """The command line speaks by its answers: a fiber that waits for the password is kept for long, and no line of the log says so."""
+    with harness.Server("sqlite-local", accounts=()) as server:
+        p = subprocess.Popen([harness.BINARY, "--data", server.folder / "data", "account", "add", "slow@example.test", "--password-stdin"],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        select.select([p.stderr], [], [], 1.5)  # while it has no answer
+        out, err = p.communicate(STRONG.encode() + b"\n", timeout=60)
+        assert p.returncode == 0 and b"event=" not in err + out, (out, err)
+
+
+if __name__ == "__main__":
+    harness.run_tests(globals())
