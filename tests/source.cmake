@@ -3,6 +3,6 @@ add_test(NAME source.fiber_marks COMMAND /usr/bin/python3 -B ${CMAKE_SOURCE_DIR}
 add_test(NAME source.log_events COMMAND /usr/bin/python3 -B ${CMAKE_SOURCE_DIR}/tools/log_events.py)
 add_test(NAME source.worker_settings COMMAND /usr/bin/python3 -B ${CMAKE_SOURCE_DIR}/tools/worker_settings.py)
 add_test(NAME source.mutants COMMAND /usr/bin/python3 -B ${CMAKE_SOURCE_DIR}/tests/mutants/run --check)
-add_test(NAME source.shell COMMAND shellcheck -x -S warning start test .ci/run deploy/dev-cluster
+add_test(NAME source.shell COMMAND shellcheck -x -S warning start test .ci/run deploy/dev-cluster deploy/install.sh
   tests/integration/pg.sh tests/integration/s3.sh WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 set_tests_properties(source.fiber_marks source.log_events source.worker_settings source.mutants source.shell PROPERTIES TIMEOUT 60 LABELS source)
