@@ -39,6 +39,7 @@ struct imap_limits {
 struct imap_opts {
     str hostname;            /* for the greeting; copied */
     ProtobufCService *auth, *store;
+    str holder;              /* of leases of sessions, at most 39 bytes: this process; empty = made up. Copied */
     struct logins *logins;   /* of all front-ends of this process; outlives the server */
     struct guests *guests;   /* likewise */
     struct tls_server *tls;  /* for STARTTLS; NULL = not offered. Outlives the server. */

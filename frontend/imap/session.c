@@ -73,7 +73,10 @@ struct imap_server *imap_server_new(const struct imap_opts *opts)
 #undef DEFAULT
     list_init(&server->sessions);
     fiber_cond_init(&server->ended);
-    snprintf(server->holder, sizeof(server->holder), "imap-%016llx", (unsigned long long)random_u64());
+    if (opts->holder.n)
+        snprintf(server->holder, sizeof(server->holder), "%.*s", STR_ARG(opts->holder));
+    else
+        snprintf(server->holder, sizeof(server->holder), "imap-%016llx", (unsigned long long)random_u64());
     server->watch = watch_new(opts->store, str_c(server->holder));
     imap_leases_init(server);
     server->recents = imap_recents_new();

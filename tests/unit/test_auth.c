@@ -834,6 +834,16 @@ static void limits(struct world *w)
     assert_true(hold(w, "b", 0, false));
     assert_true(hold(w, "c", 1, false));
     assert_true(hold(w, "b", 5, true)); /* a renewal is never refused */
+    assert_false(hold(w, "d", 1, false));
+    Thurn__HolderRequest gone = THURN__HOLDER_REQUEST__INIT;
+    gone.holder = z("b");
+    assert_non_null(CALL(w, release, Empty, &gone)); /* killed: its five are free at once, the one of c is not */
+    assert_true(hold(w, "d", 1, false));
+    assert_false(hold(w, "e", 1, false));
+    gone.holder = z("nobody");
+    assert_non_null(CALL(w, release, Empty, &gone));
+    gone.holder = z("");
+    assert_null(CALL(w, release, Empty, &gone));
     clock_advance_ms(61000);
     assert_true(hold(w, "d", 2, false)); /* what was not renewed is free */
     clock_real();

@@ -221,6 +221,9 @@ static void shared_limits(void *arg)
     assert_true(lease(one, "p1", 1, false) && lease(two, "p2", 2, false));
     assert_false(lease(two, "p3", 1, false));
     assert_true(lease(two, "p3", 1, true));
+    assert_true(limits_release(one, S("p2"), &err) && limits_release(one, S("p1"), &err)); /* all but p3's one is free at once */
+    assert_true(lease(one, "p5", 2, false));
+    assert_false(lease(two, "p6", 1, false));
     assert_true(fiber_sleep_ms(310, &err)); /* until the leases ran out: a time on Redis' clock */
     assert_true(lease(two, "p4", 3, false));
 
