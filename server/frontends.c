@@ -1,6 +1,7 @@
 #include "server/frontends.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 #include "frontend/common/logins.h"
 #include "frontend/imap/imap.h"
 #include "frontend/smtp/smtp.h"
+#include "server/folder.h"
 #include "server/settings.h"
 
 const struct frontend_listen frontend_listens[FRONTENDS_] = {
@@ -33,7 +35,7 @@ static bool self_signed(const struct config *c, const char *data, struct tls_cer
         return true;
     char *host = arena_strz(a, config_str(c, CFG_HOSTNAME));
     const char *names[] = {host, "localhost", "127.0.0.1", "::1"};
-    return node_make_folder(folder.p, err) &&
+    return folder_make(folder.p, err) &&
            tls_make_self_signed(names, ARRAY_LEN(names), out->certificate, out->key, err);
 }
 
@@ -107,6 +109,7 @@ static bool open_mail(struct frontends *f, struct err *err)
     };
     struct imap_opts imap = {
         .hostname = config_str(c, CFG_HOSTNAME),
+        .holder = str_c(getenv("THURN_HOLDER")), /* in a worker; the parent gives back what is in this name */
         .auth = f->node->auth_service,
         .store = f->node->store_service,
         .logins = f->logins,

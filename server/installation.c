@@ -1,5 +1,7 @@
 #include "server/installation.h"
 
+#include "server/folder.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -101,7 +103,7 @@ static bool mark_folder(const struct node *n, const char *id, struct err *err)
     snprintf(folder, sizeof(folder), "%s/blobs", n->data);
     mark_path(n, path);
     snprintf(draft, sizeof(draft), "%s/blobs/installation.new", n->data);
-    if (!node_make_folder(folder, err))
+    if (!folder_make(folder, err))
         return false;
     /* Written whole or not at all: half of it would be of no installation, and no command could mend that. */
     int fd = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -3,6 +3,7 @@
  */
 #include <signal.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "server/verbs.h"
@@ -67,6 +68,7 @@ int main(int argc, char **argv)
     struct options o;
     struct err err = ERR_INIT;
     signal(SIGPIPE, SIG_IGN);
+    (void)umask(077); /* mail, keys and sockets are nobody else's, whatever the umask and the folder */
     log_configure(LOG_ERROR, LOG_LOGFMT); /* serve sets its own; the others speak by their answers */
     if (!options_parse(&o, argc, argv, &err))
         return verb_fail(&err);

@@ -11,36 +11,12 @@
 #include "proto/auth.pb-c.h"
 #include "proto/queue.pb-c.h"
 #include "proto/store_calls.h"
+#include "server/folder.h"
 #include "server/installation.h"
 #include "server/memory.h"
 #include "server/settings.h"
 
 #define TRACE_ROOM (16u * 1024) /* more than trace fields and a prefix have */
-
-bool node_make_folder(const char *path, struct err *err)
-{
-    char part[NODE_PATH_MAX];
-    if (strlen(path) >= sizeof(part) - 64)
-        return err_set(err, ERR_INVALID, "folder name is longer than %zu bytes", sizeof(part) - 64);
-    for (size_t i = 1; path[i]; i++) {
-        if (path[i] != '/')
-            continue;
-        snprintf(part, sizeof(part), "%.*s", (int)i, path);
-        if (mkdir(part, 0755) != 0 && errno != EEXIST)
-            return err_set(err, ERR_DENIED, "cannot make folder '%s': %s; make it, or choose another by --data", part,
-                           strerror(errno));
-    }
-    struct stat st;
-    if (stat(path, &st) == 0 && !S_ISDIR(st.st_mode))
-        return err_set(err, ERR_INVALID, "'%s' is a file, and a folder is wanted: choose another by --data", path);
-    if (mkdir(path, 0700) != 0 && errno != EEXIST)
-        return err_set(err, ERR_DENIED, "cannot make folder '%s': %s; make it, or choose another by --data", path,
-                       strerror(errno));
-    if (access(path, W_OK | X_OK) != 0)
-        return err_set(err, ERR_DENIED, "cannot write in folder '%s': %s; run as its owner, or choose another by --data",
-                       path, strerror(errno));
-    return true;
-}
 
 static struct sql_db *open_db(struct node *n, const char *name, const char *member, str dsn, const char *file, struct err *err)
 {
@@ -178,7 +154,7 @@ FIBER static bool open_store(struct node *n, struct err *err)
     char folder[NODE_PATH_MAX], spool[NODE_PATH_MAX];
     snprintf(folder, sizeof(folder), "%s/blobs", n->data);
     snprintf(spool, sizeof(spool), "%s/spool", n->data);
-    if (!node_make_folder(spool, err))
+    if (!folder_make(spool, err))
         return false;
     struct store_opts opts = {
         .shards = n->shards,
@@ -252,11 +228,11 @@ FIBER static bool take_installation(struct node *n, enum node_make make, struct 
     unsigned made;
     if (make == NODE_AS_IT_IS)
         return installation_look(n, &verdict, err) && (verdict == INSTALLATION_OURS || installation_refuse(n, verdict, err)) &&
-               node_make_folder(n->data, err);
+               folder_make(n->data, err);
     n->set.is_enforced = false; /* what comes now makes them */
     if (make == NODE_NEW && !installation_look(n, &verdict, err))
         return false;
-    return node_make_folder(n->data, err) && installation_make(n, make == NODE_JOIN, &made, err);
+    return folder_make(n->data, err) && installation_make(n, make == NODE_JOIN, &made, err);
 }
 
 bool node_open_databases(struct node *n, const struct config *c, enum node_make make, struct err *err)

@@ -79,7 +79,4 @@ FIBER void node_close(struct node *n);
 bool node_ready(const struct node *n, struct err *err) WARN_UNUSED;
 bool node_on_sqlite(const struct node *n); /* all its databases are files of its own */
 
-/* Make the data folder (mode 0700). Errors say what to do. */
-bool node_make_folder(const char *path, struct err *err) WARN_UNUSED;
-
 #endif

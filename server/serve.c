@@ -11,6 +11,8 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "fiber/loop.h"
+#include "server/confine.h"
+#include "server/folder.h"
 #include "server/health.h"
 #include "server/running.h"
 #include "server/settings.h"
@@ -73,6 +75,39 @@ FIBER static bool migrate_own(struct serve *s, struct err *err)
     return true;
 }
 
+/* Another user and the fences, once the ports are ours and before anything of mail is touched. */
+static bool confine(struct serve *s, unsigned n_workers, struct err *err)
+{
+    const struct config *c = &s->config;
+    struct confine what = {.is_worker = s->is_worker, .starts_workers = n_workers > 0, .config_file = s->options->config_file};
+    CLEANUP(xfree_char) char *data = str_dup(config_str(c, CFG_DATA));
+    if (!settings_roles(c, &what.roles, err) || (!s->is_worker && !confine_become(c, err)))
+        return false;
+    if (geteuid() == 0 && !s->is_worker)
+        log_warn("server.root", KV_Z("reason", "it goes on as root: name a user in the setting 'user', or give the data folder to one"));
+    if (!s->is_worker)
+        settings_narrow(c);
+    if ((s->options->is_dev || !settings_on_sqlite(c, what.roles)) && !folder_make(data, err)) /* the fence opens what is there */
+        return false;
+    return confine_fence(c, &what, err);
+}
+
+/* A process that is nothing but a front-end, and calls over TCP: nothing of this machine is its business. */
+static bool needs_unix_sockets(const struct serve *s)
+{
+    static const enum config_id services[] = {CFG_RPC_AUTH, CFG_RPC_STORE, CFG_RPC_QUEUE};
+    if (s->node.roles != ROLE_FRONTEND_BIT || s->workers)
+        return true;
+    for (size_t i = 0; i < ARRAY_LEN(services); i++) {
+        size_t n;
+        const str *list = config_list(&s->config, services[i], &n);
+        for (size_t k = 0; k < n; k++)
+            if (str_starts(list[k], S("unix:")))
+                return true;
+    }
+    return false;
+}
+
 /* Everything but mail itself, which workers serve when there are any. */
 FIBER static bool start_services(struct serve *s, bool has_workers, const char *socket, struct err *err)
 {
@@ -86,18 +121,20 @@ FIBER static bool start(struct serve *s, struct err *err)
 {
     unsigned count = s->is_worker ? 0 : (unsigned)config_int(&s->config, CFG_WORKERS);
     char socket[NODE_PATH_MAX];
-    if ((!s->is_worker && !running_none(&s->config, err)) || !node_open(&s->node, &s->config, s->options->is_dev ? NODE_NEW : NODE_AS_IT_IS, err))
+    unsigned roles;
+    if ((!s->is_worker && !running_none(&s->config, err)) || !settings_roles(&s->config, &roles, err))
         return false;
-    bool is_frontend = (s->node.roles & ROLE_FRONTEND_BIT) != 0;
+    enum frontend_kind first = (roles & ROLE_FRONTEND_BIT) && !s->is_worker ? FRONTEND_SMTP : FRONTEND_HTTP;
+    if (!frontends_bind(&s->config, first, FRONTEND_HTTPS, s->sockets, &s->n_sockets, err) || !confine(s, count, err) ||
+        !node_open(&s->node, &s->config, s->options->is_dev ? NODE_NEW : NODE_AS_IT_IS, err))
+        return false;
     snprintf(socket, sizeof(socket), "%s/services.sock", s->node.data);
-    enum frontend_kind first = is_frontend && !s->is_worker ? FRONTEND_SMTP : FRONTEND_HTTP;
-    if (!frontends_bind(&s->config, first, FRONTEND_HTTPS, s->sockets, &s->n_sockets, err) ||
-        !start_services(s, count > 0, socket, err) ||
+    if (!start_services(s, count > 0, socket, err) ||
         !frontends_listen(&s->frontends, count ? FRONTEND_HTTP : FRONTEND_SMTP, FRONTEND_HTTPS, s->sockets, s->n_sockets, err))
         return false;
     if (count)
         s->workers = workers_start(s, count, socket, err);
-    return !count || s->workers;
+    return (!count || s->workers) && (needs_unix_sockets(s) || confine_sockets(err));
 }
 
 /* Those that no listener has: of mail, in the parent of workers. */

@@ -3,9 +3,11 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/num.h"
 #include "mail/address.h"
 #include "queue-service/remote/remote.h"
+#include "server/folder.h"
 #include "server/node.h"
 
 #define SECRET_MIN 32 /* bytes */
@@ -138,6 +140,36 @@ static bool check_databases(const struct config *c, unsigned roles, struct err *
     return (!(roles & ROLE_AUTH_BIT) || check_database(c, CFG_DIRECTORY_DB, config_str(c, CFG_DIRECTORY_DB), err)) &&
            (!(roles & ROLE_QUEUE_BIT) || check_database(c, CFG_QUEUE_DB, config_str(c, CFG_QUEUE_DB), err)) &&
            (!(roles & ROLE_STORE_BIT) || check_shards(c, err));
+}
+
+bool settings_on_sqlite(const struct config *c, unsigned roles)
+{
+    size_t n;
+    (void)config_list(c, CFG_SHARDS, &n);
+    return ((roles & ROLE_AUTH_BIT) && !config_str(c, CFG_DIRECTORY_DB).n) || ((roles & ROLE_QUEUE_BIT) && !config_str(c, CFG_QUEUE_DB).n) ||
+           ((roles & ROLE_STORE_BIT) && !n);
+}
+
+static void narrow_database(str dsn)
+{
+    static const char *const files[] = {"", "-wal", "-shm"};
+    for (size_t i = 0; str_starts(dsn, S("sqlite:")) && i < ARRAY_LEN(files); i++) {
+        BUF(path, 4096);
+        buf_printf(&path, "%.*s%s", STR_ARG(str_slice(dsn, 7, SIZE_MAX)), files[i]);
+        folder_narrow(buf_z(&path));
+    }
+}
+
+void settings_narrow(const struct config *c)
+{
+    size_t n;
+    CLEANUP(xfree_char) char *data = str_dup(config_str(c, CFG_DATA));
+    const str *shards = config_list(c, CFG_SHARDS, &n);
+    folder_narrow(data);
+    narrow_database(config_str(c, CFG_DIRECTORY_DB));
+    narrow_database(config_str(c, CFG_QUEUE_DB));
+    for (size_t i = 0; i < n; i++)
+        narrow_database(shards[i]);
 }
 
 static bool check_workers(const struct config *c, unsigned roles, struct err *err)

@@ -17,6 +17,10 @@ bool settings_check(const struct config *c, struct err *err) WARN_UNUSED;
 bool settings_roles(const struct config *c, unsigned *bits, struct err *err) WARN_UNUSED;
 /* queue.retry in seconds. */
 bool settings_retry(const struct config *c, uint32_t *out, size_t max, size_t *n, struct err *err) WARN_UNUSED;
+/* Whether some database of these roles is a file in the data folder. */
+bool settings_on_sqlite(const struct config *c, unsigned roles);
+/* What of the data folder and of SQLite files elsewhere is ours and others may read is made the user's alone (server/folder.h). */
+void settings_narrow(const struct config *c);
 /* Both sides of calls between processes; NULL both without rpc.tls. The caller frees them. */
 bool settings_rpc_tls(const struct config *c, struct tls_client **client, struct tls_server **server, struct err *err) WARN_UNUSED;
 

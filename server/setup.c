@@ -7,12 +7,15 @@
 #include <fcntl.h>
 #include <pwd.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "fiber/fiber.h"
 #include "mail/address.h"
 #include "proto/auth_calls.h"
+#include "server/confine.h"
 #include "server/frontends.h"
 #include "server/running.h"
 #include "server/serve.h"
@@ -315,7 +318,7 @@ FIBER static bool setup_all(struct setup *s, struct config *c, struct err *err)
         return false;
     if (!may_listen(s, c, err))
         return false;
-    bool ok = node_open(&node, c, NODE_NEW, err) && node_migrate(&node, false, &applied, err) && make_certificate(&node, c, err) &&
+    bool ok = confine_become(c, err) && node_open(&node, c, NODE_NEW, err) && node_migrate(&node, false, &applied, err) && make_certificate(&node, c, err) &&
               make_account(s, &node, err);
     node_close(&node);
     if (!ok || (!c->file && !write_config(s, c, err)))
@@ -368,6 +371,26 @@ static bool choose_host(struct setup *s, struct err *err)
     return true;
 }
 
+static int run(struct setup *s)
+{
+    if (!fiber_main(setup_fiber, s))
+        return EXIT_FAILED;
+    explicit_bzero(s->password, sizeof(s->password));
+    return s->status;
+}
+
+/* In a process of its own: the server's has to bind its ports before it becomes another user, and has one thread when its fences go up. */
+static int run_apart(struct setup *s)
+{
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0)
+        exit(run(s));
+    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILED;
+}
+
 int verb_setup(struct options *o)
 {
     struct err err = ERR_INIT;
@@ -379,9 +402,7 @@ int verb_setup(struct options *o)
         default_address(given, sizeof(given));
     if (!take_address(&s, o->n_args ? o->args[0] : given, &err) || !choose_host(&s, &err))
         return verb_fail(&err);
-    if (!fiber_main(setup_fiber, &s))
-        return EXIT_FAILED;
-    explicit_bzero(s.password, sizeof(s.password));
+    int status = s.is_served ? run_apart(&s) : run(&s);
     o->n_args = 0;
-    return s.status == EXIT_DONE && s.is_served ? serve_run(o) : s.status;
+    return status == EXIT_DONE && s.is_served ? serve_run(o) : status;
 }

@@ -6,6 +6,7 @@
 #include "fiber/fiber.h"
 #include "base/buf.h"
 #include "mail/mime_json.h"
+#include "server/confine.h"
 #include "server/frontends.h"
 #include "server/verbs.h"
 
@@ -33,7 +34,8 @@ FIBER static void migrate(void *arg)
     struct config c;
     struct node node = {0};
     unsigned applied = 0;
-    bool ok = options_config(m->o, &c, &err) && node_open_databases(&node, &c, m->is_new ? NODE_JOIN : NODE_AS_IT_IS, &err) &&
+    bool ok = options_config(m->o, &c, &err) && confine_become(&c, &err) &&
+              node_open_databases(&node, &c, m->is_new ? NODE_JOIN : NODE_AS_IT_IS, &err) &&
               node_migrate(&node, m->is_dry, &applied, &err);
     node_close(&node);
     config_done(&c);

@@ -14,6 +14,7 @@
 #include "base/metrics.h"
 #include "base/num.h"
 #include "fiber/loop.h"
+#include "proto/auth_calls.h"
 
 #define CONFIG_FD 3
 #define AWAKE_FD 4
@@ -22,6 +23,7 @@
 #define RESTART_MAX_MS 60000
 #define LIVED_MS 30000  /* one that ran for so long is replaced without delay when it ends */
 #define ASK_TIMEOUT_MS 1000
+#define RELEASE_TIMEOUT_MS 5000
 #define ENVIRONMENT "THURN_INHERITED"
 
 struct worker {
@@ -34,6 +36,7 @@ struct worker {
     int64_t started_mono_ms;
     unsigned delay_ms;    /* before it is started again */
     struct fiber_timer restart;
+    char holder[32];      /* whose name its leases are in: given back when it has ended */
 };
 
 struct workers {
@@ -44,6 +47,7 @@ struct workers {
     char *socket_path;
     bool is_stopping;
     struct fiber *stopper; /* waits in workers_stop */
+    unsigned n_leaving;    /* fibers that give back what ended workers held */
 };
 
 /* Where a worker finds a service: where its parent does, or at its parent. */
@@ -115,6 +119,42 @@ static void on_closed(uv_handle_t *handle)
         fiber_timer_start(&worker->restart, restart_delay(worker), restart, worker);
 }
 
+struct leaving {
+    struct workers *workers;
+    char holder[32];
+};
+
+/* Sessions that a killed worker held would count until its leases run out. A failure leaves it at that. */
+FIBER static void give_back(void *arg)
+{
+    struct leaving *gone = arg;
+    ARENA(a, 64 * 1024);
+    struct rpc_call call;
+    Thurn__HolderRequest q = THURN__HOLDER_REQUEST__INIT;
+    q.holder = gone->holder;
+    rpc_call_init(&call, &a);
+    if (!auth_release(&call, gone->workers->serve->node.auth_service, &q, NULL))
+        log_warn("worker.leases", KV_ERR(&call.err));
+    gone->workers->n_leaving--;
+    if (gone->workers->stopper)
+        fiber_wake(gone->workers->stopper);
+    xfree(gone);
+}
+
+static void start_giving_back(const struct worker *worker)
+{
+    struct err err = ERR_INIT;
+    struct leaving *gone = xnew(struct leaving);
+    gone->workers = worker->all;
+    memcpy(gone->holder, worker->holder, sizeof(gone->holder));
+    if (fiber_spawn("worker.leases", give_back, gone, clock_mono_ms() + RELEASE_TIMEOUT_MS, &err)) {
+        worker->all->n_leaving++;
+        return;
+    }
+    log_warn("worker.leases", KV_ERR(&err));
+    xfree(gone);
+}
+
 static void on_exit_of(uv_process_t *process, int64_t status, int signum)
 {
     struct worker *worker = process->data;
@@ -122,6 +162,7 @@ static void on_exit_of(uv_process_t *process, int64_t status, int signum)
         metric_inc(M_WORKER_RESTARTS);
         log_error("worker.ended", KV_I64("worker", worker->number), KV_I64("pid", process->pid), KV_I64("status", status),
                   KV_I64("signal", signum));
+        start_giving_back(worker);
     }
     uv_close((uv_handle_t *)process, on_closed);
 }
@@ -138,6 +179,7 @@ static void spawn(struct worker *worker)
     BUF(inherited, 4096);
     BUF(socket, NODE_PATH_MAX);
     BUF(variable, 8192);
+    BUF(holder, 64);
     uv_stdio_container_t stdio[FIRST_SOCKET_FD + FRONTENDS_LISTENERS_MAX];
     for (int i = 0; i < 3; i++)
         stdio[i] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = i};
@@ -156,8 +198,10 @@ static void spawn(struct worker *worker)
     buf_printf(&variable, ENVIRONMENT "=%s", buf_z(&inherited));
     buf_printf(&socket, "THURN_WORKER_SOCKET=");
     (void)worker_socket(w, worker->number, &socket);
+    snprintf(worker->holder, sizeof(worker->holder), "worker-%016llx", (unsigned long long)random_u64());
+    buf_printf(&holder, "THURN_HOLDER=%s", worker->holder);
     char *args[] = {(char[]){"thurn"}, (char[]){"serve"}, (char[]){"--config"}, (char[]){"/proc/self/fd/3"}, NULL};
-    char *env[] = {variable.p, socket.p, (char[]){"PATH=/usr/bin:/bin"}, NULL};
+    char *env[] = {variable.p, socket.p, holder.p, (char[]){"PATH=/usr/bin:/bin"}, NULL};
     uv_process_options_t opts = {
         .file = "/proc/self/exe",
         .args = args,
@@ -287,10 +331,10 @@ void workers_stop(struct workers *w)
         fiber_timer_stop(&w->list[i].restart);
     w->stopper = fiber_self();
     bool is_late = false;
-    while (any_running(w)) {
+    while (any_running(w) || w->n_leaving) {
         struct err err = ERR_INIT;
         if (is_late) {
-            fiber_wait_uninterrupted(); /* for on_closed, which is sure to come after KILL */
+            fiber_wait_uninterrupted(); /* on_closed is sure to come after KILL, and the rest has little time */
         } else if (!fiber_wait(&err)) {
             is_late = true;
             workers_signal(w, SIGKILL);

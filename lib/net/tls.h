@@ -48,7 +48,7 @@ DEFINE_CLEANUP(struct tls_client, tls_client_free)
 /* Whether the certificate that it presents has this URI among its alternative names; false without one. */
 bool tls_client_has_uri(const struct tls_client *t, str uri);
 
-/* Make a self-signed ECDSA P-256 certificate for these DNS names, IPs and "URI:…", 825 days, mode 0600 for the key. */
+/* Make a self-signed ECDSA P-256 certificate for these DNS names, IPs and "URI:…", 825 days, mode 0600. */
 bool tls_make_self_signed(const char *const *names, size_t n_names, str cert_path, str key_path, struct err *err) WARN_UNUSED;
 
 #endif

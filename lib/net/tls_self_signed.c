@@ -105,5 +105,5 @@ bool tls_make_self_signed(const char *const *names, size_t n_names, str cert_pat
     CLEANUP(free_x509) X509 *x = X509_new();
     if (!key || !x || !fill(x, key, names, n_names))
         return err_set(err, ERR_INVALID, "no certificate can be made for '%s'", names[0]);
-    return write_pem(key_path, 0600, print_key, key, err) && write_pem(cert_path, 0644, print_cert, x, err);
+    return write_pem(key_path, 0600, print_key, key, err) && write_pem(cert_path, 0600, print_cert, x, err);
 }

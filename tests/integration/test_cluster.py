@@ -164,6 +164,14 @@ def test_front_end_has_no_credentials(cluster):
     assert peers(cluster.pid("store-1")) & backends, "the check does not see a store's connections"
 
 
+def test_modes(cluster):
+    """Keys, passwords and mail are the user's alone; the databases' own folders are theirs."""
+    ours = [p for part in ("conf", "tls", "data", "log", "pid", "token", "secret", "cluster.env")
+            for p in [cluster.folder / part, *(cluster.folder / part).rglob("*")]]
+    assert len(ours) > 40
+    assert not [p for p in ours if p.lstat().st_mode & 0o077]
+
+
 def test_admin_verbs(cluster):
     assert "example.test" in cluster.thurn("domain", "list").stdout
     cluster.thurn("account", "add", "late@example.test", "--password", PASSWORD)

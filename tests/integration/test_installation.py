@@ -3,6 +3,7 @@
 to do, and makes nothing. See server/installation.h."""
 import os
 import pathlib
+import re
 import shutil
 import smtplib
 import sqlite3
@@ -173,8 +174,8 @@ def test_postgres():
         for name, words in (("directory", "the database of 'directory.database'"), ("queue", "the database of 'queue.database'"),
                             ("shard1", "shard 1 of 'store.shards'"), ("shard2", "shard 2 of 'store.shards'")):
             conf = server.folder / "wrong.yaml"
-            conf.write_text(front.config.read_text().replace(server.pg_url(name), server.pg_url("empty")).replace(f"{server.folder}/data",
-                                                                                                                  f"{server.folder}/other"))
+            text = front.config.read_text().replace(server.pg_url(name), server.pg_url("empty")).replace(f"{server.folder}/data", f"{server.folder}/other")
+            conf.write_text(re.sub(r"(?m)^(  \w+): 127\.0\.0\.1:\d+$", r"\1: []", text)) # the ports are in use, which would be said first
             refused(conf, words, "missing or empty")
         # The server loses its volume and comes back empty: here, the database is put away under the running process.
         with smtplib.LMTP(*server.address("lmtp")) as s:
