@@ -837,7 +837,10 @@ static void limits(struct world *w)
     assert_false(hold(w, "d", 1, false));
     Thurn__HolderRequest gone = THURN__HOLDER_REQUEST__INIT;
     gone.holder = z("b");
-    assert_non_null(CALL(w, release, Empty, &gone)); /* killed: its five are free at once, the one of c is not */
+    assert_non_null(CALL(w, release, Empty, &gone));
+    assert_false(hold(w, "d", 1, false)); /* a and c hold one each */
+    gone.holder = z("a");
+    assert_non_null(CALL(w, release, Empty, &gone)); /* what was b's and a's is free at once, the one of c is not */
     assert_true(hold(w, "d", 1, false));
     assert_false(hold(w, "e", 1, false));
     gone.holder = z("nobody");
