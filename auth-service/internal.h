@@ -81,8 +81,7 @@ struct auth {
     struct limits *limits;
     unsigned char mac_key[32];
     unsigned n_delayed;    /* log-ins that wait out a penalty, or for other attempts */
-    struct map undecided[2]; /* by address, by account: how many attempts hold a token and are not decided */
-    struct fiber_cond decided;
+    struct map undecided[2]; /* by address, by account: attempts under way (login.c) */
     char *dummy_secret;    /* what an unknown account's password is compared with; made at the first need */
     struct news news;
     uint64_t generation;   /* of the cache: grows with every drop, so that a look-up under way does not bring back old rows */

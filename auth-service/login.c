@@ -83,16 +83,59 @@ static str bucket_key(const struct attempt *t, size_t i)
     return i == 0 ? t->ip_key : t->account_key;
 }
 
-/* Attempts of this process that hold a token and are not decided, by bucket. */
-static void count_undecided(struct attempt *t, size_t i, int by)
+/* The attempts of this process at one bucket. */
+struct undecided {
+    size_t n;         /* hold a token and are not decided */
+    size_t n_waiting; /* found it empty, and wait for those */
+    struct fiber_cond decided;
+};
+
+static void forget_if_idle(struct attempt *t, size_t i, struct undecided *u)
 {
-    struct map *undecided = &t->auth->undecided[i];
-    str key = bucket_key(t, i);
-    uintptr_t n = (uintptr_t)map_get(undecided, key) + (uintptr_t)by;
-    if (n)
-        (void)map_put(undecided, key, (void *)n);
-    else
-        (void)map_remove(undecided, key);
+    if (u->n || u->n_waiting)
+        return;
+    (void)map_remove(&t->auth->undecided[i], bucket_key(t, i));
+    free(u);
+}
+
+static void begin_undecided(struct attempt *t, size_t i)
+{
+    struct undecided *u = map_get(&t->auth->undecided[i], bucket_key(t, i));
+    if (!u) {
+        u = xnew(struct undecided);
+        fiber_cond_init(&u->decided);
+        (void)map_put(&t->auth->undecided[i], bucket_key(t, i), u); /* nothing was there */
+    }
+    u->n++;
+}
+
+/* A token that came back is for one of those who wait; when no more can come back, each of them gets its answer. */
+static void end_undecided(struct attempt *t, size_t i, bool is_token_back)
+{
+    struct undecided *u = map_get(&t->auth->undecided[i], bucket_key(t, i));
+    if (--u->n == 0)
+        fiber_cond_broadcast(&u->decided);
+    else if (is_token_back)
+        fiber_cond_signal(&u->decided);
+    forget_if_idle(t, i, u);
+}
+
+/* False: nobody holds a token, or too many wait already, or the wait failed with an error. */
+FIBER static bool wait_for_decision(struct attempt *t, size_t i, struct err *err)
+{
+    struct undecided *u = map_get(&t->auth->undecided[i], bucket_key(t, i));
+    if (!u || !u->n || t->auth->n_delayed >= DELAYED_MAX)
+        return false;
+    t->auth->n_delayed++;
+    u->n_waiting++;
+    metric_inc(M_AUTH_WAITS);
+    bool ok = fiber_cond_wait(&u->decided, err);
+    u->n_waiting--;
+    t->auth->n_delayed--;
+    if (!ok)
+        fiber_cond_signal(&u->decided); /* it may have been woken for a token: that is the next one's */
+    forget_if_idle(t, i, u);
+    return ok;
 }
 
 /*
@@ -107,20 +150,20 @@ FIBER static bool charge(struct attempt *t, size_t i, struct err *err)
     for (;;) {
         if (!limits_take(auth->limits, &take, 1, &v, err))
             return false;
-        if (v.is_granted || !map_get(&auth->undecided[i], bucket_key(t, i)) || auth->n_delayed >= DELAYED_MAX)
+        if (v.is_granted)
             break;
-        auth->n_delayed++;
-        bool ok = fiber_cond_wait(&auth->decided, err);
-        auth->n_delayed--;
-        if (!ok)
-            return false;
+        if (!wait_for_decision(t, i, err)) {
+            if (err_is_set(err))
+                return false;
+            break;
+        }
     }
     t->verdict.used[i] = v.used[0];
     t->verdict.is_granted = v.is_granted;
     t->verdict.retry_after_ms = v.retry_after_ms;
     t->is_charged[i] = v.is_granted;
     if (v.is_granted)
-        count_undecided(t, i, 1);
+        begin_undecided(t, i);
     return true;
 }
 
@@ -133,9 +176,8 @@ FIBER static void decide(struct attempt *t, bool is_failure)
         t->is_charged[i] = false;
         if (!is_failure)
             limits_give(t->auth->limits, limit_name(buckets[i]), bucket_key(t, i), 1);
-        count_undecided(t, i, -1); /* not before the tokens are back: who waits for them would find neither */
+        end_undecided(t, i, !is_failure); /* not before the tokens are back: who waits for them would find neither */
     }
-    fiber_cond_broadcast(&t->auth->decided);
 }
 
 /* 2, 4, 8, 15, 15, … seconds by default. */

@@ -481,6 +481,7 @@ static void parallel(struct world *w)
     }
     assert_int_equal(ok, RIGHT);
     before = metric_get(M_AUTH_HASHES, NULL);
+    int64_t waits_before = metric_get(M_AUTH_WAITS, NULL);
     {
         FIBER_GROUP(group, GUESSES);
         for (int i = 0; i < GUESSES; i++) {
@@ -492,6 +493,10 @@ static void parallel(struct world *w)
     assert_int_equal(wrong, 4); /* the account's limit in limit_rows */
     assert_int_equal(limited, GUESSES - 4);
     assert_int_equal(metric_get(M_AUTH_HASHES, NULL) - before, 4);
+    int64_t waits = metric_get(M_AUTH_WAITS, NULL) - waits_before; /* each waits once or twice, not once for each decision */
+    if (waits > 2 * GUESSES)
+        fail_msg("%lld waits of %d attempts", (long long)waits, (int)GUESSES);
+    assert_true(waits > 0);
 }
 
 /* What nobody has (names under a "+" too) is remembered beside what is there, within bytes, and pushes none of it out. */
