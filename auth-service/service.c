@@ -231,11 +231,7 @@ struct auth *auth_new(const struct auth_opts *opts, struct err *err)
     cache_init(&auth->mistakes, MISTAKES_BYTES, xfree);
     map_init(&auth->undecided[0]);
     map_init(&auth->undecided[1]);
-<<<<<<< HEAD
-    fiber_cond_init(&auth->decided);
     news_init(&auth->news);
-=======
->>>>>>> faab60b (auth: wake one log-in for each token that comes back)
     auth->limits = limits_new(opts->redis, opts->limits, opts->n_limits, auth->opts.lease_ttl_ms);
     random_bytes(auth->mac_key, sizeof(auth->mac_key));
     auth->service = methods;

@@ -36,7 +36,6 @@ FIBER static void caller(void *arg)
         Thurn__Body body = THURN__BODY__INIT;
         random_bytes(id, sizeof(id));
         rpc_call_init(&c, &a);
-        c.principal.rights = RPC_RIGHT_SYSTEM;
         c.deadline_mono_ms = clock_mono_ms() + 60000;
         to.address = to.original = arena_strz(&a, arena_printf(&a, "user%u@%s", i, load.domain));
         q.enqueue_id = rpc_bytes(str_n(id, sizeof(id)));
