@@ -134,7 +134,7 @@ bool mailbox_sweep_leaving(struct shard *sh, struct err *err)
 
 /* --- the shard's fiber --- */
 
-static void leave_all(void *arg)
+FIBER static void leave_all(void *arg)
 {
     struct shard *sh = arg;
     bool ok = true;
