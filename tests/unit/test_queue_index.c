@@ -24,7 +24,7 @@ static str key_of(const struct message *m)
 static void against_a_list(void **state)
 {
     (void)state;
-    struct index by_id, by_enqueue_id;
+    static struct index by_id, by_enqueue_id;
     static struct message *all[N];
     static bool is_in[N];
     index_init(&by_id, INDEX_BY_ID);
@@ -63,7 +63,7 @@ static void grows_in_parts(void **state)
 {
     (void)state;
     enum { MANY = 100000 };
-    struct index x;
+    static struct index x;
     struct message *all = xcalloc(MANY, sizeof(*all));
     index_init(&x, INDEX_BY_ID);
     size_t most = 0;
