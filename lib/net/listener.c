@@ -187,6 +187,11 @@ FIBER static void prepare_stream(const struct preparation *p)
         stream_close(s);
         return;
     }
+    if (l->is_freed) { /* meanwhile: whoever would take it over may be gone */
+        metric_inc_label(M_CONNECTIONS_REFUSED, "stopped");
+        stream_abort(s);
+        return;
+    }
     if (!str_empty(stream_input(s))) /* a command in the segment of the PROXY header: nobody has looked at it yet */
         s->is_unseen = true;
     l->opts.accept(l->opts.arg, s);

@@ -244,6 +244,29 @@ static void on_accept_idle(void *arg, struct stream *s)
     stream_idle(s, answer_idle, s);
 }
 
+/* Who is let in after the listener was freed finds nobody: what would have taken him over may be gone. */
+static void late_main(void *arg)
+{
+    (void)arg;
+    struct err err = ERR_INIT;
+    int n = 0;
+    struct net_cidr trusted;
+    struct listener_opts o = options("127.0.0.1:0", &n);
+    assert_true(net_cidr_parse(S("127.0.0.0/8"), &trusted, &err));
+    o.proxy_from = &trusted;
+    o.n_proxy_from = 1;
+    struct listener *l = listener_start(&o, &err);
+    assert_non_null(l);
+    struct stream *s = dial(l);
+    assert_true(stream_write(s, S("PROXY TCP4 192.0.2.7"), &err) && stream_flush(s, &err));
+    wait_connections(l, 1);
+    listener_free(l);
+    assert_true(stream_write(s, S(" 192.0.2.8 40000 25\r\nping\r\n"), &err) && stream_flush(s, &err));
+    expect_end(s);
+    stream_close(s);
+    assert_int_equal(n, 0);
+}
+
 /* The command is in the segment of the PROXY header, and nothing comes after it. */
 static void proxy_idle_main(void *arg)
 {
@@ -371,13 +394,14 @@ RUN(bad_path)
 RUN(limits)
 RUN(proxy)
 RUN(proxy_idle)
+RUN(late)
 RUN(quick_ack)
 RUN(tls)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_plain), cmocka_unit_test(test_bad_path), cmocka_unit_test(test_limits),
-                                       cmocka_unit_test(test_proxy), cmocka_unit_test(test_proxy_idle),
+                                       cmocka_unit_test(test_proxy), cmocka_unit_test(test_proxy_idle), cmocka_unit_test(test_late),
                                        cmocka_unit_test(test_quick_ack), cmocka_unit_test(test_tls)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
