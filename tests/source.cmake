@@ -5,4 +5,9 @@ add_test(NAME source.worker_settings COMMAND /usr/bin/python3 -B ${CMAKE_SOURCE_
 add_test(NAME source.mutants COMMAND /usr/bin/python3 -B ${CMAKE_SOURCE_DIR}/tests/mutants/run --check)
 add_test(NAME source.shell COMMAND shellcheck -x -S warning start test .ci/run deploy/dev-cluster deploy/install.sh
   tests/integration/pg.sh tests/integration/s3.sh WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+if(TARGET thurn)
+  add_test(NAME source.exports COMMAND /usr/bin/python3 -B ${CMAKE_SOURCE_DIR}/tools/exports.py $<TARGET_FILE:thurn> $<TARGET_FILE:thurn_base>
+    $<TARGET_FILE:thurn_auth> $<TARGET_FILE:thurn_store> $<TARGET_FILE:thurn_queue> $<TARGET_FILE:thurn_net> $<TARGET_FILE:thurn_mail>)
+  set_tests_properties(source.exports PROPERTIES TIMEOUT 60 LABELS source)
+endif()
 set_tests_properties(source.fiber_marks source.log_events source.worker_settings source.mutants source.shell PROPERTIES TIMEOUT 60 LABELS source)

@@ -1,5 +1,6 @@
 /*
- * crash.c: on a fatal signal, one line that names the running fiber, and a trace; then the signal's default action.
+ * crash.c: on a fatal signal, one line that names the running fiber, and a trace (addresses for addr2line: no name is exported); then the
+ * signal's default action.
  *
  * On a stack of its own, because a fiber that ran out of stack has none. With a sanitizer its own handler stays.
  */
