@@ -68,9 +68,9 @@ static void note(struct dir_watch *w, const struct err *err)
     if (err_is_set(err))
         metric_inc(M_DIR_WATCH_FAILURES);
     if (err_is_set(err) && !w->is_failing)
-        log_warn("dir_watch.fails", KV_ERR(err));
+        log_warn("directory.unwatched", KV_ERR(err));
     else if (!err_is_set(err) && w->is_failing)
-        log_info("dir_watch.recovers");
+        log_info("directory.watched");
     w->is_failing = err_is_set(err);
 }
 
