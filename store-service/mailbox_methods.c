@@ -371,11 +371,11 @@ FIBER bool store_do_delete_mailbox(struct store *s, struct rpc_call *c, const Th
     if (!op_init_once(&d.op, s, q->account, q->request_id, c, &r->base, err))
         return false;
     d.op.kinds = KIND_MAILBOX | KIND_EMAIL | KIND_THREAD;
-    if (!op_write(&d.op, delete_body, &d, err))
-        return false;
-    if (d.leaves)
+    bool ok = op_write(&d.op, delete_body, &d, err);
+    /* Also when whoever did it, or may have done it, may not have come to begin that. */
+    if (d.leaves || d.op.is_repeat)
         mailbox_leave_later(d.op.shard);
-    return true;
+    return ok;
 }
 
 /* --- set --- */

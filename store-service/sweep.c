@@ -400,7 +400,13 @@ FIBER static bool sweep_shard(struct shard *sh, int64_t older_than_s, bool dry_r
         return false;
     if (!sweep_blobs(sh, older_than_s, dry_run, out, err))
         return false;
-    return dry_run || (retain(sh, err) && sweep_garbage(sh, err) && shrink(sh, err) && sweep_accounts(sh, err));
+    if (dry_run)
+        return true;
+    bool ok = retain(sh, err) && sweep_garbage(sh, err) && shrink(sh, err);
+    struct err accounts = ERR_INIT; /* nor do objects that cannot be deleted keep what accounts have left from going */
+    if ((ok || err->kind != ERR_CANCELLED) && !sweep_accounts(sh, &accounts) && ok)
+        return err_set(err, accounts.kind, "%s", accounts.msg);
+    return ok;
 }
 
 FIBER bool store_do_sweep(struct store *s, struct rpc_call *c, const Thurn__SweepRequest *q, Thurn__SweepReply *r, struct err *err)

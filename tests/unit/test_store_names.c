@@ -317,6 +317,51 @@ static void delete_stuck_case(struct world *w)
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_mailbox WHERE parent_id < 0"), 0);
 }
 
+/* What keeps other rows from going keeps not those of accounts. */
+static void delete_beside_case(struct world *w)
+{
+    int64_t id;
+    Thurn__SweepRequest sweep = THURN__SWEEP_REQUEST__INIT;
+    assert_true(create(w, "Big", &id));
+    fill(w, id);
+    delete_and_wait(w, id, 2);
+    world_change(w, "INSERT INTO s_hold (blob_id, holder, until) VALUES (1, x'00', 1)", "INSERT INTO s_hold (blob_id, holder, until) VALUES (1, '', 1)");
+    world_change(w, "CREATE TRIGGER stuck BEFORE DELETE ON s_hold BEGIN SELECT RAISE(ABORT, 'stuck'); END", NULL);
+    world_change(w, NULL, "CREATE FUNCTION stuck() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'stuck'; END $$");
+    world_change(w, NULL, "CREATE TRIGGER stuck BEFORE DELETE ON s_hold FOR EACH ROW EXECUTE FUNCTION stuck()");
+    assert_false(CALL(w, sweep, &sweep, NULL));
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_mailbox WHERE parent_id < 0"), 0);
+    world_change(w, "DROP TRIGGER stuck", "DROP TRIGGER stuck ON s_hold");
+    world_change(w, NULL, "DROP FUNCTION stuck");
+    MUST(w, sweep, &sweep, NULL);
+}
+
+/* Whoever repeats a DELETE, because who did it did not answer, has the rest go too: that one may not have come to it. */
+static void delete_repeated_case(struct world *w)
+{
+    int64_t id;
+    unsigned n;
+    struct err err = ERR_INIT;
+    Thurn__DeleteMailboxRequest q = THURN__DELETE_MAILBOX_REQUEST__INIT;
+    assert_true(create(w, "Big", &id));
+    fill(w, id);
+    n = fiber_count();
+    q.account = &w->ref;
+    q.mailbox_id = id;
+    q.request_id = rpc_bytes(S("0123456789abcdef"));
+    const Thurn__MailboxReply *r = NULL;
+    MUST(w, delete_mailbox, &q, &r);
+    sql_fail_nth(w->db, 2, false);
+    while (fiber_count() > n)
+        assert_true(fiber_yield(&err));
+    sql_fail_nth(w->db, 0, false);
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_mailbox WHERE parent_id < 0"), 1);
+    MUST(w, delete_mailbox, &q, &r);
+    while (fiber_count() > n)
+        assert_true(fiber_yield(&err));
+    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_mailbox WHERE parent_id < 0"), 0);
+}
+
 /*
  * Many clients at once. Each round has one mailbox with a message; of those who rename it one says OK, who deletes it by the
  * name that it had does not hit what it became, and who appends finds it or does not.
@@ -394,7 +439,7 @@ int main(void)
 {
     static const struct world_case cases[] = {
         {"renamed meanwhile", renamed_meanwhile_case}, {"parent renamed", parent_renamed_case}, {"INBOX", inbox_case},
-        {"spelling", spelling_case}, {"copy", copy_case}, {"delete large", delete_large_case}, {"delete stuck", delete_stuck_case}, {"race", race_case},
+        {"spelling", spelling_case}, {"copy", copy_case}, {"delete large", delete_large_case}, {"delete stuck", delete_stuck_case}, {"delete beside", delete_beside_case}, {"delete repeated", delete_repeated_case}, {"race", race_case},
         {"large sets", large_sets_case},
     };
     return world_main(cases, ARRAY_LEN(cases), 1, NULL);
