@@ -28,7 +28,8 @@ static void run_on_fiber(void *arg)
     struct run *r = arg;
     struct err err = ERR_INIT;
     ARENA(a, 256u << 20);
-    http = http_client_new(NULL, &err);
+    /* An answer may be long in the making (a sweep, an account's removal): the call's own time bounds it. */
+    http = http_client_new(&(struct http_client_opts){.stall_s = CALL_TIMEOUT_MS / 1000}, &err);
     if (!http) {
         r->status = verb_fail(&err);
         return;
