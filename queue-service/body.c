@@ -290,6 +290,15 @@ static void forget_releases(struct queue *q, size_t n)
     memmove(q->releases, q->releases + n, q->n_releases * sizeof(*q->releases));
 }
 
+/* The first n go behind the others, so that a shard that is away keeps none of another's waiting. */
+static void postpone_releases(struct queue *q, size_t n)
+{
+    struct release some[RELEASE_AT_ONCE];
+    memcpy(some, q->releases, n * sizeof(*some));
+    memmove(q->releases, q->releases + n, (q->n_releases - n) * sizeof(*some));
+    memcpy(q->releases + q->n_releases - n, some, n * sizeof(*some));
+}
+
 /* While a store is away they wait, but a stop does not wait for it. */
 FIBER static void releaser(void *queue)
 {
@@ -306,6 +315,8 @@ FIBER static void releaser(void *queue)
             forget_releases(q, n); /* they end by their time */
         else if (q->is_stopping || !fiber_sleep_ms(RELEASE_AGAIN_MS, &slept))
             break;
+        else
+            postpone_releases(q, n);
     }
     q->is_releasing = false;
     queue_fiber_ended(q);

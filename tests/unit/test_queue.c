@@ -44,6 +44,7 @@ static struct {
     } held[64];
     size_t n_held, n_released;
     unsigned release_away;             /* so many calls fail */
+    unsigned space_away;               /* the calls for this space fail; 0 = none */
     unsigned shard_away;               /* accounts on this shard of the store are not to be reached */
     unsigned n_shard_calls;            /* such calls */
     unsigned looking_up, most_looking_up;
@@ -183,8 +184,8 @@ static void fake_release_blobs(Thurn__Store_Service *s, const Thurn__ReleaseBlob
     (void)s;
     struct rpc_call *c = call;
     Thurn__Empty r = THURN__EMPTY__INIT;
-    if (world.release_away) {
-        world.release_away--;
+    if (world.release_away || (world.space_away && q->holds[0]->blob->space == world.space_away)) {
+        world.release_away -= world.release_away > 0;
         err_set(&c->err, ERR_UNAVAILABLE, "store is away");
         closure(NULL, call);
         return;
@@ -1774,6 +1775,21 @@ static void held_body(struct world_run *w)
     settle(w, 0);
 }
 
+static bool enqueue_blob(struct world_run *w, Thurn__Body *body, const char *to)
+{
+    Thurn__EnqueueRequest req = THURN__ENQUEUE_REQUEST__INIT;
+    Thurn__QueueRecipient rcpt = THURN__QUEUE_RECIPIENT__INIT, *list = &rcpt;
+    unsigned char id[16];
+    random_bytes(id, sizeof(id));
+    rcpt.address = (char *)(uintptr_t)to;
+    req.enqueue_id = rpc_bytes(str_n(id, 16));
+    req.sender = (char *)(uintptr_t) "sender@example.org";
+    req.recipients = &list;
+    req.n_recipients = 1;
+    req.body = body;
+    return CALL(w, w->q, enqueue, EnqueueReply, &req) != NULL;
+}
+
 /* What is over releases its body; others that have the same one keep it. A store that is away is asked again. */
 static void released_bodies(struct world_run *w)
 {
@@ -1787,19 +1803,8 @@ static void released_bodies(struct world_run *w)
     body.blob = &blob;
     static const char *const to[] = {"x@remote.example", "later@remote.example", "team@example.org", "bad@remote.example"};
     world.release_away = 1;
-    for (size_t i = 0; i < ARRAY_LEN(to); i++) {
-        Thurn__EnqueueRequest req = THURN__ENQUEUE_REQUEST__INIT;
-        Thurn__QueueRecipient rcpt = THURN__QUEUE_RECIPIENT__INIT, *list = &rcpt;
-        unsigned char id[16];
-        random_bytes(id, sizeof(id));
-        rcpt.address = (char *)(uintptr_t)to[i];
-        req.enqueue_id = rpc_bytes(str_n(id, 16));
-        req.sender = (char *)(uintptr_t) "sender@example.org";
-        req.recipients = &list;
-        req.n_recipients = 1;
-        req.body = &body;
-        assert_non_null(CALL(w, w->q, enqueue, EnqueueReply, &req));
-    }
+    for (size_t i = 0; i < ARRAY_LEN(to); i++)
+        assert_true(enqueue_blob(w, &body, to[i]));
     settle(w, 1);
     static const size_t one = 1;
     assert_true(wait_for(holds_so_many, (void *)(uintptr_t)&one)); /* that of the one that waits */
@@ -1813,6 +1818,17 @@ static void released_bodies(struct world_run *w)
     settle(w, 0);
     assert_true(wait_for(nothing_held, NULL));
     /* The message is over, and the store is away until we stop: its hold ends by its time. */
+    /* One shard of the store that is away keeps none of another's. */
+    world.space_away = 2;
+    for (uint32_t space = 2; space >= 1; space--) {
+        put_blob(buf_str(&content), &blob, hash);
+        blob.space = space;
+        assert_true(enqueue_blob(w, &body, "x@remote.example"));
+        settle(w, 0);
+    }
+    assert_true(wait_for(holds_so_many, (void *)(uintptr_t)&one));
+    world.space_away = 0;
+    assert_true(wait_for(nothing_held, NULL));
     world.release_away = 1000000;
     assert_true(enqueue(w, w->q, (struct mail){.to = "x@remote.example", .content = arena_strz(&w->a, str_slice(buf_str(&content), 0, 100000))}));
     settle(w, 0);
