@@ -208,7 +208,7 @@ FIBER static bool deny(struct attempt *t, const char *result, struct err *err)
     decide(t, is_new);
     if (auth->n_delayed >= DELAYED_MAX) {
         metric_inc_label(M_AUTH_LOGINS, "delayed_full");
-        return err_set(err, ERR_BUSY, "too many failed log-ins at one time");
+        return err_set(err, ERR_LIMIT, "too many failed log-ins at one time"); /* and not BUSY: it was tried, and no other node is to try it again */
     }
     int64_t ms = penalty_ms(t), left = fiber_deadline();
     if (left != FIBER_NO_DEADLINE)

@@ -459,6 +459,7 @@ static struct act *act_new(struct queue *q, const Thurn__QueueActRequest *req)
             continue;
         act->last[i] = shard_last_id(&q->shards[i]);
         act->epochs[i] = q->shards[i].epoch;
+        act->is_cut_short |= q->shards[i].state == SHARD_LOADING; /* what is not loaded yet is not seen */
     }
     list_push(&q->acts, &act->node);
     q->n_acts++;

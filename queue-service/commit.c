@@ -281,8 +281,8 @@ static void apply(struct queue *q, struct op *op)
 static bool may_commit(const struct op *op)
 {
     const struct shard *s = op->m->shard;
-    if (op->is_enqueue)
-        return shard_may_work(s);
+    if (op->is_enqueue) /* in the epoch of its id: one that is tried again after the shard was lost and won back may be loaded already */
+        return shard_may_work(s) && shard_epoch_of(op->m->id) == (s->epoch & ID_EPOCH_MAX);
     return !op->m->is_gone && (s->state == SHARD_OWNED || s->state == SHARD_LEAVING);
 }
 
@@ -386,10 +386,11 @@ static void note_doubtful(struct queue *q, struct doubt d)
 bool commit_enqueue(struct queue *q, struct message *m, str content, struct err *err)
 {
     struct op op = {.item = {.key = m->id, .err = ERR_INIT}, .m = m, .is_enqueue = true, .content = content};
+    int64_t epoch = m->shard->epoch; /* in which its rows are, whatever comes meanwhile */
     if (batch_run(q->committer, &op.item, err))
         return true;
     if (op.is_unknown) {
-        note_doubtful(q, (struct doubt){m->id, m->shard->epoch});
+        note_doubtful(q, (struct doubt){m->id, epoch});
         shard_wake(q);
     } else {
         body_release(q, m);

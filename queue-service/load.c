@@ -103,7 +103,7 @@ static bool is_sane(const struct envelope *e)
             return false;
         has_work |= e->rcpts[i].state == R_DUE || e->rcpts[i].state == R_HELD;
     }
-    return has_work && e->enqueue_id.n == ENQUEUE_ID_SIZE && e->blob_hash.n == (e->body_kind == BODY_INLINE ? 0 : 32);
+    return has_work && e->n_rcpts <= QUEUE_RCPTS_MAX && e->enqueue_id.n == ENQUEUE_ID_SIZE && e->blob_hash.n == (e->body_kind == BODY_INLINE ? 0 : 32);
 }
 
 static void link_row(struct shard *s, uint64_t id, const struct envelope *e)

@@ -109,6 +109,10 @@ static Thurn__DeliverRecipient *delivery_of(struct work *w, const struct rcpt *r
 FIBER static void expand(struct work *w, struct rcpt *r, const Thurn__Resolution *res)
 {
     struct message *m = r->msg;
+    if (res->n_targets > QUEUE_RCPTS_MAX) { /* of a directory with another bound */
+        update_defer(w->q, next_update(w, r), local_wait_s(r), 451, "4.3.0", "the address leads to more recipients than a message may have");
+        return;
+    }
     struct envelope_rcpt *rcpts = arena_array(w->arena, struct envelope_rcpt, res->n_targets);
     str original = rcpt_original(r).n ? rcpt_original(r) : rcpt_address(r);
     for (size_t i = 0; i < res->n_targets; i++)

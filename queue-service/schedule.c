@@ -561,7 +561,7 @@ void schedule_tell_fullness(const struct queue *q)
     char why[160];
     if (percent < FULLNESS_OVER)
         trouble_over("queue.memory");
-    if (percent < FULLNESS_TOLD) /* in between it stays as it is, so that it does not come and go */
+    if (percent < (trouble_is("queue.memory") ? FULLNESS_OVER : FULLNESS_TOLD)) /* in between it stays as it is, so that it does not come and go */
         return;
     (void)snprintf(why, sizeof(why), "%llu %% of queue.memory is used by %zu messages%s", (unsigned long long)percent, q->n_messages,
                    percent >= 100 ? ": new mail is refused here" : "");
@@ -599,7 +599,6 @@ void schedule_start(struct queue *q)
 
 void schedule_stop(struct queue *q)
 {
-    trouble_over("queue.memory");
     fiber_timer_stop(&q->tick);
 }
 

@@ -13,6 +13,10 @@
 #define ID_SHARD_SHIFT 53
 #define ID_EPOCH_SHIFT 32
 #define ID_EPOCH_MAX ((1 << 21) - 1)
+static inline int64_t shard_epoch_of(uint64_t id)
+{
+    return (int64_t)(id >> ID_EPOCH_SHIFT) & ID_EPOCH_MAX;
+}
 
 extern const struct sql_migration queue_migrations[];
 extern const size_t queue_n_migrations;

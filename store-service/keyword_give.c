@@ -124,7 +124,7 @@ FIBER static bool give_body(struct sql_tx *tx, void *arg, struct err *err)
         gone[n++ * 2 + 1] = sql_i(k.v[i].id);
     }
     sql_queue(tx, &delete_keywords, gone, n, NULL);
-    g->has_room = n > 0;
+    g->has_room = n > 0 && k.last_id < UINT16_MAX; /* else ids are out, whatever is given back */
     return true;
 }
 

@@ -145,6 +145,12 @@ static void note_failures(struct smtp_session *s, const struct plan *p)
     }
 }
 
+/* A call that failed as a whole for the moment may have taken effect on some shard: who is asked again must be asked with the same key. */
+static enum err_kind unheard(enum err_kind kind)
+{
+    return kind == ERR_UNAVAILABLE || kind == ERR_BUSY || kind == ERR_CANCELLED ? ERR_TIMEOUT : kind;
+}
+
 FIBER static void deliver_directly(struct smtp_session *s, struct plan *p)
 {
     struct smtp_txn *t = s->txn;
@@ -176,7 +182,7 @@ FIBER static void deliver_directly(struct smtp_session *s, struct plan *p)
         set_results(p, reply);
     } else {
         for (size_t i = 0; i < p->n; i++)
-            p->v[i].result = call.err.kind;
+            p->v[i].result = unheard(call.err.kind);
         log_warn("smtp.trouble", KV_Z("at", "store"), KV_ERR(&call.err));
     }
     log_failures(p, reply);

@@ -57,6 +57,11 @@ void trouble_over(const char *what)
         end(t);
 }
 
+bool trouble_is(const char *what)
+{
+    return find(what) != NULL;
+}
+
 size_t trouble_print(struct buf *out)
 {
     size_t n = 0;

@@ -18,6 +18,7 @@ void trouble_note(const char *what, const char *why);
 /* It works, this time. What was noted within TROUBLE_SETTLE_MS goes on: something that works now and then is not two lines in the log each time. */
 #define TROUBLE_SETTLE_MS 5000
 void trouble_over(const char *what);
+bool trouble_is(const char *what); /* it goes on */
 /* A line "degraded: what: why" for each; returns how many. Those that nobody noted any more end here. */
 size_t trouble_print(struct buf *out);
 void trouble_forget_all(void); /* tests, and the end of a process */

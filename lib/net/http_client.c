@@ -531,7 +531,7 @@ struct http_client *http_client_new(const struct http_client_opts *opts, struct 
     c->opts.max_connections = c->opts.max_connections ? c->opts.max_connections : 64;
     c->opts.max_per_host = c->opts.max_per_host ? c->opts.max_per_host : 32;
     c->opts.connect_timeout_ms = c->opts.connect_timeout_ms ? c->opts.connect_timeout_ms : 5000;
-    c->opts.stall_s = c->opts.stall_s ? c->opts.stall_s : 20;
+    c->opts.stall_s = c->opts.stall_s ? c->opts.stall_s : 60;
     c->timer = xnew(uv_timer_t);
     uv_timer_init(fiber_loop(), c->timer);
     c->timer->data = c;

@@ -16,7 +16,7 @@ struct http_client_opts {
     unsigned max_connections;      /* default 64 */
     unsigned max_per_host;         /* default 32 */
     unsigned connect_timeout_ms;   /* default 5000 */
-    unsigned stall_s;              /* a transfer that moved hardly a byte for so long is given up, UNAVAILABLE; default 20. Not while we hold it back ourselves */
+    unsigned stall_s;              /* a transfer that moved hardly a byte for so long is given up, UNAVAILABLE; default 60. Not while we hold it back ourselves */
 };
 struct http_client *http_client_new(const struct http_client_opts *opts, struct err *err) WARN_UNUSED;
 void http_client_free(struct http_client *c);

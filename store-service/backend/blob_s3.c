@@ -68,7 +68,7 @@ struct putting {
 struct getting {
     struct rpc_sink *out;
     uint64_t left;
-    bool is_begun;
+    bool is_begun, is_reader_gone; /* is_reader_gone: whoever reads it failed, and not the server */
 };
 
 FIBER static bool next_piece(void *arg, str *piece, struct err *err)
@@ -94,8 +94,10 @@ FIBER static bool on_data(void *arg, str piece, struct err *err)
     while (piece.n) {
         str part = str_slice(piece, 0, RPC_CHUNK_MAX);
         piece = str_slice(piece, part.n, SIZE_MAX);
-        if (!g->out->write(g->out, part, err))
+        if (!g->out->write(g->out, part, err)) {
+            g->is_reader_gone = true;
             return false;
+        }
     }
     return true;
 }
@@ -122,13 +124,18 @@ static bool is_no_such_key(const struct exchange *x)
     return x->r.status == 404 && !str_eq(code_of(x), S("NoSuchBucket"));
 }
 
+static bool is_our_doing(const struct exchange *x, bool is_answered, const struct err *err)
+{
+    return !is_answered && (err->kind == ERR_CANCELLED || (x->get && x->get->is_reader_gone));
+}
+
 /* Whoever cannot store or read large bodies says so while it lasts: no answer, a wrong key, no bucket, a server in trouble. */
 static void tell(const struct s3 *s, const struct exchange *x, bool is_answered, const struct err *err)
 {
     char why[160];
     int status = x->r.status;
-    if (!is_answered && err->kind == ERR_CANCELLED)
-        return; /* our own doing */
+    if (is_our_doing(x, is_answered, err))
+        return;
     if (!is_answered)
         (void)snprintf(why, sizeof(why), "%s: %s", s->endpoint, err->msg);
     else if (status == 404 && !is_no_such_key(x))
@@ -146,6 +153,8 @@ static void observe(const struct exchange *x, int64_t began_us, bool is_answered
 {
     int status = is_answered ? x->r.status : 0;
     metric_observe_us(M_S3_SECONDS, x->method, clock_mono_us() - began_us);
+    if (is_our_doing(x, is_answered, err))
+        return;
     if (!is_answered)
         metric_inc_label(M_S3_ERRORS, err_kind_name(err->kind));
     else if (status >= 400 && status != 404 && status != 412) /* no such object; there already */

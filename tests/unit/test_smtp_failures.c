@@ -143,7 +143,7 @@ static const struct {
     {"BDAT queued",       enqueue,      bdat_queue,  {0, REFUSED,   LATER,     LATER,   LATER,   REFUSED, LATER,   LATER,   LATER,   LATER,   LATER,   "452 4.3.1", FULL}},
     {"DATA blob",         put_blob,     data_blob,   {0, REFUSED,   LATER,     LATER,   LATER,   TOO_BIG, LATER,   LATER,   LATER,   LATER,   LATER,   LATER,       FULL}},
     {"BDAT blob",         put_blob,     bdat_blob,   {0, REFUSED,   LATER,     LATER,   LATER,   TOO_BIG, LATER,   LATER,   LATER,   LATER,   LATER,   LATER,       FULL}},
-    {"LMTP direct",       deliver,      lmtp_direct, {0, REFUSED,   LATER,     LATER,   LATER,   REFUSED, LATER,   LATER,   QUEUED_1, LATER,   LATER,   LATER,       FULL}},
+    {"LMTP direct",       deliver,      lmtp_direct, {0, REFUSED,   LATER,     LATER,   LATER,   REFUSED, LATER, QUEUED_1,   QUEUED_1, QUEUED_1,   LATER, QUEUED_1,       FULL}},
     {"LMTP direct, one",  NULL,         lmtp_direct, {0, REFUSED,   LATER,     LATER,   LATER,   REFUSED, LATER,   LATER,   QUEUED_1, LATER,   LATER,   LATER,       FULL}},
     {"LMTP queued",       enqueue,      lmtp_queue,  {0, REFUSED,   LATER,     LATER,   LATER,   REFUSED, LATER,   LATER,   LATER,   LATER,   LATER,   "452 4.3.1", FULL}},
     {"LMTP blob",         put_blob,     lmtp_blob,   {0, REFUSED,   LATER,     LATER,   LATER,   TOO_BIG, LATER,   LATER,   LATER,   LATER,   LATER,   LATER,       FULL}},
