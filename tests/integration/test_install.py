@@ -45,7 +45,8 @@ def test_service():
         unit = unit_file.read_text()
         assert unit_value(unit, "User") == USER and unit_value(unit, "ExecStart") == "/usr/local/bin/thurn serve --config /etc/thurn/thurn.yaml"
         for line in ("ProtectSystem=strict", "StateDirectory=thurn", "AmbientCapabilities=CAP_NET_BIND_SERVICE", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE",
-                     "NoNewPrivileges=yes"):
+                     "NoNewPrivileges=yes",
+                     "SystemCallFilter=seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self", "SystemCallErrorNumber=EPERM"):
             assert f"\n{line}\n" in unit, line
         if shutil.which("systemd-analyze"):
             (root / "thurn.service").write_text(unit.replace("/usr/local/bin/", f"{root}/usr/local/bin/"))
