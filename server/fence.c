@@ -145,14 +145,14 @@ static const int unneeded[] = {
 /* New user, mount, process, network … namespaces: a way to be root in one's own world. */
 #define NAMESPACES (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET)
 
-/* In all threads: the kernel says so, or names one that could not have it. */
+/* In all threads: the kernel says so, or names one that could not have it. EPERM: a fence around us (of a container, of systemd) keeps the call itself. */
 static bool install(struct sock_filter *code, size_t n, struct err *err)
 {
     struct sock_fprog program = {.len = (unsigned short)n, .filter = code};
     long r = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
     if (r == 0)
         return true;
-    if (r < 0 && (errno == ENOSYS || errno == EINVAL)) {
+    if (r < 0 && (errno == ENOSYS || errno == EINVAL || errno == EPERM)) {
         log_warn("server.fence", KV_Z("missing", "seccomp"), KV_Z("reason", strerror(errno)));
         return true;
     }
