@@ -61,7 +61,10 @@ static bool give_folder(const char *data, const struct target *t, struct err *er
 {
     struct stat st;
     if (stat(data, &st) != 0) {
-        if (!folder_make(data, err))
+        mode_t before = umask(022); /* the user has to pass those above it, which are root's */
+        bool ok = folder_make(data, err);
+        (void)umask(before);
+        if (!ok)
             return false;
         return chown(data, t->uid, t->gid) == 0 ||
                err_set(err, ERR_DENIED, "cannot give folder '%s' to user %s: %s", data, t->name, strerror(errno));

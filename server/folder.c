@@ -19,7 +19,7 @@ bool folder_make(const char *path, struct err *err)
         if (path[i] != '/')
             continue;
         snprintf(part, sizeof(part), "%.*s", (int)i, path);
-        if (mkdir(part, 0700) != 0 && errno != EEXIST)
+        if (mkdir(part, 0755) != 0 && errno != EEXIST) /* the umask says who may pass */
             return err_set(err, ERR_DENIED, "cannot make folder '%s': %s; make it, or choose another by --data", part,
                            strerror(errno));
     }

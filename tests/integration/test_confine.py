@@ -123,6 +123,19 @@ def test_user():
                 p.stop()
 
 
+def test_user_of_a_new_folder():
+    """The folders above a new data folder are made so that the user can pass them."""
+    if not IS_ROOT:
+        return
+    with tempfile.TemporaryDirectory(prefix="thurn-user-", dir="/tmp") as d:
+        os.chmod(d, 0o755)
+        config = pathlib.Path(f"{d}/c.yaml")
+        config.write_text(f"user: {USER}\ndata: {d}/srv/mail/data\n")
+        subprocess.run([str(harness.BINARY), "migrate", "--new", "--config", str(config)], check=True, capture_output=True)
+        assert [stat.S_IMODE(os.stat(f"{d}/srv{x}").st_mode) for x in ("", "/mail", "/mail/data")] == [0o755, 0o755, 0o700]
+        assert os.stat(f"{d}/srv/mail/data").st_uid == pwd.getpwnam(USER).pw_uid and os.stat(f"{d}/srv").st_uid == 0
+
+
 def test_user_is_wrong():
     """What cannot be done is said, and nothing is served as root by mistake."""
     if not IS_ROOT:
