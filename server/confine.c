@@ -5,6 +5,7 @@
 #include <linux/capability.h>
 #include <pwd.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -133,6 +134,16 @@ static void allow_folder_of(struct fence *f, str path, uint64_t access)
     }
 }
 
+/* Where a link leads, too: Landlock asks about the file itself. */
+static void allow_reading_file(struct fence *f, str path)
+{
+    CLEANUP(xfree_char) char *given = str_dup(path);
+    CLEANUP(xfree_char) char *real = realpath(given, NULL);
+    allow_folder_of(f, path, READ);
+    if (real)
+        allow_folder_of(f, str_c(real), READ);
+}
+
 static void allow_sqlite(struct fence *f, str dsn)
 {
     if (str_starts(dsn, S("sqlite:")))
@@ -174,19 +185,20 @@ static void allow_reading(struct fence *f, const struct config *c, const struct 
     BUF(own, 4096);
     for (size_t i = 0; i < ARRAY_LEN(system_folders); i++)
         fence_allow(f, system_folders[i], READ);
+    allow_reading_file(f, S("/etc/resolv.conf")); /* mostly a link */
     buf_printf(&own, "%.*s%s", STR_ARG(config_str(c, CFG_DATA)), what->is_worker ? "/tls" : "");
     fence_allow(f, buf_z(&own), READ);
     if (what->config_file && !what->is_worker)
-        allow_folder_of(f, str_c(what->config_file), READ);
+        allow_reading_file(f, str_c(what->config_file));
     for (size_t i = 0; i < ARRAY_LEN(files); i++)
         if (config_str(c, files[i]).n)
-            allow_folder_of(f, config_str(c, files[i]), READ);
+            allow_reading_file(f, config_str(c, files[i]));
     const str *pairs = config_list(c, CFG_TLS_CERTIFICATES, &n);
     for (size_t i = 0; i < n; i++) {
         str rest = str_trim(pairs[i]), one;
         while (rest.n && str_split(&rest, ' ', &one))
             if (one.n)
-                allow_folder_of(f, one, READ);
+                allow_reading_file(f, one);
     }
 }
 
