@@ -219,6 +219,13 @@ bool confine_fence(const struct config *c, const struct confine *what, struct er
     return !err_is_set(err) && fence_end(&f, err) && fence_calls(!what->starts_workers, err);
 }
 
+bool confine_loop(struct err *err)
+{
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+        return err_set(err, ERR_INTERNAL, "no_new_privs: %s", strerror(errno));
+    return fence_no_rings(err);
+}
+
 bool confine_sockets(struct err *err)
 {
     return fence_no_unix_sockets(err);

@@ -33,5 +33,7 @@ bool confine_become(const struct config *c, struct err *err) WARN_UNUSED;
 /* Errors: INTERNAL: the kernel has a fence and did not put it up. */
 bool confine_fence(const struct config *c, const struct confine *what, struct err *err) WARN_UNUSED;
 bool confine_sockets(struct err *err) WARN_UNUSED;
+/* Before the event loop is made: see fence_no_rings. */
+bool confine_loop(struct err *err) WARN_UNUSED;
 
 #endif

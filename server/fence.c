@@ -199,6 +199,24 @@ bool fence_calls(bool no_programs, struct err *err)
     return install(code, n + ARRAY_LEN(tail), err);
 }
 
+#ifdef SYS_io_uring_setup
+bool fence_no_rings(struct err *err)
+{
+    static const int rings[] = {SYS_io_uring_setup};
+    struct sock_filter code[16];
+    size_t n = begin(code);
+    n += refuse(code + n, rings, ARRAY_LEN(rings));
+    code[n++] = (struct sock_filter)ANSWER(SECCOMP_RET_ALLOW);
+    return install(code, n, err);
+}
+#else
+bool fence_no_rings(struct err *err)
+{
+    (void)err;
+    return true; /* this C library cannot make any */
+}
+#endif
+
 bool fence_no_unix_sockets(struct err *err)
 {
     struct sock_filter code[16];
@@ -213,6 +231,12 @@ bool fence_no_unix_sockets(struct err *err)
 }
 
 #else
+
+bool fence_no_rings(struct err *err)
+{
+    (void)err;
+    return true; /* fence_calls says it */
+}
 
 bool fence_calls(bool no_programs, struct err *err)
 {

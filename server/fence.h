@@ -33,6 +33,11 @@ bool fence_end(struct fence *f, struct err *err) WARN_UNUSED;
 
 /* System calls that nothing here needs fail with EPERM, in every thread; with no_programs also those that start a program. */
 bool fence_calls(bool no_programs, struct err *err) WARN_UNUSED;
+/*
+ * No rings of io_uring, before the event loop is made: from 1.45 on libuv makes one with the loop and aborts when its calls are refused later; without
+ * one it goes by epoll alone.
+ */
+bool fence_no_rings(struct err *err) WARN_UNUSED;
 /* No more sockets of AF_UNIX; those that are there go on. In every thread. */
 bool fence_no_unix_sockets(struct err *err) WARN_UNUSED;
 

@@ -317,7 +317,7 @@ int serve_run(struct options *o)
     }
     raise_descriptor_limit();
     metric_set_label(M_BUILD_INFO, THURN_VERSION, 1);
-    if (!fiber_runtime_init(NULL, &err))
+    if (!confine_loop(&err) || !fiber_runtime_init(NULL, &err))
         return verb_fail(&err);
     watch_signals(s);
     if (!fiber_spawn("server.start", start_fiber, s, FIBER_NO_DEADLINE, &err))
