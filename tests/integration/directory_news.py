@@ -56,7 +56,7 @@ def check(admin, imap, smtp):
     _acts("account opened", lambda: _code(s, "news@example.test") == 250, times)
 
     c = imap("news@example.test")
-    admin("account", "remove", "news@example.test")
+    admin("account", "remove", "news@example.test", "--yes")
     _acts("account removed, for mail", lambda: _code(s, "news@example.test") == 550, times)
     _acts("account removed, for an open session", lambda: _is_over(c), times)
 

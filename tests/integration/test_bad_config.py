@@ -80,11 +80,12 @@ def main():
         # a port that is taken: which one, and what to do
         port = harness.free_ports(1)[0]
         import socket
+        conf.write_text("listen: {smtp: [], submission: [], submissions: [], imap: [], imaps: [], http: []}\n")
+        fails(["serve", "--config", str(conf), "--data", f"{d}/new"], 4, f"'{d}/new' was never set up", "thurn setup")
         with socket.socket() as s:
             s.bind(("127.0.0.1", port))
             s.listen()
             conf.write_text(f"listen: {{smtp: '127.0.0.1:{port}', submission: [], submissions: [], imap: [], imaps: [], http: []}}\n")
-            fails(["serve", "--config", str(conf), "--data", f"{d}/new"], 4, f"'{d}/new' was never set up", "thurn setup")
             assert thurn("migrate", "--new", "--data", f"{d}/new")[0] == 0
             fails(["serve", "--config", str(conf), "--data", f"{d}/new"], 1, f"127.0.0.1:{port}", "listens there: stop it, or choose another port")
     code, out, _ = thurn("version")
