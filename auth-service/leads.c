@@ -51,30 +51,35 @@ static void add_instead(struct buf *b, const struct name *instead, str detail)
     buf_addc(b, '\n');
 }
 
-/* The lines as they are to be; false: none of them is `to`. */
-static bool rewrite(str lines, const struct name *to, const struct name *instead, struct arena *a, struct lead *out)
+/* The lines as they are to be; *is_found: one of them is `to`. Errors: INVALID, LIMIT (what they would become is no address, or too much). */
+static bool rewrite(str lines, const struct name *to, const struct name *instead, struct arena *a, struct lead *out, bool *is_found,
+                    struct err *err)
 {
     BUF(b, AUTH_ALIAS_TARGETS_MAX * (NAME_KEY_MAX + 1));
-    bool is_found = false;
+    *is_found = false;
     str line, detail;
+    struct name parsed;
     out->n_left = 0;
     while (str_split(&lines, '\n', &line)) {
         if (!line.n)
             continue;
         bool is_it = is_target(line, to, a, &detail);
-        is_found |= is_it;
+        *is_found |= is_it;
         if (is_it && !instead)
             continue;
         out->n_left++;
         if (is_it) {
+            size_t from = b.n;
             add_instead(&b, instead, detail);
+            if (!name_parse(str_trim(str_slice(buf_str(&b), from, SIZE_MAX)), a, &parsed, err))
+                return err_prefix(err, "'%.*s' leads there, and would become", STR_ARG(out->shown));
         } else {
             buf_add(&b, line);
             buf_addc(&b, '\n');
         }
     }
     out->targets = arena_str(a, buf_str(&b));
-    return is_found;
+    return buf_ok(&b) || err_set(err, ERR_LIMIT, "'%.*s' would have more than fits", STR_ARG(out->shown));
 }
 
 bool leads_find(struct sql_tx *tx, const struct name *to, const struct name *instead, struct lead **out, size_t *n,
@@ -90,16 +95,21 @@ bool leads_find(struct sql_tx *tx, const struct name *to, const struct name *ins
         return false;
     struct lead *leads = arena_array(a, struct lead, aliases.n_rows + domains.n_rows);
     size_t found = 0;
+    bool is_found;
     for (size_t i = 0; i < aliases.n_rows; i++) {
         struct lead *l = &leads[found];
         *l = (struct lead){.key = sql_at(&aliases, i, ALIAS_KEY)->s, .shown = sql_at(&aliases, i, ALIAS_ADDRESS)->s};
-        found += rewrite(sql_at(&aliases, i, ALIAS_TARGETS)->s, to, instead, a, l);
+        if (!rewrite(sql_at(&aliases, i, ALIAS_TARGETS)->s, to, instead, a, l, &is_found, err))
+            return false;
+        found += is_found;
     }
     for (size_t i = 0; i < domains.n_rows; i++) {
         struct lead *l = &leads[found];
         str name = sql_at(&domains, i, DOMAIN_NAME)->s;
         *l = (struct lead){.is_catch_all = true, .key = name, .shown = arena_printf(a, "@%.*s", STR_ARG(name))};
-        if (!rewrite(sql_at(&domains, i, DOMAIN_CATCH_ALL)->s, to, instead, a, l))
+        if (!rewrite(sql_at(&domains, i, DOMAIN_CATCH_ALL)->s, to, instead, a, l, &is_found, err))
+            return false;
+        if (!is_found)
             continue;
         l->targets = str_trim(l->targets);
         found++;

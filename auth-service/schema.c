@@ -126,7 +126,8 @@ const struct sql_stmt q_record = {
     .params = "iiitttttt",
     .cols = "",
     .sqlite = "INSERT INTO dir_event (act, seq, at_ms, who, origin, what, subject, was, became)"
-              " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (act, seq) DO UPDATE SET became = excluded.became"};
+              " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (act, seq) DO UPDATE SET became = excluded.became"
+              " WHERE dir_event.what = excluded.what AND dir_event.who = excluded.who"}; /* an act is told on by him who did it */
 const struct sql_stmt q_list_events = {
     .name = "list_events",
     .params = "iiitti",

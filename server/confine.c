@@ -114,9 +114,15 @@ bool confine_become(const struct config *c, struct err *err)
 
 #define READ (FENCE_READ_FILE | FENCE_READ_DIR)
 
-/* Where programs, their data and the machine's settings are. The last three are where settings and secrets may lie, or resolv.conf. */
-static const char *const system_folders[] = {
-    "/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev", "/run/systemd/resolve", "/run/secrets", "/var/run/secrets",
+/* Where programs and their data are. */
+static const char *const system_folders[] = {"/usr", "/lib", "/lib64", "/proc", "/sys", "/dev", "/run/systemd/resolve"};
+/* Where settings and secrets may lie: our own as well, which a worker has no business with (its settings come from its parent). */
+static const char *const settings_folders[] = {"/etc", "/run/secrets", "/var/run/secrets"};
+/* What of it the libraries of a worker read. */
+static const char *const library_files[] = {
+    "/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/crypto-policies", "/etc/resolv.conf", "/etc/hosts", "/etc/host.conf",
+    "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/services", "/etc/protocols", "/etc/passwd", "/etc/group", "/etc/localtime", "/etc/timezone",
+    "/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/alternatives",
 };
 
 /* The folder of a file, which may not be there. */
@@ -132,6 +138,14 @@ static void allow_folder_of(struct fence *f, str path, uint64_t access)
         *slash = '\0';
         fence_allow(f, folder, access);
     }
+}
+
+/* Where a link leads out of /etc: the folder, for what is there is replaced. */
+static void allow_link(struct fence *f, const char *path)
+{
+    CLEANUP(xfree_char) char *real = realpath(path, NULL);
+    if (real && strncmp(real, "/etc/", 5) != 0)
+        allow_folder_of(f, str_c(real), READ);
 }
 
 /* Where a link leads, too: Landlock asks about the file itself. */
@@ -185,7 +199,11 @@ static void allow_reading(struct fence *f, const struct config *c, const struct 
     BUF(own, 4096);
     for (size_t i = 0; i < ARRAY_LEN(system_folders); i++)
         fence_allow(f, system_folders[i], READ);
-    allow_reading_file(f, S("/etc/resolv.conf")); /* mostly a link */
+    for (size_t i = 0; i < ARRAY_LEN(settings_folders) && !what->is_worker; i++)
+        fence_allow(f, settings_folders[i], READ);
+    for (size_t i = 0; i < ARRAY_LEN(library_files) && what->is_worker; i++)
+        fence_allow(f, library_files[i], READ);
+    allow_link(f, "/etc/resolv.conf"); /* mostly it is one */
     buf_printf(&own, "%.*s%s", STR_ARG(config_str(c, CFG_DATA)), what->is_worker ? "/tls" : "");
     fence_allow(f, buf_z(&own), READ);
     if (what->config_file && !what->is_worker)

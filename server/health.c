@@ -107,8 +107,9 @@ struct http_server *health_server_new(struct serve *s)
     memcpy(routes, health, sizeof(health));
     serving = s;
     const struct node *node = &s->node;
-    /* A process that has neither could not call them in an administrator's name. */
-    bool may_administer = node->roles & (ROLE_FRONTEND_BIT | ROLE_AUTH_BIT);
+    /* Other processes take a call in an administrator's name from a front-end alone. */
+    bool is_alone = !node->is_auth_remote && !node->is_store_remote && !node->is_queue_remote;
+    bool may_administer = node->roles & ROLE_FRONTEND_BIT || (node->roles & ROLE_AUTH_BIT && is_alone);
     if (may_administer && node->auth_service && node->store_service && node->queue_service) {
         admin = (struct admin){
             .auth = node->auth_service,

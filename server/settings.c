@@ -174,8 +174,17 @@ void settings_narrow(const struct config *c)
 
 static bool check_workers(const struct config *c, unsigned roles, struct err *err)
 {
-    return !config_int(c, CFG_WORKERS) || (roles & ROLE_FRONTEND_BIT) ||
-           config_complain(c, CFG_WORKERS, err, "needs the role 'frontend' in this process");
+    static const struct { enum config_id id; unsigned role; } services[] = {
+        {CFG_RPC_AUTH, ROLE_AUTH_BIT}, {CFG_RPC_STORE, ROLE_STORE_BIT}, {CFG_RPC_QUEUE, ROLE_QUEUE_BIT}};
+    if (!config_int(c, CFG_WORKERS))
+        return true;
+    if (!(roles & ROLE_FRONTEND_BIT))
+        return config_complain(c, CFG_WORKERS, err, "needs the role 'frontend' in this process");
+    for (size_t i = 0; i < ARRAY_LEN(services) && roles != ROLE_FRONTEND_BIT; i++)
+        if (!(roles & services[i].role)) /* they have the certificate of this process, and with it all its roles */
+            return config_complain(c, CFG_WORKERS, err, "would get this process's certificate, and more rights than a front-end has: "
+                                                        "give it the role 'frontend' alone, or all services");
+    return true;
 }
 
 static bool check_rpc_listen(const struct config *c, bool has_service, struct err *err)
@@ -199,15 +208,20 @@ static bool check_rpc_listen(const struct config *c, bool has_service, struct er
 }
 
 /* What passes are signed with. Without others that call, or that sign, the process draws its own. */
-static bool check_secret(const struct config *c, bool has_service, struct err *err)
+static bool check_secret(const struct config *c, unsigned roles, bool has_service, struct err *err)
 {
+    static const enum config_id remote[] = {CFG_RPC_AUTH, CFG_RPC_STORE, CFG_RPC_QUEUE};
+    static const unsigned bits[] = {ROLE_AUTH_BIT, ROLE_STORE_BIT, ROLE_QUEUE_BIT};
     size_t n;
     str secret = config_str(c, CFG_RPC_SECRET);
     (void)config_list(c, CFG_RPC_LISTEN, &n);
     if (!has_service)
         return !secret.n || config_complain(c, CFG_RPC_SECRET, err, "is for auth, store and queue alone; a front-end must not know it");
+    for (size_t i = 0; i < ARRAY_LEN(remote) && !n; i++)
+        if (!(roles & bits[i]))
+            (void)config_list(c, remote[i], &n);
     if (n && !secret.n)
-        return config_complain(c, CFG_RPC_SECRET, err, "is needed with rpc.listen: the same on every auth, store and queue process, e.g. of "
+        return config_complain(c, CFG_RPC_SECRET, err, "is needed with rpc.listen, and with a service elsewhere: the same on every auth, store and queue process, e.g. of "
                                                        "'openssl rand -hex 32'");
     return !secret.n || secret.n >= SECRET_MIN || config_complain(c, CFG_RPC_SECRET, err, "is shorter than %d bytes", SECRET_MIN);
 }
@@ -286,7 +300,7 @@ bool settings_check(const struct config *c, struct err *err)
         return false;
     bool has_service = (roles & ~(unsigned)ROLE_FRONTEND_BIT) != 0;
     return check_hostname(c, err) && check_workers(c, roles, err) && check_databases(c, roles, err) &&
-           check_rpc_listen(c, has_service, err) && check_secret(c, has_service, err) && check_services(c, roles, err) &&
+           check_rpc_listen(c, has_service, err) && check_secret(c, roles, has_service, err) && check_services(c, roles, err) &&
            (!(roles & ROLE_STORE_BIT) || check_blobs(c, err)) && (!(roles & ROLE_QUEUE_BIT) || check_queue(c, err)) &&
            check_dns(c, err) && (!has_service || check_redis(c, err)) && check_rpc_tls(c, err);
 }

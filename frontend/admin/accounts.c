@@ -210,6 +210,8 @@ FIBER static void remove_account(struct admin *a, struct http_req *req, struct r
     if (!auth_set_account(call, a->auth, &closed, &r))
         return;
     rpc_call_again(call);
+    if (!admin_record(a, call, admin_author(req), "account.purge", str_c(r->account->address), NULL, json_object(), &call->err))
+        return;
     Thurn__AccountRef ref = ref_of(r->account);
     Thurn__AccountRequest q = THURN__ACCOUNT_REQUEST__INIT;
     q.account = &ref;

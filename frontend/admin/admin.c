@@ -1,5 +1,7 @@
 #include "frontend/admin/admin.h"
 
+#include <unistd.h>
+
 #include "base/log.h"
 #include "base/num.h"
 #include "frontend/admin/audit.h"
@@ -11,7 +13,8 @@
 /* The caller's pass: by the control socket of a process that can make one, or of the auth service for a token. */
 FIBER static bool get_pass(const struct admin *a, const struct http_req *req, struct rpc_pass *out, struct err *err)
 {
-    if (a->is_vouching && net_addr_is_unix(req->peer)) {
+    /* The control socket's mode is its lock; another Unix socket's may not be (listen.http), so it is asked who came. */
+    if (a->is_vouching && net_addr_is_unix(req->peer) && req->has_user && (req->user == 0 || req->user == geteuid())) {
         rpc_pass_make(&(struct rpc_principal){.is_admin = true}, out);
         return true;
     }

@@ -57,19 +57,22 @@ Thurn__Author *admin_author(struct http_req *req)
 
 /* --- writing --- */
 
-bool admin_record(struct admin *a, const struct rpc_call *of, Thurn__Author *by, const char *what, str subject, json_t *after,
+bool admin_record(struct admin *a, const struct rpc_call *of, Thurn__Author *by, const char *what, str subject, json_t *before, json_t *after,
                   struct err *err)
 {
     struct rpc_call call;
     Thurn__Event event = THURN__EVENT__INIT;
     Thurn__RecordRequest q = THURN__RECORD_REQUEST__INIT;
-    char *text = json_dumps(after, JSON_COMPACT);
+    char *was = before ? json_dumps(before, JSON_COMPACT) : NULL, *text = json_dumps(after, JSON_COMPACT);
+    json_decref(before);
     json_decref(after);
     rpc_call_init(&call, of->arena);
     call.pass = of->pass;
     event.what = arena_strz(of->arena, str_c(what));
     event.subject = arena_strz(of->arena, subject);
+    event.before = arena_strz(of->arena, str_c(was ? was : ""));
     event.after = arena_strz(of->arena, str_c(text ? text : ""));
+    free(was);
     free(text);
     q.event = &event;
     q.by = by;
@@ -99,8 +102,10 @@ void audit_token_use(struct admin *a, struct http_req *req, const struct rpc_cal
     snprintf(a->uses[slot].peer, sizeof(a->uses[slot].peer), "%.*s", STR_ARG(peer));
     a->uses[slot].at_ms = now;
     struct err err = ERR_INIT;
-    if (!admin_record(a, of, admin_author(req), "token.use", req->path, json_object(), &err))
+    if (!admin_record(a, of, admin_author(req), "token.use", req->path, NULL, json_object(), &err)) {
+        a->uses[slot].at_ms = 0; /* the next use is tried again */
         log_warn("admin.unrecorded", KV_STR("peer", peer), KV_ERR(&err));
+    }
 }
 
 /* --- showing --- */

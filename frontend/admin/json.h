@@ -35,9 +35,9 @@ FIBER bool admin_enter(struct admin *a, struct http_req *req, struct rpc_call *c
 /* Whose change the request is; in the request's arena, with an act of its own. */
 FIBER Thurn__Author *admin_author(struct http_req *req);
 /* Put what is done outside of the directory on record: before it is done, and with the same author again when it is known what
- * came of it. after is taken over. */
+ * came of it. before (NULL = nothing) is kept as the first call said it; both are taken over. */
 FIBER bool admin_record(struct admin *a, const struct rpc_call *of, Thurn__Author *by, const char *what, str subject,
-                        json_t *after, struct err *err) WARN_UNUSED;
+                        json_t *before, json_t *after, struct err *err) WARN_UNUSED;
 /* The name that a prefix route is about, e.g. of /v1/domains/NAME, or of /v1/domains/?name=NAME: a path cannot hold every address
  * ("a/b@example.org"). NUL-terminated in the request's arena. */
 char *admin_tail(struct http_req *req, const char *prefix);

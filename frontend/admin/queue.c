@@ -264,14 +264,11 @@ static bool was_cut_short(const struct gather *g)
     return !g->has_more && (g->is_cut_short || err_is_set(&g->err));
 }
 
-/* For the record: which act on which messages, and what came of it so far. */
-static json_t *act_facts(json_t *filter, const struct gather *g)
+/* For the record: what came of an act so far. On which messages it was stands there since it began, whatever is said later. */
+static json_t *act_facts(const struct gather *g)
 {
-    json_t *o = json_pack("{s:O}", "filter", filter);
-    if (g)
-        (void)json_object_update_new(o, json_pack("{s:I, s:I, s:b, s:b}", "affected", (json_int_t)g->affected, "seen",
-                                                  (json_int_t)g->seen, "is_running", (int)g->has_more, "is_cut_short", (int)was_cut_short(g)));
-    return o;
+    return json_pack("{s:I, s:I, s:b, s:b}", "affected", (json_int_t)g->affected, "seen", (json_int_t)g->seen, "is_running", (int)g->has_more,
+                     "is_cut_short", (int)was_cut_short(g));
 }
 
 FIBER static void act(struct admin *a, struct http_req *req, struct rpc_call *call)
@@ -297,11 +294,11 @@ FIBER static void act(struct admin *a, struct http_req *req, struct rpc_call *ca
     const char *what = arena_printf(req->arena, "queue.%s", json_string_value(json_object_get(o, "op"))).p;
     json_t *which = json_object_get(o, "filter");
     by->act = q.act_id; /* one event, however often it is asked how far it is */
-    if (!q.is_begun && !admin_record(a, call, by, what, S("queue"), act_facts(which, NULL), err))
+    if (!q.is_begun && !admin_record(a, call, by, what, S("queue"), json_pack("{s:O}", "filter", which), json_object(), err))
         return;
     if (!ask_all(a, req, QUEUE_METHOD_ACT, &q.base, gather_act, &g, err))
         return;
-    if (!admin_record(a, call, by, what, S("queue"), act_facts(which, &g), err)) {
+    if (!admin_record(a, call, by, what, S("queue"), NULL, act_facts(&g), err)) {
         log_warn("admin.outcome", KV_Z("what", what), KV_ERR(err)); /* that it was begun is on record */
         err_clear(err);
     }
@@ -382,7 +379,7 @@ void admin_sweep(void *arg, struct http_req *req)
         admin_get_bool(o, "dry_run", &q.is_dry_run, NULL, &call.err)) {
         q.older_than_s = (int64_t)older;
         Thurn__Author *by = admin_author(req);
-        if ((q.is_dry_run || admin_record(a, &call, by, "store.sweep", S("bodies"),
+        if ((q.is_dry_run || admin_record(a, &call, by, "store.sweep", S("bodies"), NULL,
                                           json_pack("{s:I}", "older_than_s", (json_int_t)older), &call.err)) &&
             store_sweep(&call, a->store, &q, &r))
             admin_answer(req, 200, json_pack("{s:I, s:I, s:I}", "removed", (json_int_t)r->removed, "bytes",

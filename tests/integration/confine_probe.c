@@ -126,6 +126,7 @@ int main(int argc, char **argv)
     try_open("read-database", "data/mail.db", O_RDONLY);
     try_open("read-certificate", "certs/c.key", O_RDONLY);
     try_open("read-other", "other/file", O_RDONLY);
+    say("read-settings", open("/etc/debian_version", O_RDONLY | O_CLOEXEC) >= 0); /* any file there that is no library's */
     try_open("write-data", "data/new", O_WRONLY | O_CREAT);
     try_open("write-other", "other/new", O_WRONLY | O_CREAT);
     say("remove-other", unlink(path("other/file")) == 0);

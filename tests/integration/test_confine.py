@@ -204,19 +204,19 @@ def test_from_within():
 SYSCALLS = {k: "EPERM" for k in ("keyctl", "mount", "unshare", "user-namespace", "bpf", "process_vm_readv", "io_uring")}
 EXPECTED = {
     # all services in one process, without workers
-    "whole": {"read-database": "ok", "read-certificate": "ok", "read-other": "ok", "write-data": "ok", "write-other": "EACCES", "remove-other": "EACCES",
+    "whole": {"read-settings": "ok", "read-database": "ok", "read-certificate": "ok", "read-other": "ok", "write-data": "ok", "write-other": "EACCES", "remove-other": "EACCES",
               "connect-database": "ok", "exec": "EPERM", "exec-self": "EPERM", "thread": "ok", **SYSCALLS},
     # a parent of workers: may start itself
-    "parent": {"read-database": "ok", "read-certificate": "ok", "read-other": "ok", "write-data": "ok", "write-other": "EACCES", "remove-other": "EACCES",
+    "parent": {"read-settings": "ok", "read-database": "ok", "read-certificate": "ok", "read-other": "ok", "write-data": "ok", "write-other": "EACCES", "remove-other": "EACCES",
                "connect-database": "ok", "exec": "EACCES", "exec-self": "ok", "thread": "ok", **SYSCALLS},
     # its worker
-    "worker": {"read-database": "EACCES", "read-certificate": "ok", "read-other": "EACCES", "write-data": "EACCES", "write-other": "EACCES",
+    "worker": {"read-settings": "EACCES", "read-database": "EACCES", "read-certificate": "ok", "read-other": "EACCES", "write-data": "EACCES", "write-other": "EACCES",
                "remove-other": "EACCES", "connect-database": "ok", "exec": "EPERM", "exec-self": "EPERM", "thread": "ok", **SYSCALLS},
     # a front-end of a cluster with workers
-    "frontend-parent": {"read-database": "ok", "read-certificate": "ok", "read-other": "EACCES", "write-data": "ok", "write-other": "EACCES",
+    "frontend-parent": {"read-settings": "ok", "read-database": "ok", "read-certificate": "ok", "read-other": "EACCES", "write-data": "ok", "write-other": "EACCES",
                         "remove-other": "EACCES", "connect-database": "ok", "exec": "EACCES", "exec-self": "ok", "thread": "ok", **SYSCALLS},
     # a front-end of a cluster
-    "frontend": {"read-database": "ok", "read-certificate": "ok", "read-other": "EACCES", "write-data": "ok", "write-other": "EACCES",
+    "frontend": {"read-settings": "ok", "read-database": "ok", "read-certificate": "ok", "read-other": "EACCES", "write-data": "ok", "write-other": "EACCES",
                  "remove-other": "EACCES", "connect-database": "EPERM", "exec": "EPERM", "exec-self": "EPERM", "thread": "ok", **SYSCALLS},
 }
 
