@@ -438,9 +438,7 @@ static bool transfer_result(struct transfer *t, struct err *err)
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:
         return err_set(err, ERR_INVALID, "%s", text);
-    case CURLE_OUT_OF_MEMORY:
-        panic("out of memory");
-    default:
+    default: /* also OUT_OF_MEMORY, which curl says of a field that is longer than it takes */
         return err_set(err, ERR_UNAVAILABLE, "%s", text);
     }
 }
