@@ -380,7 +380,7 @@ static void queue_account(struct work *w, struct acct *ac, struct mailbox_row *c
         keywords_queue_insert(w->tx, &ac->keywords, ac->row.account_id);
 }
 
-static void queue_writes(struct work *w)
+static bool queue_writes(struct work *w, struct err *err)
 {
     struct add_tx *t = w->t;
     size_t n_boxes = 0, n_changed = 0;
@@ -392,7 +392,8 @@ static void queue_writes(struct work *w)
         struct acct *ac = &w->accts[i];
         struct account_row before = account_take(&w->r_accounts, i);
         queue_account(w, ac, changed, &n_changed);
-        assert(before.account_id == ac->row.account_id); /* the lock statement answers in the order of the ids */
+        if (!HOLDS(before.account_id == ac->row.account_id, err)) /* the lock statement answers in the order of the ids */
+            return false;
         if (ac->row.modseq != before.modseq)
             t->touched[t->n_touched++] = ac->row;
     }
@@ -405,6 +406,7 @@ static void queue_writes(struct work *w)
     change_queue(w->tx, w->changes, w->n_changes);
     mailbox_queue_counts(w->tx, changed, n_changed);
     account_queue_update(w->tx, t->touched, t->n_touched);
+    return true;
 }
 
 static void make_room(struct work *w)
@@ -444,8 +446,5 @@ FIBER bool work_write(struct work *w, struct err *err)
         else
             add_each(w, w->t->requests[i]);
     }
-    if (!reconsider_refused(w, err))
-        return false;
-    queue_writes(w);
-    return true;
+    return reconsider_refused(w, err) && queue_writes(w, err);
 }

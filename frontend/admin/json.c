@@ -76,11 +76,13 @@ bool admin_only(json_t *o, const char *const *keys, struct err *err)
 
 void admin_answer(struct http_req *req, int status, json_t *o)
 {
+    struct err err = ERR_INIT;
     char *text = json_dumps(o, JSON_COMPACT);
     json_decref(o);
-    if (!text)
-        panic("JSON answer cannot be printed");
-    http_reply_json(req, status, str_c(text));
+    if (HOLDS(text, &err)) /* jansson takes no text that is not UTF-8, and a service may say such a thing */
+        http_reply_json(req, status, str_c(text));
+    else
+        http_reply_err(req, &err);
     free(text);
 }
 

@@ -156,7 +156,10 @@ void smtp_trace(struct smtp_body *b, struct smtp_session *s)
         add_missing(&fields, s, &facts);
     if (content.n && !header.n && !str_starts(content, S("\r\n"))) /* text without any header: ours must not swallow it */
         buf_add(&fields, S("\r\n"));
-    assert(buf_ok(&fields)); /* every part of it has its own limit, and their sum fits */
+    if (!HOLDS(buf_ok(&fields), &b->why)) { /* every part of it has its own limit, and their sum fits */
+        b->failure = smtp_failure(SMTP_AT_BODY, b->why.kind);
+        return;
+    }
     b->trace_at -= fields.n; /* from SMTP_BODY_ROOM, or further on when fields were dropped */
     memcpy(b->memory.p + b->trace_at, fields.p, fields.n);
     b->is_traced = true;

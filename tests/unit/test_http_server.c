@@ -1,3 +1,4 @@
+#include "frontend/admin/json.h"
 #include "net/http_server.h"
 
 #include "unit/test.h"
@@ -77,6 +78,11 @@ static bool knows_word(void *arg, struct http_req *req)
     http_reply(req, 401, NULL, S("who are you?"));
     return false;
 }
+static void not_utf8(void *arg, struct http_req *req)
+{
+    (void)arg;
+    admin_answer(req, 200, json_pack("{s:s}", "name", "\xff"));
+}
 static void silent(void *arg, struct http_req *req)
 {
     (void)arg, (void)req;
@@ -93,7 +99,8 @@ static const struct http_route routes[] = {
     {"GET", "/hello", hello, 0, false, false, NULL},     {"POST", "/echo/*", echo, 1000, false, false, NULL}, {"PUT", "/echo/*", echo, 1000, false, false, NULL},
     {"POST", "/count", count, 0, true, false, NULL},     {"POST", "/ignore", ignore_body, 0, true, false, NULL}, {"GET", "/stream", stream_out, 0, false, false, NULL},
     {"GET", "/fails", fails, 0, false, false, NULL},     {"GET", "/silent", silent, 0, false, false, NULL},   {"GET", "/slow", slow, 0, false, false, NULL},
-    {"GET", "/health", fails, 0, false, true, NULL}, {"POST", "/secret", echo, 4u << 20, false, false, knows_word},
+    {"GET", "/health", fails, 0, false, true, NULL}, {"GET", "/latin", not_utf8, 0, false, false, NULL},
+    {"POST", "/secret", echo, 4u << 20, false, false, knows_word},
 };
 
 /* --- a client that says exactly what it is told --- */
@@ -158,6 +165,8 @@ static void statuses(void *arg)
 static void answers(void *arg)
 {
     (void)arg;
+    /* What JSON cannot say is an error of that one answer. */
+    expect("GET /latin HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 500", "\"error\":\"internal\"");
     expect("GET /hello HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 200 OK\r\n", "X-Extra: a  Injected: b\r\n\r\nhello");
     expect("HEAD /hello HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 200 OK\r\n", "Content-Length: 5\r\n");
     expect("GET /hello HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\n", "Connection: close\r\n");
