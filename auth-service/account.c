@@ -455,7 +455,7 @@ FIBER static bool lock_account(struct sql_tx *tx, struct change *c, struct err *
         return true;
     account_of_row(&r, 0, &c->row);
     account_own(&c->row, c->arena);
-    if (c->incarnation && c->row.incarnation && c->incarnation != c->row.incarnation)
+    if (!rpc_incarnation_fits((uint64_t)c->incarnation, (uint64_t)c->row.incarnation))
         return err_set(err, ERR_CONFLICT, "'%.*s' is another account by now", STR_ARG(c->name->address));
     return true;
 }

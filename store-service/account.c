@@ -22,14 +22,14 @@ static const struct sql_stmt insert_account = {
     "INSERT INTO s_account (" ACCOUNT_COLS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     NULL, false};
 static const struct sql_stmt update_accounts = {
-    "s_update_accounts", "iiiiiiiiiiii", "",
+    "s_update_accounts", "iiiiiiiiiiiii", "",
     "UPDATE s_account SET modseq = ?2, floor_modseq = ?3, uidvalidity = ?4, email_seq = ?5, mailbox_seq = ?6,"
-    " used_bytes = ?7, used_messages = ?8, inbox_id = ?9, timeline = ?10, week = ?11, week_modseq = ?12"
+    " used_bytes = ?7, used_messages = ?8, inbox_id = ?9, timeline = ?10, week = ?11, week_modseq = ?12, incarnation = ?13"
     " WHERE account_id = ?1",
     "UPDATE s_account a SET modseq = v.c2, floor_modseq = v.c3, uidvalidity = v.c4, email_seq = v.c5, mailbox_seq = v.c6,"
-    " used_bytes = v.c7, used_messages = v.c8, inbox_id = v.c9, timeline = v.c10, week = v.c11, week_modseq = v.c12"
-    " FROM {rows}"
-    " AS v (c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12) WHERE a.account_id = v.c1",
+    " used_bytes = v.c7, used_messages = v.c8, inbox_id = v.c9, timeline = v.c10, week = v.c11, week_modseq = v.c12,"
+    " incarnation = v.c13 FROM {rows}"
+    " AS v (c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13) WHERE a.account_id = v.c1",
     true};
 static const struct sql_stmt insert_gap = {"s_insert_gap", "iii", "",
                                            "INSERT INTO s_gap (account_id, low, high) VALUES (?1, ?2, ?3)", NULL, false};
@@ -67,35 +67,38 @@ struct account_row account_take(const struct sql_result *r, size_t row)
 
 void account_queue_update(struct sql_tx *tx, const struct account_row *rows, size_t n)
 {
-    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, size_mul(n, 12));
+    enum { COLS = 13 };
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, size_mul(n, COLS));
     for (size_t i = 0; i < n; i++) {
         const struct account_row *a = &rows[i];
-        const int64_t cols[12] = {a->account_id, a->modseq,     a->floor_modseq,  a->uidvalidity, a->email_seq, a->mailbox_seq,
-                                  a->used_bytes, a->used_messages, a->inbox_id, a->timeline,    a->week,      a->week_modseq};
-        for (size_t k = 0; k < 12; k++)
-            v[i * 12 + k] = sql_i(cols[k]);
+        const int64_t cols[COLS] = {a->account_id, a->modseq,        a->floor_modseq, a->uidvalidity, a->email_seq, a->mailbox_seq, a->used_bytes,
+                                    a->used_messages, a->inbox_id, a->timeline,     a->week,        a->week_modseq, a->incarnation};
+        for (size_t k = 0; k < COLS; k++)
+            v[i * COLS + k] = sql_i(cols[k]);
     }
     sql_queue(tx, &update_accounts, v, n, NULL);
 }
 
-bool account_check(const struct account_row *row, const Thurn__AccountRef *ref, struct err *err)
+bool account_check(struct account_row *row, const Thurn__AccountRef *ref, struct err *err)
 {
     if (row->epoch != (int64_t)ref->epoch)
         return err_set(err, ERR_CONFLICT, "account %lld is at epoch %lld here, not %u", (long long)row->account_id,
                        (long long)row->epoch, ref->epoch);
-    if (row->incarnation != (int64_t)ref->incarnation)
+    if (!rpc_incarnation_fits((uint64_t)row->incarnation, ref->incarnation))
         return err_set(err, ERR_CONFLICT, "account %lld here is another one of this number: incarnation %llx, not %llx",
                        (long long)row->account_id, (unsigned long long)row->incarnation, (unsigned long long)ref->incarnation);
     if (row->tenant_id != ref->tenant_id)
         return err_set(err, ERR_INVALID, "account %lld is not of tenant %lld", (long long)row->account_id,
                        (long long)ref->tenant_id);
+    if (!row->incarnation)
+        row->incarnation = (int64_t)ref->incarnation;
     return true;
 }
 
 /* Who knows another account of this number changes nothing of this one; account_check tells him. */
 bool account_is_ours(const struct account_row *row, const Thurn__AccountRef *ref)
 {
-    return row->epoch == (int64_t)ref->epoch && row->incarnation == (int64_t)ref->incarnation;
+    return row->epoch == (int64_t)ref->epoch && rpc_incarnation_fits((uint64_t)row->incarnation, ref->incarnation);
 }
 
 bool account_needs_prepare(const struct account_row *row)
@@ -265,9 +268,9 @@ struct states_op {
 
 static const struct sql_stmt read_states = {
     "s_read_states", "ii", "iii",
-    "SELECT account_id, modseq, timeline <> 0 FROM s_account WHERE account_id = ?1 AND incarnation = ?2",
+    "SELECT account_id, modseq, timeline <> 0 FROM s_account WHERE account_id = ?1 AND (incarnation = ?2 OR incarnation = 0 OR ?2 = 0)",
     "SELECT a.account_id, a.modseq, (a.timeline <> " PG_TIMELINE ")::int::bigint FROM {rows} AS v (id, incarnation) JOIN s_account a ON a.account_id = v.id AND"
-    " a.incarnation = v.incarnation",
+    " (a.incarnation = v.incarnation OR a.incarnation = 0 OR v.incarnation = 0)",
     true};
 
 FIBER static bool states_body(struct sql_tx *tx, void *arg, struct err *err)

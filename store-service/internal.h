@@ -109,8 +109,9 @@ void account_queue_lock(struct sql_tx *tx, const int64_t *ids, size_t n, struct 
 void account_queue_read(struct sql_tx *tx, int64_t id, struct sql_result *out);
 struct account_row account_take(const struct sql_result *r, size_t row);
 void account_queue_update(struct sql_tx *tx, const struct account_row *rows, size_t n);
-/* Whether the caller's idea of where the account lives, and which one it is, still holds. Errors: CONFLICT. */
-bool account_check(const struct account_row *row, const Thurn__AccountRef *ref, struct err *err) WARN_UNUSED;
+/* Whether the caller's idea of where the account lives, and which one it is, still holds. A row that does not know which it is takes it
+ * from him, and who writes the row (account_queue_update) makes that last. Errors: CONFLICT. */
+bool account_check(struct account_row *row, const Thurn__AccountRef *ref, struct err *err) WARN_UNUSED;
 bool account_is_ours(const struct account_row *row, const Thurn__AccountRef *ref);
 /* The account must be prepared before it is written to: its rows are missing, or the database has failed over. */
 bool account_needs_prepare(const struct account_row *row);

@@ -35,7 +35,7 @@ static const char *disagreement(const Thurn__AccountRef *shard, const Thurn__Acc
         return "unknown";
     if (directory->shard != shard->shard)
         return "elsewhere";
-    if (directory->incarnation != shard->incarnation)
+    if (!rpc_incarnation_fits(directory->incarnation, shard->incarnation))
         return "another";
     if (directory->tenant_id != shard->tenant_id)
         return "tenant";

@@ -119,7 +119,7 @@ FIBER bool imap_relocated(struct imap_session *s, struct rpc_call *call)
     if (!auth_locate(&locate, s->server->opts.auth, &q, &r) || r->n_accounts == 0)
         return false;
     const Thurn__Account *now = r->accounts[0];
-    if (now->incarnation != s->account.incarnation) {
+    if (!rpc_incarnation_fits(now->incarnation, s->account.incarnation)) {
         imap_end(s, IMAP_END_LOGIN); /* another account has this number now: the log-in was not to that one */
         return false;
     }

@@ -53,6 +53,12 @@ static inline str rpc_pass_str(const struct rpc_pass *p)
     return str_n(p->bytes, p->n);
 }
 
+/* Whether two may speak of the same account of a number (AccountRef.incarnation): 0 is not known. */
+static inline bool rpc_incarnation_fits(uint64_t a, uint64_t b)
+{
+    return a == b || !a || !b;
+}
+
 struct rpc_call;
 /*
  * Whether the caller is among `callers` (RPC_BY_*). account_id and so on: whom the request is about (account_id 0 = nobody). A call inside this process

@@ -63,17 +63,23 @@ static void incarnation_case(struct world *w)
     assert_int_equal(one.error_kind, ERR_CONFLICT);
     MUST_FAIL(w, purge_account, &q, NULL, ERR_CONFLICT);
     w->ref = none; /* an old caller, who does not know of any */
-    MUST_FAIL(w, get_account, &q, &info, ERR_CONFLICT);
-    MUST_FAIL(w, purge_account, &q, NULL, ERR_CONFLICT);
-    w->ref = first;
     MUST(w, get_account, &q, &info);
     assert_int_equal(info->used_messages, 1);
-    assert_int_equal(world_status(w, inbox)->total, 1);
-    /* An account from before there were incarnations has none, here and in the directory. */
+    world_append(w, inbox, hello, 0);
+    w->ref = first; /* it is still that one's */
+    MUST(w, get_account, &q, &info);
+    assert_int_equal(info->used_messages, 2);
+    assert_int_equal(world_status(w, inbox)->total, 2);
+    w->ref = second;
+    MUST_FAIL(w, get_account, &q, &info, ERR_CONFLICT);
+    /* An account from before there were incarnations has none in the store: any may read it. */
     w->ref = old;
     MUST(w, get_account, &q, &info);
+    old.incarnation = 1;
     w->ref.incarnation = 1;
-    MUST_FAIL(w, get_account, &q, &info, ERR_CONFLICT);
+    MUST(w, get_account, &q, &info);
+    w->ref.incarnation = 2;
+    MUST(w, get_account, &q, &info);
     /* The poll of those who watch. */
     Thurn__StatesRequest states = THURN__STATES_REQUEST__INIT;
     const Thurn__StatesReply *r = NULL;
@@ -83,6 +89,9 @@ static void incarnation_case(struct world *w)
     MUST(w, states, &states, &r);
     assert_int_equal(r->n_states, 1);
     assert_int_equal(r->states[0]->account_id, 32);
+    refs[0] = &none; /* a poll that does not know */
+    MUST(w, states, &states, &r);
+    assert_int_equal(r->n_states, 2);
     /* What the shard has. */
     Thurn__ShardAccountsRequest list = THURN__SHARD_ACCOUNTS_REQUEST__INIT;
     const Thurn__ShardAccountsReply *all = NULL;
@@ -95,13 +104,34 @@ static void incarnation_case(struct world *w)
     assert_true(all->accounts[0]->account->incarnation == first.incarnation);
     assert_int_equal(all->accounts[0]->account->epoch, 1);
     assert_int_equal(all->accounts[0]->account->tenant_id, 7);
-    assert_int_equal(all->accounts[0]->used_messages, 1);
+    assert_int_equal(all->accounts[0]->used_messages, 2);
     assert_true(all->accounts[1]->account->incarnation == 0);
+    /* The first who writes says which it is: by a delivery here, by an operation in 33. */
+    w->ref = old;
+    assert_true(world_deliver(w, hello, NULL, 0, &one));
+    assert_int_equal(one.error_kind, ERR_NONE);
+    w->ref.incarnation = 2;
+    MUST_FAIL(w, get_account, &q, &info, ERR_CONFLICT);
+    assert_true(world_deliver(w, hello, NULL, 0, &one));
+    assert_int_equal(one.error_kind, ERR_CONFLICT);
+    MUST_FAIL(w, purge_account, &q, NULL, ERR_CONFLICT);
+    w->ref = world_account(w, 33);
+    inbox = world_mailbox(w, "INBOX");
+    world_append(w, inbox, hello, 0);
+    w->ref.incarnation = 3;
+    assert_true(world_flags(w, inbox, 1, 1, THURN__STORE_OP__STORE_ADD, THURN__FLAG__FLAG_SEEN, NULL, NULL));
+    w->ref.incarnation = 4;
+    MUST_FAIL(w, get_account, &q, &info, ERR_CONFLICT);
+    /* Who removes an account that has none may name one. */
+    w->ref = world_account(w, 34);
+    MUST(w, get_account, &q, &info);
+    w->ref.incarnation = 4;
+    MUST(w, purge_account, &q, NULL);
     w->ref = first;
     MUST(w, purge_account, &q, NULL);
     MUST(w, purge_account, &q, NULL); /* again, as after a lost answer */
     MUST(w, shard_accounts, &list, &all);
-    assert_int_equal(all->n_accounts, 1);
+    assert_int_equal(all->n_accounts, 2);
     w->ref = world_account(w, 1);
 }
 
