@@ -85,8 +85,6 @@ static bool confine(struct serve *s, unsigned n_workers, struct err *err)
         return false;
     if (geteuid() == 0 && !s->is_worker)
         log_warn("server.root", KV_Z("reason", "it goes on as root: name a user in the setting 'user', or give the data folder to one"));
-    if (!s->is_worker)
-        settings_narrow(c);
     if ((s->options->is_dev || !settings_on_sqlite(c, what.roles)) && !folder_make(data, err)) /* the fence opens what is there */
         return false;
     return confine_fence(c, &what, err);
@@ -128,6 +126,8 @@ FIBER static bool start(struct serve *s, struct err *err)
     if (!frontends_bind(&s->config, first, FRONTEND_HTTPS, s->sockets, &s->n_sockets, err) || !confine(s, count, err) ||
         !node_open(&s->node, &s->config, s->options->is_dev ? NODE_NEW : NODE_AS_IT_IS, err))
         return false;
+    if (!s->is_worker)
+        settings_narrow(&s->config); /* now they are known to be ours: a folder that was mistyped is left as it is */
     snprintf(socket, sizeof(socket), "%s/services.sock", s->node.data);
     if (!start_services(s, count > 0, socket, err) ||
         !frontends_listen(&s->frontends, count ? FRONTEND_HTTP : FRONTEND_SMTP, FRONTEND_HTTPS, s->sockets, s->n_sockets, err))

@@ -11,6 +11,7 @@
 #include "server/node.h"
 
 #define SECRET_MIN 32 /* bytes */
+#define TOKEN_MIN 16
 #define QUOTED_MAX 60u /* bytes of a value that a complaint repeats */
 #define QUOTED(s) (int)MIN((s).n, (size_t)QUOTED_MAX), (s).p
 
@@ -226,6 +227,13 @@ static bool check_secret(const struct config *c, unsigned roles, bool has_servic
     return !secret.n || secret.n >= SECRET_MIN || config_complain(c, CFG_RPC_SECRET, err, "is shorter than %d bytes", SECRET_MIN);
 }
 
+/* It is all that stands before the API, and guesses at it are not counted. */
+static bool check_token(const struct config *c, struct err *err)
+{
+    str token = config_str(c, CFG_ADMIN_TOKEN);
+    return !token.n || token.n >= TOKEN_MIN || config_complain(c, CFG_ADMIN_TOKEN, err, "is shorter than %d bytes: take e.g. what 'openssl rand -hex 32' prints", TOKEN_MIN);
+}
+
 /* Every service that a role here calls is here too, or there is where it is. */
 static bool check_services(const struct config *c, unsigned roles, struct err *err)
 {
@@ -300,7 +308,7 @@ bool settings_check(const struct config *c, struct err *err)
         return false;
     bool has_service = (roles & ~(unsigned)ROLE_FRONTEND_BIT) != 0;
     return check_hostname(c, err) && check_workers(c, roles, err) && check_databases(c, roles, err) &&
-           check_rpc_listen(c, has_service, err) && check_secret(c, roles, has_service, err) && check_services(c, roles, err) &&
+           check_rpc_listen(c, has_service, err) && check_secret(c, roles, has_service, err) && check_token(c, err) && check_services(c, roles, err) &&
            (!(roles & ROLE_STORE_BIT) || check_blobs(c, err)) && (!(roles & ROLE_QUEUE_BIT) || check_queue(c, err)) &&
            check_dns(c, err) && (!has_service || check_redis(c, err)) && check_rpc_tls(c, err);
 }

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "base/trouble.h"
 #include "proto/auth_calls.h"
 
 #define LOCAL_MS 5000u
@@ -229,9 +230,12 @@ bool resolver_get(struct resolver *r, str address, struct resolved **out, struct
         return true;
     }
     if (ask(r, address, out, err)) {
+        trouble_over("auth");
         metric_inc_label(M_RESOLVER_LOOKUPS, "asked");
         return true;
     }
+    if (err_is_temporary(err))
+        trouble_note("auth", err->msg);
     a = map_get(&r->entries, address); /* again: the call suspended */
     if (!err_is_temporary(err) || !a || clock_mono_ms() >= a->stale_until_ms) {
         metric_inc_label(M_RESOLVER_LOOKUPS, "failed");

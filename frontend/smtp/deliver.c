@@ -1,6 +1,8 @@
 #include "frontend/smtp/deliver.h"
 
+#include "base/log.h"
 #include "base/map.h"
+#include "base/trouble.h"
 #include "frontend/smtp/trace.h"
 #include "proto/queue_calls.h"
 #include "proto/store_calls.h"
@@ -179,10 +181,13 @@ FIBER static void deliver_directly(struct smtp_session *s, struct plan *p)
     if (p->n == 1)
         call.route_key = (uint64_t)p->v[0].account->account_id;
     if (store_deliver(&call, s->server->opts.store, &q, &reply)) {
+        trouble_over("store");
         set_results(p, reply);
     } else {
         for (size_t i = 0; i < p->n; i++)
             p->v[i].result = unheard(call.err.kind);
+        if (err_is_temporary(&call.err))
+            trouble_note("store", call.err.msg);
         log_warn("smtp.trouble", KV_Z("at", "store"), KV_ERR(&call.err));
     }
     log_failures(p, reply);
@@ -293,9 +298,12 @@ FIBER static void give_to_queue(struct smtp_session *s, struct plan *p, struct s
 {
     struct err err = ERR_INIT;
     if (enqueue(s, p, &out->queue_id, &err)) {
+        trouble_over("queue");
         answer_all(s, out, "queued", SMTP_REPLY_NONE);
         return;
     }
+    if (err_is_temporary(&err))
+        trouble_note("queue", err.msg); /* what goes elsewhere, or cannot be delivered at once, waits at its sender */
     log_warn("smtp.trouble", KV_Z("at", "queue"), KV_ERR(&err));
     enum smtp_reply reply = smtp_failure(SMTP_AT_QUEUE, err.kind);
     answer_all(s, out, smtp_reply_class(reply) == 4 ? "deferred" : "refused", reply);

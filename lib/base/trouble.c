@@ -9,6 +9,7 @@
 struct trouble {
     char what[48], why[160]; /* what: empty = a free place */
     int64_t noted_mono_ms;
+    bool works; /* somebody said so, and nobody else since */
 };
 static struct trouble all[TROUBLES_MAX];
 
@@ -30,7 +31,7 @@ static void end(struct trouble *t)
 static void end_forgotten(void)
 {
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
-        if (all[i].what[0] && clock_mono_ms() - all[i].noted_mono_ms > TROUBLE_MS)
+        if (all[i].what[0] && clock_mono_ms() - all[i].noted_mono_ms >= (all[i].works ? TROUBLE_SETTLE_MS : TROUBLE_MS))
             end(&all[i]);
 }
 
@@ -48,13 +49,16 @@ void trouble_note(const char *what, const char *why)
     (void)snprintf(t->what, sizeof(t->what), "%s", what);
     (void)snprintf(t->why, sizeof(t->why), "%s", why);
     t->noted_mono_ms = clock_mono_ms();
+    t->works = false;
 }
 
 void trouble_over(const char *what)
 {
     struct trouble *t = find(what);
-    if (t && clock_mono_ms() - t->noted_mono_ms >= TROUBLE_SETTLE_MS)
-        end(t);
+    if (!t)
+        return;
+    t->works = true;
+    end_forgotten();
 }
 
 bool trouble_is(const char *what)

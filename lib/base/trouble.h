@@ -15,7 +15,7 @@
 
 /* what: one of a fixed set ("cap.smtp.guests", "database.shard 2", "s3"), why: for people. Both are copied. */
 void trouble_note(const char *what, const char *why);
-/* It works, this time. What was noted within TROUBLE_SETTLE_MS goes on: something that works now and then is not two lines in the log each time. */
+/* It works, this time: over when nobody notes it for TROUBLE_SETTLE_MS. Something that works now and then is not two lines in the log each time. */
 #define TROUBLE_SETTLE_MS 5000
 void trouble_over(const char *what);
 bool trouble_is(const char *what); /* it goes on */

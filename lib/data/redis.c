@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/map.h"
 #include "base/metrics.h"
+#include "base/trouble.h"
 #include "data/redis_address.h"
 #include "fiber/loop.h"
 #include "fiber/work.h"
@@ -501,12 +502,17 @@ FIBER static void conn_live(struct conn *c, bool *was_up)
     *was_up = false;
     if (conn_open(c, &err) && conn_greet(c, &err)) {
         c->is_up = *was_up = true;
+        trouble_over("redis");
         if (c == &c->r->subs)
             subs_ready(c->r);
         while (c->ac && fiber_cond_wait(&c->changed, &err))
             continue;
+        if (!err_is_set(&err))
+            (void)err_set(&err, ERR_UNAVAILABLE, "connection to redis lost");
     }
     conn_drop(c);
+    if (!c->r->is_stopping)
+        trouble_note("redis", err.msg);
 }
 
 FIBER static void keep(void *arg)

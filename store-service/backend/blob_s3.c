@@ -191,6 +191,8 @@ FIBER static bool exchange(struct s3 *s, struct exchange *x, struct err *err)
         bool ok = http_request(s->http, &req, x->a, &x->r, err);
         observe(x, began_us, ok, err);
         tell(s, x, ok, err);
+        if (!ok && !is_our_doing(x, ok, err) && err->kind != ERR_TIMEOUT)
+            err->kind = ERR_UNAVAILABLE; /* whatever is wrong with the answer is the server's trouble, and says nothing about the body */
         bool may_retry = i < TRIES && !(x->get && x->get->is_begun) && clock_mono_us() - began_us < RETRY_WITHIN_MS * 1000;
         if (ok && (x->r.status < 500 || x->r.status == 501 || !may_retry))
             return true;
@@ -222,6 +224,19 @@ static bool is_2xx(const struct exchange *x)
 
 /* --- put, get, remove --- */
 
+/* "It is there already" is believed of a put whose answer was lost; a server or a proxy that says so of anything must not lose mail. */
+FIBER static bool see(struct s3 *s, str name, uint64_t size, struct arena *a, struct err *err)
+{
+    struct exchange x = {.method = "HEAD", .name = name, .a = a};
+    uint64_t length = 0;
+    if (!exchange(s, &x, err))
+        return false;
+    if (is_2xx(&x) && num_u64(http_header_get(x.r.headers, x.r.n_headers, S("content-length")), UINT64_MAX, &length) && length == size)
+        return true;
+    return err_set(err, ERR_UNAVAILABLE, "s3: PUT %.*s: it is there already, says the server, and is not (HEAD: status %d, %llu bytes)", STR_ARG(name),
+                   x.r.status, (unsigned long long)length);
+}
+
 FIBER static bool put(struct s3 *s, str name, struct putting *p, struct arena *a, struct err *err)
 {
     struct exchange x = {.method = "PUT", .name = name, .put = p, .a = a};
@@ -234,7 +249,9 @@ FIBER static bool put(struct s3 *s, str name, struct putting *p, struct arena *a
         s->has_no_conditional_put = true;
         return put(s, name, p, a, err);
     }
-    return is_2xx(&x) || x.r.status == 412 || set_status_error(s, &x, err);
+    if (x.r.status == 412)
+        return see(s, name, p->body->size, a, err);
+    return is_2xx(&x) || set_status_error(s, &x, err);
 }
 
 FIBER static bool s3_put(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg, int64_t *off,

@@ -23,7 +23,7 @@ def events(server, *args):
 
 
 def walk(combo):
-    with harness.Server(combo, extra="admin.token: tok\n", accounts=("ann",)) as server:
+    with harness.Server(combo, extra="admin.token: token-of-the-test\n", accounts=("ann",)) as server:
         here = f"unix socket, uid {os.getuid()} ({ME})"
         assert [(e["what"], e["subject"]) for e in events(server)] == [("domain.add", "example.test"), ("account.add", "ann@example.test")]
         steps = (
@@ -57,8 +57,8 @@ def walk(combo):
         # the token: its use once, and each change by it
         url = f"http://127.0.0.1:{server.ports['http']}"
         for _ in range(2):
-            server.run("--url", url, "--token", "tok", "account", "show", "bea@example.test")
-        server.run("--url", url, "--token", "tok", "domain", "add", "example.org")
+            server.run("--url", url, "--token", "token-of-the-test", "account", "show", "bea@example.test")
+        server.run("--url", url, "--token", "token-of-the-test", "domain", "add", "example.org")
         made = events(server)[before:]
         assert [(e["what"], e["who"], e["from"]) for e in made] == [("token.use", "admin token", "127.0.0.1"),
                                                                     ("domain.add", "admin token", "127.0.0.1")], made

@@ -409,7 +409,7 @@ def import_on_terminal(server, n):
 
 def test_accounts():
     """Ten thousand at once, refusals with their line, states, passwords, removal."""
-    with harness.Server("sqlite-local", extra="admin.token: tok\n") as server:
+    with harness.Server("sqlite-local", extra="admin.token: token-of-the-test\n") as server:
         rows = [f"user{i}@example.test,{{SSHA}}2Q6FjPdJRLyKIpuTMv5Zz3fXqaeIqNHc,{'1G' if i % 2 else ''}" for i in range(10000)]
         rows[5000] = "broken line"
         rows[6000] = "user1@example.test,x,"
@@ -476,7 +476,7 @@ def test_accounts():
         server.admin("domain", "set", "example.test", "--catch-all", "")
         # over HTTP: with the token only
         url = f"http://127.0.0.1:{server.ports['http']}"
-        assert server.run("--url", url, "--token", "tok", "account", "show", "ann@example.test").returncode == 0
+        assert server.run("--url", url, "--token", "token-of-the-test", "account", "show", "ann@example.test").returncode == 0
         assert server.run("--url", url, "--token", "bad", "account", "show", "ann@example.test", check=False).returncode != 0
         quota = server.admin("account", "set", "ann@example.test", "--quota", "20k").stdout
         wait_until(lambda: rcpt_full(server), "the quota to be felt", 60)

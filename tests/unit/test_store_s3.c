@@ -210,6 +210,7 @@ static struct {
     pthread_t thread;
     _Atomic bool is_ending;
     atomic_bool has_no_bucket;
+    atomic_bool talks_nonsense, says_there; /* of a PUT: an answer that is no HTTP; 412 of what is not there */
     atomic_bool holds_put, is_holding; /* the next PUT is answered when `go` says so */
     sem_t go;
     _Atomic int n_501, n_500, n_puts, n_conditional; /* n_500: so many answers in a row are 500 */
@@ -275,7 +276,18 @@ static void serve(int fd)
         bool is_put = !strncmp(head, "PUT ", 4), is_conditional = strcasestr(head, "if-none-match") != NULL;
         fake.n_puts += is_put;
         fake.n_conditional += is_conditional;
-        if (fake.has_no_bucket) {
+        if (fake.talks_nonsense && is_put) {
+            assert(write(fd, "\x16\x03\x01 what?\r\n\r\n", 13) == 13);
+            xfree(body);
+            break;
+        }
+        if (fake.says_there && is_put) {
+            answer(fd, 412, "", 0);
+        } else if (!strncmp(head, "HEAD ", 5)) {
+            char text[100];
+            int len = snprintf(text, sizeof text, "HTTP/1.1 %d X\r\nContent-Length: %zu\r\n\r\n", fake.object ? 200 : 404, fake.object_bytes);
+            assert(write(fd, text, (size_t)len) == len);
+        } else if (fake.has_no_bucket) {
             static const char missing[] = "<Error><Code>NoSuchBucket</Code></Error>";
             answer(fd, 404, missing, sizeof missing - 1);
         } else if (fake.n_500 > 0) {
@@ -494,6 +506,30 @@ static void no_bucket_case(struct world *w)
     assert_int_equal(trouble_print(&degraded), 0);
 }
 
+/* Whatever the server answers, it says nothing about the message: that waits. Nor is "there already" believed of what is not there. */
+static void nonsense_case(struct world *w)
+{
+    atomic_bool *const ills[] = {&fake.talks_nonsense, &fake.says_there};
+    for (unsigned i = 0; i < ARRAY_LEN(ills); i++) {
+        xfree(fake.object);
+        fake.object = NULL;
+        fake.object_bytes = 0;
+        *ills[i] = true;
+        assert_null(world_put(w, world_message(w, 50 + i, 100000)));
+        assert_int_equal(w->err.kind, ERR_UNAVAILABLE);
+        *ills[i] = false;
+        assert_non_null(world_put(w, world_message(w, 50 + i, 100000)));
+    }
+    fake.says_there = true; /* and this time it is */
+    str m = world_message(w, 60, 100000);
+    fake.object = xrealloc(fake.object, m.n);
+    memcpy(fake.object, m.p, m.n);
+    fake.object_bytes = m.n;
+    assert_non_null(world_put(w, m));
+    fake.says_there = false;
+    trouble_forget_all();
+}
+
 /* What could not be deleted stays known, what could does not; a server without multi-object delete is asked once. */
 static void deletes_case(struct world *w)
 {
@@ -540,7 +576,7 @@ int main(void)
                                               {"many", many_case}};
     static const struct world_case played[] = {{"no_conditions", no_conditions_case}, {"stumbling", stumbling_case}, {"no bucket", no_bucket_case},
         {"placed or swept", placed_or_swept_case},
-                                                {"deletes", deletes_case}};
+                                                {"deletes", deletes_case}, {"nonsense", nonsense_case}};
     int failed = 0;
     fake_start();
     failed += world_main(played, ARRAY_LEN(played), 1, with_fake);
