@@ -105,7 +105,7 @@ def test_migrate_calls_nobody():
         config.write_text(f"data: {d}/data\nhostname: mx.example.test\n")
         for verb, expected in (("--new", r"[1-9][0-9]* steps applied\n"), ("--dry-run", r"0 steps would be applied\n")):
             r = subprocess.run([str(harness.BINARY), "migrate", verb, "--config", str(config)], capture_output=True, text=True, timeout=60)
-            config.write_text(f"data: {d}/data\nroles: [queue]\nhostname: mx.example.test\nrpc.secret: {"x" * 64}\nrpc.auth: 127.0.0.1:{dead}\nrpc.store: 127.0.0.1:{dead}\n")
+            config.write_text(f"data: {d}/data\nroles: [queue]\nhostname: mx.example.test\nrpc.secret: {'x' * 64}\nrpc.auth: 127.0.0.1:{dead}\nrpc.store: 127.0.0.1:{dead}\n")
             assert r.returncode == 0 and "rpc." not in r.stderr and re.fullmatch(expected, r.stdout), r
     with harness.Server("sqlite-local", accounts=()) as server:
         r = server.run("migrate", "--config", str(server.front.config))
