@@ -1,7 +1,6 @@
 #include "server/client.h"
 
 #include <errno.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,6 +8,7 @@
 #include "base/clock.h"
 #include "fiber/fiber.h"
 #include "net/http_client.h"
+#include "server/folder.h"
 #include "server/verbs.h"
 
 #define ANSWER_MAX (64u << 20)
@@ -110,10 +110,8 @@ static bool is_others(const char *path, const char *what, struct err *err)
     struct stat st;
     if (geteuid() == 0 || stat(path, &st) != 0 || st.st_uid == geteuid())
         return false;
-    const struct passwd *pw = getpwuid(st.st_uid);
     char uid[24];
-    snprintf(uid, sizeof(uid), "#%u", (unsigned)st.st_uid);
-    const char *user = pw ? pw->pw_name : uid;
+    const char *user = folder_user(st.st_uid, uid);
     (void)err_set(err, ERR_DENIED, "%s '%.120s' belongs to user %s: run this as that user (sudo -u %s) or as root", what, path,
                   user, user);
     return true;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <ftw.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -55,4 +56,39 @@ void folder_narrow(const char *path)
     (void)nftw(path, narrow_one, 16, FTW_PHYS | FTW_MOUNT); /* a folder that is not there has none */
     if (n_narrowed)
         log_info("server.narrowed", KV_Z("folder", path), KV_I64("n", n_narrowed));
+}
+
+const char *folder_user(unsigned uid, char room[24])
+{
+    const struct passwd *pw = getpwuid(uid);
+    if (pw)
+        return pw->pw_name;
+    snprintf(room, 24, "#%u", uid);
+    return room;
+}
+
+bool folder_denied(const char *path, struct err *err)
+{
+    char part[PATH_ROOM], uid[24];
+    struct stat st;
+    bool is_file = true;
+    snprintf(part, sizeof(part), "%s", path);
+    while (stat(part, &st) != 0) { /* the lowest that can be seen is the one in the way */
+        char *slash = strrchr(part, '/');
+        if (!slash || slash == part) {
+            snprintf(part, sizeof(part), slash ? "/" : ".");
+            if (stat(part, &st) != 0)
+                return err_set(err, ERR_DENIED, "cannot read '%s': %s", path, strerror(EACCES));
+        } else {
+            *slash = '\0';
+        }
+        is_file = false;
+    }
+    if (st.st_uid == geteuid())
+        return err_set(err, ERR_DENIED, "cannot read '%s': %s: the mode of '%s' forbids it", path, strerror(EACCES), part);
+    const char *user = folder_user(st.st_uid, uid);
+    const char *end = strrchr(path, '/');
+    bool is_own = is_file || (end && str_eq(str_n(path, (size_t)(end - path)), str_c(part)));
+    return err_set(err, ERR_DENIED, "cannot read '%s': %s (the %s%s%s%s belongs to user %s): run this as that user (sudo -u %s) or as root", path,
+                   strerror(EACCES), is_file ? "file" : "folder", is_own ? "" : " '", is_own ? "" : part, is_own ? "" : "'", user, user);
 }

@@ -10,5 +10,9 @@
 bool folder_make(const char *path, struct err *err) WARN_UNUSED;
 /* What is in it and is ours, and others may read: made 0600, folders 0700. The log says how many. */
 void folder_narrow(const char *path);
+/* The name of a user of this machine, or #UID in room. */
+const char *folder_user(unsigned uid, char room[24]);
+/* What it means that path could not be read for EACCES: whose it is, or the folder above it that lets nobody pass. Returns false, DENIED. */
+bool folder_denied(const char *path, struct err *err);
 
 #endif

@@ -199,13 +199,38 @@ bool installation_look(struct node *n, enum installation_verdict *out, struct er
     return ok;
 }
 
+static bool refuse_folder(str data, struct err *err)
+{
+    return err_set(err, ERR_CONFLICT, "the folder '%.*s' was never set up: is it the right one, and mounted? `thurn setup YOU@EXAMPLE.COM` makes a new server",
+                   STR_ARG(data));
+}
+
+bool installation_glance(const struct config *c, unsigned roles, struct err *err)
+{
+    static const struct { unsigned role; const char *file; } files[] = {
+        {ROLE_AUTH_BIT, "directory.db"}, {ROLE_QUEUE_BIT, "queue.db"}, {ROLE_STORE_BIT, "mail.db"}, {ROLE_STORE_BIT, "blobs/installation"}};
+    size_t n, asked = 0;
+    (void)config_list(c, CFG_SHARDS, &n);
+    if (config_str(c, CFG_DIRECTORY_DB).n || config_str(c, CFG_QUEUE_DB).n || n)
+        return true;
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        char path[WHAT_MAX];
+        if (!(roles & files[i].role))
+            continue;
+        asked++;
+        snprintf(path, sizeof(path), "%.*s/%s", STR_ARG(config_str(c, CFG_DATA)), files[i].file);
+        if (access(path, F_OK) == 0 || errno != ENOENT)
+            return true;
+    }
+    return !asked || refuse_folder(config_str(c, CFG_DATA), err);
+}
+
 bool installation_refuse(const struct node *n, enum installation_verdict verdict, struct err *err)
 {
     if (verdict == INSTALLATION_UNMARKED)
         return err_set(err, ERR_CONFLICT, "these databases were made by a release that did not mark what belongs together: `thurn migrate --new`, once, marks them");
     if (node_on_sqlite(n))
-        return err_set(err, ERR_CONFLICT,
-                       "the folder '%s' was never set up: is it the right one, and mounted? `thurn setup YOU@EXAMPLE.COM` makes a new server", n->data);
+        return refuse_folder(str_c(n->data), err);
     return err_set(err, ERR_CONFLICT,
                    "these databases were never set up: are they the right ones? `thurn migrate --new` makes a new installation in them");
 }

@@ -18,6 +18,8 @@ enum installation_verdict {
 /* The process' databases are open; nothing is made. n->set.id is filled in. Errors, with the remedy: CONFLICT (a member is missing, or of
  * another installation). */
 FIBER bool installation_look(struct node *n, enum installation_verdict *out, struct err *err) WARN_UNUSED;
+/* Before databases are open: CONFLICT when all of them would be files in the data folder, and none is there. Anything else is for installation_look. */
+bool installation_glance(const struct config *c, unsigned roles, struct err *err) WARN_UNUSED;
 /* The error for a verdict that is not OURS. Returns false. */
 bool installation_refuse(const struct node *n, enum installation_verdict verdict, struct err *err);
 /*

@@ -1,11 +1,13 @@
 #include "server/options.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "base/num.h"
 #include "mail/address.h"
 #include "net/addr.h"
+#include "server/folder.h"
 
 static const struct global {
     const char *name;
@@ -133,12 +135,20 @@ const char *options_default_data(const struct options *o)
     return path;
 }
 
+/* Without its file a server would start by the defaults: one that may not be looked at is none that is missing. */
+static bool may_read(const char *path, struct err *err)
+{
+    return access(path, R_OK) == 0 || errno != EACCES || folder_denied(path, err);
+}
+
 static bool load_file(const struct options *o, struct config *c, struct err *err)
 {
     char path[1100];
     snprintf(path, sizeof(path), "%s/thurn.yaml", options_default_data(o));
     if (o->config_file)
         return config_load(c, o->config_file, err);
+    if (!may_read(path, err))
+        return false;
     if (access(path, F_OK) == 0)
         return config_load(c, path, err);
     if (!o->data && access("/etc/thurn/thurn.yaml", F_OK) == 0)

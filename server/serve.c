@@ -14,6 +14,7 @@
 #include "server/confine.h"
 #include "server/folder.h"
 #include "server/health.h"
+#include "server/installation.h"
 #include "server/running.h"
 #include "server/settings.h"
 #include "server/verbs.h"
@@ -121,6 +122,8 @@ FIBER static bool start(struct serve *s, struct err *err)
     char socket[NODE_PATH_MAX];
     unsigned roles;
     if ((!s->is_worker && !running_none(&s->config, err)) || !settings_roles(&s->config, &roles, err))
+        return false;
+    if (!s->is_worker && !s->options->is_dev && !installation_glance(&s->config, roles, err))
         return false;
     enum frontend_kind first = (roles & ROLE_FRONTEND_BIT) && !s->is_worker ? FRONTEND_SMTP : FRONTEND_HTTP;
     if (!frontends_bind(&s->config, first, FRONTEND_HTTPS, s->sockets, &s->n_sockets, err) || !confine(s, count, err) ||

@@ -1,6 +1,7 @@
 /* thurn version, migrate, config, test: verbs that need no running server. */
 #include <errno.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fiber/fiber.h"
@@ -59,6 +60,18 @@ int verb_migrate(struct options *o)
     return fiber_main(migrate, &m) ? m.status : EXIT_FAILED;
 }
 
+/* A folder that was asked for and is not there has no settings that could be good. */
+static bool is_set_up(const struct options *o, const struct config *c, struct err *err)
+{
+    struct stat st;
+    if (c->file || !o->data)
+        return true;
+    if (stat(o->data, &st) != 0)
+        return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_DENIED, "there is no folder '%.200s': %s; `thurn setup YOU@EXAMPLE.COM` makes a new server", o->data,
+                       strerror(errno));
+    return S_ISDIR(st.st_mode) || err_set(err, ERR_INVALID, "'%.200s' is a file, and a folder is wanted: choose another by --data", o->data);
+}
+
 int verb_config(struct options *o)
 {
     struct err err = ERR_INIT;
@@ -74,7 +87,7 @@ int verb_config(struct options *o)
         return verb_unknown(o);
     }
     struct config c;
-    bool ok = options_config(o, &c, &err) && frontends_check(&c, &err);
+    bool ok = options_config(o, &c, &err) && is_set_up(o, &c, &err) && frontends_check(&c, &err);
     if (ok)
         printf("%s: good\n", c.file ? c.file : "no config file, the defaults");
     config_done(&c);

@@ -137,6 +137,34 @@ def test_socket_of_another_user():
         said(r, 1, "belongs to user root", "run this as that user (sudo -u root) or as root")
 
 
+def test_settings_out_of_reach():
+    """A folder or file of another user is not one without settings; nor is one that is not there."""
+    def walk(d):
+        said(thurn("config", "check", "--data", d / "nope"), 3, f"there is no folder '{d}/nope'", "thurn setup")
+        config, ports = config_of(d)
+        with socket.create_server(("127.0.0.1", ports["imap"])):  # which it does not come to
+            said(thurn("serve", "--config", config), 4, f"'{d}/data' was never set up")
+        (d / "data").mkdir(mode=0o700)
+        (d / "data/thurn.yaml").write_text("hostname: mx.first.test\n")
+        assert thurn("config", "check", "--data", d / "data").stdout == f"{d}/data/thurn.yaml: good\n"
+        if os.geteuid() != 0:
+            print("without: root, who can be another user")
+            return
+        binary = shutil.copy(harness.BINARY, d / "program")  # where anybody may run it
+        remedy = ("run this as that user (sudo -u root) or as root",)
+        for words in (("config", "check"), ("serve",), ("setup", "me@first.test")):
+            def as_nobody(data, *texts, words=words):
+                r = subprocess.run([binary, *words, "--data", data], capture_output=True, text=True, timeout=60, user="nobody", stdin=subprocess.DEVNULL)
+                said(r, 1, f"cannot read '{data}/thurn.yaml': Permission denied", *texts)
+            os.chmod(d / "data", 0o700)
+            as_nobody(d / "data", "(the folder belongs to user root)", *remedy)
+            as_nobody(d / "data/below", f"(the folder '{d}/data' belongs to user root)", *remedy)
+            os.chmod(d / "data", 0o755)
+            os.chmod(d / "data/thurn.yaml", 0o600)
+            as_nobody(d / "data", "(the file belongs to user root)", *remedy)
+    in_folder(walk)
+
+
 def on_terminal(server, *args, answer):
     """A verb with a terminal on standard input: what was asked, and how it ended."""
     main, sub = pty.openpty()
