@@ -7,7 +7,7 @@
 #define SHARDS_MAX 1000u
 
 struct tally {
-    long long n_accounts, n_findings;
+    long long n_mailboxes, n_findings;
     unsigned n_shards;
 };
 
@@ -51,11 +51,37 @@ FIBER static bool verify_shard(struct options *o, struct arena *a, unsigned shar
                 print_finding(finding);
             t->n_findings++;
         }
-        t->n_accounts += client_int(page, "checked");
+        t->n_mailboxes += client_int(page, "checked");
         from = client_int(page, "next");
     } while (from);
     t->n_shards++;
     return true;
+}
+
+/* Who there is by the directory, with a mailbox already or not. */
+FIBER static bool count_directory(struct options *o, long long *out, struct err *err)
+{
+    char after[1024] = "";
+    *out = 0;
+    do {
+        ARENA(a, 1u << 26);
+        CLEANUP(client_json_free) json_t *page = NULL;
+        if (!client_call(o, &a, "GET", arena_printf(&a, "/v1/accounts?limit=1000&after=%.*s", STR_ARG(client_path(&a, "", after))), NULL, &page, err))
+            return false;
+        *out += (long long)json_array_size(json_object_get(page, "accounts"));
+        (void)snprintf(after, sizeof(after), "%s", client_text(page, "next"));
+    } while (after[0]);
+    return true;
+}
+
+static void print_tally(const struct tally *t, long long n_directory)
+{
+    printf("%lld account%s in the directory; %lld mailbox%s on %u shard%s; ", n_directory, n_directory == 1 ? "" : "s", t->n_mailboxes,
+           t->n_mailboxes == 1 ? "" : "es", t->n_shards, t->n_shards == 1 ? "" : "s");
+    if (t->n_findings)
+        printf("%lld differ%s\n", t->n_findings, t->n_findings == 1 ? "s" : "");
+    else
+        puts("none differs");
 }
 
 FIBER static int verify_run(struct options *o, struct arena *a, void *arg)
@@ -72,8 +98,13 @@ FIBER static int verify_run(struct options *o, struct arena *a, void *arg)
         fprintf(stderr, "thurn: shard %u: %s\n", shard, err.msg);
         is_whole = false;
     }
-    if (!o->is_json)
-        printf("%lld accounts on %u shards, %lld of them not as the directory says\n", t.n_accounts, t.n_shards, t.n_findings);
+    if (!o->is_json) {
+        struct err err = ERR_INIT;
+        long long n_directory;
+        if (!count_directory(o, &n_directory, &err))
+            return verb_fail(&err);
+        print_tally(&t, n_directory);
+    }
     return t.n_findings ? EXIT_CONFLICT : is_whole ? EXIT_DONE : EXIT_PARTLY;
 }
 
