@@ -165,6 +165,35 @@ def test_settings_out_of_reach():
     in_folder(walk)
 
 
+def test_start_build():
+    """With a ninja that only says that it works: whoever waits is told, and one who need not is not."""
+    def walk(d):
+        (d / "deploy").mkdir()
+        (d / "build/release").mkdir(parents=True)
+        (d / "build/release/build.ninja").write_text("")
+        (d / "deploy/packages.sh").write_text("BUILD_PACKAGES=\nensure_packages() { :; }\n")
+        shutil.copy(harness.ROOT / "start", d / "start")
+        (d / "ninja").write_text('#!/bin/sh\n[ "$3" != -n ] || { echo "ninja: $SAYS"; exit 0; }\necho "[1/1] it is $SAYS"; exit $STATUS\n')
+        os.chmod(d / "ninja", 0o755)
+
+        def start(says, status, stdout=subprocess.PIPE):
+            env = dict(os.environ, PATH=f"{d}:{os.environ['PATH']}", SAYS=says, STATUS=str(status))
+            return subprocess.run([d / "start", "--build-only"], stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, env=env)
+        line = "Building (a few minutes; progress in build/release/build.log)\n"
+        assert start("built", 0).stdout == line + "Built build/release/thurn\n"
+        assert (d / "build/release/build.log").read_text() == "[1/1] it is built\n"
+        assert start("no work to do.", 0).stdout == "Built build/release/thurn\n"
+        r = start("broken", 1)
+        assert r.returncode == 1 and r.stdout == line and "it is broken" in r.stderr and "The build failed; the whole output is in" in r.stderr, r
+        main, sub = pty.openpty()
+        start("built", 0, stdout=sub)
+        os.close(sub)
+        shown = os.read(main, 4096).decode()
+        os.close(main)
+        assert "Building (a few minutes)" in shown and "[1/1] it is built" in shown, shown
+    in_folder(walk)
+
+
 def on_terminal(server, *args, answer):
     """A verb with a terminal on standard input: what was asked, and how it ended."""
     main, sub = pty.openpty()
