@@ -165,6 +165,44 @@ FIBER static int stats(struct options *o, struct arena *a)
     return EXIT_DONE;
 }
 
+/* Whether all that is left of a message is held. */
+static bool is_held(json_t *m)
+{
+    size_t i, n_held = 0;
+    json_t *r;
+    json_array_foreach (json_object_get(m, "recipients"), i, r) {
+        const char *state = client_text(r, "state");
+        if (strcmp(state, "due") == 0 || strcmp(state, "active") == 0)
+            return false;
+        n_held += strcmp(state, "held") == 0;
+    }
+    return n_held > 0;
+}
+
+/* Nothing was done to the messages that were named: why, each. */
+FIBER static int explain(struct options *o)
+{
+    int status = EXIT_NOT_FOUND;
+    for (int i = 1; i < o->n_args; i++) {
+        ARENA(a, 1u << 26);
+        struct err err = ERR_INIT;
+        CLEANUP(client_json_free) json_t *m = NULL;
+        const char *id = o->args[i];
+        if (!client_call(o, &a, "GET", client_path(&a, "/v1/queue/?name=", id), NULL, &m, &err)) {
+            if (err.kind == ERR_NOT_FOUND) {
+                err_clear(&err);
+                (void)err_set(&err, ERR_NOT_FOUND, "there is no message %.40s in the queue", id);
+            }
+        } else if (strcmp(o->args[0], "retry") == 0 && is_held(m)) {
+            (void)err_set(&err, ERR_CONFLICT, "%.40s is held: release it with `thurn queue release %.40s`", id, id);
+        } else {
+            (void)err_set(&err, ERR_NOT_FOUND, "no recipient of %.40s is in a state for '%s' (`thurn queue show %.40s`)", id, o->args[0], id);
+        }
+        status = verb_fail(&err);
+    }
+    return status;
+}
+
 FIBER static int act(struct options *o, const struct filter *f)
 {
     struct err err = ERR_INIT;
@@ -208,6 +246,8 @@ FIBER static int act(struct options *o, const struct filter *f)
                             " Give the command again for the rest\n", client_int(answer, "seen"), client_int(answer, "total"));
             return EXIT_PARTLY;
         }
+        if (!affected && !is_filter && !json_object_get(answer, "warning"))
+            return explain(o);
         return affected ? EXIT_DONE : EXIT_NOT_FOUND;
     }
 }

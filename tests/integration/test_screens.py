@@ -6,6 +6,7 @@ import pty
 import re
 import select
 import shutil
+import smtplib
 import socket
 import subprocess
 import tempfile
@@ -192,6 +193,19 @@ def test_start_build():
         os.close(main)
         assert "Building (a few minutes)" in shown and "[1/1] it is built" in shown, shown
     in_folder(walk)
+
+
+def test_queue_without_effect():
+    """What a command on the queue did not do has a reason for each message."""
+    with harness.Server("sqlite-local", extra="outbound.relay: 127.0.0.1:1\n", accounts=("ann",)) as server:  # where nobody listens
+        with smtplib.SMTP(*server.address("submission")) as s:
+            s.login("ann@example.test", harness.PASSWORD)
+            s.sendmail("ann@example.test", ["x@nowhere.invalid.test"], "Subject: s\r\n\r\nx\r\n")
+        ident = harness.wait_until(lambda: [line.split()[0] for line in server.admin("queue", "list").stdout.splitlines() if " left" in line], "the message")[0]
+        server.admin("queue", "hold", ident)
+        said(server.admin("queue", "retry", ident, check=False), 4, f"{ident} is held: release it with `thurn queue release {ident}`")
+        said(server.admin("queue", "retry", "12345", check=False), 3, "there is no message 12345 in the queue")
+        server.admin("queue", "release", ident)
 
 
 def on_terminal(server, *args, answer):
