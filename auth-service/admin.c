@@ -345,7 +345,7 @@ bool admin_set_alias(struct auth *auth, const Thurn__Alias *q, struct arena *a, 
     out->targets = arena_array(a, char *, q->n_targets);
     for (size_t i = 0; i < q->n_targets; i++) {
         if (!name_parse(str_c(q->targets[i]), a, &target, err))
-            return err_prefix(err, "target '%.100s'", q->targets[i]);
+            return err_prefix(err, "target");
         buf_add(&targets, target.address);
         buf_addc(&targets, '\n');
         out->targets[out->n_targets++] = arena_strz(a, target.address);

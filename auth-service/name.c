@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "mail/address.h"
 
+#define QUOTED_MAX 100u /* bytes of a name that a complaint repeats */
 #define LOCAL_UTF16_MAX 512
 #define FOLDED_MAX 8 /* bytes; a letter's folded form is one letter, of at most 4 */
 
@@ -65,7 +66,7 @@ str name_key(str folded_local, str domain, struct arena *a)
     return arena_printf(a, "%.*s@%.*s", STR_ARG(folded_local), STR_ARG(domain));
 }
 
-bool name_parse(str address, struct arena *a, struct name *out, struct err *err)
+static bool parse(str address, struct arena *a, struct name *out, struct err *err)
 {
     struct smtp_path path;
     struct name n;
@@ -82,13 +83,18 @@ bool name_parse(str address, struct arena *a, struct name *out, struct err *err)
     return true;
 }
 
+bool name_parse(str address, struct arena *a, struct name *out, struct err *err)
+{
+    return parse(address, a, out, err) || err_prefix(err, "'%.*s' is no mail address", (int)MIN(address.n, (size_t)QUOTED_MAX), address.p);
+}
+
 bool name_domain(str domain, struct arena *a, str *out, struct err *err)
 {
     ARENA(scratch, 64 * 1024);
     struct smtp_path ignored;
     str probe = arena_printf(&scratch, "x@%.*s", STR_ARG(domain)); /* the syntax of a domain is the address parser's */
     if (!smtp_mailbox_parse(probe, true, &scratch, &ignored, err) || !domain_normalize(domain, a, out, err))
-        return false;
+        return err_prefix(err, "'%.*s' is no domain", (int)MIN(domain.n, (size_t)QUOTED_MAX), domain.p);
     if (str_starts(*out, S("[")))
         return err_set(err, ERR_INVALID, "an address literal is no domain");
     if (domain_is_number(*out))

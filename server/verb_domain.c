@@ -97,6 +97,8 @@ FIBER static int domain_run(struct options *o, struct arena *a, void *arg)
     }
     if (strcmp(what, "remove") == 0) {
         bool ok = client_call(o, a, "DELETE", path, NULL, &answer, &err);
+        if (ok && !o->is_json)
+            printf("The domain %s is removed; mail for it is refused.\n", name);
         return show_answer(o, ok, answer, &err, NULL);
     }
     return verb_unknown(o);
@@ -137,6 +139,8 @@ FIBER static int alias_run(struct options *o, struct arena *a, void *arg)
     }
     if (strcmp(o->args[0], "remove") == 0 && o->n_args == 2) {
         bool ok = client_call(o, a, "DELETE", client_path(a, "/v1/aliases/?name=", o->args[1]), NULL, &answer, &err);
+        if (ok && !o->is_json)
+            printf("The alias %s is removed.\n", o->args[1]);
         return show_answer(o, ok, answer, &err, NULL);
     }
     return verb_unknown(o);

@@ -208,6 +208,20 @@ def test_queue_without_effect():
         server.admin("queue", "release", ident)
 
 
+def test_names():
+    """A name that is refused is named; what is removed is said to be."""
+    with harness.Server("sqlite-local", accounts=()) as server:
+        said(server.admin("domain", "add", "bad domain", check=False), 2, "'bad domain' is no domain: there is a space in it")
+        said(server.admin("account", "add", "ann", "--password", STRONG, check=False), 2, "'ann' is no mail address: ")
+        r = server.admin("account", "add", "--from-file", "-", stdin=f"a b@example.test,{STRONG},\n", check=False)
+        assert r.returncode == 5 and "-:1: 'a b@example.test' is no mail address: there is a space in it" in r.stderr, r
+        said(server.admin("domain", "add", "a " + "\u00fc" * 90, check=False), 2, "is no domain: there is a space in it")  # cut in a character, or not
+        said(server.admin("domain", "add", "a  " + "\u00fc" * 90, check=False), 2, "is no domain: there is a space in it")
+        said(server.admin("alias", "set", "t@example.test", "a b@example.test", check=False), 2, "target: 'a b@example.test' is no mail address: there is a")
+        server.admin("domain", "add", "gone.test")
+        assert server.admin("domain", "remove", "gone.test").stdout == "The domain gone.test is removed; mail for it is refused.\n"
+
+
 def on_terminal(server, *args, answer):
     """A verb with a terminal on standard input: what was asked, and how it ended."""
     main, sub = pty.openpty()
