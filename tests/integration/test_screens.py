@@ -222,6 +222,13 @@ def test_names():
         assert server.admin("domain", "remove", "gone.test").stdout == "The domain gone.test is removed; mail for it is refused.\n"
 
 
+def test_start_words():
+    for words, text in ((("me",), "'me' is no mail address such as you@example.com"), (("--data", "X"), "settings of the server go after --, as in: ./start -- --data X"),
+                        (("--colour",), "there is no option '--colour'")):
+        r = subprocess.run([harness.ROOT / "start", *words], capture_output=True, text=True, timeout=60)
+        assert r.returncode == 2 and r.stderr.startswith("start: ") and text in r.stderr and not r.stdout, r
+
+
 def on_terminal(server, *args, answer):
     """A verb with a terminal on standard input: what was asked, and how it ended."""
     main, sub = pty.openpty()
