@@ -8,6 +8,7 @@
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -310,6 +311,16 @@ static bool may_listen(const struct setup *s, const struct config *c, struct err
     return true;
 }
 
+/* The data folder may have been there, open to others. What is in it serve narrows. */
+static bool close_folder(const struct config *c, struct err *err)
+{
+    struct stat st;
+    CLEANUP(xfree_char) char *data = str_dup(config_str(c, CFG_DATA));
+    if (stat(data, &st) != 0 || st.st_uid != geteuid() || !(st.st_mode & 077) || chmod(data, st.st_mode & 0700) == 0)
+        return true;
+    return err_set(err, ERR_DENIED, "cannot close folder '%s' to others: %s", data, strerror(errno));
+}
+
 FIBER static bool setup_all(struct setup *s, struct config *c, struct err *err)
 {
     struct node node = {0};
@@ -319,7 +330,7 @@ FIBER static bool setup_all(struct setup *s, struct config *c, struct err *err)
     if (!may_listen(s, c, err))
         return false;
     bool ok = confine_become(c, err) && node_open(&node, c, NODE_NEW, err) && node_migrate(&node, false, &applied, err) && make_certificate(&node, c, err) &&
-              make_account(s, &node, err);
+              make_account(s, &node, err) && close_folder(c, err);
     node_close(&node);
     if (!ok || (!c->file && !write_config(s, c, err)))
         return false;

@@ -229,6 +229,16 @@ def test_start_words():
         assert r.returncode == 2 and r.stderr.startswith("start: ") and text in r.stderr and not r.stdout, r
 
 
+def test_setup_closes_its_folder():
+    def walk(d):
+        config, _ = config_of(d)
+        (d / "data").mkdir()
+        os.chmod(d / "data", 0o755)
+        assert thurn("setup", "me@first.test", "--config", config).returncode == 0
+        assert (d / "data").stat().st_mode & 0o777 == 0o700 and d.stat().st_mode & 0o777 == 0o755
+    in_folder(walk)
+
+
 def on_terminal(server, *args, answer):
     """A verb with a terminal on standard input: what was asked, and how it ended."""
     main, sub = pty.openpty()
