@@ -293,10 +293,11 @@ static void forget_releases(struct queue *q, size_t n)
 /* The first n go behind the others, so that a shard that is away keeps none of another's waiting. */
 static void postpone_releases(struct queue *q, size_t n)
 {
-    struct release some[RELEASE_AT_ONCE];
+    struct release *some = xcalloc(n, sizeof(*some));
     memcpy(some, q->releases, n * sizeof(*some));
     memmove(q->releases, q->releases + n, (q->n_releases - n) * sizeof(*some));
     memcpy(q->releases + q->n_releases - n, some, n * sizeof(*some));
+    xfree(some);
 }
 
 /* While a store is away they wait, but a stop does not wait for it. */
