@@ -3,7 +3,7 @@ set(server_root ${CMAKE_BINARY_DIR}/include-roots/thurn_server)
 file(MAKE_DIRECTORY ${server_root})
 file(CREATE_LINK ${CMAKE_SOURCE_DIR}/server ${server_root}/server SYMBOLIC)
 thurn_test(server_options SOURCES ${CMAKE_SOURCE_DIR}/tests/unit/test_server_options.c ${CMAKE_SOURCE_DIR}/server/options.c
-  ${CMAKE_SOURCE_DIR}/server/metrics_join.c ${CMAKE_SOURCE_DIR}/server/memory.c USES thurn_base thurn_mail thurn_net)
+  ${CMAKE_SOURCE_DIR}/server/metrics_join.c ${CMAKE_SOURCE_DIR}/server/memory.c ${CMAKE_SOURCE_DIR}/server/folder.c USES thurn_base thurn_mail thurn_net)
 target_include_directories(test_server_options PRIVATE ${server_root})
 
 # Tries things from within the fences, for integration.confine.
