@@ -143,8 +143,9 @@ def test_user_is_wrong():
     with tempfile.TemporaryDirectory(prefix="thurn-user-", dir="/tmp") as d:
         os.chmod(d, 0o755)
         listen = "listen: {smtp: [], imap: [], imaps: [], submission: [], submissions: [], http: []}\n"
-        for text, want in ((f"user: no-such-user\ndata: {d}/data\n", "names no user"), (f"user: {USER}\ndata: {d}/roots\n", "chown")):
-            os.makedirs(f"{d}/roots", exist_ok=True)
+        subprocess.run([str(harness.BINARY), "migrate", "--new", "--data", f"{d}/roots"], check=True, capture_output=True)
+        for user, want in (("no-such-user", "names no user"), (USER, "chown")):
+            text = f"user: {user}\ndata: {d}/roots\n"
             pathlib.Path(f"{d}/c.yaml").write_text(text + listen)
             r = subprocess.run([str(harness.BINARY), "serve", "--config", f"{d}/c.yaml"], capture_output=True, text=True, timeout=60)
             assert r.returncode != 0 and want in r.stderr, r
