@@ -18,7 +18,7 @@
 struct new_account {
     const Thurn__NewAccount *q;
     struct name name;
-    struct err err;       /* why it is not added */
+    struct err err; /* why it is not added */
     char secret[SECRET_HASH_MAX];
     struct account row;
 };
@@ -27,9 +27,9 @@ struct add {
     struct auth *auth;
     struct new_account *v;
     size_t n;
-    int64_t request_id;   /* 0 = none */
+    int64_t request_id; /* 0 = none */
     const Thurn__Author *by;
-    size_t next;          /* whose password is hashed next */
+    size_t next; /* whose password is hashed next */
     struct arena *arena;
 };
 
@@ -80,7 +80,8 @@ static bool given_secret(ProtobufCBinaryData password, const char *hash, char ou
 {
     out[0] = '\0';
     if (password.len)
-        return password.len <= SECRET_PASSWORD_MAX || err_set(err, ERR_INVALID, "a password has 1 to %u bytes", SECRET_PASSWORD_MAX);
+        return password.len <= SECRET_PASSWORD_MAX ||
+               err_set(err, ERR_INVALID, "a password has 1 to %u bytes", SECRET_PASSWORD_MAX);
     if (!hash[0])
         return err_set(err, ERR_INVALID, "neither a password nor a hash is given");
     if (strlen(hash) >= SECRET_HASH_MAX)
@@ -95,8 +96,9 @@ static bool given_secret(ProtobufCBinaryData password, const char *hash, char ou
 
 static bool account_name_ok(const struct name *n, struct err *err)
 {
-    return name_is_visible(n, err) && (str_find(n->local, '+') < 0 ||
-                                       err_set(err, ERR_INVALID, "an account's local part has no '+': it begins a subaddress"));
+    return name_is_visible(n, err) &&
+           (str_find(n->local, '+') < 0 ||
+            err_set(err, ERR_INVALID, "an account's local part has no '+': it begins a subaddress"));
 }
 
 static void check_new(struct add *add, struct new_account *n)
@@ -169,7 +171,8 @@ static void account_own(struct account *row, struct arena *a)
 }
 
 /* What the transaction finds about a candidate. */
-enum verdict { VERDICT_NEW, VERDICT_EXISTS, VERDICT_NO_DOMAIN, VERDICT_OURS }; /* OURS: this request made it, when it was sent before */
+/* OURS: this request made it, when it was sent before */
+enum verdict { VERDICT_NEW, VERDICT_EXISTS, VERDICT_NO_DOMAIN, VERDICT_OURS };
 
 /* The candidates' domains are kept from being removed; each has the tenant of its own. */
 static void take_domains(struct add *add, const struct sql_result *r, enum verdict *verdicts)
@@ -191,7 +194,8 @@ static void take_domains(struct add *add, const struct sql_result *r, enum verdi
 }
 
 /* Those that are accounts or aliases already. */
-static void take_existing(struct map *seen, struct add *add, const struct sql_result *r, size_t key_col, enum verdict *verdicts)
+static void take_existing(struct map *seen, struct add *add, const struct sql_result *r, size_t key_col,
+                          enum verdict *verdicts)
 {
     for (size_t i = 0; i < r->n_rows; i++) {
         const struct new_account *hit = map_get(seen, sql_at(r, i, key_col)->s);
@@ -285,18 +289,39 @@ static unsigned pick_shard(const struct auth *auth, const int64_t *counts)
 static void fill_row(struct new_account *n, unsigned shard, int64_t request_id)
 {
     int64_t tenant_id = n->row.tenant_id;
-    n->row = (struct account){.account_id = new_id(), .tenant_id = tenant_id, .key = n->name.key, .address = n->name.address,
-                              .display_name = str_c(n->q->display_name), .secret = str_c(n->secret),
-                              .quota_bytes = n->q->quota_bytes, .quota_messages = n->q->quota_messages, .shard = shard,
-                              .epoch = 1, .created_unix = clock_unix(), .credential_version = 1, .is_admin = n->q->is_admin, .incarnation = (int64_t)random_below(INT64_MAX) + 1,
+    n->row = (struct account){.account_id = new_id(),
+                              .tenant_id = tenant_id,
+                              .key = n->name.key,
+                              .address = n->name.address,
+                              .display_name = str_c(n->q->display_name),
+                              .secret = str_c(n->secret),
+                              .quota_bytes = n->q->quota_bytes,
+                              .quota_messages = n->q->quota_messages,
+                              .shard = shard,
+                              .epoch = 1,
+                              .created_unix = clock_unix(),
+                              .credential_version = 1,
+                              .is_admin = n->q->is_admin,
+                              .incarnation = (int64_t)random_below(INT64_MAX) + 1,
                               .made_by = request_id};
 }
 
 static void fill_params(const struct account *r, str domain, struct sql_value *p)
 {
-    const struct sql_value v[ADD_PARAMS] = {sql_i(r->account_id), sql_i(r->tenant_id), sql_s(domain), sql_s(r->key), sql_s(r->address),
-                                    sql_i((int64_t)r->quota_bytes), sql_i((int64_t)r->quota_messages), sql_i(r->shard),
-                                    sql_s(r->display_name), sql_i(r->created_unix), sql_i(r->is_admin), sql_s(r->secret), sql_i(r->incarnation), sql_i(r->made_by)};
+    const struct sql_value v[ADD_PARAMS] = {sql_i(r->account_id),
+                                            sql_i(r->tenant_id),
+                                            sql_s(domain),
+                                            sql_s(r->key),
+                                            sql_s(r->address),
+                                            sql_i((int64_t)r->quota_bytes),
+                                            sql_i((int64_t)r->quota_messages),
+                                            sql_i(r->shard),
+                                            sql_s(r->display_name),
+                                            sql_i(r->created_unix),
+                                            sql_i(r->is_admin),
+                                            sql_s(r->secret),
+                                            sql_i(r->incarnation),
+                                            sql_i(r->made_by)};
     memcpy(p, v, sizeof(v));
 }
 
@@ -305,7 +330,8 @@ FIBER static bool insert_rows(struct sql_tx *tx, struct add *add, const enum ver
 {
     struct arena *a = sql_arena(tx);
     const struct auth *auth = add->auth;
-    int64_t *counts = arena_array(a, int64_t, auth->opts.n_shards), *before = arena_array(a, int64_t, auth->opts.n_shards);
+    int64_t *counts = arena_array(a, int64_t, auth->opts.n_shards),
+            *before = arena_array(a, int64_t, auth->opts.n_shards);
     struct sql_value *params = arena_array(a, struct sql_value, ADD_PARAMS * n_new), *placed;
     struct event *events = arena_array(a, struct event, n_new);
     if (!lock_placement(tx, auth, counts, err))
@@ -321,8 +347,8 @@ FIBER static bool insert_rows(struct sql_tx *tx, struct add *add, const enum ver
             return err_set(err, ERR_LIMIT, "no shard takes new accounts");
         counts[shard - 1]++;
         fill_row(n, shard, add->request_id);
-        events[k] =
-            (struct event){.what = S("account.add"), .subject = n->row.address, .after = account_facts(&n->row, NULL, false, a)};
+        events[k] = (struct event){
+            .what = S("account.add"), .subject = n->row.address, .after = account_facts(&n->row, NULL, false, a)};
         fill_params(&n->row, n->name.domain, &params[ADD_PARAMS * k++]);
     }
     sql_queue(tx, &q_add_account, params, n_new, NULL);
@@ -369,7 +395,8 @@ static Thurn__AddAccountsReply__Result *result_of(struct auth *auth, struct new_
     return r;
 }
 
-bool account_add(struct auth *auth, const Thurn__AddAccountsRequest *q, struct arena *a, Thurn__AddAccountsReply *out, struct err *err)
+bool account_add(struct auth *auth, const Thurn__AddAccountsRequest *q, struct arena *a, Thurn__AddAccountsReply *out,
+                 struct err *err)
 {
     if (q->n_accounts > AUTH_BATCH_MAX)
         return err_set(err, ERR_LIMIT, "more than %u accounts in one request", AUTH_BATCH_MAX);
@@ -384,7 +411,8 @@ bool account_add(struct auth *auth, const Thurn__AddAccountsRequest *q, struct a
         add.v[i].q = q->accounts[i];
         check_new(&add, &add.v[i]);
     }
-    if (!find_domains(&add, err) || !hash_all(&add, err) || !write_drawing(auth, add_body, &txn, add.request_id != 0, err))
+    if (!find_domains(&add, err) || !hash_all(&add, err) ||
+        !write_drawing(auth, add_body, &txn, add.request_id != 0, err))
         return false;
     out->results = arena_array(a, Thurn__AddAccountsReply__Result *, add.n);
     for (size_t i = 0; i < add.n; i++) {
@@ -488,8 +516,9 @@ FIBER static bool remove_body(struct sql_tx *tx, void *arg, struct err *err)
     if (c->follows && !move_leads(tx, c, &aliases, err))
         return false;
     struct sql_value key = sql_s(c->name->key), less[2] = {sql_i(c->row.shard), sql_i(-1)};
-    struct event e = {
-        .what = S("account.remove"), .subject = c->row.address, .before = account_facts(&c->row, NULL, false, sql_arena(tx))};
+    struct event e = {.what = S("account.remove"),
+                      .subject = c->row.address,
+                      .before = account_facts(&c->row, NULL, false, sql_arena(tx))};
     if (c->n_leads)
         e.after = facts_end(&aliases, sql_arena(tx));
     sql_queue(tx, &q_remove_account, &key, 1, NULL);
@@ -571,7 +600,8 @@ FIBER static bool run_change(struct change *c, sql_body body, Thurn__AccountRepl
     return true;
 }
 
-bool account_set(struct auth *auth, const Thurn__SetAccountRequest *q, struct arena *a, Thurn__AccountReply *out, struct err *err)
+bool account_set(struct auth *auth, const Thurn__SetAccountRequest *q, struct arena *a, Thurn__AccountReply *out,
+                 struct err *err)
 {
     struct name name;
     char secret[SECRET_HASH_MAX] = "";
@@ -606,8 +636,12 @@ bool account_remove(struct auth *auth, const Thurn__RemoveAccountRequest *q, str
                     struct err *err)
 {
     struct name name;
-    struct change c = {
-        .auth = auth, .by = q->by, .name = &name, .arena = a, .incarnation = (int64_t)q->incarnation, .follows = q->with_aliases};
+    struct change c = {.auth = auth,
+                       .by = q->by,
+                       .name = &name,
+                       .arena = a,
+                       .incarnation = (int64_t)q->incarnation,
+                       .follows = q->with_aliases};
     return name_parse(str_c(q->name), a, &name, err) && run_change(&c, remove_body, out, err);
 }
 
@@ -615,13 +649,19 @@ bool account_rename(struct auth *auth, const Thurn__RenameAccountRequest *q, str
                     struct err *err)
 {
     struct name name, to;
-    struct change c = {
-        .auth = auth, .by = q->by, .name = &name, .new_name = &to, .arena = a, .follows = true, .keeps_alias = q->keep_alias};
+    struct change c = {.auth = auth,
+                       .by = q->by,
+                       .name = &name,
+                       .new_name = &to,
+                       .arena = a,
+                       .follows = true,
+                       .keeps_alias = q->keep_alias};
     if (!name_parse(str_c(q->address), a, &name, err) || !name_parse(str_c(q->new_address), a, &to, err) ||
         !account_name_ok(&to, err))
         return false;
     if (c.keeps_alias && str_eq(name.key, to.key))
-        return err_set(err, ERR_INVALID, "'%.*s' and '%.*s' are one address", STR_ARG(name.address), STR_ARG(to.address));
+        return err_set(err, ERR_INVALID, "'%.*s' and '%.*s' are one address", STR_ARG(name.address),
+                       STR_ARG(to.address));
     return run_change(&c, rename_body, out, err);
 }
 
@@ -637,7 +677,8 @@ bool account_get(struct auth *auth, str address, struct arena *a, Thurn__Account
     return true;
 }
 
-bool account_list(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListAccountsReply *out, struct err *err)
+bool account_list(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListAccountsReply *out,
+                  struct err *err)
 {
     struct sql_result r;
     size_t limit;
@@ -678,7 +719,8 @@ FIBER static bool locate_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-bool account_locate(struct auth *auth, const Thurn__LocateRequest *q, struct arena *a, Thurn__LocateReply *out, struct err *err)
+bool account_locate(struct auth *auth, const Thurn__LocateRequest *q, struct arena *a, Thurn__LocateReply *out,
+                    struct err *err)
 {
     if (q->n_account_ids > AUTH_BATCH_MAX)
         return err_set(err, ERR_LIMIT, "more than %u accounts in one request", AUTH_BATCH_MAX);
@@ -703,8 +745,10 @@ FIBER static bool credentials_body(struct sql_tx *tx, void *arg, struct err *err
     for (size_t i = 0; i < r.n_rows; i++) {
         struct account *acc = arena_new(c->arena, struct account);
         account_of_row(&r, i, acc); /* its strings end with the transaction: only the numbers are used */
-        if (acc->state == THURN__ACCOUNT_STATE__ACCOUNT_ACTIVE || acc->state == THURN__ACCOUNT_STATE__ACCOUNT_RECEIVE_ONLY)
-            (void)map64_put(&c->found, (uint64_t)acc->account_id, acc); /* the same again when asked for twice, or tried twice */
+        if (acc->state == THURN__ACCOUNT_STATE__ACCOUNT_ACTIVE ||
+            acc->state == THURN__ACCOUNT_STATE__ACCOUNT_RECEIVE_ONLY)
+            (void)map64_put(&c->found, (uint64_t)acc->account_id,
+                            acc); /* the same again when asked for twice, or tried twice */
     }
     return true;
 }
@@ -724,8 +768,8 @@ static ProtobufCBinaryData renew(str bytes, int64_t account_id, int64_t version,
 }
 
 /* Rows come in any order and may be fewer than the ids; an id may be asked for twice. */
-bool account_credentials(struct auth *auth, const Thurn__CredentialsRequest *q, struct arena *a, Thurn__CredentialsReply *out,
-                         struct err *err)
+bool account_credentials(struct auth *auth, const Thurn__CredentialsRequest *q, struct arena *a,
+                         Thurn__CredentialsReply *out, struct err *err)
 {
     size_t n = q->n_account_ids;
     if (n > AUTH_BATCH_MAX)

@@ -34,7 +34,8 @@ FIBER static bool add_tenant_body(struct sql_tx *tx, void *arg, struct err *err)
     return sql_exec(tx, &q_add_tenant, params, 1, NULL, err) && tenant_event(tx, t, err);
 }
 
-bool admin_add_tenant(struct auth *auth, const Thurn__AddTenantRequest *q, struct arena *a, Thurn__Tenant *out, struct err *err)
+bool admin_add_tenant(struct auth *auth, const Thurn__AddTenantRequest *q, struct arena *a, Thurn__Tenant *out,
+                      struct err *err)
 {
     struct add_tenant t = {.name = str_trim(str_c(q->name)), .by = q->by};
     if (t.name.n == 0 || t.name.n > TENANT_NAME_MAX || !utf8_valid(t.name.p, t.name.n))
@@ -133,18 +134,22 @@ FIBER static bool add_domain_body(struct sql_tx *tx, void *arg, struct err *err)
     if (r.n_rows == 0)
         return err_set(err, ERR_NOT_FOUND, "no tenant %lld", (long long)d->tenant_id);
     d->domain_id = new_id();
-    struct sql_value params[6] = {sql_i(d->domain_id), sql_i(d->tenant_id), name, sql_s(d->catch_all), sql_i(d->created_unix), sql_i(add->request_id)};
-    return sql_exec(tx, &q_add_domain, params, 1, NULL, err) && domain_event(tx, add->by, S("domain.add"), NULL, d, err);
+    struct sql_value params[6] = {sql_i(d->domain_id), sql_i(d->tenant_id),    name,
+                                  sql_s(d->catch_all), sql_i(d->created_unix), sql_i(add->request_id)};
+    return sql_exec(tx, &q_add_domain, params, 1, NULL, err) &&
+           domain_event(tx, add->by, S("domain.add"), NULL, d, err);
 }
 
-bool admin_add_domain(struct auth *auth, const Thurn__AddDomainRequest *q, struct arena *a, Thurn__Domain *out, struct err *err)
+bool admin_add_domain(struct auth *auth, const Thurn__AddDomainRequest *q, struct arena *a, Thurn__Domain *out,
+                      struct err *err)
 {
     struct add_domain add = {.d = {.tenant_id = q->tenant_id ? q->tenant_id : 1, .created_unix = clock_unix()},
                              .by = q->by,
                              .request_id = (int64_t)q->request_id};
     char **warnings;
     size_t n_warnings;
-    if (!name_domain(str_c(q->name), a, &add.d.name, err) || !catch_all_address(q->catch_all, a, &add.d.catch_all, err) ||
+    if (!name_domain(str_c(q->name), a, &add.d.name, err) ||
+        !catch_all_address(q->catch_all, a, &add.d.catch_all, err) ||
         !targets_of_catch_all(auth, &add.d, a, &warnings, &n_warnings, err))
         return false;
     if (!write_drawing(auth, add_domain_body, &add, add.request_id != 0, err))
@@ -185,8 +190,8 @@ FIBER static bool set_domain_body(struct sql_tx *tx, void *arg, struct err *err)
 }
 
 /* A catch-all that is to be set on a domain that is there. */
-FIBER static bool check_catch_all(struct auth *auth, str name, str catch_all, struct arena *a, char ***warnings, size_t *n_warnings,
-                                  struct err *err)
+FIBER static bool check_catch_all(struct auth *auth, str name, str catch_all, struct arena *a, char ***warnings,
+                                  size_t *n_warnings, struct err *err)
 {
     const struct record *rec;
     *n_warnings = 0;
@@ -197,7 +202,8 @@ FIBER static bool check_catch_all(struct auth *auth, str name, str catch_all, st
     return rec->kind != RECORD_DOMAIN || targets_of_catch_all(auth, &d, a, warnings, n_warnings, err);
 }
 
-bool admin_set_domain(struct auth *auth, const Thurn__SetDomainRequest *q, struct arena *a, Thurn__Domain *out, struct err *err)
+bool admin_set_domain(struct auth *auth, const Thurn__SetDomainRequest *q, struct arena *a, Thurn__Domain *out,
+                      struct err *err)
 {
     struct set_domain s = {.arena = a, .by = q->by};
     str name, catch_all;
@@ -273,7 +279,8 @@ bool admin_remove_domain(struct auth *auth, const Thurn__NameRequest *q, struct 
     return m.is_found || err_set(err, ERR_NOT_FOUND, "no domain '%.*s'", STR_ARG(name));
 }
 
-bool admin_list_domains(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListDomainsReply *out, struct err *err)
+bool admin_list_domains(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListDomainsReply *out,
+                        struct err *err)
 {
     struct sql_result r;
     size_t limit;
@@ -292,8 +299,8 @@ bool admin_list_domains(struct auth *auth, const Thurn__ListRequest *q, struct a
 
 /* --- aliases --- */
 
-FIBER static bool alias_event(struct sql_tx *tx, const Thurn__Author *by, str what, str address, const Thurn__Alias *was,
-                              const Thurn__Alias *now, struct err *err)
+FIBER static bool alias_event(struct sql_tx *tx, const Thurn__Author *by, str what, str address,
+                              const Thurn__Alias *was, const Thurn__Alias *now, struct err *err)
 {
     struct event e = {.what = what, .subject = address};
     for (int i = 0; i < 2; i++) {
@@ -350,7 +357,8 @@ bool admin_set_alias(struct auth *auth, const Thurn__Alias *q, struct arena *a, 
         buf_addc(&targets, '\n');
         out->targets[out->n_targets++] = arena_strz(a, target.address);
     }
-    struct set_alias s = {{sql_s(name.key), sql_s(name.domain), sql_s(name.address), sql_s(buf_str(&targets))}, q->by, out};
+    struct set_alias s = {
+        {sql_s(name.key), sql_s(name.domain), sql_s(name.address), sql_s(buf_str(&targets))}, q->by, out};
     if (!targets_of_alias(auth, &name, out->targets, out->n_targets, a, &out->warnings, &out->n_warnings, err) ||
         !sql_write(auth->opts.directory, set_alias_body, &s, err))
         return false;
@@ -402,7 +410,8 @@ Thurn__Alias *alias_message(const struct sql_result *r, size_t row, struct arena
     return m;
 }
 
-bool admin_list_aliases(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListAliasesReply *out, struct err *err)
+bool admin_list_aliases(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListAliasesReply *out,
+                        struct err *err)
 {
     struct sql_result r;
     size_t limit, bytes = 0, i = 0;

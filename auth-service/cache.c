@@ -8,7 +8,8 @@ struct slot {
     char key[];
 };
 
-#define OWN_BYTES (sizeof(struct slot) + 64) /* and the map's entry with its copy of the key, malloc's parts */
+/* and the map's entry with its copy of the key, malloc's parts */
+#define OWN_BYTES (sizeof(struct slot) + 64)
 
 void cache_init(struct cache *c, size_t max_bytes, void (*free_value)(void *value))
 {
@@ -37,7 +38,7 @@ void cache_clear(struct cache *c)
 void cache_each(struct cache *c, void (*fn)(void *arg, void *value), void *arg)
 {
     LIST_EACH(&c->recent, n)
-        fn(arg, LIST_ITEM(n, struct slot, node)->value);
+    fn(arg, LIST_ITEM(n, struct slot, node)->value);
 }
 
 void cache_done(struct cache *c)

@@ -17,7 +17,8 @@ void cache_init(struct cache *c, size_t max_bytes, void (*free_value)(void *valu
 void cache_done(struct cache *c);
 /* The value, which the cache keeps; NULL when absent. Good until the next cache_put or cache_drop. */
 void *cache_get(struct cache *c, str key);
-/* Takes the value over, which takes so many bytes; what was there is freed. The key and the cache's own part are counted too. */
+/* Takes the value over, which takes so many bytes; what was there is freed. The key and the cache's own part are
+ * counted too. */
 void cache_put(struct cache *c, str key, void *value, size_t bytes);
 void cache_drop(struct cache *c, str key);
 /* fn sees every value, oldest first; it must not change the cache. */

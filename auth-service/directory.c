@@ -15,10 +15,11 @@
 #define CHANNEL_ACCOUNTS "auth:accounts" /* ids, after their keys */
 #define DRAWS_MAX 3
 #define SECOND_LOOKS_MAX 1000u /* a second */
-#define LOAD_TIMEOUT_MS 4000   /* a look-up that waits so long for a connection is answered as when the directory is away */
+/* a look-up that waits so long for a connection is answered as when the directory is away */
+#define LOAD_TIMEOUT_MS 4000
 
 struct cached {
-    struct record record;     /* its strings and targets lie behind it */
+    struct record record;                   /* its strings and targets lie behind it */
     int64_t fresh_until_ms, stale_until_ms; /* monotonic */
 };
 
@@ -103,8 +104,8 @@ static str keep(char **at, str s)
 
 static size_t bytes_behind(const struct record *r)
 {
-    size_t n = r->account.key.n + r->account.address.n + r->account.display_name.n + r->account.secret.n + r->domain.name.n +
-               r->domain.catch_all.n + r->address.n + r->n_targets * sizeof(*r->targets);
+    size_t n = r->account.key.n + r->account.address.n + r->account.display_name.n + r->account.secret.n +
+               r->domain.name.n + r->domain.catch_all.n + r->address.n + r->n_targets * sizeof(*r->targets);
     for (size_t i = 0; i < r->n_targets; i++)
         n += r->targets[i].n;
     return n;
@@ -157,8 +158,8 @@ static const struct record *recall(struct auth *auth, str key, bool stale_will_d
 }
 
 /*
- * Nobody had this address a moment ago. Another process may have added it since, and a refusal is for good: look again, as
- * long as that does not become a burden to the database.
+ * Nobody had this address a moment ago. Another process may have added it since, and a refusal is for good: look again,
+ * as long as that does not become a burden to the database.
  */
 static bool deserves_second_look(struct auth *auth, const struct record *r, bool is_domain)
 {
@@ -183,7 +184,8 @@ bool write_drawing(struct auth *auth, sql_body body, void *arg, bool has_key, st
 {
     for (int i = 0; i < DRAWS_MAX; i++) {
         err_clear(err);
-        if (sql_write(auth->opts.directory, body, arg, err) || (err->kind != ERR_EXISTS && !(err->kind == ERR_TIMEOUT && has_key)))
+        if (sql_write(auth->opts.directory, body, arg, err) ||
+            (err->kind != ERR_EXISTS && !(err->kind == ERR_TIMEOUT && has_key)))
             break;
     }
     return !err_is_set(err);
@@ -213,7 +215,8 @@ static void on_message(void *arg, str channel, str payload)
         return;
     news_note(&auth->news, id);
 }
-/* Messages may have been lost: nothing that is cached is to be trusted as fresh. It stays for when the database is away. */
+/* Messages may have been lost: nothing that is cached is to be trusted as fresh. It stays for when the database is
+ * away. */
 static void on_gap(void *arg)
 {
     struct auth *auth = arg;
@@ -466,6 +469,7 @@ bool directory_page(struct auth *auth, const struct sql_stmt *st, const Thurn__L
     *limit = q->limit == 0 ? 100 : MIN(q->limit, AUTH_BATCH_MAX);
     if (strlen(q->match) > NAME_KEY_MAX)
         return err_set(err, ERR_LIMIT, "search text is longer than %u bytes", NAME_KEY_MAX);
-    struct sql_value params[4] = {sql_s(str_c(q->after)), sql_i((int64_t)*limit), sql_s(domain), sql_s(like_pattern(q->match, a))};
+    struct sql_value params[4] = {sql_s(str_c(q->after)), sql_i((int64_t)*limit), sql_s(domain),
+                                  sql_s(like_pattern(q->match, a))};
     return sql_query(auth->opts.directory, st, params, a, out, err);
 }

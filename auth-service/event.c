@@ -1,7 +1,7 @@
 /*
- * The record of administration: one row of dir_event for each change, written in the change's own transaction, so that neither is
- * there without the other. What is done outside of the directory is recorded by Record before it is done. Rows are kept for
- * opts.events_keep_s and go in slices, by a fiber of the service.
+ * The record of administration: one row of dir_event for each change, written in the change's own transaction, so that
+ * neither is there without the other. What is done outside of the directory is recorded by Record before it is done.
+ * Rows are kept for opts.events_keep_s and go in slices, by a fiber of the service.
  */
 #include "auth-service/event.h"
 
@@ -10,13 +10,13 @@
 #include "base/log.h"
 #include "base/num.h"
 
-#define TEXT_MAX       200u /* of who and origin */
-#define SUBJECT_MAX    512u
-#define FACTS_MAX      (48u * 1024)
-#define PRUNE_SLICE    1000
+#define TEXT_MAX 200u /* of who and origin */
+#define SUBJECT_MAX 512u
+#define FACTS_MAX (48u * 1024)
+#define PRUNE_SLICE 1000
 #define PRUNE_FIRST_MS 60000
 #define PRUNE_EVERY_MS (3600 * 1000)
-#define WORD_MAX       40u
+#define WORD_MAX 40u
 
 /* --- facts --- */
 
@@ -123,8 +123,10 @@ bool event_record(struct auth *auth, const Thurn__RecordRequest *q, struct err *
 {
     const Thurn__Event *e = q->event;
     struct sql_value params[EVENT_COLS_];
-    if (!q->by || !q->by->act || !e || !is_word(str_c(e->what)) || !is_object(str_c(e->before)) || !is_object(str_c(e->after)))
-        return err_set(err, ERR_INVALID, "a record has an author with an act, a word for what was done, and JSON objects");
+    if (!q->by || !q->by->act || !e || !is_word(str_c(e->what)) || !is_object(str_c(e->before)) ||
+        !is_object(str_c(e->after)))
+        return err_set(err, ERR_INVALID,
+                       "a record has an author with an act, a word for what was done, and JSON objects");
     fill(params, q->by, (int64_t)q->by->act, 0,
          &(struct event){str_c(e->what), str_c(e->subject), str_c(e->before), str_c(e->after)});
     return sql_write(auth->opts.directory, record_body, params, err);
@@ -169,7 +171,8 @@ bool event_list(struct auth *auth, const Thurn__ListEventsRequest *q, struct are
     if (strlen(q->who) > NAME_KEY_MAX || strlen(q->what) > NAME_KEY_MAX)
         return err_set(err, ERR_LIMIT, "search text is longer than %u bytes", NAME_KEY_MAX);
     struct sql_value params[6] = {
-        sql_i(at[0]), sql_i(at[1]), sql_i(at[2]), sql_s(like_pattern(q->who, a)), sql_s(like_pattern(q->what, a)), sql_i(limit)};
+        sql_i(at[0]), sql_i(at[1]), sql_i(at[2]), sql_s(like_pattern(q->who, a)), sql_s(like_pattern(q->what, a)),
+        sql_i(limit)};
     if (!sql_query(auth->opts.directory, &q_list_events, params, a, &r, err))
         return false;
     out->events = arena_array(a, Thurn__Event *, r.n_rows);
@@ -178,9 +181,9 @@ bool event_list(struct auth *auth, const Thurn__ListEventsRequest *q, struct are
         out->events[out->n_events++] = event_message(&r, i, a);
     }
     if (i && (i < r.n_rows || (int64_t)r.n_rows == limit))
-        out->next =
-            arena_strz(a, arena_printf(a, "%lld.%lld.%lld", (long long)sql_at(&r, i - 1, EVENT_AT)->i,
-                                       (long long)sql_at(&r, i - 1, EVENT_ACT)->i, (long long)sql_at(&r, i - 1, EVENT_SEQ)->i));
+        out->next = arena_strz(a, arena_printf(a, "%lld.%lld.%lld", (long long)sql_at(&r, i - 1, EVENT_AT)->i,
+                                               (long long)sql_at(&r, i - 1, EVENT_ACT)->i,
+                                               (long long)sql_at(&r, i - 1, EVENT_SEQ)->i));
     return true;
 }
 
@@ -202,7 +205,8 @@ FIBER static bool prune_body(struct sql_tx *tx, void *arg, struct err *err)
 
 bool auth_prune_events(struct auth *auth, uint64_t *removed, struct err *err)
 {
-    struct prune p = {.params = {sql_i(clock_unix_ms() - (int64_t)auth->opts.events_keep_s * 1000), sql_i(PRUNE_SLICE)}};
+    struct prune p = {
+        .params = {sql_i(clock_unix_ms() - (int64_t)auth->opts.events_keep_s * 1000), sql_i(PRUNE_SLICE)}};
     *removed = 0;
     do {
         if (!sql_write(auth->opts.directory, prune_body, &p, err))

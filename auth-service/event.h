@@ -15,8 +15,8 @@ struct facts {
 };
 void facts_init(struct facts *f);
 void facts_done(struct facts *f);
-#define FACTS(name)                                                                                                              \
-    __attribute__((cleanup(facts_done))) struct facts name;                                                                      \
+#define FACTS(name)                                                                                                    \
+    __attribute__((cleanup(facts_done))) struct facts name;                                                            \
     facts_init(&name)
 void facts_str(struct facts *f, const char *key, str value);
 void facts_int(struct facts *f, const char *key, int64_t value);
@@ -28,8 +28,8 @@ struct event {
     str what, subject;
     str before, after; /* of facts_end; empty: there was, or is, none */
 };
-/* Within the transaction of the change; views live until its end. by may be NULL (a node of the release before). What the same
- * act wrote before stays as it is. */
+/* Within the transaction of the change; views live until its end. by may be NULL (a node of the release before). What
+ * the same act wrote before stays as it is. */
 FIBER bool event_add(struct sql_tx *tx, const Thurn__Author *by, const struct event *events, size_t n, struct err *err)
     WARN_UNUSED;
 

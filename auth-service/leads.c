@@ -1,8 +1,8 @@
 /*
- * What leads to an address: the aliases that have it among their targets, and the domains whose catch-all it is. They hold it as
- * text, so that it may be an address anywhere; when an account goes or gets another name here, they are found by a pattern that
- * lets none pass unseen (letters beyond ASCII are folded by the database or not, so a local part with some is not in it) and
- * compared exactly afterwards.
+ * What leads to an address: the aliases that have it among their targets, and the domains whose catch-all it is. They
+ * hold it as text, so that it may be an address anywhere; when an account goes or gets another name here, they are
+ * found by a pattern that lets none pass unseen (letters beyond ASCII are folded by the database or not, so a local
+ * part with some is not in it) and compared exactly afterwards.
  */
 #include "auth-service/internal.h"
 
@@ -51,9 +51,10 @@ static void add_instead(struct buf *b, const struct name *instead, str detail)
     buf_addc(b, '\n');
 }
 
-/* The lines as they are to be; *is_found: one of them is `to`. Errors: INVALID, LIMIT (what they would become is no address, or too much). */
-static bool rewrite(str lines, const struct name *to, const struct name *instead, struct arena *a, struct lead *out, bool *is_found,
-                    struct err *err)
+/* The lines as they are to be; *is_found: one of them is `to`. Errors: INVALID, LIMIT (what they would become is no
+ * address, or too much). */
+static bool rewrite(str lines, const struct name *to, const struct name *instead, struct arena *a, struct lead *out,
+                    bool *is_found, struct err *err)
 {
     BUF(b, AUTH_ALIAS_TARGETS_MAX * (NAME_KEY_MAX + 1));
     *is_found = false;
@@ -162,8 +163,8 @@ static bool names_it(const Thurn__Alias *m, const struct name *to, struct arena 
     return false;
 }
 
-FIBER static bool list_catch_alls(struct auth *auth, const struct name *to, const struct sql_value *pattern, struct arena *a,
-                                  Thurn__ListAliasesReply *out, struct err *err)
+FIBER static bool list_catch_alls(struct auth *auth, const struct name *to, const struct sql_value *pattern,
+                                  struct arena *a, Thurn__ListAliasesReply *out, struct err *err)
 {
     struct sql_result r;
     if (!sql_query(auth->opts.directory, &q_list_catch_alls_to, pattern, a, &r, err))
@@ -180,7 +181,8 @@ FIBER static bool list_catch_alls(struct auth *auth, const struct name *to, cons
     return true;
 }
 
-bool leads_list(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListAliasesReply *out, struct err *err)
+bool leads_list(struct auth *auth, const Thurn__ListRequest *q, struct arena *a, Thurn__ListAliasesReply *out,
+                struct err *err)
 {
     struct name to;
     struct sql_result r;

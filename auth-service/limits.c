@@ -100,7 +100,8 @@ static struct limit_bucket bucket_of(const struct auth_limit *row, str key, uint
     return (struct limit_bucket){full_key("take", row->name, key, a), interval, interval * MAX(row->burst, 1), cost};
 }
 
-bool limits_take(struct limits *l, const struct limits_take *takes, size_t n, struct limit_verdict *out, struct err *err)
+bool limits_take(struct limits *l, const struct limits_take *takes, size_t n, struct limit_verdict *out,
+                 struct err *err)
 {
     ARENA(a, SCRATCH_MAX);
     struct limit_bucket buckets[LIMITS_TAKES_MAX];
@@ -130,7 +131,8 @@ bool limits_take(struct limits *l, const struct limits_take *takes, size_t n, st
     for (size_t i = 0; i < used; i++)
         all.used[of[i]] = v.used[i];
     if (!v.is_granted)
-        metric_inc_label(M_LIMITS_REFUSED, ((const struct auth_limit *)map_get(&l->table, str_c(takes[all.refused].limit)))->name);
+        metric_inc_label(M_LIMITS_REFUSED,
+                         ((const struct auth_limit *)map_get(&l->table, str_c(takes[all.refused].limit)))->name);
     *out = all;
     return true;
 }
@@ -158,7 +160,8 @@ void limits_give(struct limits *l, const char *limit, str key, uint32_t cost)
 
 static bool is_holder(str holder, struct err *err)
 {
-    return (holder.n > 0 && holder.n <= HOLDER_MAX) || err_set(err, ERR_LIMIT, "a holder has a name of 1 to %u bytes", HOLDER_MAX);
+    return (holder.n > 0 && holder.n <= HOLDER_MAX) ||
+           err_set(err, ERR_LIMIT, "a holder has a name of 1 to %u bytes", HOLDER_MAX);
 }
 
 /* It may have leased from both, before and after Redis went away. */
@@ -193,20 +196,22 @@ bool limits_lease(struct limits *l, str holder, const struct limits_lease *items
         if (!row)
             continue;
         of[used] = i;
-        v[used++] = (struct lease_item){.key = full_key("lease", items[i].limit, items[i].key, a), .count = items[i].count,
-                                        .max = row->burst};
+        v[used++] = (struct lease_item){
+            .key = full_key("lease", items[i].limit, items[i].key, a), .count = items[i].count, .max = row->burst};
     }
     if (used == 0)
         return true;
     bool ok = l->main->lease(l->main_ctx, holder, v, used, l->lease_ttl_ms, is_renewal, a, err);
     if (ok)
         main_works(l);
-    else if (!fall_back(l, err) || !l->fallback->lease(l->fallback_ctx, holder, v, used, l->lease_ttl_ms, is_renewal, a, err))
+    else if (!fall_back(l, err) ||
+             !l->fallback->lease(l->fallback_ctx, holder, v, used, l->lease_ttl_ms, is_renewal, a, err))
         return false;
     for (size_t i = 0; i < used; i++) {
         granted[of[i]] = v[i].is_granted;
         if (!v[i].is_granted)
-            metric_inc_label(M_LIMITS_REFUSED, ((const struct auth_limit *)map_get(&l->table, str_c(items[of[i]].limit)))->name);
+            metric_inc_label(M_LIMITS_REFUSED,
+                             ((const struct auth_limit *)map_get(&l->table, str_c(items[of[i]].limit)))->name);
     }
     return true;
 }

@@ -20,21 +20,21 @@ struct limit_bucket {
 };
 struct limit_verdict {
     bool is_granted;
-    size_t refused;              /* which bucket, when not granted */
+    size_t refused; /* which bucket, when not granted */
     uint64_t retry_after_ms;
     uint32_t used[LIMITS_TAKES_MAX]; /* tokens that were gone before */
 };
 struct lease_item {
     str key;
     uint32_t count, max;
-    bool is_granted;             /* out */
+    bool is_granted; /* out */
 };
 
 /* Where buckets and leases live. All may suspend. On failure outputs are not to be used. */
 struct limits_backend {
     const char *name;
-    FIBER bool (*take)(void *ctx, const struct limit_bucket *buckets, size_t n, struct arena *a, struct limit_verdict *out,
-                       struct err *err);
+    FIBER bool (*take)(void *ctx, const struct limit_bucket *buckets, size_t n, struct arena *a,
+                       struct limit_verdict *out, struct err *err);
     FIBER bool (*reset)(void *ctx, str key, struct arena *a, struct err *err);
     /* Put bucket->cost tokens back; a full bucket stays as it is. */
     FIBER bool (*give)(void *ctx, const struct limit_bucket *bucket, struct arena *a, struct err *err);
@@ -74,7 +74,8 @@ struct limits_lease {
 };
 FIBER bool limits_lease(struct limits *l, str holder, const struct limits_lease *items, size_t n, bool is_renewal,
                         struct arena *a, protobuf_c_boolean *granted, struct err *err) WARN_UNUSED;
-/* The holder is gone. Errors: LIMIT (no name of a holder), never because of Redis: then the leases run out by themselves. */
+/* The holder is gone. Errors: LIMIT (no name of a holder), never because of Redis: then the leases run out by
+ * themselves. */
 FIBER bool limits_release(struct limits *l, str holder, struct err *err) WARN_UNUSED;
 
 #endif

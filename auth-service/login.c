@@ -3,11 +3,11 @@
  * same amount of hashing, the same delays.
  *
  * Guessing is slowed down by two buckets of failures, of the peer's address (/64 for IPv6) and of the account: the more
- * tokens are gone, the longer the answer takes; when one is empty the answer is LIMIT before anything is hashed. An attempt
- * takes its tokens before the password is looked at, so that many at one time are not more than the limit, and gets them back
- * unless the password was wrong; who finds a bucket emptied by attempts that are not decided yet waits for them. The
- * same wrong password for the same account (a forgotten device) is counted once. A success fills up the account's bucket,
- * not the address'.
+ * tokens are gone, the longer the answer takes; when one is empty the answer is LIMIT before anything is hashed. An
+ * attempt takes its tokens before the password is looked at, so that many at one time are not more than the limit, and
+ * gets them back unless the password was wrong; who finds a bucket emptied by attempts that are not decided yet waits
+ * for them. The same wrong password for the same account (a forgotten device) is counted once. A success fills up the
+ * account's bucket, not the address'.
  */
 #include "auth-service/internal.h"
 
@@ -22,7 +22,8 @@
 #include "fiber/work.h"
 #include "net/addr.h"
 
-#define DELAYED_MAX 1000u  /* log-ins that wait out a penalty at one time; more are answered LIMIT at once */
+/* log-ins that wait out a penalty at one time; more are answered LIMIT at once */
+#define DELAYED_MAX 1000u
 #define MISTAKE_TTL_MS (30 * 60 * 1000)
 #define DEADLINE_MARGIN_MS 500
 
@@ -31,10 +32,10 @@ struct attempt {
     const Thurn__AuthenticateRequest *q;
     struct arena *arena;
     str login, password, ip_key;
-    str account_key;            /* of the failure bucket and of the mistakes: the login as it is compared */
+    str account_key;              /* of the failure bucket and of the mistakes: the login as it is compared */
     struct limit_verdict verdict; /* of the two buckets before: [0] address, [1] account */
-    bool is_charged[2];         /* a token of each is taken and not decided on */
-    unsigned char mac[32];      /* of the password, under the account */
+    bool is_charged[2];           /* a token of each is taken and not decided on */
+    unsigned char mac[32];        /* of the password, under the account */
 };
 
 /* --- what is remembered of passwords: only a MAC under a key that dies with the process --- */
@@ -139,8 +140,8 @@ FIBER static bool wait_for_decision(struct attempt *t, size_t i, struct err *err
 }
 
 /*
- * Take a token of one bucket, before the other: an empty one of the address must not fill the account's. Not granted: see
- * t->verdict. False: the call has failed.
+ * Take a token of one bucket, before the other: an empty one of the address must not fill the account's. Not granted:
+ * see t->verdict. False: the call has failed.
  */
 FIBER static bool charge(struct attempt *t, size_t i, struct err *err)
 {
@@ -193,8 +194,8 @@ static int64_t penalty_ms(const struct attempt *t)
 static void log_failure(const struct attempt *t, const char *result)
 {
     metric_inc_label(M_AUTH_LOGINS, result);
-    log_info("auth.failed", KV_Z("login", t->q->login), KV_STR("peer", rpc_str(t->q->peer_ip)), KV_Z("service", t->q->service),
-             KV_Z("result", result), KV_Z("session", t->q->session));
+    log_info("auth.failed", KV_Z("login", t->q->login), KV_STR("peer", rpc_str(t->q->peer_ip)),
+             KV_Z("service", t->q->service), KV_Z("result", result), KV_Z("session", t->q->session));
 }
 
 /* The one answer for all that is wrong, after its delay. */
@@ -208,7 +209,8 @@ FIBER static bool deny(struct attempt *t, const char *result, struct err *err)
     decide(t, is_new);
     if (auth->n_delayed >= DELAYED_MAX) {
         metric_inc_label(M_AUTH_LOGINS, "delayed_full");
-        return err_set(err, ERR_LIMIT, "too many failed log-ins at one time"); /* and not BUSY: it was tried, and no other node is to try it again */
+        /* and not BUSY: it was tried, and no other node is to try it again */
+        return err_set(err, ERR_LIMIT, "too many failed log-ins at one time");
     }
     int64_t ms = penalty_ms(t), left = fiber_deadline();
     if (left != FIBER_NO_DEADLINE)
@@ -261,7 +263,10 @@ static void run_make(void *arg)
 }
 bool secret_make_on_pool(struct auth *auth, str password, char *out, struct err *err)
 {
-    struct make m = {.password = password, .cost = {auth->opts.argon2_memory_kib, auth->opts.argon2_passes}, .out = out, .err = ERR_INIT};
+    struct make m = {.password = password,
+                     .cost = {auth->opts.argon2_memory_kib, auth->opts.argon2_passes},
+                     .out = out,
+                     .err = ERR_INIT};
     metric_inc(M_AUTH_HASHES);
     if (!work_run(run_make, &m, err))
         return false;
@@ -319,7 +324,8 @@ FIBER static void modernise(struct attempt *t, const struct account *acc)
 
 static bool may_log_in(const struct account *acc)
 {
-    return acc->state == THURN__ACCOUNT_STATE__ACCOUNT_ACTIVE || acc->state == THURN__ACCOUNT_STATE__ACCOUNT_RECEIVE_ONLY;
+    return acc->state == THURN__ACCOUNT_STATE__ACCOUNT_ACTIVE ||
+           acc->state == THURN__ACCOUNT_STATE__ACCOUNT_RECEIVE_ONLY;
 }
 
 static bool accept_login(struct attempt *t, const struct account *acc, Thurn__AuthenticateReply *out)
@@ -331,8 +337,11 @@ static bool accept_login(struct attempt *t, const struct account *acc, Thurn__Au
     out->is_admin = acc->is_admin;
     out->credential_version = acc->credential_version;
     struct rpc_pass pass;
-    rpc_pass_make(&(struct rpc_principal){.account_id = acc->account_id, .tenant_id = acc->tenant_id,
-                                          .incarnation = (uint64_t)acc->incarnation, .credential_version = acc->credential_version}, &pass);
+    rpc_pass_make(&(struct rpc_principal){.account_id = acc->account_id,
+                                          .tenant_id = acc->tenant_id,
+                                          .incarnation = (uint64_t)acc->incarnation,
+                                          .credential_version = acc->credential_version},
+                  &pass);
     out->pass = rpc_bytes(arena_str(t->arena, rpc_pass_str(&pass)));
     return true;
 }
@@ -340,11 +349,13 @@ static bool accept_login(struct attempt *t, const struct account *acc, Thurn__Au
 /* Whether this password was found to fit this version of the credentials a short while ago. */
 static bool is_verified(struct attempt *t, const struct account *acc, unsigned char mac[32])
 {
-    password_mac(t->auth, arena_printf(t->arena, "%lld", (long long)acc->account_id), acc->credential_version, t->password, mac);
+    password_mac(t->auth, arena_printf(t->arena, "%lld", (long long)acc->account_id), acc->credential_version,
+                 t->password, mac);
     return remembered(&t->auth->verified, mac);
 }
 
-FIBER static bool log_in_known(struct attempt *t, const struct account *acc, Thurn__AuthenticateReply *out, struct err *err)
+FIBER static bool log_in_known(struct attempt *t, const struct account *acc, Thurn__AuthenticateReply *out,
+                               struct err *err)
 {
     unsigned char mac[32];
     bool fits = false;
@@ -405,9 +416,14 @@ FIBER static bool attempt(struct attempt *t, str key, Thurn__AuthenticateReply *
     return hash_for_nothing(t->auth, t->password.n ? t->password : S("-"), err) && deny(t, "unknown", err);
 }
 
-bool login(struct auth *auth, const Thurn__AuthenticateRequest *q, struct arena *a, Thurn__AuthenticateReply *out, struct err *err)
+bool login(struct auth *auth, const Thurn__AuthenticateRequest *q, struct arena *a, Thurn__AuthenticateReply *out,
+           struct err *err)
 {
-    struct attempt t = {.auth = auth, .q = q, .arena = a, .login = str_c(q->login), .password = rpc_str(q->password),
+    struct attempt t = {.auth = auth,
+                        .q = q,
+                        .arena = a,
+                        .login = str_c(q->login),
+                        .password = rpc_str(q->password),
                         .ip_key = ip_limit_key(q->peer_ip, a)};
     if (t.login.n > NAME_KEY_MAX || t.password.n > SECRET_PASSWORD_MAX)
         return err_set(err, ERR_INVALID, "login or password is too long");

@@ -72,7 +72,8 @@ static bool parse(str address, struct arena *a, struct name *out, struct err *er
     struct name n;
     str normal;
     if (!smtp_mailbox_parse(address, true, a, &path, err) || !nfc(path.local, a, &normal, err) ||
-        !domain_normalize(path.domain, a, &n.domain, err) || !address_normalize(normal, path.domain, a, &n.address, err))
+        !domain_normalize(path.domain, a, &n.domain, err) ||
+        !address_normalize(normal, path.domain, a, &n.address, err))
         return false;
     if (!fold(normal, a, &n.local, err))
         return false;
@@ -85,7 +86,8 @@ static bool parse(str address, struct arena *a, struct name *out, struct err *er
 
 bool name_parse(str address, struct arena *a, struct name *out, struct err *err)
 {
-    return parse(address, a, out, err) || err_prefix(err, "'%.*s' is no mail address", (int)MIN(address.n, (size_t)QUOTED_MAX), address.p);
+    return parse(address, a, out, err) ||
+           err_prefix(err, "'%.*s' is no mail address", (int)MIN(address.n, (size_t)QUOTED_MAX), address.p);
 }
 
 bool name_domain(str domain, struct arena *a, str *out, struct err *err)

@@ -1,8 +1,8 @@
 /*
  * name.h: addresses as the directory compares them.
  *
- * A key is local@domain: the local part in NFC with its letters folded to lower case, one by one, as Unicode says; the domain as
- * A-labels in lower case. Two spellings of one mailbox have one key.
+ * A key is local@domain: the local part in NFC with its letters folded to lower case, one by one, as Unicode says; the
+ * domain as A-labels in lower case. Two spellings of one mailbox have one key.
  */
 #ifndef AUTH_SERVICE_NAME_H
 #define AUTH_SERVICE_NAME_H
@@ -20,8 +20,8 @@ struct name {
 };
 /* Parse an address, without angle brackets. All in the arena. Errors: INVALID, LIMIT (too long). */
 bool name_parse(str address, struct arena *a, struct name *out, struct err *err) WARN_UNUSED;
-/* Whether a new account or alias may be called so: nothing in the local part is invisible (zero-width and other default-ignorable
- * characters), so that two names that look the same are the same. Others' addresses are not asked. */
+/* Whether a new account or alias may be called so: nothing in the local part is invisible (zero-width and other
+ * default-ignorable characters), so that two names that look the same are the same. Others' addresses are not asked. */
 bool name_is_visible(const struct name *n, struct err *err) WARN_UNUSED;
 /* A domain name alone. */
 bool name_domain(str domain, struct arena *a, str *out, struct err *err) WARN_UNUSED;

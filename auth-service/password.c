@@ -1,7 +1,7 @@
 /*
- * A password is as good as the number of guesses that find it, by zxcvbn's estimate: it knows what people choose. 10^8 is what
- * limits on log-ins put out of reach for good, and what argon2id makes dear for one who has the hash. No rule of digits and
- * signs: those are met by "Summer2024!" and not by five random words.
+ * A password is as good as the number of guesses that find it, by zxcvbn's estimate: it knows what people choose. 10^8
+ * is what limits on log-ins put out of reach for good, and what argon2id makes dear for one who has the hash. No rule
+ * of digits and signs: those are met by "Summer2024!" and not by five random words.
  */
 #include "auth-service/password.h"
 
@@ -9,9 +9,10 @@
 
 #include "fiber/work.h"
 
-#define BITS_LEAST    26.6 /* log2 of 10^8 */
-#define LOOKED_AT_MAX 100u /* bytes: behind them nothing makes it worse, and the estimate takes the square of the length */
-#define WORDS_MAX     15u
+#define BITS_LEAST 26.6 /* log2 of 10^8 */
+/* bytes: behind them nothing makes it worse, and the estimate takes the square of the length */
+#define LOOKED_AT_MAX 100u
+#define WORDS_MAX 15u
 
 /* What there was more of than of anything else, as a reason. */
 static const char *reason_of(const ZxcMatch_t *parts)
@@ -79,8 +80,9 @@ bool password_check(str password, const struct name *of, struct err *err)
     const char *why = bits < BITS_LEAST ? reason_of(parts) : NULL;
     ZxcvbnFreeInfo(parts);
     explicit_bzero(looked_at, sizeof(looked_at));
-    return !why || err_set(err, ERR_INVALID,
-                           "the password is too easy to guess: %s; take some more words, or a longer one at random", why);
+    return !why ||
+           err_set(err, ERR_INVALID,
+                   "the password is too easy to guess: %s; take some more words, or a longer one at random", why);
 }
 
 struct check {

@@ -2,8 +2,8 @@
  * Where mail for an address goes. A pass over the addresses works only on what is already known (no waiting, plain
  * recursion); what it misses is noted, read in one round trip, and the pass is made again.
  *
- * Order: account or alias of the exact address; the same without "+detail"; postmaster and abuse of any of our domains, and postmaster
- * without a domain, fall to an admin (RFC 5321 4.5.1, RFC 2142); the domain's catch-all.
+ * Order: account or alias of the exact address; the same without "+detail"; postmaster and abuse of any of our domains,
+ * and postmaster without a domain, fall to an admin (RFC 5321 4.5.1, RFC 2142); the domain's catch-all.
  */
 #include "auth-service/internal.h"
 
@@ -16,16 +16,17 @@
 struct resolver {
     struct auth *auth;
     struct arena *arena;
-    struct map known;       /* key, domain name, or "!<tenant>" for its admin -> const struct record */
+    struct map known; /* key, domain name, or "!<tenant>" for its admin -> const struct record */
     struct map wanted_keys, wanted_domains, wanted_admins; /* missing in this pass; values are non-NULL */
-    Thurn__Target *targets[AUTH_ALIAS_TARGETS_MAX + 1], *suspended[AUTH_ALIAS_TARGETS_MAX + 1]; /* of the address in hand */
-    bool has_loop;          /* on the way of one of the addresses, whether it led elsewhere too or not */
+    /* of the address in hand */
+    Thurn__Target *targets[AUTH_ALIAS_TARGETS_MAX + 1], *suspended[AUTH_ALIAS_TARGETS_MAX + 1];
+    bool has_loop; /* on the way of one of the addresses, whether it led elsewhere too or not */
 };
 
 /* One address being resolved. */
 struct expansion {
     struct resolver *r;
-    struct map seen;        /* alias key -> IN_PROGRESS or DONE */
+    struct map seen; /* alias key -> IN_PROGRESS or DONE */
     size_t n_aliases;
     size_t n_targets, n_suspended;
     bool is_incomplete, has_loop, is_too_large, has_closed;
@@ -126,7 +127,8 @@ static bool walk_admin(struct expansion *e, int64_t tenant_id)
 
 static bool walk_postmaster(struct expansion *e, const struct name *name, const struct domain *domain)
 {
-    return (str_eq(name->local, S("postmaster")) || str_eq(name->local, S("abuse"))) && walk_admin(e, domain->tenant_id);
+    return (str_eq(name->local, S("postmaster")) || str_eq(name->local, S("abuse"))) &&
+           walk_admin(e, domain->tenant_id);
 }
 
 static bool walk_local(struct expansion *e, const struct name *name, const struct domain *domain, unsigned depth)
@@ -151,7 +153,7 @@ static bool walk(struct expansion *e, str address, unsigned depth)
 {
     struct arena *a = e->r->arena;
     struct name name;
-    struct err ignored = ERR_INIT; /* no address: nobody has it */
+    struct err ignored = ERR_INIT;               /* no address: nobody has it */
     if (str_eq_nocase(address, S("postmaster"))) /* RFC 5321 4.1.1.3 */
         return walk_admin(e, 0) || e->is_incomplete;
     if (!name_parse(address, a, &name, &ignored))
@@ -279,8 +281,8 @@ FIBER static bool rounds(struct resolver *r, char *const *addresses, size_t n, T
     return err_set(err, ERR_LIMIT, "alias expansion takes too many rounds");
 }
 
-bool resolve_as_if(struct auth *auth, str key, const struct record *rec, char *const *addresses, size_t n, struct arena *a,
-                   Thurn__Resolution **out, bool *has_loop, struct err *err)
+bool resolve_as_if(struct auth *auth, str key, const struct record *rec, char *const *addresses, size_t n,
+                   struct arena *a, Thurn__Resolution **out, bool *has_loop, struct err *err)
 {
     if (n > AUTH_BATCH_MAX)
         return err_set(err, ERR_LIMIT, "more than %u addresses", AUTH_BATCH_MAX);
@@ -301,7 +303,8 @@ bool resolve_as_if(struct auth *auth, str key, const struct record *rec, char *c
     return ok;
 }
 
-bool resolve(struct auth *auth, char *const *addresses, size_t n, struct arena *a, Thurn__Resolution **out, struct err *err)
+bool resolve(struct auth *auth, char *const *addresses, size_t n, struct arena *a, Thurn__Resolution **out,
+             struct err *err)
 {
     bool has_loop; /* shows in the resolutions */
     return resolve_as_if(auth, STR_NONE, NULL, addresses, n, a, out, &has_loop, err);

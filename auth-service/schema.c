@@ -1,7 +1,8 @@
 #include "auth-service/schema.h"
 
-/* Ids are drawn at random (internal.h, new_id): other databases refer to them, and a directory that lost its last commits in a failover must not
- * give one of them to somebody else. Accounts a shard holds are counted in placement, which is also the lock under which new accounts are placed. */
+/* Ids are drawn at random (internal.h, new_id): other databases refer to them, and a directory that lost its last
+ * commits in a failover must not give one of them to somebody else. Accounts a shard holds are counted in placement,
+ * which is also the lock under which new accounts are placed. */
 const struct sql_migration auth_migrations[] = {
     {1, "tenants, domains, accounts, aliases",
      "CREATE TABLE dir_counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
@@ -59,8 +60,8 @@ const struct sql_migration auth_migrations[] = {
 };
 const size_t auth_n_migrations = sizeof(auth_migrations) / sizeof(auth_migrations[0]);
 
-#define ACCOUNT_COLS                                                                                                   \
-    "account_id, tenant_id, key, address, state, quota_bytes, quota_messages, shard, epoch, display_name, created_unix,"   \
+#define ACCOUNT_COLS                                                                                                     \
+    "account_id, tenant_id, key, address, state, quota_bytes, quota_messages, shard, epoch, display_name, created_unix," \
     " is_admin, secret, credential_version, incarnation, made_by"
 #define ACCOUNT_TYPES "iittiiiiitiitiii"
 #define DOMAIN_COLS "domain_id, tenant_id, name, catch_all, is_disabled, created_unix, made_by"
@@ -69,6 +70,7 @@ const size_t auth_n_migrations = sizeof(auth_migrations) / sizeof(auth_migration
 #define ALIAS_TYPES "ttt"
 
 /* --- look-ups --- */
+// clang-format off
 const struct sql_stmt q_accounts_by_key = {
     .name = "accounts_by_key", .params = "t", .cols = ACCOUNT_TYPES, .is_rowset = true,
     .sqlite = "SELECT " ACCOUNT_COLS " FROM dir_account WHERE key = ?1",
@@ -279,3 +281,4 @@ const struct sql_stmt q_remove_alias = {.name = "remove_alias",
                                         .params = "t",
                                         .cols = ALIAS_TYPES,
                                         .sqlite = "DELETE FROM dir_alias WHERE key = ?1 RETURNING " ALIAS_COLS};
+// clang-format on

@@ -9,7 +9,8 @@
 
 #define SALT_SIZE 16
 #define DIGEST_SIZE 32
-#define ARGON2_MEMORY_MAX_KIB (256u * 1024) /* of a hash that was brought along: one login must not take the machine */
+/* of a hash that was brought along: one login must not take the machine */
+#define ARGON2_MEMORY_MAX_KIB (256u * 1024)
 #define ARGON2_PASSES_MAX 20u
 #define CRYPT_ROUNDS_MAX 1000000u
 #define BCRYPT_COST_MAX 15u
@@ -88,13 +89,13 @@ struct scheme {
     size_t least; /* decoded bytes of a FORM_BASE64 */
 };
 static const struct scheme schemes[] = {
-    {"ARGON2ID", verify_argon2id, FORM_ARGON2, 0},   {"ARGON2I", verify_argon2i, FORM_ARGON2, 0},
-    {"CRYPT", verify_crypt, FORM_CRYPT, 0},          {"MD5-CRYPT", verify_crypt, FORM_CRYPT, 0},
-    {"SHA256-CRYPT", verify_crypt, FORM_CRYPT, 0},   {"SHA512-CRYPT", verify_crypt, FORM_CRYPT, 0},
-    {"BLF-CRYPT", verify_crypt, FORM_CRYPT, 0},      {"SSHA", verify_sha1, FORM_BASE64, 20},
-    {"SSHA256", verify_sha256, FORM_BASE64, 32},     {"SSHA512", verify_sha512, FORM_BASE64, 64},
-    {"SHA", verify_sha1, FORM_BASE64, 20},           {"SHA256", verify_sha256, FORM_BASE64, 32},
-    {"SHA512", verify_sha512, FORM_BASE64, 64},      {"PLAIN", verify_plain, FORM_PLAIN, 0},
+    {"ARGON2ID", verify_argon2id, FORM_ARGON2, 0}, {"ARGON2I", verify_argon2i, FORM_ARGON2, 0},
+    {"CRYPT", verify_crypt, FORM_CRYPT, 0},        {"MD5-CRYPT", verify_crypt, FORM_CRYPT, 0},
+    {"SHA256-CRYPT", verify_crypt, FORM_CRYPT, 0}, {"SHA512-CRYPT", verify_crypt, FORM_CRYPT, 0},
+    {"BLF-CRYPT", verify_crypt, FORM_CRYPT, 0},    {"SSHA", verify_sha1, FORM_BASE64, 20},
+    {"SSHA256", verify_sha256, FORM_BASE64, 32},   {"SSHA512", verify_sha512, FORM_BASE64, 64},
+    {"SHA", verify_sha1, FORM_BASE64, 20},         {"SHA256", verify_sha256, FORM_BASE64, 32},
+    {"SHA512", verify_sha512, FORM_BASE64, 64},    {"PLAIN", verify_plain, FORM_PLAIN, 0},
 };
 
 static const struct scheme *scheme_named(str name)
@@ -130,8 +131,8 @@ bool secret_make(str password, const struct secret_cost *cost, char out[SECRET_H
         return err_set(err, ERR_INVALID, "a password has 1 to %u bytes", SECRET_PASSWORD_MAX);
     unsigned char salt[SALT_SIZE];
     random_bytes(salt, sizeof(salt));
-    int e = argon2id_hash_encoded(cost->passes, cost->memory_kib, 1, password.p, password.n, salt, SALT_SIZE, DIGEST_SIZE, out,
-                                  SECRET_HASH_MAX);
+    int e = argon2id_hash_encoded(cost->passes, cost->memory_kib, 1, password.p, password.n, salt, SALT_SIZE,
+                                  DIGEST_SIZE, out, SECRET_HASH_MAX);
     return e == ARGON2_OK || err_set(err, ERR_INTERNAL, "cannot hash a password: %s", argon2_error_message(e));
 }
 
@@ -157,8 +158,9 @@ static bool argon2_cost(str data, struct argon2_cost *out)
         return false;
     (void)cur_skip(&c, 'd');
     if (!cur_skip_nocase(&c, S("$v=")) || !cur_u32(&c, 255, &version) || !cur_skip_nocase(&c, S("$m=")) ||
-        !cur_u32(&c, UINT32_MAX, &r.memory_kib) || !cur_skip_nocase(&c, S(",t=")) || !cur_u32(&c, UINT32_MAX, &r.passes) ||
-        !cur_skip_nocase(&c, S(",p=")) || !cur_u32(&c, UINT32_MAX, &r.lanes) || !cur_skip(&c, '$'))
+        !cur_u32(&c, UINT32_MAX, &r.memory_kib) || !cur_skip_nocase(&c, S(",t=")) ||
+        !cur_u32(&c, UINT32_MAX, &r.passes) || !cur_skip_nocase(&c, S(",p=")) || !cur_u32(&c, UINT32_MAX, &r.lanes) ||
+        !cur_skip(&c, '$'))
         return false;
     *out = r;
     return true;

@@ -8,7 +8,8 @@
 
 #define MISTAKES_BYTES ((size_t)20 << 20) /* about 100,000 */
 #define VERIFIED_BYTES ((size_t)20 << 20)
-#define ABSENT_SHARE 4u /* of the directory cache, beside it, for what is not there: strangers make up as much as they like */
+/* of the directory cache, beside it, for what is not there: strangers make up as much as they like */
+#define ABSENT_SHARE 4u
 #define SHARDS_MAX 1000u
 
 static struct auth *auth_of(Thurn__Auth_Service *s)
@@ -19,12 +20,12 @@ static struct auth *auth_of(Thurn__Auth_Service *s)
 }
 
 /*
- * METHOD(auth.proto's name, its request and reply, expression): the expression sees auth, q, a (the call's arena), out and
- * err, and is false on failure.
+ * METHOD(auth.proto's name, its request and reply, expression): the expression sees auth, q, a (the call's arena), out
+ * and err, and is false on failure.
  */
-#define METHOD(name, Request, Reply, reply_init, expression)                                                       \
-    FIBER static void m_##name(Thurn__Auth_Service *service, const Thurn__##Request *q, Thurn__##Reply##_Closure closure,      \
-                           void *closure_data)                                                                         \
+#define METHOD(name, Request, Reply, reply_init, expression)                                                           \
+    FIBER static void m_##name(Thurn__Auth_Service *service, const Thurn__##Request *q,                                \
+                               Thurn__##Reply##_Closure closure, void *closure_data)                                   \
     {                                                                                                                  \
         struct auth *auth = auth_of(service);                                                                          \
         struct rpc_call *c = closure_data;                                                                             \
@@ -32,14 +33,14 @@ static struct auth *auth_of(Thurn__Auth_Service *s)
         struct err *err = &c->err;                                                                                     \
         Thurn__##Reply reply = reply_init, *out = &reply;                                                              \
         (void)auth, (void)q, (void)a, (void)err, (void)out; /* not every expression needs all */                       \
-        bool ok = rpc_may_call(c, auth_callers_##name, 0, 0, 0, err) && (expression);                                         \
+        bool ok = rpc_may_call(c, auth_callers_##name, 0, 0, 0, err) && (expression);                                  \
         closure(ok ? out : NULL, closure_data);                                                                        \
     }
 
 /* --- for the roles --- */
 
-FIBER static bool resolve_all(struct auth *auth, const Thurn__ResolveRequest *q, struct arena *a, Thurn__ResolveReply *out,
-                              struct err *err)
+FIBER static bool resolve_all(struct auth *auth, const Thurn__ResolveRequest *q, struct arena *a,
+                              Thurn__ResolveReply *out, struct err *err)
 {
     out->resolutions = arena_array(a, Thurn__Resolution *, MAX(q->n_addresses, 1));
     if (!resolve(auth, q->addresses, q->n_addresses, a, out->resolutions, err))
@@ -49,8 +50,8 @@ FIBER static bool resolve_all(struct auth *auth, const Thurn__ResolveRequest *q,
 }
 
 /* An account may use every address whose mail reaches it, unless it may not send at all. */
-FIBER static bool may_send_as(struct auth *auth, const Thurn__MaySendAsRequest *q, struct arena *a, Thurn__MaySendAsReply *out,
-                              struct err *err)
+FIBER static bool may_send_as(struct auth *auth, const Thurn__MaySendAsRequest *q, struct arena *a,
+                              Thurn__MaySendAsReply *out, struct err *err)
 {
     Thurn__LocateRequest locate = THURN__LOCATE_REQUEST__INIT;
     Thurn__LocateReply located = THURN__LOCATE_REPLY__INIT;
@@ -73,7 +74,8 @@ FIBER static bool may_send_as(struct auth *auth, const Thurn__MaySendAsRequest *
     return true;
 }
 
-FIBER static bool take(struct auth *auth, const Thurn__TakeRequest *q, struct arena *a, Thurn__TakeReply *out, struct err *err)
+FIBER static bool take(struct auth *auth, const Thurn__TakeRequest *q, struct arena *a, Thurn__TakeReply *out,
+                       struct err *err)
 {
     struct limits_take takes[LIMITS_TAKES_MAX];
     struct limit_verdict v;
@@ -90,7 +92,8 @@ FIBER static bool take(struct auth *auth, const Thurn__TakeRequest *q, struct ar
     return true;
 }
 
-FIBER static bool lease(struct auth *auth, const Thurn__LeaseRequest *q, struct arena *a, Thurn__LeaseReply *out, struct err *err)
+FIBER static bool lease(struct auth *auth, const Thurn__LeaseRequest *q, struct arena *a, Thurn__LeaseReply *out,
+                        struct err *err)
 {
     if (q->n_items > AUTH_BATCH_MAX)
         return err_set(err, ERR_LIMIT, "more than %u items in one request", AUTH_BATCH_MAX);
@@ -102,10 +105,12 @@ FIBER static bool lease(struct auth *auth, const Thurn__LeaseRequest *q, struct 
     return limits_lease(auth->limits, str_c(q->holder), items, q->n_items, q->is_renewal, a, out->granted, err);
 }
 
-METHOD(authenticate, AuthenticateRequest, AuthenticateReply, THURN__AUTHENTICATE_REPLY__INIT, login(auth, q, a, out, err))
+METHOD(authenticate, AuthenticateRequest, AuthenticateReply, THURN__AUTHENTICATE_REPLY__INIT,
+       login(auth, q, a, out, err))
 METHOD(resolve, ResolveRequest, ResolveReply, THURN__RESOLVE_REPLY__INIT, resolve_all(auth, q, a, out, err))
 METHOD(locate, LocateRequest, LocateReply, THURN__LOCATE_REPLY__INIT, account_locate(auth, q, a, out, err))
-METHOD(credentials, CredentialsRequest, CredentialsReply, THURN__CREDENTIALS_REPLY__INIT, account_credentials(auth, q, a, out, err))
+METHOD(credentials, CredentialsRequest, CredentialsReply, THURN__CREDENTIALS_REPLY__INIT,
+       account_credentials(auth, q, a, out, err))
 METHOD(news, NewsRequest, NewsReply, THURN__NEWS_REPLY__INIT, news_wait(&auth->news, q, a, out, err))
 METHOD(may_send_as, MaySendAsRequest, MaySendAsReply, THURN__MAY_SEND_AS_REPLY__INIT, may_send_as(auth, q, a, out, err))
 METHOD(take, TakeRequest, TakeReply, THURN__TAKE_REPLY__INIT, take(auth, q, a, out, err))
@@ -128,30 +133,38 @@ static bool log_in_admin(struct auth *auth, str token, struct arena *a, Thurn__A
 }
 
 METHOD(release, HolderRequest, Empty, THURN__EMPTY__INIT, release(auth, q, err))
-METHOD(authenticate_admin, AdminRequest, AdminReply, THURN__ADMIN_REPLY__INIT, log_in_admin(auth, rpc_str(q->token), a, out, err))
+METHOD(authenticate_admin, AdminRequest, AdminReply, THURN__ADMIN_REPLY__INIT,
+       log_in_admin(auth, rpc_str(q->token), a, out, err))
 
 /* --- for administration --- */
 
 METHOD(add_tenant, AddTenantRequest, Tenant, THURN__TENANT__INIT, admin_add_tenant(auth, q, a, out, err))
-METHOD(list_tenants, ListRequest, ListTenantsReply, THURN__LIST_TENANTS_REPLY__INIT, admin_list_tenants(auth, q, a, out, err))
+METHOD(list_tenants, ListRequest, ListTenantsReply, THURN__LIST_TENANTS_REPLY__INIT,
+       admin_list_tenants(auth, q, a, out, err))
 METHOD(add_domain, AddDomainRequest, Domain, THURN__DOMAIN__INIT, admin_add_domain(auth, q, a, out, err))
 METHOD(set_domain, SetDomainRequest, Domain, THURN__DOMAIN__INIT, admin_set_domain(auth, q, a, out, err))
 METHOD(get_domain, NameRequest, Domain, THURN__DOMAIN__INIT, admin_get_domain(auth, str_c(q->name), a, out, err))
 METHOD(remove_domain, NameRequest, Empty, THURN__EMPTY__INIT, admin_remove_domain(auth, q, a, err))
-METHOD(list_domains, ListRequest, ListDomainsReply, THURN__LIST_DOMAINS_REPLY__INIT, admin_list_domains(auth, q, a, out, err))
-METHOD(add_accounts, AddAccountsRequest, AddAccountsReply, THURN__ADD_ACCOUNTS_REPLY__INIT, account_add(auth, q, a, out, err))
+METHOD(list_domains, ListRequest, ListDomainsReply, THURN__LIST_DOMAINS_REPLY__INIT,
+       admin_list_domains(auth, q, a, out, err))
+METHOD(add_accounts, AddAccountsRequest, AddAccountsReply, THURN__ADD_ACCOUNTS_REPLY__INIT,
+       account_add(auth, q, a, out, err))
 METHOD(set_account, SetAccountRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT, account_set(auth, q, a, out, err))
-METHOD(get_account, NameRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT, account_get(auth, str_c(q->name), a, out, err))
+METHOD(get_account, NameRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT,
+       account_get(auth, str_c(q->name), a, out, err))
 METHOD(remove_account, RemoveAccountRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT,
        account_remove(auth, q, a, out, err))
 METHOD(rename_account, RenameAccountRequest, AccountReply, THURN__ACCOUNT_REPLY__INIT,
        account_rename(auth, q, a, out, err))
-METHOD(list_accounts, ListRequest, ListAccountsReply, THURN__LIST_ACCOUNTS_REPLY__INIT, account_list(auth, q, a, out, err))
+METHOD(list_accounts, ListRequest, ListAccountsReply, THURN__LIST_ACCOUNTS_REPLY__INIT,
+       account_list(auth, q, a, out, err))
 METHOD(set_alias, Alias, Alias, THURN__ALIAS__INIT, admin_set_alias(auth, q, a, out, err))
 METHOD(remove_alias, NameRequest, Empty, THURN__EMPTY__INIT, admin_remove_alias(auth, q, a, err))
-METHOD(list_aliases, ListRequest, ListAliasesReply, THURN__LIST_ALIASES_REPLY__INIT, admin_list_aliases(auth, q, a, out, err))
+METHOD(list_aliases, ListRequest, ListAliasesReply, THURN__LIST_ALIASES_REPLY__INIT,
+       admin_list_aliases(auth, q, a, out, err))
 METHOD(record, RecordRequest, Empty, THURN__EMPTY__INIT, event_record(auth, q, err))
-METHOD(list_events, ListEventsRequest, ListEventsReply, THURN__LIST_EVENTS_REPLY__INIT, event_list(auth, q, a, out, err))
+METHOD(list_events, ListEventsRequest, ListEventsReply, THURN__LIST_EVENTS_REPLY__INIT,
+       event_list(auth, q, a, out, err))
 
 static const Thurn__Auth_Service methods = {
     .base = {.descriptor = &thurn__auth__descriptor, .invoke = protobuf_c_service_invoke_internal},

@@ -1,7 +1,7 @@
 /*
- * Where an alias or a catch-all would lead, asked before it is written. A circle is refused: it can never be meant. A target
- * that nobody has is only told: it may be added next. Two changes at the same time can still make a circle; the resolver
- * copes with one.
+ * Where an alias or a catch-all would lead, asked before it is written. A circle is refused: it can never be meant. A
+ * target that nobody has is only told: it may be added next. Two changes at the same time can still make a circle; the
+ * resolver copes with one.
  */
 #include "auth-service/internal.h"
 
@@ -27,7 +27,8 @@ static const char *trouble_of(const Thurn__Resolution *r)
     }
 }
 
-FIBER static bool check(struct check *c, char *self, char **targets, size_t n, char ***out, size_t *n_out, struct err *err)
+FIBER static bool check(struct check *c, char *self, char **targets, size_t n, char ***out, size_t *n_out,
+                        struct err *err)
 {
     bool has_loop;
     Thurn__Resolution *own, **found = arena_array(c->arena, Thurn__Resolution *, n);
@@ -42,22 +43,27 @@ FIBER static bool check(struct check *c, char *self, char **targets, size_t n, c
     for (size_t i = 0; i < n && *n_out < TARGETS_WARNINGS_MAX; i++) {
         const char *trouble = trouble_of(found[i]);
         if (trouble)
-            (*out)[(*n_out)++] = arena_strz(c->arena, arena_printf(c->arena, "mail for %s goes nowhere: %s", targets[i], trouble));
+            (*out)[(*n_out)++] =
+                arena_strz(c->arena, arena_printf(c->arena, "mail for %s goes nowhere: %s", targets[i], trouble));
     }
     return true;
 }
 
-bool targets_of_alias(struct auth *auth, const struct name *alias, char **targets, size_t n, struct arena *a, char ***out,
-                      size_t *n_out, struct err *err)
+bool targets_of_alias(struct auth *auth, const struct name *alias, char **targets, size_t n, struct arena *a,
+                      char ***out, size_t *n_out, struct err *err)
 {
-    struct check c = {.auth = auth, .arena = a, .key = alias->key,
-                      .rec = {.kind = RECORD_ALIAS, .address = alias->address, .targets = arena_array(a, str, n), .n_targets = n}};
+    struct check c = {
+        .auth = auth,
+        .arena = a,
+        .key = alias->key,
+        .rec = {.kind = RECORD_ALIAS, .address = alias->address, .targets = arena_array(a, str, n), .n_targets = n}};
     for (size_t i = 0; i < n; i++)
         c.rec.targets[i] = str_c(targets[i]);
     return check(&c, arena_strz(a, alias->address), targets, n, out, n_out, err);
 }
 
-bool targets_of_catch_all(struct auth *auth, const struct domain *d, struct arena *a, char ***out, size_t *n_out, struct err *err)
+bool targets_of_catch_all(struct auth *auth, const struct domain *d, struct arena *a, char ***out, size_t *n_out,
+                          struct err *err)
 {
     struct check c = {.auth = auth, .arena = a, .key = d->name, .rec = {.kind = RECORD_DOMAIN, .domain = *d}};
     char *target = arena_strz(a, d->catch_all);

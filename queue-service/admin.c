@@ -8,12 +8,12 @@
 #define LIST_RCPTS 10u
 #define HEAD_MAX (16u * 1024)
 #define LIST_BYTES_MAX (RPC_MESSAGE_MAX / 2)
-#define ACTORS 32u       /* commits of one act that run at a time */
+#define ACTORS 32u /* commits of one act that run at a time */
 #define ACTS_MAX 8u
 #define ACT_WAIT_MS 2000 /* a call for an answer */
 #define ACT_KEEP_MS 60000
 #define ATTEMPT_END_MS 5000
-#define SLICE 2000u      /* messages looked at before others get a turn */
+#define SLICE 2000u /* messages looked at before others get a turn */
 
 /* --- filters --- */
 
@@ -76,13 +76,14 @@ static bool filter_ok(const Thurn__QueueFilter *f, struct err *err)
 
 static bool filter_is_empty(const Thurn__QueueFilter *f)
 {
-    return f->n_queue_ids == 0 && !f->sender[0] && !f->recipient[0] && f->tenant_id == 0 && f->states == 0 && f->created_before_unix == 0;
+    return f->n_queue_ids == 0 && !f->sender[0] && !f->recipient[0] && f->tenant_id == 0 && f->states == 0 &&
+           f->created_before_unix == 0;
 }
 
 /* --- messages as operators see them --- */
 
-/* What it waits for, and how long yet. What is ready waits at a site that is left alone until that ends, for its turn there, or at its
- * domain for the next look-up. */
+/* What it waits for, and how long yet. What is ready waits at a site that is left alone until that ends, for its turn
+ * there, or at its domain for the next look-up. */
 static const char *waits_for(const struct rcpt *r, int64_t *ms)
 {
     const struct queue *q = r->msg->shard->queue;
@@ -113,7 +114,8 @@ static Thurn__QueuedRecipient *show_rcpt(const struct rcpt *r, struct arena *a)
     out->attempts = r->attempts;
     int64_t wait_ms;
     out->waits = (char *)(uintptr_t)waits_for(r, &wait_ms);
-    out->due_unix = r->state == R_DUE || r->state == R_READY ? queue_unix(r->msg->shard->queue) + (wait_ms + 999) / 1000 : r->due_unix;
+    out->due_unix = r->state == R_DUE || r->state == R_READY ? queue_unix(r->msg->shard->queue) + (wait_ms + 999) / 1000
+                                                             : r->due_unix;
     out->code = r->code;
     out->text = arena_strz(a, rcpt_reason(r));
     if (r->state == R_READY)
@@ -189,7 +191,8 @@ FIBER static struct message *walk_next(struct walk *w)
     return m;
 }
 
-bool admin_list(struct queue *q, const Thurn__QueueListRequest *req, struct arena *a, Thurn__QueueListReply *out, struct err *err)
+bool admin_list(struct queue *q, const Thurn__QueueListRequest *req, struct arena *a, Thurn__QueueListReply *out,
+                struct err *err)
 {
     static const Thurn__QueueFilter everything = THURN__QUEUE_FILTER__INIT;
     const Thurn__QueueFilter *f = req->filter ? req->filter : &everything;
@@ -240,17 +243,17 @@ bool admin_show(struct queue *q, uint64_t id, struct arena *a, Thurn__QueuedMess
 struct act {
     struct list_node node;
     struct queue *q;
-    struct arena arena;        /* of the filter */
-    uint64_t id;               /* the client's */
-    uint64_t number;           /* ours */
+    struct arena arena; /* of the filter */
+    uint64_t id;        /* the client's */
+    uint64_t number;    /* ours */
     Thurn__QueueOp op;
     Thurn__QueueFilter filter; /* a copy */
     struct walk walk;
-    uint64_t *last;            /* of each shard: the newest message when the act began */
-    int64_t *epochs;           /* and its epoch; 0 = not ours */
+    uint64_t *last;  /* of each shard: the newest message when the act began */
+    int64_t *epochs; /* and its epoch; 0 = not ours */
     uint64_t affected, seen, total;
-    unsigned n_actors;         /* at work */
-    unsigned n_waiting;        /* calls that hold it */
+    unsigned n_actors;  /* at work */
+    unsigned n_waiting; /* calls that hold it */
     bool is_cut_short;
     int64_t ended_ms;
 };
@@ -312,7 +315,8 @@ FIBER static void act_on_waiting(struct act *act, struct message *m, bool *is_me
     size_t n = take(act, m, is_meant, u);
     if (n == 0)
         return;
-    bool ok = act->op == THURN__QUEUE_OP__QUEUE_BOUNCE ? results_commit(act->q, m, u, n, NULL, 0) : commit_results(act->q, m, u, n, NULL, 0);
+    bool ok = act->op == THURN__QUEUE_OP__QUEUE_BOUNCE ? results_commit(act->q, m, u, n, NULL, 0)
+                                                       : commit_results(act->q, m, u, n, NULL, 0);
     act->affected += ok ? n : 0;
     if (ok && act->op == THURN__QUEUE_OP__QUEUE_HOLD)
         body_keep(act->q, m, a);
@@ -331,7 +335,8 @@ static size_t n_in_attempt(const struct message *m, const bool *is_meant)
 FIBER static void end_attempts(struct act *act, struct message *m, const bool *is_meant)
 {
     struct err err = ERR_INIT; /* it takes too long: they keep what they have */
-    schedule_cancel_message(m, is_meant, act->op != THURN__QUEUE_OP__QUEUE_DROP); /* a bounce of what was taken would be a lie */
+    /* a bounce of what was taken would be a lie */
+    schedule_cancel_message(m, is_meant, act->op != THURN__QUEUE_OP__QUEUE_DROP);
     FIBER_DEADLINE(ATTEMPT_END_MS);
     while (n_in_attempt(m, is_meant) && fiber_cond_wait(&act->q->ended, &err))
         continue;
@@ -387,8 +392,9 @@ static void act_ended(struct act *act)
 {
     act->ended_ms = clock_mono_ms();
     act->is_cut_short |= has_lost_shards(act);
-    log_info("queue.act", KV_I64("op", act->op), KV_I64("recipients", (int64_t)act->affected), KV_I64("messages", (int64_t)act->seen),
-             KV_I64("of", (int64_t)act->total), KV_I64("cut_short", act->is_cut_short));
+    log_info("queue.act", KV_I64("op", act->op), KV_I64("recipients", (int64_t)act->affected),
+             KV_I64("messages", (int64_t)act->seen), KV_I64("of", (int64_t)act->total),
+             KV_I64("cut_short", act->is_cut_short));
 }
 
 FIBER static void actor(void *arg)
@@ -424,12 +430,15 @@ static void copy_filter(const Thurn__QueueFilter *from, struct arena *a, Thurn__
         memcpy(to->queue_ids, from->queue_ids, from->n_queue_ids * sizeof(to->queue_ids[0]));
 }
 
-/* Those that are over, from ACT_KEEP_MS after their end on, or the oldest when there are too many. False: all are at work. */
+/* Those that are over, from ACT_KEEP_MS after their end on, or the oldest when there are too many. False: all are at
+ * work. */
 static bool make_room(struct queue *q)
 {
-    LIST_EACH(&q->acts, n) {
+    LIST_EACH(&q->acts, n)
+    {
         struct act *act = LIST_ITEM(n, struct act, node);
-        if (!act->n_actors && !act->n_waiting && (q->n_acts >= ACTS_MAX || clock_mono_ms() - act->ended_ms >= ACT_KEEP_MS))
+        if (!act->n_actors && !act->n_waiting &&
+            (q->n_acts >= ACTS_MAX || clock_mono_ms() - act->ended_ms >= ACT_KEEP_MS))
             act_free(act);
     }
     return q->n_acts < ACTS_MAX;
@@ -438,7 +447,7 @@ static bool make_room(struct queue *q)
 void admin_done(struct queue *q)
 {
     LIST_EACH(&q->acts, n)
-        act_free(LIST_ITEM(n, struct act, node));
+    act_free(LIST_ITEM(n, struct act, node));
 }
 
 static struct act *act_new(struct queue *q, const Thurn__QueueActRequest *req)
@@ -492,8 +501,8 @@ FIBER static struct act *act_begin(struct queue *q, const Thurn__QueueActRequest
 static struct act *act_of(const struct queue *q, uint64_t id)
 {
     LIST_EACH(&q->acts, n)
-        if (id && LIST_ITEM(n, struct act, node)->id == id)
-            return LIST_ITEM(n, struct act, node);
+    if (id && LIST_ITEM(n, struct act, node)->id == id)
+        return LIST_ITEM(n, struct act, node);
     return NULL;
 }
 

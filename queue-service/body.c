@@ -7,12 +7,12 @@
 #include "proto/store_calls.h"
 
 #define BLOB_CALL_MS 60000
-#define HOLD_MORE_S 86400     /* a blob is held a day longer than its message may live */
+#define HOLD_MORE_S 86400 /* a blob is held a day longer than its message may live */
 #define RELEASE_CALL_MS 10000
 #define RELEASE_AGAIN_MS 1000
 #define RELEASE_AT_ONCE 200u
-#define RELEASES_MAX 65536u   /* that wait for a store that is away */
-#define KEEP_S (30 * 86400) /* a body with held recipients, from each look at it */
+#define RELEASES_MAX 65536u      /* that wait for a store that is away */
+#define KEEP_S (30 * 86400)      /* a body with held recipients, from each look at it */
 #define BLOB_PIECE (256u * 1024) /* read from the store at a time */
 
 bool body_inline(struct queue *q, struct message *m, struct arena *a, str *out, struct err *err)
@@ -57,7 +57,8 @@ FIBER static bool sink_write(struct rpc_sink *s, str piece, struct err *err)
 }
 
 /* [offset, offset + n) of the blob into b, which is emptied first. */
-FIBER static bool read_range(struct queue *q, struct message *m, uint64_t offset, uint64_t n, struct buf_sink *to, struct err *err)
+FIBER static bool read_range(struct queue *q, struct message *m, uint64_t offset, uint64_t n, struct buf_sink *to,
+                             struct err *err)
 {
     ARENA(a, RPC_MESSAGE_MAX);
     struct rpc_call c;
@@ -74,7 +75,8 @@ FIBER static bool read_range(struct queue *q, struct message *m, uint64_t offset
         *err = c.err;
         return false;
     }
-    return to->b.n == n || err_set(err, ERR_INTERNAL, "blob of message %llu is shorter than it was", (unsigned long long)m->id);
+    return to->b.n == n ||
+           err_set(err, ERR_INTERNAL, "blob of message %llu is shorter than it was", (unsigned long long)m->id);
 }
 
 struct body_source {
@@ -192,7 +194,8 @@ bool body_put(struct queue *q, int64_t tenant_id, str content, const struct body
 
 /* --- holding --- */
 
-bool body_hold(struct queue *q, const Thurn__BlobRef *blob, const struct body_hold *hold, struct arena *a, struct err *err)
+bool body_hold(struct queue *q, const Thurn__BlobRef *blob, const struct body_hold *hold, struct arena *a,
+               struct err *err)
 {
     struct rpc_call c;
     Thurn__HoldBlobRequest req = THURN__HOLD_BLOB_REQUEST__INIT;
@@ -261,7 +264,8 @@ FIBER static bool release_some(struct queue *q, size_t n, struct err *err)
     ARENA(a, RPC_MESSAGE_MAX);
     struct rpc_call c;
     Thurn__ReleaseBlobsRequest req = THURN__RELEASE_BLOBS_REQUEST__INIT;
-    const struct release *copy = (struct release *)(uintptr_t)arena_str(&a, str_n(q->releases, n * sizeof(*q->releases))).p;
+    const struct release *copy =
+        (struct release *)(uintptr_t)arena_str(&a, str_n(q->releases, n * sizeof(*q->releases))).p;
     Thurn__BlobHold *holds = arena_array(&a, Thurn__BlobHold, n);
     Thurn__BlobRef *refs = arena_array(&a, Thurn__BlobRef, n);
     req.holds = arena_array(&a, Thurn__BlobHold *, n);

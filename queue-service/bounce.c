@@ -6,28 +6,34 @@
 #include "mail/header.h"
 #include "mail/message.h"
 
-#define SUBJECT_MAX 200u   /* bytes of the original's that are repeated */
+#define SUBJECT_MAX 200u /* bytes of the original's that are repeated */
 #define SCRATCH_MAX ((size_t)1024 * 1024)
 #define FIELD_MAX 4096u
 #define TEXT_WIDTH 72u
 #define INDENT 4u
 
-/* What each action is called, and what is said of it. In the order of weight: the first that applies names the message. */
+/* What each action is called, and what is said of it. In the order of weight: the first that applies names the message.
+ */
 static const struct {
     const char *action;
     str subject;
     const char *text;
 } actions[] = {
-    [BOUNCE_FAILED] = {"failed", S_INIT("Undeliverable: "),
-                       "Your message could not be delivered to the following recipients. It will not\r\nbe tried again.\r\n"},
-    [BOUNCE_DELAYED] = {"delayed", S_INIT("Delayed: "),
-                        "Your message has not been delivered to the following recipients yet. You need\r\nnot send it again: delivery "
-                        "will be tried further.\r\n"},
-    [BOUNCE_DELIVERED] = {"delivered", S_INIT("Delivered: "), "Your message was delivered to the following recipients.\r\n"},
-    [BOUNCE_RELAYED] = {"relayed", S_INIT("Relayed: "),
-                        "Your message was handed to the mail servers of the following recipients. They do\r\nnot say when they "
-                        "deliver it.\r\n"},
-    [BOUNCE_EXPANDED] = {"expanded", S_INIT("Delivered: "), "Your message was sent on to the members of the following lists.\r\n"},
+    [BOUNCE_FAILED] =
+        {"failed", S_INIT("Undeliverable: "),
+         "Your message could not be delivered to the following recipients. It will not\r\nbe tried again.\r\n"},
+    [BOUNCE_DELAYED] =
+        {"delayed", S_INIT("Delayed: "),
+         "Your message has not been delivered to the following recipients yet. You need\r\nnot send it again: delivery "
+         "will be tried further.\r\n"},
+    [BOUNCE_DELIVERED] = {"delivered", S_INIT("Delivered: "),
+                          "Your message was delivered to the following recipients.\r\n"},
+    [BOUNCE_RELAYED] =
+        {"relayed", S_INIT("Relayed: "),
+         "Your message was handed to the mail servers of the following recipients. They do\r\nnot say when they "
+         "deliver it.\r\n"},
+    [BOUNCE_EXPANDED] = {"expanded", S_INIT("Delivered: "),
+                         "Your message was sent on to the members of the following lists.\r\n"},
 };
 
 static bool has_action(const struct bounce_input *in, enum bounce_action action)
@@ -56,8 +62,10 @@ static void add_subject(const struct bounce_input *in, struct arena *a, struct b
     size_t first = 0;
     while (first + 1 < ARRAY_LEN(actions) && !has_action(in, (enum bounce_action)first))
         first++;
-    str original = header_find(in->original, S("Subject"), &f) ? cut(header_decode(a, f.value), SUBJECT_MAX) : S("your message");
-    message_add_text(out, S("Subject"), arena_printf(a, "%.*s%.*s", STR_ARG(actions[first].subject), STR_ARG(original)));
+    str original =
+        header_find(in->original, S("Subject"), &f) ? cut(header_decode(a, f.value), SUBJECT_MAX) : S("your message");
+    message_add_text(out, S("Subject"),
+                     arena_printf(a, "%.*s%.*s", STR_ARG(actions[first].subject), STR_ARG(original)));
 }
 
 /* The original's id, if it is one that can be repeated: threads of the sender's mail program go by it. */
@@ -67,8 +75,8 @@ static void add_references(const struct bounce_input *in, struct arena *a, struc
     if (!header_find(in->original, S("Message-ID"), &f))
         return;
     str id = header_unfold(a, f.value);
-    if (id.n < 3 || id.n > 900 || id.p[0] != '<' || str_find(id, '>') != (ptrdiff_t)id.n - 1 || str_find(id, ' ') >= 0 ||
-        !ascii_only(id.p, id.n))
+    if (id.n < 3 || id.n > 900 || id.p[0] != '<' || str_find(id, '>') != (ptrdiff_t)id.n - 1 ||
+        str_find(id, ' ') >= 0 || !ascii_only(id.p, id.n))
         return;
     message_add_raw(out, S("In-Reply-To"), id);
     message_add_raw(out, S("References"), id);
@@ -77,7 +85,8 @@ static void add_references(const struct bounce_input *in, struct arena *a, struc
 static void add_header(const struct bounce_input *in, struct arena *a, const char *boundary, struct buf *out)
 {
     BUF(value, FIELD_MAX);
-    message_add_mailbox(out, S("From"), S("Mail Delivery System"), arena_printf(a, "MAILER-DAEMON@%.*s", STR_ARG(in->reporting_mta)));
+    message_add_mailbox(out, S("From"), S("Mail Delivery System"),
+                        arena_printf(a, "MAILER-DAEMON@%.*s", STR_ARG(in->reporting_mta)));
     message_add_mailbox(out, S("To"), STR_NONE, in->sender);
     add_subject(in, a, out);
     date_add_rfc5322(&value, clock_unix(), 0);
@@ -146,8 +155,8 @@ static void add_explanation(const struct bounce_input *in, struct arena *a, stru
         }
     }
     bool is_ascii = ascii_only(text.p, text.n);
-    buf_printf(out, "Content-Type: text/plain; charset=%s\r\nContent-Transfer-Encoding: %s\r\n\r\n", is_ascii ? "us-ascii" : "utf-8",
-               is_ascii ? "7bit" : "8bit");
+    buf_printf(out, "Content-Type: text/plain; charset=%s\r\nContent-Transfer-Encoding: %s\r\n\r\n",
+               is_ascii ? "us-ascii" : "utf-8", is_ascii ? "7bit" : "8bit");
     buf_add(out, buf_str(&text));
     if (!buf_ok(&text))
         out->is_over = true;

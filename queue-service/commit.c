@@ -1,7 +1,7 @@
 /*
- * Everything that changes a row goes through one committer: enqueues, completions, deferrals, DSNs of many messages in one
- * transaction, behind a fence for each shard that it touches. While a transaction runs, the next one collects; there is no
- * timer. What is committed is applied to memory at once, before anything else runs.
+ * Everything that changes a row goes through one committer: enqueues, completions, deferrals, DSNs of many messages in
+ * one transaction, behind a fence for each shard that it touches. While a transaction runs, the next one collects;
+ * there is no timer. What is committed is applied to memory at once, before anything else runs.
  *
  * An unknown outcome is resolved by doing it again: inserts ignore what is there, updates and deletes are idempotent.
  */
@@ -13,20 +13,20 @@
 
 #define BATCH_ITEMS_MAX 256u
 #define BATCH_QUEUE_MAX 20000u
-#define ROWS_MAX 1000u  /* of one row-set statement */
+#define ROWS_MAX 1000u /* of one row-set statement */
 #define TRIES_MAX 3u
 #define AGAIN_MS 1000
 
 struct op {
     struct batch_item item;
     struct message *m;
-    const struct update *u;  /* results; or */
+    const struct update *u; /* results; or */
     size_t n;
-    bool is_enqueue;         /* m itself is new, with this content */
+    bool is_enqueue; /* m itself is new, with this content */
     str content;
     struct message **add;
     size_t n_add;
-    bool is_unknown;         /* a try ended without telling whether it took effect */
+    bool is_unknown; /* a try ended without telling whether it took effect */
 };
 static struct op *op_of(struct batch_item *item)
 {
@@ -205,9 +205,12 @@ static void make_tables(struct sql_tx *tx, const struct txn *t, struct tables *o
         for (size_t k = 0; k < op->n_add; k++)
             rcpts += op->add[k]->n_rcpts;
     }
-    *out = (struct tables){.msgs = rows_of(tx, &q_add_msg, msgs), .rcpts = rows_of(tx, &q_add_rcpt, rcpts),
-                           .bodies = rows_of(tx, &q_add_body, msgs), .updates = rows_of(tx, &q_update_rcpt, updates),
-                           .gone_rcpts = rows_of(tx, &q_delete_rcpts, t->n), .gone_bodies = rows_of(tx, &q_delete_body, t->n),
+    *out = (struct tables){.msgs = rows_of(tx, &q_add_msg, msgs),
+                           .rcpts = rows_of(tx, &q_add_rcpt, rcpts),
+                           .bodies = rows_of(tx, &q_add_body, msgs),
+                           .updates = rows_of(tx, &q_update_rcpt, updates),
+                           .gone_rcpts = rows_of(tx, &q_delete_rcpts, t->n),
+                           .gone_bodies = rows_of(tx, &q_delete_body, t->n),
                            .gone_msgs = rows_of(tx, &q_delete_msg, t->n)};
 }
 
@@ -222,8 +225,8 @@ FIBER static bool txn_body(struct sql_tx *tx, void *arg, struct err *err)
     struct tables tables;
     make_tables(tx, t, &tables);
     fill_tables(t, &tables);
-    const struct rows *all[] = {&tables.msgs, &tables.rcpts, &tables.bodies, &tables.updates, &tables.gone_rcpts,
-                                &tables.gone_bodies, &tables.gone_msgs};
+    const struct rows *all[] = {&tables.msgs,       &tables.rcpts,       &tables.bodies,   &tables.updates,
+                                &tables.gone_rcpts, &tables.gone_bodies, &tables.gone_msgs};
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         queue_rows(tx, all[i]);
     return sql_run(tx, err);
@@ -281,7 +284,8 @@ static void apply(struct queue *q, struct op *op)
 static bool may_commit(const struct op *op)
 {
     const struct shard *s = op->m->shard;
-    if (op->is_enqueue) /* in the epoch of its id: one that is tried again after the shard was lost and won back may be loaded already */
+    /* in the epoch of its id: one that is tried again after the shard was lost and won back may be loaded already */
+    if (op->is_enqueue)
         return shard_may_work(s) && shard_epoch_of(op->m->id) == (s->epoch & ID_EPOCH_MAX);
     return !op->m->is_gone && (s->state == SHARD_OWNED || s->state == SHARD_LEAVING);
 }
@@ -363,12 +367,14 @@ FIBER static void commit_batch(void *ctx, struct batch_item **items, size_t n)
 
 void commit_init(struct queue *q)
 {
-    q->committer = batch_new("queue.commit", commit_batch, q, BATCH_ITEMS_MAX, BATCH_QUEUE_MAX, sql_db_is_pg(q->opts.db) ? 2 : 1);
+    q->committer =
+        batch_new("queue.commit", commit_batch, q, BATCH_ITEMS_MAX, BATCH_QUEUE_MAX, sql_db_is_pg(q->opts.db) ? 2 : 1);
 }
 
 /* --- callers --- */
 
-/* An Enqueue that the client was told has failed, and that may be in the database: another life, or another owner, would send it. */
+/* An Enqueue that the client was told has failed, and that may be in the database: another life, or another owner,
+ * would send it. */
 struct doubt {
     uint64_t id;
     int64_t epoch; /* of its shard: with that gone another owner has it, and it is sent once more than needed */
@@ -466,7 +472,8 @@ bool commit_results(struct queue *q, struct message *m, struct update *u, size_t
             acknowledge_late(q, m, u, n);
             break;
         }
-        /* The database is away: keep the result. The place of this attempt stays taken, which slows down what follows. */
+        /* The database is away: keep the result. The place of this attempt stays taken, which slows down what follows.
+         */
         log_warn("queue.commit_failed", KV_I64("id", (int64_t)m->id), KV_ERR(&err));
         err_clear(&err);
         if (q->is_stopping || !fiber_sleep_ms(AGAIN_MS, &err))

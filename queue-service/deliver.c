@@ -32,7 +32,8 @@ static void update_of(struct queue *q, const struct remote_rcpt *from, struct up
         update_fail(u, from->code, from->status[0] ? from->status : "5.0.0", from->text);
         break;
     default:
-        update_defer(q, u, queue_backoff_s(q, u->rcpt->attempts), from->code, from->status[0] ? from->status : "4.0.0", from->text);
+        update_defer(q, u, queue_backoff_s(q, u->rcpt->attempts), from->code, from->status[0] ? from->status : "4.0.0",
+                     from->text);
     }
     (void)snprintf(u->mta, sizeof(u->mta), "%s", from->mx);
 }
@@ -104,11 +105,20 @@ void deliver_job(struct job *job)
     }
     struct remote_rcpt *r = arena_array(job->arena, struct remote_rcpt, job->n);
     for (size_t i = 0; i < job->n; i++)
-        r[i] = (struct remote_rcpt){.address = rcpt_address(job->rcpts[i]), .original = rcpt_original(job->rcpts[i]), .notify = job->rcpts[i]->notify};
-    const struct remote_message rm = {
-        .sender = message_text(m, TEXT_SENDER), .size = m->size, .open = open_content, .close = close_content, .arg = &content,
-        .is_8bit = m->flags & MSG_IS_8BIT, .is_smtputf8 = m->flags & MSG_IS_UTF8, .requires_tls = m->flags & MSG_REQUIRES_TLS,
-        .ret_full = m->flags & MSG_RET_FULL, .envelope_id = message_text(m, TEXT_ENVELOPE_ID), .is_sent = &job->is_sent};
+        r[i] = (struct remote_rcpt){.address = rcpt_address(job->rcpts[i]),
+                                    .original = rcpt_original(job->rcpts[i]),
+                                    .notify = job->rcpts[i]->notify};
+    const struct remote_message rm = {.sender = message_text(m, TEXT_SENDER),
+                                      .size = m->size,
+                                      .open = open_content,
+                                      .close = close_content,
+                                      .arg = &content,
+                                      .is_8bit = m->flags & MSG_IS_8BIT,
+                                      .is_smtputf8 = m->flags & MSG_IS_UTF8,
+                                      .requires_tls = m->flags & MSG_REQUIRES_TLS,
+                                      .ret_full = m->flags & MSG_RET_FULL,
+                                      .envelope_id = message_text(m, TEXT_ENVELOPE_ID),
+                                      .is_sent = &job->is_sent};
     remote_deliver(q->remote, &job->site->remote, &rm, r, job->n);
     finish(job, r);
 }

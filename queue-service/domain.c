@@ -1,7 +1,7 @@
 /*
- * Domains: recipients that are due wait at theirs until it is known which site that is. The look-up is a fiber (route.c). How many run
- * at a time is bounded, apart for domains whose last look-up failed: however many names cannot be resolved, the others' look-ups
- * do not wait for them.
+ * Domains: recipients that are due wait at theirs until it is known which site that is. The look-up is a fiber
+ * (route.c). How many run at a time is bounded, apart for domains whose last look-up failed: however many names cannot
+ * be resolved, the others' look-ups do not wait for them.
  */
 #include "queue-service/internal.h"
 
@@ -10,15 +10,16 @@
 
 #define FRESH_MS 60000
 #define LOOKUPS_MAX 1000u
-#define LOOKUPS_AGAIN_MAX 200u       /* of names that failed before */
-#define AWAY_RETRY_FIRST_MS 500      /* the directory is ours, and is back soon */
+#define LOOKUPS_AGAIN_MAX 200u  /* of names that failed before */
+#define AWAY_RETRY_FIRST_MS 500 /* the directory is ours, and is back soon */
 #define AWAY_RETRY_MAX_MS 10000
 #define RETRY_FIRST_MS 5000
 #define RETRY_MAX_MS (15 * 60 * 1000)
 
 static size_t domain_bytes(const struct domain *d)
 {
-    return heap_bytes(d) + 2 * heap_bytes(d->name) + heap_bytes(d->text) + MAP_ENTRY_BYTES; /* the map has a copy of the name */
+    /* the map has a copy of the name */
+    return heap_bytes(d) + 2 * heap_bytes(d->name) + heap_bytes(d->text) + MAP_ENTRY_BYTES;
 }
 
 /* text: NULL = none. */
@@ -68,7 +69,7 @@ static void domain_free(struct domain *d)
 /* Start what may be started; no fiber free: the next tick tries again. */
 static void start_lookups(struct queue *q)
 {
-    for (unsigned class = 0; class < ARRAY_LEN(q->lookups); class++) {
+    for (unsigned class = 0; class < ARRAY_LEN(q->lookups); class ++) {
         struct lookups *l = &q->lookups[class];
         unsigned most = class ? LOOKUPS_AGAIN_MAX : LOOKUPS_MAX;
         for (struct list_node *n; l->n < most && (n = list_first(&l->waiting));) {
@@ -176,7 +177,7 @@ void domain_failed(struct domain *d, bool is_directory_away, const char *text)
 void domains_init(struct queue *q)
 {
     map_init(&q->domains);
-    for (unsigned class = 0; class < ARRAY_LEN(q->lookups); class++)
+    for (unsigned class = 0; class < ARRAY_LEN(q->lookups); class ++)
         list_init(&q->lookups[class].waiting);
 }
 

@@ -69,7 +69,8 @@ void index_add(struct index *x, struct message *m)
     p->n++;
 }
 
-/* Whether slot i lies on the way from home to the hole, so that who is at i may move there: cyclically, home is not in (hole, i]. */
+/* Whether slot i lies on the way from home to the hole, so that who is at i may move there: cyclically, home is not in
+ * (hole, i]. */
 static bool may_move(uint32_t home, uint32_t hole, uint32_t i)
 {
     return hole <= i ? home <= hole || home > i : home <= hole && home > i;

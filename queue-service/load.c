@@ -1,7 +1,7 @@
 /*
- * What shards need of the database when they come: their messages, in pages, and late acknowledgements. It may take far longer than a
- * lease lasts, so it is done by fibers of its own, a few at a time, beside the coordinator. A shard may be lost at any wait,
- * and be had again with a new epoch: then the load ends.
+ * What shards need of the database when they come: their messages, in pages, and late acknowledgements. It may take far
+ * longer than a lease lasts, so it is done by fibers of its own, a few at a time, beside the coordinator. A shard may
+ * be lost at any wait, and be had again with a new epoch: then the load ends.
  */
 #include "queue-service/internal.h"
 
@@ -103,7 +103,8 @@ static bool is_sane(const struct envelope *e)
             return false;
         has_work |= e->rcpts[i].state == R_DUE || e->rcpts[i].state == R_HELD;
     }
-    return has_work && e->n_rcpts <= QUEUE_RCPTS_MAX && e->enqueue_id.n == ENQUEUE_ID_SIZE && e->blob_hash.n == (e->body_kind == BODY_INLINE ? 0 : 32);
+    return has_work && e->n_rcpts <= QUEUE_RCPTS_MAX && e->enqueue_id.n == ENQUEUE_ID_SIZE &&
+           e->blob_hash.n == (e->body_kind == BODY_INLINE ? 0 : 32);
 }
 
 static void link_row(struct shard *s, uint64_t id, const struct envelope *e)
@@ -226,7 +227,8 @@ FIBER static bool apply_late(struct shard *s, struct err *err)
 
 static bool has_work(const struct shard *s)
 {
-    return !s->is_busy && s->work_at_ms && clock_mono_ms() >= s->work_at_ms && (s->state == SHARD_LOADING || s->state == SHARD_OWNED);
+    return !s->is_busy && s->work_at_ms && clock_mono_ms() >= s->work_at_ms &&
+           (s->state == SHARD_LOADING || s->state == SHARD_OWNED);
 }
 
 static struct shard *next_work(struct queue *q)

@@ -1,10 +1,10 @@
 /*
- * A job into the store. Every recipient is resolved anew at each attempt, for accounts move, close and appear while mail
- * waits. The delivery key (enqueue id and recipient's number) makes a repetition harmless. A recipient that has become an
- * alias of several is replaced by a new message to them, in the transaction that ends it.
+ * A job into the store. Every recipient is resolved anew at each attempt, for accounts move, close and appear while
+ * mail waits. The delivery key (enqueue id and recipient's number) makes a repetition harmless. A recipient that has
+ * become an alias of several is replaced by a new message to them, in the transaction that ends it.
  *
- * There is a call for each shard of the store, for one that is away is none of the others' business: its recipients move
- * to a site of its own, and no attempt is counted.
+ * There is a call for each shard of the store, for one that is away is none of the others' business: its recipients
+ * move to a site of its own, and no attempt is counted.
  */
 #include "queue-service/internal.h"
 
@@ -25,9 +25,9 @@ struct work {
     struct queue *q;
     struct job *job;
     struct arena *arena;
-    struct target *to;        /* those to be delivered */
+    struct target *to; /* those to be delivered */
     size_t n_to;
-    str content;              /* of an inline body */
+    str content; /* of an inline body */
 };
 
 static struct update *next_update(struct work *w, struct rcpt *r)
@@ -45,14 +45,25 @@ static int64_t local_wait_s(const struct rcpt *r)
 }
 
 /*
- * What the store's answer makes of a recipient. Only the directory says that somebody does not exist: a store that does not find the
- * account was asked with an old resolution, and the next attempt resolves anew.
+ * What the store's answer makes of a recipient. Only the directory says that somebody does not exist: a store that does
+ * not find the account was asked with an old resolution, and the next attempt resolves anew.
  */
-enum verdict { VERDICT_MISSING, DELIVERED, SHARD_AWAY, RESOLVE_AGAIN, TRY_AGAIN, MAILBOX_FULL, CONTENT_REFUSED, TOO_BIG, NOT_ALLOWED };
+enum verdict {
+    VERDICT_MISSING,
+    DELIVERED,
+    SHARD_AWAY,
+    RESOLVE_AGAIN,
+    TRY_AGAIN,
+    MAILBOX_FULL,
+    CONTENT_REFUSED,
+    TOO_BIG,
+    NOT_ALLOWED
+};
 static const enum verdict verdicts[] = {
-    [ERR_NONE] = DELIVERED,           [ERR_INVALID] = CONTENT_REFUSED,  [ERR_NOT_FOUND] = RESOLVE_AGAIN, [ERR_EXISTS] = TRY_AGAIN,
-    [ERR_DENIED] = NOT_ALLOWED,       [ERR_LIMIT] = TOO_BIG,            [ERR_CONFLICT] = RESOLVE_AGAIN,  [ERR_UNAVAILABLE] = SHARD_AWAY,
-    [ERR_TIMEOUT] = TRY_AGAIN,        [ERR_CANCELLED] = TRY_AGAIN,      [ERR_INTERNAL] = TRY_AGAIN,      [ERR_BUSY] = SHARD_AWAY,
+    [ERR_NONE] = DELIVERED,         [ERR_INVALID] = CONTENT_REFUSED, [ERR_NOT_FOUND] = RESOLVE_AGAIN,
+    [ERR_EXISTS] = TRY_AGAIN,       [ERR_DENIED] = NOT_ALLOWED,      [ERR_LIMIT] = TOO_BIG,
+    [ERR_CONFLICT] = RESOLVE_AGAIN, [ERR_UNAVAILABLE] = SHARD_AWAY,  [ERR_TIMEOUT] = TRY_AGAIN,
+    [ERR_CANCELLED] = TRY_AGAIN,    [ERR_INTERNAL] = TRY_AGAIN,      [ERR_BUSY] = SHARD_AWAY,
     [ERR_QUOTA] = MAILBOX_FULL,
 };
 _Static_assert(ARRAY_LEN(verdicts) == ERR_KINDS_, "a kind of error has no verdict");
@@ -110,21 +121,38 @@ FIBER static void expand(struct work *w, struct rcpt *r, const Thurn__Resolution
 {
     struct message *m = r->msg;
     if (res->n_targets > QUEUE_RCPTS_MAX) { /* of a directory with another bound */
-        update_defer(w->q, next_update(w, r), local_wait_s(r), 451, "4.3.0", "the address leads to more recipients than a message may have");
+        update_defer(w->q, next_update(w, r), local_wait_s(r), 451, "4.3.0",
+                     "the address leads to more recipients than a message may have");
         return;
     }
     struct envelope_rcpt *rcpts = arena_array(w->arena, struct envelope_rcpt, res->n_targets);
     str original = rcpt_original(r).n ? rcpt_original(r) : rcpt_address(r);
     for (size_t i = 0; i < res->n_targets; i++)
-        rcpts[i] = (struct envelope_rcpt){.address = str_c(res->targets[i]->address), .original = original,
-                                          .no = (uint32_t)i, .notify = r->notify, .state = R_DUE, .due_unix = queue_unix(w->q)};
-    struct envelope e = {.sender = message_text(m, TEXT_SENDER), .envelope_id = message_text(m, TEXT_ENVELOPE_ID),
-                         .received_from = message_text(m, TEXT_RECEIVED_FROM), .trace = message_text(m, TEXT_TRACE),
-                         .prefix = message_text(m, TEXT_PREFIX), .tenant_id = m->tenant_id, .account_id = m->account_id, .created_unix = m->created_unix,
-                         .expires_unix = m->expires_unix, .size = m->size, .priority = m->priority, .flags = m->flags, .day = m->day,
-                         .body_kind = m->blob ? BODY_BLOB : BODY_INLINE, .blob_space = m->blob ? m->blob->space : 0,
-                         .blob_tenant = m->blob ? m->blob->tenant_id : 0, .blob_hash = m->blob ? str_n(m->blob->hash, 32) : S(""),
-                         .rcpts = rcpts, .n_rcpts = res->n_targets};
+        rcpts[i] = (struct envelope_rcpt){.address = str_c(res->targets[i]->address),
+                                          .original = original,
+                                          .no = (uint32_t)i,
+                                          .notify = r->notify,
+                                          .state = R_DUE,
+                                          .due_unix = queue_unix(w->q)};
+    struct envelope e = {.sender = message_text(m, TEXT_SENDER),
+                         .envelope_id = message_text(m, TEXT_ENVELOPE_ID),
+                         .received_from = message_text(m, TEXT_RECEIVED_FROM),
+                         .trace = message_text(m, TEXT_TRACE),
+                         .prefix = message_text(m, TEXT_PREFIX),
+                         .tenant_id = m->tenant_id,
+                         .account_id = m->account_id,
+                         .created_unix = m->created_unix,
+                         .expires_unix = m->expires_unix,
+                         .size = m->size,
+                         .priority = m->priority,
+                         .flags = m->flags,
+                         .day = m->day,
+                         .body_kind = m->blob ? BODY_BLOB : BODY_INLINE,
+                         .blob_space = m->blob ? m->blob->space : 0,
+                         .blob_tenant = m->blob ? m->blob->tenant_id : 0,
+                         .blob_hash = m->blob ? str_n(m->blob->hash, 32) : S(""),
+                         .rcpts = rcpts,
+                         .n_rcpts = res->n_targets};
     struct message *child = message_derive(m, "expand", r->no, &e);
     struct err err = ERR_INIT;
     if (!body_hold_new(w->q, child, w->arena, &err)) {
@@ -205,9 +233,10 @@ static void shard_away(struct work *w, uint32_t shard, const struct target *to, 
     }
 }
 
-/* The store's answer for each. *away is the text of the last one whose shard was not there; the first *n_away of `to` are
- * those then. */
-static void take_results(struct work *w, const Thurn__DeliverReply *r, struct target *to, size_t n, size_t *n_away, const char **away)
+/* The store's answer for each. *away is the text of the last one whose shard was not there; the first *n_away of `to`
+ * are those then. */
+static void take_results(struct work *w, const Thurn__DeliverReply *r, struct target *to, size_t n, size_t *n_away,
+                         const char **away)
 {
     for (size_t i = 0; i < n; i++) {
         const Thurn__DeliverReply__Result *one = r->results[i];
@@ -225,7 +254,8 @@ static void take_results(struct work *w, const Thurn__DeliverReply *r, struct ta
     }
 }
 
-FIBER static bool call_store(struct work *w, const struct target *to, size_t n, const Thurn__DeliverReply **r, struct err *err)
+FIBER static bool call_store(struct work *w, const struct target *to, size_t n, const Thurn__DeliverReply **r,
+                             struct err *err)
 {
     struct message *m = w->job->msg;
     struct rpc_call c;

@@ -8,7 +8,8 @@
 
 /* --- texts --- */
 
-/* They lie behind the recipients: those of the message in the order of enum message_text, then the recipients'. All end with NUL. */
+/* They lie behind the recipients: those of the message in the order of enum message_text, then the recipients'. All end
+ * with NUL. */
 static char *texts_of(const struct message *m)
 {
     return (char *)(uintptr_t)(m->rcpts + m->n_rcpts);
@@ -44,8 +45,11 @@ struct texts_in {
 };
 static struct texts_in texts_in(const struct envelope *e)
 {
-    return (struct texts_in){{[TEXT_SENDER] = e->sender, [TEXT_ENVELOPE_ID] = e->envelope_id, [TEXT_RECEIVED_FROM] = e->received_from,
-                              [TEXT_TRACE] = e->trace, [TEXT_PREFIX] = e->prefix}};
+    return (struct texts_in){{[TEXT_SENDER] = e->sender,
+                              [TEXT_ENVELOPE_ID] = e->envelope_id,
+                              [TEXT_RECEIVED_FROM] = e->received_from,
+                              [TEXT_TRACE] = e->trace,
+                              [TEXT_PREFIX] = e->prefix}};
 }
 
 /* In lower case from the domain on, as it is kept: a domain has no case. */

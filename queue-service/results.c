@@ -51,7 +51,8 @@ void update_fail(struct update *u, uint16_t code, const char *status, const char
     set_reply(u, code, status, text);
 }
 
-void update_defer(struct queue *q, struct update *u, int64_t wait_s, uint16_t code, const char *status, const char *text)
+void update_defer(struct queue *q, struct update *u, int64_t wait_s, uint16_t code, const char *status,
+                  const char *text)
 {
     set_reply(u, code, status, text);
     u->state = u->rcpt->is_to_be_held ? R_HELD : R_DUE;
@@ -68,7 +69,9 @@ static const char *event_of(const struct update *u)
 {
     switch (u->state) {
     case R_DONE:
-        return u->done_by == BY_DELIVERY ? "queue.delivered" : u->done_by == BY_EXPANSION ? "queue.expanded" : "queue.relayed";
+        return u->done_by == BY_DELIVERY    ? "queue.delivered"
+               : u->done_by == BY_EXPANSION ? "queue.expanded"
+                                            : "queue.relayed";
     case R_FAILED:
         return "queue.failed";
     case R_HELD:
@@ -80,12 +83,13 @@ static const char *event_of(const struct update *u)
 
 static void log_update(const struct message *m, const struct update *u)
 {
-    static const char *const outcomes[] = {[R_DUE] = "deferred", [R_HELD] = "held", [R_DONE] = "done", [R_FAILED] = "failed"};
+    static const char *const outcomes[] = {
+        [R_DUE] = "deferred", [R_HELD] = "held", [R_DONE] = "done", [R_FAILED] = "failed"};
     metric_inc_label(M_QUEUE_RESULTS, outcomes[u->state]);
     log_info(event_of(u), KV_I64("id", (int64_t)m->id), KV_STR("sender", message_text(m, TEXT_SENDER)),
-             KV_STR("recipient", rcpt_address(u->rcpt)), KV_I64("code", u->code), KV_Z("status", u->status), KV_Z("text", u->text), KV_Z("mta", u->mta),
-             KV_I64("attempts", u->rcpt->attempts + u->counts_attempt), KV_I64("age_s", message_age_s(m)),
-             KV_STR("trace", message_text(m, TEXT_TRACE)));
+             KV_STR("recipient", rcpt_address(u->rcpt)), KV_I64("code", u->code), KV_Z("status", u->status),
+             KV_Z("text", u->text), KV_Z("mta", u->mta), KV_I64("attempts", u->rcpt->attempts + u->counts_attempt),
+             KV_I64("age_s", message_age_s(m)), KV_STR("trace", message_text(m, TEXT_TRACE)));
 }
 
 /* --- DSNs --- */
@@ -105,16 +109,16 @@ static bool dsn_action_of(const struct update *u, enum bounce_action *action)
     }
     if (u->state != R_DONE || !wants(u->rcpt, NOTIFY_SUCCESS))
         return false;
-    /* Only who has logged in is told of success: anybody can name a sender from outside, and would have us write to him. RFC 3461 4.2 lets a
-     * report be left out where policy wants it; failures are told all the same. */
+    /* Only who has logged in is told of success: anybody can name a sender from outside, and would have us write to
+     * him. RFC 3461 4.2 lets a report be left out where policy wants it; failures are told all the same. */
     if (u->rcpt->msg->account_id == 0)
         return false;
     *action = u->done_by == BY_DELIVERY ? BOUNCE_DELIVERED : BOUNCE_RELAYED;
     return u->done_by == BY_DELIVERY || u->done_by == BY_RELAY;
 }
 
-/* The part of the original that goes back: all of it when it was asked for and is small, else its header. Without it the
- * DSN goes all the same. */
+/* The part of the original that goes back: all of it when it was asked for and is small, else its header. Without it
+ * the DSN goes all the same. */
 FIBER static str original_of(struct queue *q, struct message *m, bool has_failure, struct arena *a, bool *is_whole)
 {
     struct err err = ERR_INIT;
@@ -132,7 +136,8 @@ FIBER static str original_of(struct queue *q, struct message *m, bool has_failur
     return end < 0 ? head : str_slice(head, 0, (size_t)end + 2);
 }
 
-/* What is told, and of which recipient first, names a DSN: made again, it has the same enqueue id, and no other has it. */
+/* What is told, and of which recipient first, names a DSN: made again, it has the same enqueue id, and no other has it.
+ */
 static struct message *dsn_message(struct queue *q, struct message *m, const char *kind, uint32_t first, str content)
 {
     str sender = message_text(m, TEXT_SENDER);
@@ -140,11 +145,20 @@ static struct message *dsn_message(struct queue *q, struct message *m, const cha
     uint32_t flags = ascii_only(content.p, content.n) ? 0 : MSG_IS_8BIT;
     if (!ascii_only(sender.p, sender.n))
         flags |= MSG_IS_UTF8;
-    struct envelope e = {.sender = S(""), .received_from = S("dsn"), .prefix = S("Return-Path: <>\r\n"),
-                         .trace = message_text(m, TEXT_TRACE), .tenant_id = m->tenant_id, .created_unix = queue_unix(q),
-                         .expires_unix = queue_unix(q) + MIN(DSN_LIFETIME_S, (int64_t)q->opts.lifetime_s), .size = content.n,
-                         .priority = 2, .flags = flags, .day = (uint32_t)(queue_unix(q) / 86400), .body_kind = BODY_INLINE,
-                         .rcpts = &to, .n_rcpts = 1};
+    struct envelope e = {.sender = S(""),
+                         .received_from = S("dsn"),
+                         .prefix = S("Return-Path: <>\r\n"),
+                         .trace = message_text(m, TEXT_TRACE),
+                         .tenant_id = m->tenant_id,
+                         .created_unix = queue_unix(q),
+                         .expires_unix = queue_unix(q) + MIN(DSN_LIFETIME_S, (int64_t)q->opts.lifetime_s),
+                         .size = content.n,
+                         .priority = 2,
+                         .flags = flags,
+                         .day = (uint32_t)(queue_unix(q) / 86400),
+                         .body_kind = BODY_INLINE,
+                         .rcpts = &to,
+                         .n_rcpts = 1};
     struct message *dsn = message_derive(m, kind, first, &e);
     message_keep_body(dsn, content, true);
     return dsn;
@@ -169,8 +183,13 @@ FIBER static struct message *make_dsn(struct queue *q, struct message *m, const 
         log_warn("queue.double_bounce", KV_I64("id", (int64_t)m->id), KV_STR("recipient", rcpts[0].final_recipient));
         return NULL;
     }
-    struct bounce_input in = {.reporting_mta = str_c(q->hostname), .envelope_id = message_text(m, TEXT_ENVELOPE_ID),
-                              .arrival_unix = m->created_unix, .sender = sender, .rcpts = rcpts, .n_rcpts = n, .is_smtputf8 = m->flags & MSG_IS_UTF8};
+    struct bounce_input in = {.reporting_mta = str_c(q->hostname),
+                              .envelope_id = message_text(m, TEXT_ENVELOPE_ID),
+                              .arrival_unix = m->created_unix,
+                              .sender = sender,
+                              .rcpts = rcpts,
+                              .n_rcpts = n,
+                              .is_smtputf8 = m->flags & MSG_IS_UTF8};
     in.original = original_of(q, m, has_failure, &a, &in.is_whole);
     if (!bounce_build(&in, &content, &err)) {
         log_error("queue.dsn_failed", KV_I64("id", (int64_t)m->id), KV_ERR(&err));
@@ -180,8 +199,10 @@ FIBER static struct message *make_dsn(struct queue *q, struct message *m, const 
     return dsn_message(q, m, rcpts[0].action == BOUNCE_DELAYED ? "delay" : "dsn", rcpts[0].number, buf_str(&content));
 }
 
-/* One for each QUEUE_JOB_RCPTS that are told of, appended to `add`: however many there are, none is too long to be made. How many. */
-FIBER static size_t make_dsns(struct queue *q, struct message *m, const struct bounce_rcpt *told, size_t n, struct message **add)
+/* One for each QUEUE_JOB_RCPTS that are told of, appended to `add`: however many there are, none is too long to be
+ * made. How many. */
+FIBER static size_t make_dsns(struct queue *q, struct message *m, const struct bounce_rcpt *told, size_t n,
+                              struct message **add)
 {
     size_t n_add = 0;
     for (size_t at = 0; at < n; at += QUEUE_JOB_RCPTS) {
@@ -195,9 +216,15 @@ FIBER static size_t make_dsns(struct queue *q, struct message *m, const struct b
 static struct bounce_rcpt bounce_rcpt_of(const struct update *u, enum bounce_action action)
 {
     const struct rcpt *r = u->rcpt;
-    return (struct bounce_rcpt){.number = r->no, .final_recipient = rcpt_address(r), .original_recipient = rcpt_original(r),
-                                .action = action, .status = str_c(u->status),
-                                .code = u->code, .diagnostic = str_c(u->text), .remote_mta = str_c(u->mta), .last_attempt_unix = queue_unix(r->msg->shard->queue),
+    return (struct bounce_rcpt){.number = r->no,
+                                .final_recipient = rcpt_address(r),
+                                .original_recipient = rcpt_original(r),
+                                .action = action,
+                                .status = str_c(u->status),
+                                .code = u->code,
+                                .diagnostic = str_c(u->text),
+                                .remote_mta = str_c(u->mta),
+                                .last_attempt_unix = queue_unix(r->msg->shard->queue),
                                 .will_retry_until_unix = action == BOUNCE_DELAYED ? r->msg->expires_unix : 0};
 }
 

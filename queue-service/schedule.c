@@ -1,9 +1,10 @@
 /*
- * From due to a session. A recipient whose time has come waits at its domain (domain.c) until it is known which site that is, then in
- * a flow (one for each tenant and priority) of the site. Sites take turns for the process' sessions; in a site flows take
- * turns by deficit round robin, counted in recipients, so that a large mailing delays nobody else's single message by more
- * than a turn. How many sessions a site gets is an adaptive window: one more for each window of successes, one less for
- * a failure; failures of all that are at work there (a whole window at most) without a success suspend the site.
+ * From due to a session. A recipient whose time has come waits at its domain (domain.c) until it is known which site
+ * that is, then in a flow (one for each tenant and priority) of the site. Sites take turns for the process' sessions;
+ * in a site flows take turns by deficit round robin, counted in recipients, so that a large mailing delays nobody
+ * else's single message by more than a turn. How many sessions a site gets is an adaptive window: one more for each
+ * window of successes, one less for a failure; failures of all that are at work there (a whole window at most) without
+ * a success suspend the site.
  *
  * The local store has a site, and one more for each shard of it that is away: what is for that shard waits there, and a
  * single attempt now and then finds out that it is back, upon which all goes at once.
@@ -19,11 +20,13 @@
 
 #define WINDOW_FIRST 5.0
 #define LOCAL_RETRY_FIRST_MS 250
-#define LOCAL_RETRY_MAX_MS 1000 /* one attempt in so long while the store is away: it costs next to nothing */
+/* one attempt in so long while the store is away: it costs next to nothing */
+#define LOCAL_RETRY_MAX_MS 1000
 #define SWEEP_MS 30000
-#define SITE_KEEP_MS (5 * 60 * 1000) /* after its last job: window and failures are remembered so long */
-#define NOT_NOW_S 2                  /* the shard may not work at the moment */
-#define FULLNESS_TOLD 90u            /* percent of the memory from which on /readyz says so */
+/* after its last job: window and failures are remembered so long */
+#define SITE_KEEP_MS (5 * 60 * 1000)
+#define NOT_NOW_S 2       /* the shard may not work at the moment */
+#define FULLNESS_TOLD 90u /* percent of the memory from which on /readyz says so */
 #define FULLNESS_OVER 85u
 #define JOB_ARENA_MAX ((size_t)16 << 20)
 
@@ -160,7 +163,8 @@ void site_add(struct site *s, struct rcpt *r, bool at_head)
 
 static size_t site_bytes(const struct site *s)
 {
-    return heap_bytes(s) + 2 * heap_bytes(s->key) + heap_bytes(s->remote.mx) + MAP_ENTRY_BYTES; /* the map has a copy of the key */
+    /* the map has a copy of the key */
+    return heap_bytes(s) + 2 * heap_bytes(s->key) + heap_bytes(s->remote.mx) + MAP_ENTRY_BYTES;
 }
 
 struct site *site_get(struct queue *q, enum site_kind kind, str key)
@@ -249,7 +253,8 @@ static void break_off(struct job *job)
 
 void schedule_cancel_sessions(struct queue *q, const struct shard *s)
 {
-    LIST_EACH(&q->sessions, n) {
+    LIST_EACH(&q->sessions, n)
+    {
         struct session *run = LIST_ITEM(n, struct session, node);
         if (run->job.is_under_way && (!s || run->job.msg->shard == s))
             break_off(&run->job);
@@ -271,20 +276,23 @@ static void look_for(const struct job *job, const bool *is_meant, bool *has_mean
 
 void schedule_cancel_message(const struct message *m, const bool *is_meant, bool spare_sent)
 {
-    LIST_EACH(&m->shard->queue->sessions, n) {
+    LIST_EACH(&m->shard->queue->sessions, n)
+    {
         struct session *run = LIST_ITEM(n, struct session, node);
         bool has_meant, has_others;
         if (!run->job.is_under_way || run->job.msg != m)
             continue;
         look_for(&run->job, is_meant, &has_meant, &has_others);
-        if (has_meant && !(run->job.is_sent && (spare_sent || has_others))) /* others may have it already: twice is worse than late */
+        /* others may have it already: twice is worse than late */
+        if (has_meant && !(run->job.is_sent && (spare_sent || has_others)))
             break_off(&run->job);
     }
 }
 
 void schedule_cancel_lost(const struct shard *s)
 {
-    LIST_EACH(&s->queue->sessions, n) {
+    LIST_EACH(&s->queue->sessions, n)
+    {
         struct session *run = LIST_ITEM(n, struct session, node);
         if (run->job.is_under_way && run->job.msg->is_gone && run->job.msg->shard == s)
             break_off(&run->job);
@@ -391,7 +399,8 @@ void site_succeeded(struct site *s)
 void site_failed(struct site *s, const char *text)
 {
     struct queue *q = s->queue;
-    s->failed_cohorts += 1 / MIN(s->window, (double)MAX(s->n_sessions, 1)); /* a single message's host is not asked again at once */
+    /* a single message's host is not asked again at once */
+    s->failed_cohorts += 1 / MIN(s->window, (double)MAX(s->n_sessions, 1));
     s->window = MAX(s->window - 1, 1);
     (void)snprintf(s->text, sizeof(s->text), "%s", text);
     if (s->failed_cohorts < 0.999 && s->kind == SITE_REMOTE)
@@ -481,7 +490,8 @@ void job_forget(struct job *job, const struct rcpt *r)
             job->rcpts[i] = NULL;
 }
 
-/* A recipient that nothing became of (the attempt was broken off) waits a little, so that who broke it off gets it first. */
+/* A recipient that nothing became of (the attempt was broken off) waits a little, so that who broke it off gets it
+ * first. */
 void job_end(struct job *job)
 {
     struct shard *s = job->msg->shard;
@@ -525,7 +535,8 @@ static void sweep(struct queue *q)
     void *value;
     for (struct map_iter it = {0}; map_next(&q->sites, &it, &key, &value);) {
         struct site *s = value;
-        if (list_empty(&s->flows) && s->n_sessions == 0 && s->n_domains == 0 && now - s->used_ms > SITE_KEEP_MS && !site_is_suspended(s))
+        if (list_empty(&s->flows) && s->n_sessions == 0 && s->n_domains == 0 && now - s->used_ms > SITE_KEEP_MS &&
+            !site_is_suspended(s))
             site_free(s);
     }
 }
@@ -561,10 +572,11 @@ void schedule_tell_fullness(const struct queue *q)
     char why[160];
     if (percent < FULLNESS_OVER)
         trouble_over("queue.memory");
-    if (percent < (trouble_is("queue.memory") ? FULLNESS_OVER : FULLNESS_TOLD)) /* in between it stays as it is, so that it does not come and go */
+    /* in between it stays as it is, so that it does not come and go */
+    if (percent < (trouble_is("queue.memory") ? FULLNESS_OVER : FULLNESS_TOLD))
         return;
-    (void)snprintf(why, sizeof(why), "%llu %% of queue.memory is used by %zu messages%s", (unsigned long long)percent, q->n_messages,
-                   percent >= 100 ? ": new mail is refused here" : "");
+    (void)snprintf(why, sizeof(why), "%llu %% of queue.memory is used by %zu messages%s", (unsigned long long)percent,
+                   q->n_messages, percent >= 100 ? ": new mail is refused here" : "");
     trouble_note("queue.memory", why);
 }
 

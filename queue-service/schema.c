@@ -1,7 +1,7 @@
 #include "queue-service/schema.h"
 
-/* Rows are short-lived, so PostgreSQL's autovacuum is told not to wait. q_owned is what the fence casts to: a value below 1
- * is a check violation. Times are milliseconds for leases, by the database's clock, and seconds else. */
+/* Rows are short-lived, so PostgreSQL's autovacuum is told not to wait. q_owned is what the fence casts to: a value
+ * below 1 is a check violation. Times are milliseconds for leases, by the database's clock, and seconds else. */
 #define CHURN " WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0)"
 
 const struct sql_migration queue_migrations[] = {
@@ -40,6 +40,7 @@ const size_t queue_n_migrations = sizeof(queue_migrations) / sizeof(queue_migrat
 #define NOW_SQLITE "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
 #define NOW_PG "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
+// clang-format off
 const struct sql_stmt q_fence = {
     .name = "q_fence", .params = "iit", .cols = "i", .is_rowset = true,
     .sqlite = "SELECT 1 FROM q_shard s JOIN q_node n ON n.node = s.owner"
@@ -49,11 +50,13 @@ const struct sql_stmt q_fence = {
           " ON w.shard = s.shard AND w.epoch = s.epoch AND w.owner = s.owner"
           " WHERE n.lease_until > " NOW_PG " ORDER BY s.shard FOR SHARE OF s)"
           " SELECT CAST(CASE WHEN count(*) = cardinality($1::bigint[]) THEN count(*) ELSE 0 END AS q_owned)::bigint FROM f"};
+// clang-format on
 
-#define MSG_COLS                                                                                                           \
-    "msg_id, enqueue_id, tenant, account, priority, created, expires, sender, flags, envelope_id, body_kind, size,"           \
+#define MSG_COLS                                                                                                       \
+    "msg_id, enqueue_id, tenant, account, priority, created, expires, sender, flags, envelope_id, body_kind, size,"    \
     " blob_space, blob_tenant, blob_hash, received_from, trace, prefix, day"
 #define MSG_TYPES "ibiiiiititiiiibttbi"
+// clang-format off
 const struct sql_stmt q_add_msg = {
     .name = "q_add_msg", .params = MSG_TYPES, .cols = "", .is_rowset = true,
     .sqlite = "INSERT INTO q_msg (" MSG_COLS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,"
@@ -62,9 +65,11 @@ const struct sql_stmt q_add_msg = {
           " $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::bigint[], $10::text[], $11::bigint[], $12::bigint[],"
           " $13::bigint[], $14::bigint[], $15::bytea[], $16::text[], $17::text[], $18::bytea[], $19::bigint[])"
           " ON CONFLICT (msg_id) DO NOTHING"};
+// clang-format on
 
 #define RCPT_COLS "msg_id, no, address, original, notify, state, attempts, due, code, text, notified"
 #define RCPT_TYPES "iittiiiiiti"
+// clang-format off
 const struct sql_stmt q_add_rcpt = {
     .name = "q_add_rcpt", .params = RCPT_TYPES, .cols = "", .is_rowset = true,
     .sqlite = "INSERT INTO q_rcpt (" RCPT_COLS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
@@ -200,3 +205,4 @@ const struct sql_stmt q_release = {
     .pg = "UPDATE q_shard s SET epoch = s.epoch + 1, owner = NULL"
           " FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS w(shard, epoch, owner)"
           " WHERE s.shard = w.shard AND s.epoch = w.epoch AND s.owner = w.owner"};
+// clang-format on

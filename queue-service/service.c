@@ -84,7 +84,8 @@ static bool address_ok(const char *name, str s, struct err *err)
 static bool recipients_ok(const Thurn__EnqueueRequest *req, struct err *err)
 {
     if (req->n_recipients == 0 || req->n_recipients > QUEUE_RCPTS_MAX)
-        return err_set(err, req->n_recipients ? ERR_LIMIT : ERR_INVALID, "a message has 1 to %u recipients", QUEUE_RCPTS_MAX);
+        return err_set(err, req->n_recipients ? ERR_LIMIT : ERR_INVALID, "a message has 1 to %u recipients",
+                       QUEUE_RCPTS_MAX);
     for (size_t i = 0; i < req->n_recipients; i++)
         if (!address_ok("recipient", str_c(req->recipients[i]->address), err) ||
             !text_ok("original recipient", str_c(req->recipients[i]->original), TEXT_MAX, err))
@@ -103,8 +104,8 @@ static bool request_ok(const Thurn__EnqueueRequest *req, struct err *err)
         return err_set(err, ERR_LIMIT, "content or prefix is too long");
     return (req->sender[0] == '\0' || address_ok("sender", str_c(req->sender), err)) &&
            text_ok("envelope id", str_c(req->envelope_id), TEXT_MAX, err) &&
-           text_ok("origin", str_c(req->received_from), TEXT_MAX, err) && text_ok("trace", str_c(req->trace), TEXT_MAX, err) &&
-           recipients_ok(req, err);
+           text_ok("origin", str_c(req->received_from), TEXT_MAX, err) &&
+           text_ok("trace", str_c(req->trace), TEXT_MAX, err) && recipients_ok(req, err);
 }
 
 static void envelope_of(struct queue *q, const Thurn__EnqueueRequest *req, struct arena *a, struct envelope *e)
@@ -112,22 +113,33 @@ static void envelope_of(struct queue *q, const Thurn__EnqueueRequest *req, struc
     int64_t now = queue_unix(q), due = MAX(now, req->not_before_unix);
     struct envelope_rcpt *rcpts = arena_array(a, struct envelope_rcpt, req->n_recipients);
     for (size_t i = 0; i < req->n_recipients; i++)
-        rcpts[i] = (struct envelope_rcpt){.address = str_c(req->recipients[i]->address), .original = str_c(req->recipients[i]->original),
-                                          .no = (uint32_t)i, .notify = req->recipients[i]->notify & 15u, .state = R_DUE, .due_unix = due};
-    *e = (struct envelope){
-        .enqueue_id = rpc_str(req->enqueue_id), .sender = str_c(req->sender), .envelope_id = str_c(req->envelope_id),
-        .received_from = str_c(req->received_from), .trace = str_c(req->trace), .prefix = rpc_str(req->prefix),
-        .tenant_id = req->tenant_id, .account_id = req->account_id, .created_unix = now,
-        .expires_unix = req->expires_unix > now ? req->expires_unix : due + q->opts.lifetime_s,
-        .priority = MIN(req->priority, 2u), .day = req->day ? req->day : (uint32_t)(now / 86400),
-        .flags = (req->is_8bit ? MSG_IS_8BIT : 0) | (req->is_smtputf8 ? MSG_IS_UTF8 : 0) | (req->requires_tls ? MSG_REQUIRES_TLS : 0) |
-                 (req->ret_full ? MSG_RET_FULL : 0),
-        .rcpts = rcpts, .n_rcpts = req->n_recipients};
+        rcpts[i] = (struct envelope_rcpt){.address = str_c(req->recipients[i]->address),
+                                          .original = str_c(req->recipients[i]->original),
+                                          .no = (uint32_t)i,
+                                          .notify = req->recipients[i]->notify & 15u,
+                                          .state = R_DUE,
+                                          .due_unix = due};
+    *e = (struct envelope){.enqueue_id = rpc_str(req->enqueue_id),
+                           .sender = str_c(req->sender),
+                           .envelope_id = str_c(req->envelope_id),
+                           .received_from = str_c(req->received_from),
+                           .trace = str_c(req->trace),
+                           .prefix = rpc_str(req->prefix),
+                           .tenant_id = req->tenant_id,
+                           .account_id = req->account_id,
+                           .created_unix = now,
+                           .expires_unix = req->expires_unix > now ? req->expires_unix : due + q->opts.lifetime_s,
+                           .priority = MIN(req->priority, 2u),
+                           .day = req->day ? req->day : (uint32_t)(now / 86400),
+                           .flags = (req->is_8bit ? MSG_IS_8BIT : 0) | (req->is_smtputf8 ? MSG_IS_UTF8 : 0) |
+                                    (req->requires_tls ? MSG_REQUIRES_TLS : 0) | (req->ret_full ? MSG_RET_FULL : 0),
+                           .rcpts = rcpts,
+                           .n_rcpts = req->n_recipients};
 }
 
 /* Where the body is to lie: small ones in our database, larger ones with the store, held until they are not needed. */
-FIBER static bool place_body(struct queue *q, const Thurn__EnqueueRequest *req, uint64_t id, struct arena *a, struct envelope *e,
-                             struct err *err)
+FIBER static bool place_body(struct queue *q, const Thurn__EnqueueRequest *req, uint64_t id, struct arena *a,
+                             struct envelope *e, struct err *err)
 {
     struct body_hold hold = body_hold_of(e->enqueue_id, id, e->expires_unix);
     const Thurn__BlobRef *blob = req->body->blob;
@@ -136,7 +148,8 @@ FIBER static bool place_body(struct queue *q, const Thurn__EnqueueRequest *req, 
         e->size = req->body->content.len;
         return true;
     }
-    if (blob ? !body_hold(q, blob, &hold, a, err) : !body_put(q, req->tenant_id, rpc_str(req->body->content), &hold, a, &blob, err))
+    if (blob ? !body_hold(q, blob, &hold, a, err)
+             : !body_put(q, req->tenant_id, rpc_str(req->body->content), &hold, a, &blob, err))
         return false;
     e->body_kind = BODY_BLOB;
     e->size = blob->size;
@@ -171,7 +184,8 @@ FIBER static bool is_known(struct queue *q, str enqueue_id, uint64_t *id, struct
     return true;
 }
 
-FIBER static bool enqueue_new(struct queue *q, const Thurn__EnqueueRequest *req, struct arena *a, uint64_t *id, struct err *err)
+FIBER static bool enqueue_new(struct queue *q, const Thurn__EnqueueRequest *req, struct arena *a, uint64_t *id,
+                              struct err *err)
 {
     struct envelope e;
     envelope_of(q, req, a, &e);
@@ -191,7 +205,8 @@ FIBER static bool enqueue_new(struct queue *q, const Thurn__EnqueueRequest *req,
     return ok;
 }
 
-FIBER static bool enqueue(struct queue *q, const Thurn__EnqueueRequest *req, struct arena *a, Thurn__EnqueueReply *out, struct err *err)
+FIBER static bool enqueue(struct queue *q, const Thurn__EnqueueRequest *req, struct arena *a, Thurn__EnqueueReply *out,
+                          struct err *err)
 {
     str enqueue_id = rpc_str(req->enqueue_id);
     if (!request_ok(req, err) || !is_known(q, enqueue_id, &out->queue_id, err))
@@ -215,7 +230,8 @@ FIBER static bool enqueue(struct queue *q, const Thurn__EnqueueRequest *req, str
     fiber_cond_broadcast(&q->ended);
     if (ok)
         log_info("queue.enqueued", KV_I64("id", (int64_t)out->queue_id), KV_Z("sender", req->sender),
-                 KV_I64("recipients", (int64_t)req->n_recipients), KV_Z("from", req->received_from), KV_Z("trace", req->trace));
+                 KV_I64("recipients", (int64_t)req->n_recipients), KV_Z("from", req->received_from),
+                 KV_Z("trace", req->trace));
     return ok;
 }
 
@@ -241,9 +257,9 @@ static bool stats(struct queue *q, struct arena *a, Thurn__QueueStatsReply *out)
 }
 
 /* METHOD(function, request, reply, its initialiser, expression): the expression sees q, req, a, out and err. */
-#define METHOD(name, Request, Reply, reply_init, expression)                                                               \
-    FIBER static void m_##name(Thurn__Queue_Service *service, const Thurn__##Request *req, Thurn__##Reply##_Closure closure,    \
-                           void *closure_data)                                                                         \
+#define METHOD(name, Request, Reply, reply_init, expression)                                                           \
+    FIBER static void m_##name(Thurn__Queue_Service *service, const Thurn__##Request *req,                             \
+                               Thurn__##Reply##_Closure closure, void *closure_data)                                   \
     {                                                                                                                  \
         struct queue *q = queue_of(service);                                                                           \
         struct rpc_call *c = closure_data;                                                                             \
@@ -277,10 +293,10 @@ static const Thurn__Queue_Service methods = {
 
 static const uint32_t default_retry_s[] = {60, 180, 420, 900, 1800, 3600};
 
-#define DEFAULT_TO(field, value)                                                                                           \
-    do {                                                                                                                   \
-        if (!(field))                                                                                                      \
-            (field) = (value);                                                                                             \
+#define DEFAULT_TO(field, value)                                                                                       \
+    do {                                                                                                               \
+        if (!(field))                                                                                                  \
+            (field) = (value);                                                                                         \
     } while (0)
 
 static void set_defaults(struct queue *q)
@@ -330,9 +346,12 @@ struct queue *queue_new(const struct queue_opts *opts, struct err *err)
 {
     if (!opts_ok(opts, err))
         return NULL;
-    const struct remote_opts remote_opts = {.dns = opts->dns, .tls = opts->tls, .hostname = opts->hostname,
+    const struct remote_opts remote_opts = {.dns = opts->dns,
+                                            .tls = opts->tls,
+                                            .hostname = opts->hostname,
                                             .port = opts->outbound_port ? opts->outbound_port : 25,
-                                            .allow_private_hosts = opts->allow_private_hosts, .relay = opts->relay};
+                                            .allow_private_hosts = opts->allow_private_hosts,
+                                            .relay = opts->relay};
     struct remote *remote = remote_new(&remote_opts, err);
     if (!remote)
         return NULL;

@@ -1,8 +1,9 @@
 /*
- * Who owns which shard. One fiber (the coordinator) renews this node's lease, looks at nodes and shards, and moves towards
- * the owner that rendezvous hashing names among the living, not draining nodes. The database's clock decides about leases;
- * by our own clock we stop a fifth of the lease early, and past that begin nothing. A round is a few short statements: whatever may take
- * long (loading a shard, above all) is done by other fibers, so that the lease is held meanwhile.
+ * Who owns which shard. One fiber (the coordinator) renews this node's lease, looks at nodes and shards, and moves
+ * towards the owner that rendezvous hashing names among the living, not draining nodes. The database's clock decides
+ * about leases; by our own clock we stop a fifth of the lease early, and past that begin nothing. A round is a few
+ * short statements: whatever may take long (loading a shard, above all) is done by other fibers, so that the lease is
+ * held meanwhile.
  *
  * On SQLite there is one node: its lease does not end, and other nodes' rows are of an earlier life.
  */
@@ -126,7 +127,8 @@ FIBER static bool view_body(struct sql_tx *tx, void *arg, struct err *err)
         v->nodes[i] = (struct node_row){arena_str(v->arena, sql_at(&nodes, i, 0)->s), sql_at(&nodes, i, 1)->i,
                                         sql_at(&nodes, i, 1)->i > 0, sql_at(&nodes, i, 2)->i != 0};
     for (size_t i = 0; i < v->n_shards; i++)
-        v->shards[i] = (struct shard_row){sql_at(&shards, i, 0)->i, sql_at(&shards, i, 1)->i, arena_str(v->arena, sql_at(&shards, i, 2)->s)};
+        v->shards[i] = (struct shard_row){sql_at(&shards, i, 0)->i, sql_at(&shards, i, 1)->i,
+                                          arena_str(v->arena, sql_at(&shards, i, 2)->s)};
     return true;
 }
 
@@ -215,7 +217,7 @@ struct change {
     struct view *view;
     struct sql_value *rows; /* shard, epoch, node */
     size_t n;
-    str dead[16];           /* owners whose leases are to be ended first */
+    str dead[16]; /* owners whose leases are to be ended first */
     size_t n_dead;
     struct sql_result got;
     struct arena *arena;
@@ -276,7 +278,8 @@ static const struct shard_row *row_of(const struct view *v, int64_t shard)
     return NULL;
 }
 
-/* What was got is to be loaded. On SQLite an owner before us was an earlier life, of which no attempt is left to tell its result. */
+/* What was got is to be loaded. On SQLite an owner before us was an earlier life, of which no attempt is left to tell
+ * its result. */
 static void take_got(struct change *c)
 {
     struct queue *q = c->q;
@@ -311,7 +314,8 @@ void shard_loaded(struct shard *s, bool ok, int64_t start_ms)
         log_info("queue.shards_loaded", KV_I64("owned", q->n_owned), KV_I64("messages", (int64_t)q->n_messages));
 }
 
-/* Shards of the dead could not be had: something holds them, or their owner's row, that must have been over long ago. */
+/* Shards of the dead could not be had: something holds them, or their owner's row, that must have been over long ago.
+ */
 FIBER static bool end_stuck(struct queue *q, struct arena *a, struct err *err)
 {
     struct sql_value age_ms = sql_i(q->opts.lease_ms);
@@ -325,7 +329,8 @@ FIBER static bool end_stuck(struct queue *q, struct arena *a, struct err *err)
 
 FIBER static bool acquire(struct queue *q, struct view *v, struct err *err)
 {
-    struct change c = {.q = q, .view = v, .arena = v->arena, .rows = arena_array(v->arena, struct sql_value, 3 * v->n_shards)};
+    struct change c = {
+        .q = q, .view = v, .arena = v->arena, .rows = arena_array(v->arena, struct sql_value, 3 * v->n_shards)};
     bool is_pg = sql_db_is_pg(q->opts.db);
     for (size_t i = 0; i < v->n_shards; i++) {
         const struct shard_row *row = &v->shards[i];
@@ -350,8 +355,8 @@ FIBER static bool acquire(struct queue *q, struct view *v, struct err *err)
     return c.n_dead == 0 || c.got.n_rows == c.n || end_stuck(q, v->arena, err);
 }
 
-/* Whether the shard can be given up now. Attempts under way may end; after a while they are broken off where that does no
- * harm, and what has no result even then is done by the next owner, perhaps again. */
+/* Whether the shard can be given up now. Attempts under way may end; after a while they are broken off where that does
+ * no harm, and what has no result even then is done by the next owner, perhaps again. */
 static bool has_left(struct shard *s)
 {
     int64_t late_ms = clock_mono_ms() - s->break_at_ms;
@@ -389,11 +394,12 @@ static bool may_leave(struct shard *s, const struct shard_row *row, int64_t *epo
     return has_left(s);
 }
 
-/* Give up what belongs elsewhere: at once what is idle, the others as their attempts end. Waits for none, for the lease has to
- * be held meanwhile. */
+/* Give up what belongs elsewhere: at once what is idle, the others as their attempts end. Waits for none, for the lease
+ * has to be held meanwhile. */
 FIBER static bool leave(struct queue *q, struct view *v, struct err *err)
 {
-    struct change c = {.q = q, .view = v, .arena = v->arena, .rows = arena_array(v->arena, struct sql_value, 3 * v->n_shards)};
+    struct change c = {
+        .q = q, .view = v, .arena = v->arena, .rows = arena_array(v->arena, struct sql_value, 3 * v->n_shards)};
     for (size_t i = 0; i < v->n_shards; i++) {
         int64_t number = v->shards[i].number, epoch;
         if (number >= (int64_t)q->opts.n_shards)
@@ -447,8 +453,8 @@ FIBER static bool register_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-/* Times of rows are by the database's clock, so that they mean the same to every node: how far ours is ahead of it, as far as can be
- * told from a time that was taken between these two of ours. */
+/* Times of rows are by the database's clock, so that they mean the same to every node: how far ours is ahead of it, as
+ * far as can be told from a time that was taken between these two of ours. */
 static void compare_clocks(struct queue *q, int64_t before_ms, int64_t db_ms, int64_t after_ms)
 {
     q->clock_ahead_ms = db_ms < before_ms ? before_ms - db_ms : db_ms > after_ms ? after_ms - db_ms : 0;
@@ -457,7 +463,8 @@ static void compare_clocks(struct queue *q, int64_t before_ms, int64_t db_ms, in
 FIBER static bool renew_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct renew *r = arg;
-    struct sql_value params[3] = {sql_s(str_c(r->q->node)), sql_i(sql_is_pg(tx) ? r->q->opts.lease_ms : FOREVER_MS), sql_i(r->q->is_draining)};
+    struct sql_value params[3] = {sql_s(str_c(r->q->node)), sql_i(sql_is_pg(tx) ? r->q->opts.lease_ms : FOREVER_MS),
+                                  sql_i(r->q->is_draining)};
     struct sql_result got;
     if (!sql_exec(tx, &q_renew, params, 1, &got, err))
         return false;
@@ -513,7 +520,8 @@ static void count_nodes(struct queue *q, const struct view *v, bool *has_endless
     }
     q->has_no_share = v->n_shards > 0;
     for (size_t i = 0; i < v->n_shards && q->has_no_share; i++)
-        q->has_no_share = v->shards[i].number >= (int64_t)q->opts.n_shards || !str_eq(desired_owner(v, v->shards[i].number), str_c(q->node));
+        q->has_no_share = v->shards[i].number >= (int64_t)q->opts.n_shards ||
+                          !str_eq(desired_owner(v, v->shards[i].number), str_c(q->node));
 }
 
 FIBER static bool coordinate_once(struct queue *q, struct err *err)
@@ -544,8 +552,8 @@ static int64_t shard_alarm_ms(const struct shard *s)
     return s->work_at_ms && s->queue->n_loaders == 0 ? s->work_at_ms : INT64_MAX; /* the last loader wakes us */
 }
 
-/* When the next round is: a third of the lease from now, or just when another's lease runs out (one that lives renews it before); on
- * SQLite only when something has to be done. */
+/* When the next round is: a third of the lease from now, or just when another's lease runs out (one that lives renews
+ * it before); on SQLite only when something has to be done. */
 static int64_t next_round_ms(const struct queue *q, bool ok)
 {
     bool is_pg = sql_db_is_pg(q->opts.db);

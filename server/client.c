@@ -112,8 +112,8 @@ static bool is_others(const char *path, const char *what, struct err *err)
         return false;
     char uid[24];
     const char *user = folder_user(st.st_uid, uid);
-    (void)err_set(err, ERR_DENIED, "%s '%.120s' belongs to user %s: run this as that user (sudo -u %s) or as root", what, path,
-                  user, user);
+    (void)err_set(err, ERR_DENIED, "%s '%.120s' belongs to user %s: run this as that user (sudo -u %s) or as root",
+                  what, path, user, user);
     return true;
 }
 
@@ -141,7 +141,8 @@ bool client_call(struct options *o, struct arena *a, const char *method, str pat
         if (!ok && err->kind == ERR_UNAVAILABLE) {
             err_clear(err);
             if (!req.unix_socket.n || !explain_socket(req.unix_socket, a, err))
-                (void)err_set(err, ERR_UNAVAILABLE, "no server answers at %.*s; is 'thurn serve' running (with the same --data)?",
+                (void)err_set(err, ERR_UNAVAILABLE,
+                              "no server answers at %.*s; is 'thurn serve' running (with the same --data)?",
                               STR_ARG(req.unix_socket.n ? req.unix_socket : req.url));
         }
     }

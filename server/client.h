@@ -1,6 +1,6 @@
 /*
- * client.h: the command line as a client of the admin API: over the control socket in the data folder, or over HTTP with
- * a token when --url (THURN_ADMIN_URL) is given.
+ * client.h: the command line as a client of the admin API: over the control socket in the data folder, or over HTTP
+ * with a token when --url (THURN_ADMIN_URL) is given.
  */
 #ifndef SERVER_CLIENT_H
 #define SERVER_CLIENT_H
@@ -15,8 +15,8 @@ typedef int (*client_fn)(struct options *o, struct arena *a, void *arg);
 int client_run(struct options *o, client_fn fn, void *arg);
 
 /*
- * One request. body may be NULL (taken over). *out is the JSON answer (the caller's; decref). Errors: the API's own kind
- * and text; UNAVAILABLE when no server answers, with what to do.
+ * One request. body may be NULL (taken over). *out is the JSON answer (the caller's; decref). Errors: the API's own
+ * kind and text; UNAVAILABLE when no server answers, with what to do.
  */
 FIBER bool client_call(struct options *o, struct arena *a, const char *method, str path, json_t *body, json_t **out,
                        struct err *err) WARN_UNUSED;

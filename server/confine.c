@@ -71,7 +71,9 @@ static bool give_folder(const char *data, const struct target *t, struct err *er
                err_set(err, ERR_DENIED, "cannot give folder '%s' to user %s: %s", data, t->name, strerror(errno));
     }
     return st.st_uid == t->uid ||
-           err_set(err, ERR_DENIED, "folder '%s' belongs to another user than %s; give it to that user: chown -R %s '%s'", data, t->name, t->name, data);
+           err_set(err, ERR_DENIED,
+                   "folder '%s' belongs to another user than %s; give it to that user: chown -R %s '%s'", data, t->name,
+                   t->name, data);
 }
 
 static bool drop_capabilities(struct err *err)
@@ -81,7 +83,8 @@ static bool drop_capabilities(struct err *err)
     for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
         (void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); /* one who may not has none to gain: no_new_privs comes */
     (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    return syscall(SYS_capset, &head, none) == 0 || err_set(err, ERR_INTERNAL, "capabilities cannot be dropped: %s", strerror(errno));
+    return syscall(SYS_capset, &head, none) == 0 ||
+           err_set(err, ERR_INTERNAL, "capabilities cannot be dropped: %s", strerror(errno));
 }
 
 static bool switch_to(const struct target *t, struct err *err)
@@ -116,12 +119,14 @@ bool confine_become(const struct config *c, struct err *err)
 
 /* Where programs and their data are. */
 static const char *const system_folders[] = {"/usr", "/lib", "/lib64", "/proc", "/sys", "/dev", "/run/systemd/resolve"};
-/* Where settings and secrets may lie: our own as well, which a worker has no business with (its settings come from its parent). */
+/* Where settings and secrets may lie: our own as well, which a worker has no business with (its settings come from its
+ * parent). */
 static const char *const settings_folders[] = {"/etc", "/run/secrets", "/var/run/secrets"};
 /* What of it the libraries of a worker read. */
 static const char *const library_files[] = {
-    "/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/crypto-policies", "/etc/resolv.conf", "/etc/hosts", "/etc/host.conf",
-    "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/services", "/etc/protocols", "/etc/passwd", "/etc/group", "/etc/localtime", "/etc/timezone",
+    "/etc/ssl",         "/etc/pki",           "/etc/ca-certificates", "/etc/crypto-policies", "/etc/resolv.conf",
+    "/etc/hosts",       "/etc/host.conf",     "/etc/nsswitch.conf",   "/etc/gai.conf",        "/etc/services",
+    "/etc/protocols",   "/etc/passwd",        "/etc/group",           "/etc/localtime",       "/etc/timezone",
     "/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/alternatives",
 };
 
@@ -176,8 +181,9 @@ static void allow_sockets(struct fence *f, const struct config *c, enum config_i
 
 static void allow_writing(struct fence *f, const struct config *c)
 {
-    static const enum config_id listens[] = {CFG_LISTEN_SMTP, CFG_LISTEN_SUBMISSION, CFG_LISTEN_SUBMISSIONS, CFG_LISTEN_LMTP, CFG_LISTEN_IMAP,
-                                             CFG_LISTEN_IMAPS, CFG_LISTEN_HTTP, CFG_LISTEN_HTTPS, CFG_RPC_LISTEN};
+    static const enum config_id listens[] = {CFG_LISTEN_SMTP, CFG_LISTEN_SUBMISSION, CFG_LISTEN_SUBMISSIONS,
+                                             CFG_LISTEN_LMTP, CFG_LISTEN_IMAP,       CFG_LISTEN_IMAPS,
+                                             CFG_LISTEN_HTTP, CFG_LISTEN_HTTPS,      CFG_RPC_LISTEN};
     size_t n;
     CLEANUP(xfree_char) char *data = str_dup(config_str(c, CFG_DATA));
     const str *shards = config_list(c, CFG_SHARDS, &n);

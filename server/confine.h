@@ -3,10 +3,9 @@
  *
  * In this order, before any other thread is there (the kernel's fences are those of a thread and what it starts):
  *   confine_become   another user than root, and no capability
- *   confine_fence    no new privileges; a list of system calls that nothing here needs (seccomp: no other program, no look into other processes, no
- *                    mounts, no modules, no keys); files (Landlock): written in our own folders alone, and a process that is nothing but a front-end
- *                    reads only what programs, certificates and settings are
- * and, when it is up:
+ *   confine_fence    no new privileges; a list of system calls that nothing here needs (seccomp: no other program, no
+ * look into other processes, no mounts, no modules, no keys); files (Landlock): written in our own folders alone, and a
+ * process that is nothing but a front-end reads only what programs, certificates and settings are and, when it is up:
  *   confine_sockets  no new Unix sockets, where none is needed
  * What the kernel does not have is left out, and said in the log (server.fence).
  *
@@ -18,16 +17,16 @@
 #include "base/config.h"
 
 struct confine {
-    unsigned roles;         /* enum role bits */
+    unsigned roles; /* enum role bits */
     bool is_worker;
     bool starts_workers;
     const char *config_file; /* may be NULL */
 };
 
 /*
- * Become the user of the setting, else the owner of the data folder, when we are root and that user is not; a missing folder is made, and that user's.
- * All capabilities go in any case. Verbs that open databases do the same, or root's files would be in that user's folder.
- * Errors: INVALID (no such user), DENIED (the folder belongs to another).
+ * Become the user of the setting, else the owner of the data folder, when we are root and that user is not; a missing
+ * folder is made, and that user's. All capabilities go in any case. Verbs that open databases do the same, or root's
+ * files would be in that user's folder. Errors: INVALID (no such user), DENIED (the folder belongs to another).
  */
 bool confine_become(const struct config *c, struct err *err) WARN_UNUSED;
 /* Errors: INTERNAL: the kernel has a fence and did not put it up. */

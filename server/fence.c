@@ -36,7 +36,9 @@ bool fence_begin(struct fence *f, uint64_t handled, struct err *err)
         return false;
     }
     /* The first two releases of it know less: REFER came second, TRUNCATE third. */
-    f->handled = handled & (version == 1 ? (UINT64_C(1) << 13) - 1 : version == 2 ? (UINT64_C(1) << 14) - 1 : UINT64_MAX);
+    f->handled = handled & (version == 1   ? (UINT64_C(1) << 13) - 1
+                            : version == 2 ? (UINT64_C(1) << 14) - 1
+                                           : UINT64_MAX);
     f->fd = (int)syscall(CREATE_RULESET, &f->handled, sizeof(f->handled), 0u);
     return f->fd >= 0 || err_set(err, ERR_INTERNAL, "Landlock: %s", strerror(errno));
 }
@@ -51,7 +53,8 @@ static void allow_fd(struct fence *f, int fd, uint64_t access)
     if (fstat(fd, &st) == 0 && !S_ISDIR(st.st_mode))
         rule.allowed &= OF_FILES;
     if (rule.allowed && syscall(ADD_RULE, f->fd, RULE_PATH_BENEATH, &rule, 0u) != 0)
-        log_warn("server.fence", KV_Z("missing", "a rule of Landlock"), KV_Z("reason", strerror(errno))); /* then less is allowed */
+        log_warn("server.fence", KV_Z("missing", "a rule of Landlock"),
+                 KV_Z("reason", strerror(errno))); /* then less is allowed */
 }
 
 void fence_allow(struct fence *f, const char *path, uint64_t access)
@@ -72,7 +75,7 @@ static int find_interpreter(struct dl_phdr_info *info, size_t size, void *arg)
     for (int i = 0; i < info->dlpi_phnum; i++)
         if (info->dlpi_phdr[i].p_type == PT_INTERP)
             *out = (const char *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr); // NOLINT: where the loader put it
-    return 1; /* the program itself is the first */
+    return 1;                                                                    /* the program itself is the first */
 }
 
 void fence_allow_self(struct fence *f)
@@ -106,8 +109,10 @@ bool fence_end(struct fence *f, struct err *err)
 
 static const int programs[] = {SYS_execve, SYS_execveat};
 
+// clang-format off
 static const int unneeded[] = {
-    SYS_process_vm_readv, SYS_process_vm_writev, SYS_kcmp, SYS_perf_event_open, SYS_bpf, SYS_userfaultfd,           /* into other processes */
+    /* into other processes */
+    SYS_process_vm_readv, SYS_process_vm_writev, SYS_kcmp, SYS_perf_event_open, SYS_bpf, SYS_userfaultfd,
 #ifndef THURN_SANITIZED                                                                                             /* whose leak check traces itself */
     SYS_ptrace,
 #endif
@@ -135,6 +140,7 @@ static const int unneeded[] = {
     SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register,                                                  /* calls past this list */
 #endif
 };
+// clang-format on
 
 #define CALLS_MAX 100u
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
@@ -143,9 +149,11 @@ static const int unneeded[] = {
 /* The next statement is for this value alone. */
 #define IF_IS(value) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(value), 0, 1)
 /* New user, mount, process, network … namespaces: a way to be root in one's own world. */
-#define NAMESPACES (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET)
+#define NAMESPACES                                                                                                     \
+    (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET)
 
-/* In all threads: the kernel says so, or names one that could not have it. EPERM: a fence around us (of a container, of systemd) keeps the call itself. */
+/* In all threads: the kernel says so, or names one that could not have it. EPERM: a fence around us (of a container, of
+ * systemd) keeps the call itself. */
 static bool install(struct sock_filter *code, size_t n, struct err *err)
 {
     struct sock_fprog program = {.len = (unsigned short)n, .filter = code};
@@ -162,10 +170,14 @@ static bool install(struct sock_filter *code, size_t n, struct err *err)
 static size_t begin(struct sock_filter *out)
 {
     const struct sock_filter head[] = {
-        LOAD(arch), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0), ANSWER(SECCOMP_RET_KILL_PROCESS), LOAD(nr),
+        LOAD(arch),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0),
+        ANSWER(SECCOMP_RET_KILL_PROCESS),
+        LOAD(nr),
 #ifdef __x86_64__
         /* The same calls by other numbers. */
-        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1), ANSWER(SECCOMP_RET_KILL_PROCESS),
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1),
+        ANSWER(SECCOMP_RET_KILL_PROCESS),
 #endif
     };
     memcpy(out, head, sizeof(head));
@@ -185,9 +197,13 @@ bool fence_calls(bool no_programs, struct err *err)
 {
     struct sock_filter code[2 * CALLS_MAX];
     const struct sock_filter tail[] = {
-        IF_IS(SYS_clone3), ANSWER(SECCOMP_RET_ERRNO | ENOSYS), /* its flags are out of reach here: the C library goes by clone then */
+        /* its flags are out of reach here: the C library goes by clone then */
+        IF_IS(SYS_clone3),
+        ANSWER(SECCOMP_RET_ERRNO | ENOSYS),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 3),
-        LOAD(args[0]), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, NAMESPACES, 0, 1), REFUSE,
+        LOAD(args[0]),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, NAMESPACES, 0, 1),
+        REFUSE,
         ANSWER(SECCOMP_RET_ALLOW),
     };
     static_assert(ARRAY_LEN(unneeded) + ARRAY_LEN(programs) + 10 < CALLS_MAX, "room");
@@ -222,7 +238,9 @@ bool fence_no_unix_sockets(struct err *err)
     struct sock_filter code[16];
     const struct sock_filter tail[] = {
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 3),
-        LOAD(args[0]), IF_IS(AF_UNIX), REFUSE,
+        LOAD(args[0]),
+        IF_IS(AF_UNIX),
+        REFUSE,
         ANSWER(SECCOMP_RET_ALLOW),
     };
     size_t n = begin(code);

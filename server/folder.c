@@ -31,8 +31,9 @@ bool folder_make(const char *path, struct err *err)
         return err_set(err, ERR_DENIED, "cannot make folder '%s': %s; make it, or choose another by --data", path,
                        strerror(errno));
     if (access(path, W_OK | X_OK) != 0)
-        return err_set(err, ERR_DENIED, "cannot write in folder '%s': %s; run as its owner, or choose another by --data",
-                       path, strerror(errno));
+        return err_set(err, ERR_DENIED,
+                       "cannot write in folder '%s': %s; run as its owner, or choose another by --data", path,
+                       strerror(errno));
     return true;
 }
 
@@ -85,10 +86,14 @@ bool folder_denied(const char *path, struct err *err)
         is_file = false;
     }
     if (st.st_uid == geteuid())
-        return err_set(err, ERR_DENIED, "cannot read '%s': %s: the mode of '%s' forbids it", path, strerror(EACCES), part);
+        return err_set(err, ERR_DENIED, "cannot read '%s': %s: the mode of '%s' forbids it", path, strerror(EACCES),
+                       part);
     const char *user = folder_user(st.st_uid, uid);
     const char *end = strrchr(path, '/');
     bool is_own = is_file || (end && str_eq(str_n(path, (size_t)(end - path)), str_c(part)));
-    return err_set(err, ERR_DENIED, "cannot read '%s': %s (the %s%s%s%s belongs to user %s): run this as that user (sudo -u %s) or as root", path,
-                   strerror(EACCES), is_file ? "file" : "folder", is_own ? "" : " '", is_own ? "" : part, is_own ? "" : "'", user, user);
+    return err_set(
+        err, ERR_DENIED,
+        "cannot read '%s': %s (the %s%s%s%s belongs to user %s): run this as that user (sudo -u %s) or as root", path,
+        strerror(EACCES), is_file ? "file" : "folder", is_own ? "" : " '", is_own ? "" : part, is_own ? "" : "'", user,
+        user);
 }

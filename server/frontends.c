@@ -26,7 +26,8 @@ const struct frontend_listen frontend_listens[FRONTENDS_] = {
 
 #define CERTIFICATES_MAX 256
 
-static bool self_signed(const struct config *c, const char *data, struct tls_cert_files *out, struct arena *a, struct err *err)
+static bool self_signed(const struct config *c, const char *data, struct tls_cert_files *out, struct arena *a,
+                        struct err *err)
 {
     str folder = arena_printf(a, "%s/tls", data);
     out->certificate = arena_printf(a, "%s/tls/self-signed.pem", data);
@@ -35,12 +36,12 @@ static bool self_signed(const struct config *c, const char *data, struct tls_cer
         return true;
     char *host = arena_strz(a, config_str(c, CFG_HOSTNAME));
     const char *names[] = {host, "localhost", "127.0.0.1", "::1"};
-    return folder_make(folder.p, err) &&
-           tls_make_self_signed(names, ARRAY_LEN(names), out->certificate, out->key, err);
+    return folder_make(folder.p, err) && tls_make_self_signed(names, ARRAY_LEN(names), out->certificate, out->key, err);
 }
 
 /* The certificates of these settings, or the self-signed one; *out lives in a. */
-static bool tls_options(const struct config *c, const char *data, struct tls_server_opts *out, struct arena *a, struct err *err)
+static bool tls_options(const struct config *c, const char *data, struct tls_server_opts *out, struct arena *a,
+                        struct err *err)
 {
     struct tls_cert_files *files = arena_array(a, struct tls_cert_files, CERTIFICATES_MAX);
     size_t n;
@@ -116,7 +117,8 @@ static bool open_mail(struct frontends *f, struct err *err)
         .guests = f->guests,
         .tls = f->tls,
         .plain = (enum imap_plain)plain_login(c),
-        .limits = {.message_bytes = (uint64_t)config_int(c, CFG_MESSAGE_MAX), .idle_ms = (unsigned)config_int(c, CFG_IMAP_IDLE)},
+        .limits = {.message_bytes = (uint64_t)config_int(c, CFG_MESSAGE_MAX),
+                   .idle_ms = (unsigned)config_int(c, CFG_IMAP_IDLE)},
     };
     f->smtp = smtp_server_new(&smtp, err);
     if (!f->smtp)
@@ -143,13 +145,15 @@ bool frontends_open(struct frontends *f, struct node *node, struct http_server *
     return f->tls && (!is_frontend || !serves_mail || open_mail(f, err));
 }
 
-bool frontends_addresses(const struct config *c, enum frontend_kind kind, struct net_addr *out, size_t *n, struct err *err)
+bool frontends_addresses(const struct config *c, enum frontend_kind kind, struct net_addr *out, size_t *n,
+                         struct err *err)
 {
     size_t count;
     const str *list = config_list(c, frontend_listens[kind].setting, &count);
     int64_t offset = config_int(c, CFG_PORT_OFFSET);
     if (count > FRONTENDS_ADDRESSES_MAX)
-        return config_complain(c, frontend_listens[kind].setting, err, "has more than %d addresses", FRONTENDS_ADDRESSES_MAX);
+        return config_complain(c, frontend_listens[kind].setting, err, "has more than %d addresses",
+                               FRONTENDS_ADDRESSES_MAX);
     for (size_t i = 0; i < count; i++) {
         struct err bad = ERR_INIT;
         if (!net_addr_parse(list[i], &out[i], &bad))
@@ -158,8 +162,8 @@ bool frontends_addresses(const struct config *c, enum frontend_kind kind, struct
             continue;
         int64_t port = net_addr_port(&out[i]) + offset;
         if (port > 65535)
-            return config_complain(c, CFG_PORT_OFFSET, err, "makes port %lld of listen.%s, above 65535", (long long)port,
-                                   frontend_listens[kind].name);
+            return config_complain(c, CFG_PORT_OFFSET, err, "makes port %lld of listen.%s, above 65535",
+                                   (long long)port, frontend_listens[kind].name);
         net_addr_set_port(&out[i], (uint16_t)port);
     }
     *n = count;
@@ -202,8 +206,8 @@ static void set_accept(struct frontends *f, enum frontend_kind kind, struct list
         opts->refuse_text = STR_NONE; /* nothing may be said before the handshake */
 }
 
-bool frontends_bind(const struct config *c, enum frontend_kind first, enum frontend_kind last, struct frontend_socket *out,
-                    size_t *n, struct err *err)
+bool frontends_bind(const struct config *c, enum frontend_kind first, enum frontend_kind last,
+                    struct frontend_socket *out, size_t *n, struct err *err)
 {
     for (enum frontend_kind kind = first; kind <= last; kind++) {
         struct net_addr addrs[FRONTENDS_ADDRESSES_MAX];
@@ -221,8 +225,8 @@ bool frontends_bind(const struct config *c, enum frontend_kind first, enum front
     return true;
 }
 
-/* Each listener's share of the descriptors that this process may have, in percent: one that is full takes none from the others.
- * What is left is for databases, calls between processes and files. */
+/* Each listener's share of the descriptors that this process may have, in percent: one that is full takes none from the
+ * others. What is left is for databases, calls between processes and files. */
 static const unsigned descriptor_shares[FRONTENDS_] = {
     [FRONTEND_SMTP] = 30, [FRONTEND_SUBMISSION] = 10, [FRONTEND_SUBMISSIONS] = 10, [FRONTEND_LMTP] = 5,
     [FRONTEND_IMAP] = 10, [FRONTEND_IMAPS] = 20,      [FRONTEND_HTTP] = 3,         [FRONTEND_HTTPS] = 2,
@@ -261,8 +265,8 @@ static bool listen_one(struct frontends *f, struct frontend_socket *socket, stru
     return true;
 }
 
-bool frontends_listen(struct frontends *f, enum frontend_kind first, enum frontend_kind last, struct frontend_socket *sockets,
-                      size_t n, struct err *err)
+bool frontends_listen(struct frontends *f, enum frontend_kind first, enum frontend_kind last,
+                      struct frontend_socket *sockets, size_t n, struct err *err)
 {
     for (size_t i = 0; i < n; i++)
         if (sockets[i].kind >= first && sockets[i].kind <= last && !listen_one(f, &sockets[i], err))
@@ -301,12 +305,14 @@ struct taken {
     size_t n;
 };
 
-static bool take(struct taken *t, const struct config *c, enum config_id id, const char *name, const struct net_addr *addr, struct err *err)
+static bool take(struct taken *t, const struct config *c, enum config_id id, const char *name,
+                 const struct net_addr *addr, struct err *err)
 {
     char text[NET_ADDR_TEXT_MAX];
     for (size_t i = 0; i < t->n; i++)
         if (net_addr_collides(&t->addrs[i], addr))
-            return config_complain(c, id, err, "has %s, where the listener '%s' is already", net_addr_format(addr, text).p, t->names[i]);
+            return config_complain(c, id, err, "has %s, where the listener '%s' is already",
+                                   net_addr_format(addr, text).p, t->names[i]);
     t->addrs[t->n] = *addr;
     t->names[t->n++] = name;
     return true;

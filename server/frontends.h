@@ -16,11 +16,13 @@ struct imap_server;
 #define FRONTENDS_ADDRESSES_MAX 8 /* of one kind */
 
 /* The listeners of the mail protocols and of HTTP, in one order for parents that bind and workers that inherit. */
+// clang-format off
 enum frontend_kind {
     FRONTEND_SMTP, FRONTEND_SUBMISSION, FRONTEND_SUBMISSIONS, FRONTEND_LMTP, FRONTEND_IMAP, FRONTEND_IMAPS,
     FRONTEND_HTTP, FRONTEND_HTTPS,
     FRONTENDS_
 };
+// clang-format on
 extern const struct frontend_listen {
     const char *name;
     enum config_id setting;
@@ -42,25 +44,28 @@ struct frontends {
     size_t n_proxy_from;
 };
 
-/* A socket that listens already: a process binds them all before it touches a database; a worker has them from its parent. */
+/* A socket that listens already: a process binds them all before it touches a database; a worker has them from its
+ * parent. */
 struct frontend_socket {
     enum frontend_kind kind;
     int fd; /* -1 once a listener has it */
 };
 
-/* Make the servers of this process: the mail protocols when it has the frontend role and serves_mail (a parent of workers
- * does not). http serves what server/health.h says. */
+/* Make the servers of this process: the mail protocols when it has the frontend role and serves_mail (a parent of
+ * workers does not). http serves what server/health.h says. */
 FIBER bool frontends_open(struct frontends *f, struct node *node, struct http_server *http, bool serves_mail,
                           struct err *err) WARN_UNUSED;
-/* Bind what the settings say for the kinds from first to last; appended to out, which has room for FRONTENDS_LISTENERS_MAX and
- * is the caller's to close, also after a failure. Errors: INVALID, UNAVAILABLE with what to do. */
-bool frontends_bind(const struct config *c, enum frontend_kind first, enum frontend_kind last, struct frontend_socket *out,
-                    size_t *n, struct err *err) WARN_UNUSED;
+/* Bind what the settings say for the kinds from first to last; appended to out, which has room for
+ * FRONTENDS_LISTENERS_MAX and is the caller's to close, also after a failure. Errors: INVALID, UNAVAILABLE with what to
+ * do. */
+bool frontends_bind(const struct config *c, enum frontend_kind first, enum frontend_kind last,
+                    struct frontend_socket *out, size_t *n, struct err *err) WARN_UNUSED;
 /* Accept on those of the kinds from first to last. */
 FIBER bool frontends_listen(struct frontends *f, enum frontend_kind first, enum frontend_kind last,
                             struct frontend_socket *sockets, size_t n, struct err *err) WARN_UNUSED;
 /* The addresses of one kind from the settings, port offset added. */
-bool frontends_addresses(const struct config *c, enum frontend_kind kind, struct net_addr *out, size_t *n, struct err *err) WARN_UNUSED;
+bool frontends_addresses(const struct config *c, enum frontend_kind kind, struct net_addr *out, size_t *n,
+                         struct err *err) WARN_UNUSED;
 /* Whether a process can serve with these settings: settings_check, the listeners, the certificates. Binds nothing. */
 bool frontends_check(const struct config *c, struct err *err) WARN_UNUSED;
 /* Whether all its TCP listeners could be bound now. UNAVAILABLE: says which cannot, and who is there. */

@@ -81,8 +81,10 @@ FIBER static void metrics(void *arg, struct http_req *req)
 }
 
 /* Ask every queue node; with the queue in this process, that one. */
-FIBER static bool each_queue(struct admin *a, unsigned method, const ProtobufCMessage *request, const struct rpc_pass *pass, struct arena *arena,
-                       void (*fn)(void *arg, const ProtobufCMessage *reply, const struct err *err), void *arg, struct err *err)
+FIBER static bool each_queue(struct admin *a, unsigned method, const ProtobufCMessage *request,
+                             const struct rpc_pass *pass, struct arena *arena,
+                             void (*fn)(void *arg, const ProtobufCMessage *reply, const struct err *err), void *arg,
+                             struct err *err)
 {
     if (serving->node.is_queue_remote)
         return rpc_client_each(a->queue, method, request, pass, arena, fn, arg, err);

@@ -9,7 +9,8 @@
 #include "server/verbs.h"
 
 #define BATCH 500u
-#define BATCH_PASSWORDS 25u /* in the clear: each takes the server some hundredths of a second to hash */
+/* in the clear: each takes the server some hundredths of a second to hash */
+#define BATCH_PASSWORDS 25u
 #define LINE_MAX_BYTES 4096u
 #define BYTE_ORDER_MARK "\xef\xbb\xbf" /* what spreadsheets begin UTF-8 with */
 
@@ -59,7 +60,8 @@ static json_t *csv_account(char *line, struct err *err)
         (void)err_set(err, ERR_INVALID, "expected: address,password-or-hash,quota");
         return NULL;
     }
-    json_t *o = json_pack("{s:s, s:s}", "address", address, looks_like_hash(password) ? "password_hash" : "password", password);
+    json_t *o =
+        json_pack("{s:s, s:s}", "address", address, looks_like_hash(password) ? "password_hash" : "password", password);
     if (!o)
         (void)err_set(err, ERR_INVALID, "not UTF-8");
     else if (!import_set_quota(o, quota, err)) {
@@ -79,7 +81,7 @@ struct import {
     size_t n_rows, n_passwords;
     json_t *batch;
     unsigned added, failed, line;
-    bool has_terminal;      /* standard error is one: people wait */
+    bool has_terminal; /* standard error is one: people wait */
 };
 
 static void refuse(struct import *im, const struct row *r, const char *why)
@@ -116,14 +118,15 @@ FIBER static bool send_batch(struct options *o, struct import *im, struct err *e
         json_t *body = json_pack("{s:o}", "accounts", im->batch);
         im->batch = json_array();
         if (!client_call(o, &a, "POST", S("/v1/accounts"), body, &answer, err))
-            return err_prefix(err, "%s: from line %u on nothing is known to be added (to try again does no harm)", im->file,
-                              im->rows[0].line);
+            return err_prefix(err, "%s: from line %u on nothing is known to be added (to try again does no harm)",
+                              im->file, im->rows[0].line);
     }
     tell(im, json_object_get(answer, "results"));
     return true;
 }
 
-/* One line without its end, the first without a byte order mark; false at the end of the file. One that is too long is read to its end and cut. */
+/* One line without its end, the first without a byte order mark; false at the end of the file. One that is too long is
+ * read to its end and cut. */
 static bool next_line(struct import *im, FILE *f, char line[LINE_MAX_BYTES], bool *is_whole)
 {
     if (!fgets(line, LINE_MAX_BYTES, f))

@@ -14,8 +14,8 @@
 /* One thing that belongs to the installation: a database, or (db NULL) the folder of bodies. */
 struct member {
     struct sql_db *db;
-    char name[24];          /* in the set */
-    char what[WHAT_MAX];    /* for people: a file, or a setting */
+    char name[24];       /* in the set */
+    char what[WHAT_MAX]; /* for people: a file, or a setting */
     char id[SQL_SET_ID_SIZE];
     bool is_empty, is_away; /* is_away: it could not be asked now */
     struct err err;
@@ -29,7 +29,8 @@ struct members {
 
 #define ASKERS_MAX 32u
 
-static void add(struct members *m, struct sql_db *db, const char *name, enum config_id setting, size_t number, const char *file)
+static void add(struct members *m, struct sql_db *db, const char *name, enum config_id setting, size_t number,
+                const char *file)
 {
     struct member *one = &m->v[m->n++];
     const struct config *c = m->node->config;
@@ -106,9 +107,11 @@ static bool mark_folder(const struct node *n, const char *id, struct err *err)
     if (!folder_make(folder, err))
         return false;
     /* Written whole or not at all: half of it would be of no installation, and no command could mend that. */
-    int fd = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600),
+        dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     size_t len = strlen(id);
-    bool ok = fd >= 0 && dir >= 0 && write(fd, id, len) == (ssize_t)len && fsync(fd) == 0 && rename(draft, path) == 0 && fsync(dir) == 0;
+    bool ok = fd >= 0 && dir >= 0 && write(fd, id, len) == (ssize_t)len && fsync(fd) == 0 && rename(draft, path) == 0 &&
+              fsync(dir) == 0;
     if (!ok)
         (void)err_set(err, ERR_UNAVAILABLE, "cannot write '%s': %s", path, strerror(errno));
     if (fd >= 0)
@@ -157,11 +160,13 @@ static bool judge(const struct members *m, bool may_lack, struct err *err)
     for (size_t i = 0; known && i < m->n; i++) {
         const struct member *one = &m->v[i];
         if (one->id[0] && strcmp(one->id, known->id) != 0)
-            return err_set(err, ERR_CONFLICT, "%s and %s belong to two installations: one of them is not the right one", known->what, one->what);
+            return err_set(err, ERR_CONFLICT, "%s and %s belong to two installations: one of them is not the right one",
+                           known->what, one->what);
         if (!one->id[0] && !one->is_away && !may_lack)
-            return err_set(err, ERR_CONFLICT,
-                           "%s is %s, but %s is that of an installation: mount it or put it back; `thurn migrate --new` makes an empty one in its place",
-                           one->what, one->is_empty ? "missing or empty" : "of no installation", known->what);
+            return err_set(
+                err, ERR_CONFLICT,
+                "%s is %s, but %s is that of an installation: mount it or put it back; `thurn migrate --new` makes an empty one in its place",
+                one->what, one->is_empty ? "missing or empty" : "of no installation", known->what);
     }
     return true;
 }
@@ -201,14 +206,21 @@ bool installation_look(struct node *n, enum installation_verdict *out, struct er
 
 static bool refuse_folder(str data, struct err *err)
 {
-    return err_set(err, ERR_CONFLICT, "the folder '%.*s' was never set up: is it the right one, and mounted? `thurn setup YOU@EXAMPLE.COM` makes a new server",
-                   STR_ARG(data));
+    return err_set(
+        err, ERR_CONFLICT,
+        "the folder '%.*s' was never set up: is it the right one, and mounted? `thurn setup YOU@EXAMPLE.COM` makes a new server",
+        STR_ARG(data));
 }
 
 bool installation_glance(const struct config *c, unsigned roles, struct err *err)
 {
-    static const struct { unsigned role; const char *file; } files[] = {
-        {ROLE_AUTH_BIT, "directory.db"}, {ROLE_QUEUE_BIT, "queue.db"}, {ROLE_STORE_BIT, "mail.db"}, {ROLE_STORE_BIT, "blobs/installation"}};
+    static const struct {
+        unsigned role;
+        const char *file;
+    } files[] = {{ROLE_AUTH_BIT, "directory.db"},
+                 {ROLE_QUEUE_BIT, "queue.db"},
+                 {ROLE_STORE_BIT, "mail.db"},
+                 {ROLE_STORE_BIT, "blobs/installation"}};
     size_t n, asked = 0;
     (void)config_list(c, CFG_SHARDS, &n);
     if (config_str(c, CFG_DIRECTORY_DB).n || config_str(c, CFG_QUEUE_DB).n || n)
@@ -228,11 +240,14 @@ bool installation_glance(const struct config *c, unsigned roles, struct err *err
 bool installation_refuse(const struct node *n, enum installation_verdict verdict, struct err *err)
 {
     if (verdict == INSTALLATION_UNMARKED)
-        return err_set(err, ERR_CONFLICT, "these databases were made by a release that did not mark what belongs together: `thurn migrate --new`, once, marks them");
+        return err_set(
+            err, ERR_CONFLICT,
+            "these databases were made by a release that did not mark what belongs together: `thurn migrate --new`, once, marks them");
     if (node_on_sqlite(n))
         return refuse_folder(str_c(n->data), err);
-    return err_set(err, ERR_CONFLICT,
-                   "these databases were never set up: are they the right ones? `thurn migrate --new` makes a new installation in them");
+    return err_set(
+        err, ERR_CONFLICT,
+        "these databases were never set up: are they the right ones? `thurn migrate --new` makes a new installation in them");
 }
 
 /* Nobody can say later which databases belong together, so the first time all are named. */
@@ -240,7 +255,9 @@ static bool names_all(const struct node *n, struct err *err)
 {
     unsigned all = ROLE_AUTH_BIT | ROLE_STORE_BIT | ROLE_QUEUE_BIT;
     return (n->roles & all) == all ||
-           err_set(err, ERR_INVALID, "a new installation is made by a config with the roles auth, store and queue, that names all its databases");
+           err_set(
+               err, ERR_INVALID,
+               "a new installation is made by a config with the roles auth, store and queue, that names all its databases");
 }
 
 static void make_id(char id[SQL_SET_ID_SIZE])

@@ -37,8 +37,8 @@ int verb_unknown(const struct options *o)
 {
     struct err err = ERR_INIT;
     (void)err_set(&err, ERR_INVALID, "'thurn %s%s%.60s' %s; see thurn %s --help", o->verb, o->n_args ? " " : "",
-                  o->n_args ? o->args[0] : "", o->n_args ? "is no command, or has too few or too many words" : "wants to know what to do",
-                  o->verb);
+                  o->n_args ? o->args[0] : "",
+                  o->n_args ? "is no command, or has too few or too many words" : "wants to know what to do", o->verb);
     return verb_fail(&err);
 }
 
@@ -46,7 +46,8 @@ static void print_forms(const char *forms)
 {
     str rest = str_c(forms), form;
     while (str_split(&rest, '\n', &form)) {
-        bool is_note = form.n && ascii_upper((unsigned char)form.p[0]) == (unsigned char)form.p[0]; /* "FILTER: …": no form */
+        /* "FILTER: …": no form */
+        bool is_note = form.n && ascii_upper((unsigned char)form.p[0]) == (unsigned char)form.p[0];
         printf("  %s%.*s\n", is_note ? "" : "thurn ", STR_ARG(form));
     }
 }

@@ -32,7 +32,8 @@ static uint64_t limit_at(const char *folder, str group, const char *file)
     return limit;
 }
 
-/* A group's limit is that of each group around it too. In a container the kernel's names may start at the container's own group. */
+/* A group's limit is that of each group around it too. In a container the kernel's names may start at the container's
+ * own group. */
 static uint64_t lowest_limit(const char *root, const char *mount, str group, const char *file)
 {
     char folder[PATH_ROOM];

@@ -6,8 +6,8 @@
 
 #include "base/base.h"
 
-/* The machine's memory, or the lowest limit of the control groups that this process is in (both versions of them). root: "" but for
- * tests. Reads small files of the kernel: at start. */
+/* The machine's memory, or the lowest limit of the control groups that this process is in (both versions of them).
+ * root: "" but for tests. Reads small files of the kernel: at start. */
 uint64_t memory_bytes(const char *root);
 /* An eighth of so many, at least 64 MiB. */
 uint64_t memory_share(uint64_t bytes);

@@ -1,8 +1,8 @@
 /*
  * metrics_join.h: one /metrics page for a process and its workers.
  *
- * A worker's series get a label worker="1", …; they are not summed: a gauge need not be a sum, and a sum would fall when a worker
- * ends or answers late, which who collects counters takes for a restart.
+ * A worker's series get a label worker="1", …; they are not summed: a gauge need not be a sum, and a sum would fall
+ * when a worker ends or answers late, which who collects counters takes for a restart.
  */
 #ifndef SERVER_METRICS_JOIN_H
 #define SERVER_METRICS_JOIN_H

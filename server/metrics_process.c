@@ -32,7 +32,8 @@ static void print_cpu(struct buf *out)
     head(out, "process_cpu_seconds_total", "counter", "processor time, user and system");
     if (getrusage(RUSAGE_SELF, &u) == 0)
         buf_printf(out, "process_cpu_seconds_total %.3f\n",
-                   (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
+                   (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+                       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
 }
 
 static void print_descriptors(struct buf *out)

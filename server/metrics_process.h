@@ -1,6 +1,6 @@
 /*
- * metrics_process.h: what Prometheus' client libraries say of every process: memory, processor time, descriptors, start. Under
- * their names, without our prefix, so that ready-made dashboards and alerts work.
+ * metrics_process.h: what Prometheus' client libraries say of every process: memory, processor time, descriptors,
+ * start. Under their names, without our prefix, so that ready-made dashboards and alerts work.
  */
 #ifndef SERVER_METRICS_PROCESS_H
 #define SERVER_METRICS_PROCESS_H

@@ -18,7 +18,8 @@
 
 #define TRACE_ROOM (16u * 1024) /* more than trace fields and a prefix have */
 
-static struct sql_db *open_db(struct node *n, const char *name, const char *member, str dsn, const char *file, struct err *err)
+static struct sql_db *open_db(struct node *n, const char *name, const char *member, str dsn, const char *file,
+                              struct err *err)
 {
     char local[NODE_PATH_MAX];
     struct sql_opts opts = {
@@ -59,7 +60,8 @@ static bool open_shards(struct node *n, struct err *err)
 static bool open_databases(struct node *n, struct err *err)
 {
     if (n->roles & ROLE_AUTH_BIT) {
-        n->directory_db = open_db(n, "directory", "directory", config_str(n->config, CFG_DIRECTORY_DB), "directory.db", err);
+        n->directory_db =
+            open_db(n, "directory", "directory", config_str(n->config, CFG_DIRECTORY_DB), "directory.db", err);
         if (!n->directory_db)
             return false;
     }
@@ -92,11 +94,17 @@ static bool open_dns(struct node *n, struct err *err)
 }
 
 /* A remote service: the addresses of its setting. */
-static bool connect_service(struct node *n, enum config_id id, const char *name, enum role server_role, const ProtobufCServiceDescriptor *d,
-                            ProtobufCService **out, bool *is_remote, struct err *err)
+static bool connect_service(struct node *n, enum config_id id, const char *name, enum role server_role,
+                            const ProtobufCServiceDescriptor *d, ProtobufCService **out, bool *is_remote,
+                            struct err *err)
 {
-    struct rpc_client_opts opts = {.name = name, .service = d, .tls = n->rpc_tls, .dns = n->dns, .set = n->set.id,
-                                   .roles = n->roles, .server_role = server_role};
+    struct rpc_client_opts opts = {.name = name,
+                                   .service = d,
+                                   .tls = n->rpc_tls,
+                                   .dns = n->dns,
+                                   .set = n->set.id,
+                                   .roles = n->roles,
+                                   .server_role = server_role};
     opts.nodes = config_list(n->config, id, &opts.n_nodes);
     *out = rpc_client_new(&opts, err);
     *is_remote = *out != NULL;
@@ -164,16 +172,17 @@ FIBER static bool open_store(struct node *n, struct err *err)
         .spool_folder = str_c(spool),
         /* Our trace fields come on top of what a client may send. */
         .limits = {.message_bytes = (uint64_t)config_int(n->config, CFG_MESSAGE_MAX) + TRACE_ROOM},
-        .blobs = {
-            .kind = is_s3 ? STORE_BLOBS_S3 : STORE_BLOBS_FOLDER,
-            .folder = str_c(folder),
-            .http = n->http,
-            .endpoint = config_str(n->config, CFG_S3_ENDPOINT),
-            .bucket = config_str(n->config, CFG_S3_BUCKET),
-            .region = config_str(n->config, CFG_S3_REGION),
-            .access_key = config_str(n->config, CFG_S3_ACCESS_KEY),
-            .secret_key = config_str(n->config, CFG_S3_SECRET_KEY),
-        },
+        .blobs =
+            {
+                .kind = is_s3 ? STORE_BLOBS_S3 : STORE_BLOBS_FOLDER,
+                .folder = str_c(folder),
+                .http = n->http,
+                .endpoint = config_str(n->config, CFG_S3_ENDPOINT),
+                .bucket = config_str(n->config, CFG_S3_BUCKET),
+                .region = config_str(n->config, CFG_S3_REGION),
+                .access_key = config_str(n->config, CFG_S3_ACCESS_KEY),
+                .secret_key = config_str(n->config, CFG_S3_SECRET_KEY),
+            },
     };
     n->store = store_new(&opts, err);
     if (!n->store)
@@ -197,7 +206,9 @@ static bool open_queue(struct node *n, struct err *err)
     struct queue_opts opts = {
         .db = n->queue_db,
         .node = str_c(n->name),
-        .n_shards = shards ? shards : sql_db_is_pg(n->queue_db) ? 256 : 1,
+        .n_shards = shards                      ? shards
+                    : sql_db_is_pg(n->queue_db) ? 256
+                                                : 1,
         .store = n->store_service,
         .auth = n->auth_service,
         .dns = n->dns,
@@ -227,8 +238,8 @@ FIBER static bool take_installation(struct node *n, enum node_make make, struct 
     enum installation_verdict verdict = INSTALLATION_OURS;
     unsigned made;
     if (make == NODE_AS_IT_IS)
-        return installation_look(n, &verdict, err) && (verdict == INSTALLATION_OURS || installation_refuse(n, verdict, err)) &&
-               folder_make(n->data, err);
+        return installation_look(n, &verdict, err) &&
+               (verdict == INSTALLATION_OURS || installation_refuse(n, verdict, err)) && folder_make(n->data, err);
     n->set.is_enforced = false; /* what comes now makes them */
     if (make == NODE_NEW && !installation_look(n, &verdict, err))
         return false;
@@ -242,7 +253,8 @@ bool node_open_databases(struct node *n, const struct config *c, enum node_make 
     (void)gethostname(host, sizeof(host) - 1);
     snprintf(n->name, sizeof(n->name), "%.36s-%d-%llx", host, (int)getpid(), (unsigned long long)clock_unix_ms());
     n->data = str_dup(config_str(c, CFG_DATA));
-    return settings_check(c, err) && settings_roles(c, &n->roles, err) && open_databases(n, err) && take_installation(n, make, err);
+    return settings_check(c, err) && settings_roles(c, &n->roles, err) && open_databases(n, err) &&
+           take_installation(n, make, err);
 }
 
 bool node_on_sqlite(const struct node *n)
@@ -279,18 +291,21 @@ bool node_open(struct node *n, const struct config *c, enum node_make make, stru
     n->http = http_client_new(NULL, err);
     if (!n->http)
         return false;
-    if (n->roles & ROLE_AUTH_BIT ? !open_auth(n, err)
-                                 : needs_auth && !connect_service(n, CFG_RPC_AUTH, "auth", ROLE_AUTH_BIT, &thurn__auth__descriptor,
-                                                                  &n->auth_service, &n->is_auth_remote, err))
+    if (n->roles & ROLE_AUTH_BIT
+            ? !open_auth(n, err)
+            : needs_auth && !connect_service(n, CFG_RPC_AUTH, "auth", ROLE_AUTH_BIT, &thurn__auth__descriptor,
+                                             &n->auth_service, &n->is_auth_remote, err))
         return false;
-    if (n->roles & ROLE_STORE_BIT ? !open_store(n, err)
-                                  : needs_store && !connect_service(n, CFG_RPC_STORE, "store", ROLE_STORE_BIT, &thurn__store__descriptor,
-                                                                    &n->store_service, &n->is_store_remote, err))
+    if (n->roles & ROLE_STORE_BIT
+            ? !open_store(n, err)
+            : needs_store && !connect_service(n, CFG_RPC_STORE, "store", ROLE_STORE_BIT, &thurn__store__descriptor,
+                                              &n->store_service, &n->is_store_remote, err))
         return false;
-    if (n->roles & ROLE_QUEUE_BIT ? !open_queue(n, err)
-                                  : (n->roles & ROLE_FRONTEND_BIT) &&
-                                        !connect_service(n, CFG_RPC_QUEUE, "queue", ROLE_QUEUE_BIT, &thurn__queue__descriptor,
-                                                         &n->queue_service, &n->is_queue_remote, err))
+    if (n->roles & ROLE_QUEUE_BIT
+            ? !open_queue(n, err)
+            : (n->roles & ROLE_FRONTEND_BIT) &&
+                  !connect_service(n, CFG_RPC_QUEUE, "queue", ROLE_QUEUE_BIT, &thurn__queue__descriptor,
+                                   &n->queue_service, &n->is_queue_remote, err))
         return false;
     return true;
 }
@@ -309,7 +324,8 @@ bool node_migrate(struct node *n, bool dry_run, unsigned *applied, struct err *e
         steps += one;
     }
     for (size_t i = 0; i < n->n_shards; i++) {
-        if (!store_migrate(n->shards[i], dry_run, &one, err) || (!dry_run && !store_claim(n->shards[i], (uint32_t)i + 1, err)))
+        if (!store_migrate(n->shards[i], dry_run, &one, err) ||
+            (!dry_run && !store_claim(n->shards[i], (uint32_t)i + 1, err)))
             return err_prefix(err, "shard %zu", i + 1);
         steps += one;
     }
@@ -317,7 +333,8 @@ bool node_migrate(struct node *n, bool dry_run, unsigned *applied, struct err *e
     return true;
 }
 
-static bool listen_at(struct node *n, const struct net_addr *addr, void (*accept)(void *, struct stream *), struct err *err)
+static bool listen_at(struct node *n, const struct net_addr *addr, void (*accept)(void *, struct stream *),
+                      struct err *err)
 {
     char text[NET_ADDR_TEXT_MAX];
     struct listener_opts opts = {
@@ -354,7 +371,8 @@ FIBER static void housekeeping(void *arg)
         const Thurn__SweepReply *swept;
         rpc_call_init(&call, &a);
         if (store_sweep(&call, n->store_service, &q, &swept))
-            log_info("store.swept", KV_I64("removed", swept->removed), KV_I64("bytes", swept->bytes), KV_I64("kept", swept->kept));
+            log_info("store.swept", KV_I64("removed", swept->removed), KV_I64("bytes", swept->bytes),
+                     KV_I64("kept", swept->kept));
         else
             log_warn("store.sweep", KV_ERR(&call.err));
         wait_ms = HOUSEKEEPING_EVERY_MS;

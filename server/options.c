@@ -111,10 +111,11 @@ bool options_finish(const struct options *o, int min, int max, struct err *err)
 {
     for (int i = 0; i < o->n_args; i++)
         if (o->args[i][0] == '-' && o->args[i][1] != '\0')
-            return err_set(err, ERR_INVALID, "there is no option '%.40s' here; see thurn %s --help", o->args[i], o->verb);
+            return err_set(err, ERR_INVALID, "there is no option '%.40s' here; see thurn %s --help", o->args[i],
+                           o->verb);
     if (o->n_args < min)
-        return err_set(err, ERR_INVALID, "there is a word missing after 'thurn %s%s%.40s'; see thurn %s --help", o->verb,
-                       o->n_args ? " " : "", o->n_args ? o->args[o->n_args - 1] : "", o->verb);
+        return err_set(err, ERR_INVALID, "there is a word missing after 'thurn %s%s%.40s'; see thurn %s --help",
+                       o->verb, o->n_args ? " " : "", o->n_args ? o->args[o->n_args - 1] : "", o->verb);
     if (o->n_args > max)
         return err_set(err, ERR_INVALID, "what is '%.40s'? See thurn %s --help", o->args[max], o->verb);
     return true;
@@ -187,7 +188,8 @@ static bool dev_listeners(struct config *c, struct err *err)
     }
     if (!config_is_set(c, CFG_LISTEN_LMTP) && !config_override(c, CFG_LISTEN_LMTP, S("127.0.0.1:24"), err))
         return false;
-    return config_override(c, CFG_PLAIN_LOGIN, S("loopback"), err) && config_override(c, CFG_WEAK_PASSWORDS, S("true"), err) &&
+    return config_override(c, CFG_PLAIN_LOGIN, S("loopback"), err) &&
+           config_override(c, CFG_WEAK_PASSWORDS, S("true"), err) &&
            config_override(c, CFG_OUT_PRIVATE, S("true"), err);
 }
 

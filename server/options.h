@@ -12,11 +12,12 @@ struct options {
     const char *data;        /* --data, or NULL */
     const char *roles;       /* --roles, comma separated, or NULL */
     const char *port_offset; /* --port-offset, or NULL */
-    const char *url, *token; /* --url, --token: admin API of a running server elsewhere (also THURN_ADMIN_URL, _TOKEN) */
-    bool is_dev;             /* --dev */
-    bool is_json;            /* --json: print what the API answered */
-    const char *verb;        /* NULL when there is none */
-    char **args;             /* the verb's own words, verb not included; NULL-terminated */
+    /* --url, --token: admin API of a running server elsewhere (also THURN_ADMIN_URL, _TOKEN) */
+    const char *url, *token;
+    bool is_dev;      /* --dev */
+    bool is_json;     /* --json: print what the API answered */
+    const char *verb; /* NULL when there is none */
+    char **args;      /* the verb's own words, verb not included; NULL-terminated */
     int n_args;
 };
 
@@ -30,8 +31,8 @@ bool options_flag(struct options *o, const char *name);
 bool options_finish(const struct options *o, int min, int max, struct err *err) WARN_UNUSED;
 
 /*
- * The settings in force: file (--config, else DATA/thurn.yaml, else /etc/thurn/thurn.yaml when they exist), then options,
- * then defaults that depend on the machine (data folder, host name). c is initialised here.
+ * The settings in force: file (--config, else DATA/thurn.yaml, else /etc/thurn/thurn.yaml when they exist), then
+ * options, then defaults that depend on the machine (data folder, host name). c is initialised here.
  */
 bool options_config(const struct options *o, struct config *c, struct err *err) WARN_UNUSED;
 /* The data folder without reading any file: --data, or root's and users' standard places. Arena-free static text. */

@@ -14,10 +14,10 @@ struct probe {
     struct sql_db *db;
     ready_migrate migrate;
     char *what;
-    bool is_current;         /* its schema was seen to be */
+    bool is_current; /* its schema was seen to be */
     bool is_asking, has_answered;
-    int64_t asked_mono_ms;   /* the question under way */
-    struct err verdict;      /* the last; none: it answers */
+    int64_t asked_mono_ms; /* the question under way */
+    struct err verdict;    /* the last; none: it answers */
 };
 
 struct ready {
@@ -25,7 +25,7 @@ struct ready {
     size_t n;
     struct fiber_timer timer;
     unsigned n_asking;
-    struct fiber *closer;    /* waits for n_asking to become 0 */
+    struct fiber *closer; /* waits for n_asking to become 0 */
 };
 
 struct ready *ready_new(void)
@@ -49,7 +49,8 @@ FIBER static bool ask(struct probe *p, struct err *err)
     if (!p->migrate(p->db, true, &missing, err))
         return false;
     p->is_current = missing == 0;
-    return p->is_current || err_set(err, ERR_INVALID, "its schema lacks %u step%s: run thurn migrate", missing, missing == 1 ? "" : "s");
+    return p->is_current ||
+           err_set(err, ERR_INVALID, "its schema lacks %u step%s: run thurn migrate", missing, missing == 1 ? "" : "s");
 }
 
 FIBER static void asking(void *arg)

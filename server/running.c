@@ -25,10 +25,12 @@ bool running_none(const struct config *c, struct err *err)
     struct net_addr addr;
     str data = config_str(c, CFG_DATA);
     if (snprintf(path, sizeof(path), "unix:%.*s/control.sock", STR_ARG(data)) >= (int)sizeof(path))
-        return true; /* nobody can listen there */
+        return true;               /* nobody can listen there */
     struct err ignored = ERR_INIT; /* likewise */
     pid_t pid = net_addr_parse(str_c(path), &addr, &ignored) ? listener_of(&addr) : 0;
-    return !pid || err_set(err, ERR_CONFLICT,
-                           "a thurn server with the folder '%.*s' is running (pid %d): use thurn account add and the other verbs, or stop it first",
-                           STR_ARG(data), (int)pid);
+    return !pid ||
+           err_set(
+               err, ERR_CONFLICT,
+               "a thurn server with the folder '%.*s' is running (pid %d): use thurn account add and the other verbs, or stop it first",
+               STR_ARG(data), (int)pid);
 }

@@ -1,6 +1,6 @@
 /*
- * running.h: whether a server runs on a data folder. One folder has one server; a second one is told so before it touches
- * anything, with the number of the process.
+ * running.h: whether a server runs on a data folder. One folder has one server; a second one is told so before it
+ * touches anything, with the number of the process.
  */
 #ifndef SERVER_RUNNING_H
 #define SERVER_RUNNING_H

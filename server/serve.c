@@ -80,13 +80,17 @@ FIBER static bool migrate_own(struct serve *s, struct err *err)
 static bool confine(struct serve *s, unsigned n_workers, struct err *err)
 {
     const struct config *c = &s->config;
-    struct confine what = {.is_worker = s->is_worker, .starts_workers = n_workers > 0, .config_file = s->options->config_file};
+    struct confine what = {
+        .is_worker = s->is_worker, .starts_workers = n_workers > 0, .config_file = s->options->config_file};
     CLEANUP(xfree_char) char *data = str_dup(config_str(c, CFG_DATA));
     if (!settings_roles(c, &what.roles, err) || (!s->is_worker && !confine_become(c, err)))
         return false;
     if (geteuid() == 0 && !s->is_worker)
-        log_warn("server.root", KV_Z("reason", "it goes on as root: name a user in the setting 'user', or give the data folder to one"));
-    if ((s->options->is_dev || !settings_on_sqlite(c, what.roles)) && !folder_make(data, err)) /* the fence opens what is there */
+        log_warn(
+            "server.root",
+            KV_Z("reason", "it goes on as root: name a user in the setting 'user', or give the data folder to one"));
+    /* the fence opens what is there */
+    if ((s->options->is_dev || !settings_on_sqlite(c, what.roles)) && !folder_make(data, err))
         return false;
     return confine_fence(c, &what, err);
 }
@@ -133,7 +137,8 @@ FIBER static bool start(struct serve *s, struct err *err)
         settings_narrow(&s->config); /* now they are known to be ours: a folder that was mistyped is left as it is */
     snprintf(socket, sizeof(socket), "%s/services.sock", s->node.data);
     if (!start_services(s, count > 0, socket, err) ||
-        !frontends_listen(&s->frontends, count ? FRONTEND_HTTP : FRONTEND_SMTP, FRONTEND_HTTPS, s->sockets, s->n_sockets, err))
+        !frontends_listen(&s->frontends, count ? FRONTEND_HTTP : FRONTEND_SMTP, FRONTEND_HTTPS, s->sockets,
+                          s->n_sockets, err))
         return false;
     if (count)
         s->workers = workers_start(s, count, socket, err);
@@ -240,7 +245,8 @@ FIBER static void start_fiber(void *arg)
     if (s->is_reload_due)
         start_reload(s);
     log_info("server.ready", KV_Z("version", THURN_VERSION), KV_Z("node", s->node.name), KV_I64("pid", getpid()));
-    /* What is still away after a while is said once; it serves what it can, and /readyz says the same until it is mended. */
+    /* What is still away after a while is said once; it serves what it can, and /readyz says the same until it is
+     * mended. */
     if (fiber_sleep_ms(SETTLE_MS, &err) && !s->is_draining && !node_ready(&s->node, &err))
         log_warn("server.waiting", KV_ERR(&err));
 }
@@ -313,8 +319,7 @@ int serve_run(struct options *o)
     struct err err = ERR_INIT;
     hold_hup(SIG_BLOCK);
     *s = (struct serve){.options = o, .start_unix = clock_unix()};
-    if (!options_finish(o, 0, 0, &err) ||
-        !configure(s, &err) || !frontends_check(&s->config, &err)) {
+    if (!options_finish(o, 0, 0, &err) || !configure(s, &err) || !frontends_check(&s->config, &err)) {
         config_done(&s->config);
         return verb_fail(&err);
     }

@@ -15,15 +15,15 @@ struct serve {
     struct node node;
     struct frontends frontends;
     struct http_server *http;
-    struct listener *control;   /* the control socket */
-    struct workers *workers;    /* NULL without */
+    struct listener *control;                                /* the control socket */
+    struct workers *workers;                                 /* NULL without */
     struct frontend_socket sockets[FRONTENDS_LISTENERS_MAX]; /* of the front-ends; in a worker some are its parent's */
     size_t n_sockets;
     int64_t start_unix;
     bool is_worker;
     bool is_ready, is_draining;
-    bool is_reload_due;         /* HUP came before is_ready */
-    int status;                 /* exit status */
+    bool is_reload_due; /* HUP came before is_ready */
+    int status;         /* exit status */
 };
 
 /* Run until a signal ends it; the exit status. */

@@ -17,8 +17,14 @@
 
 bool settings_roles(const struct config *c, unsigned *bits, struct err *err)
 {
-    static const struct { const char *name; unsigned bit; } names[] = {
-        {"frontend", ROLE_FRONTEND_BIT}, {"queue", ROLE_QUEUE_BIT}, {"store", ROLE_STORE_BIT}, {"auth", ROLE_AUTH_BIT},
+    static const struct {
+        const char *name;
+        unsigned bit;
+    } names[] = {
+        {"frontend", ROLE_FRONTEND_BIT},
+        {"queue", ROLE_QUEUE_BIT},
+        {"store", ROLE_STORE_BIT},
+        {"auth", ROLE_AUTH_BIT},
     };
     size_t n;
     const str *roles = config_list(c, CFG_ROLES, &n);
@@ -28,7 +34,8 @@ bool settings_roles(const struct config *c, unsigned *bits, struct err *err)
         while (k < ARRAY_LEN(names) && !str_eq(roles[i], str_c(names[k].name)))
             k++;
         if (k == ARRAY_LEN(names))
-            return config_complain(c, CFG_ROLES, err, "has '%.*s'; there are frontend, queue, store and auth", QUOTED(roles[i]));
+            return config_complain(c, CFG_ROLES, err, "has '%.*s'; there are frontend, queue, store and auth",
+                                   QUOTED(roles[i]));
         found |= names[k].bit;
     }
     *bits = found;
@@ -44,7 +51,8 @@ bool settings_retry(const struct config *c, uint32_t *out, size_t max, size_t *n
     for (size_t i = 0; i < count; i++) {
         uint64_t ms;
         if (!num_duration_ms(list[i], 86400000, &ms) || ms < 1000)
-            return config_complain(c, CFG_QUEUE_RETRY, err, "has '%.*s', which is no time from 1s to 1d", QUOTED(list[i]));
+            return config_complain(c, CFG_QUEUE_RETRY, err, "has '%.*s', which is no time from 1s to 1d",
+                                   QUOTED(list[i]));
         out[i] = (uint32_t)(ms / 1000);
     }
     *n = count;
@@ -60,7 +68,8 @@ static bool check_own_roles(const struct config *c, const struct tls_client *own
     for (unsigned i = 0; i < RPC_ROLES; i++) {
         char uri[RPC_ROLES_TEXT];
         if ((roles & 1u << i) && !tls_client_has_uri(own, rpc_role_uri(1u << i, uri)))
-            return config_complain(c, CFG_RPC_CERTIFICATE, err, "does not name the role '%s': it needs URI:%s among its subjectAltNames",
+            return config_complain(c, CFG_RPC_CERTIFICATE, err,
+                                   "does not name the role '%s': it needs URI:%s among its subjectAltNames",
                                    rpc_role_name(i), uri);
     }
     return true;
@@ -131,7 +140,8 @@ static bool check_shards(const struct config *c, struct err *err)
             return false;
         for (size_t k = 0; k < i; k++)
             if (str_eq(dsns[i], dsns[k]))
-                return config_complain(c, CFG_SHARDS, err, "names one database twice, as shard %zu and as shard %zu", k + 1, i + 1);
+                return config_complain(c, CFG_SHARDS, err, "names one database twice, as shard %zu and as shard %zu",
+                                       k + 1, i + 1);
     }
     return true;
 }
@@ -147,8 +157,8 @@ bool settings_on_sqlite(const struct config *c, unsigned roles)
 {
     size_t n;
     (void)config_list(c, CFG_SHARDS, &n);
-    return ((roles & ROLE_AUTH_BIT) && !config_str(c, CFG_DIRECTORY_DB).n) || ((roles & ROLE_QUEUE_BIT) && !config_str(c, CFG_QUEUE_DB).n) ||
-           ((roles & ROLE_STORE_BIT) && !n);
+    return ((roles & ROLE_AUTH_BIT) && !config_str(c, CFG_DIRECTORY_DB).n) ||
+           ((roles & ROLE_QUEUE_BIT) && !config_str(c, CFG_QUEUE_DB).n) || ((roles & ROLE_STORE_BIT) && !n);
 }
 
 static void narrow_database(str dsn)
@@ -175,16 +185,19 @@ void settings_narrow(const struct config *c)
 
 static bool check_workers(const struct config *c, unsigned roles, struct err *err)
 {
-    static const struct { enum config_id id; unsigned role; } services[] = {
-        {CFG_RPC_AUTH, ROLE_AUTH_BIT}, {CFG_RPC_STORE, ROLE_STORE_BIT}, {CFG_RPC_QUEUE, ROLE_QUEUE_BIT}};
+    static const struct {
+        enum config_id id;
+        unsigned role;
+    } services[] = {{CFG_RPC_AUTH, ROLE_AUTH_BIT}, {CFG_RPC_STORE, ROLE_STORE_BIT}, {CFG_RPC_QUEUE, ROLE_QUEUE_BIT}};
     if (!config_int(c, CFG_WORKERS))
         return true;
     if (!(roles & ROLE_FRONTEND_BIT))
         return config_complain(c, CFG_WORKERS, err, "needs the role 'frontend' in this process");
     for (size_t i = 0; i < ARRAY_LEN(services) && roles != ROLE_FRONTEND_BIT; i++)
         if (!(roles & services[i].role)) /* they have the certificate of this process, and with it all its roles */
-            return config_complain(c, CFG_WORKERS, err, "would get this process's certificate, and more rights than a front-end has: "
-                                                        "give it the role 'frontend' alone, or all services");
+            return config_complain(c, CFG_WORKERS, err,
+                                   "would get this process's certificate, and more rights than a front-end has: "
+                                   "give it the role 'frontend' alone, or all services");
     return true;
 }
 
@@ -202,8 +215,9 @@ static bool check_rpc_listen(const struct config *c, bool has_service, struct er
         if (!net_addr_parse(list[i], &addr, &bad))
             return config_complain(c, CFG_RPC_LISTEN, err, "has %s", bad.msg);
         if (!net_addr_is_unix(&addr) && !config_str(c, CFG_RPC_CA).n)
-            return config_complain(c, CFG_RPC_LISTEN, err,
-                                   "is open to whoever reaches it without rpc.tls; set rpc.tls.ca, certificate and key, or listen at unix:PATH");
+            return config_complain(
+                c, CFG_RPC_LISTEN, err,
+                "is open to whoever reaches it without rpc.tls; set rpc.tls.ca, certificate and key, or listen at unix:PATH");
     }
     return true;
 }
@@ -217,27 +231,37 @@ static bool check_secret(const struct config *c, unsigned roles, bool has_servic
     str secret = config_str(c, CFG_RPC_SECRET);
     (void)config_list(c, CFG_RPC_LISTEN, &n);
     if (!has_service)
-        return !secret.n || config_complain(c, CFG_RPC_SECRET, err, "is for auth, store and queue alone; a front-end must not know it");
+        return !secret.n || config_complain(c, CFG_RPC_SECRET, err,
+                                            "is for auth, store and queue alone; a front-end must not know it");
     for (size_t i = 0; i < ARRAY_LEN(remote) && !n; i++)
         if (!(roles & bits[i]))
             (void)config_list(c, remote[i], &n);
     if (n && !secret.n)
-        return config_complain(c, CFG_RPC_SECRET, err, "is needed with rpc.listen, and with a service elsewhere: the same on every auth, store and queue process, e.g. of "
-                                                       "'openssl rand -hex 32'");
-    return !secret.n || secret.n >= SECRET_MIN || config_complain(c, CFG_RPC_SECRET, err, "is shorter than %d bytes", SECRET_MIN);
+        return config_complain(
+            c, CFG_RPC_SECRET, err,
+            "is needed with rpc.listen, and with a service elsewhere: the same on every auth, store and queue process, e.g. of "
+            "'openssl rand -hex 32'");
+    return !secret.n || secret.n >= SECRET_MIN ||
+           config_complain(c, CFG_RPC_SECRET, err, "is shorter than %d bytes", SECRET_MIN);
 }
 
 /* It is all that stands before the API, and guesses at it are not counted. */
 static bool check_token(const struct config *c, struct err *err)
 {
     str token = config_str(c, CFG_ADMIN_TOKEN);
-    return !token.n || token.n >= TOKEN_MIN || config_complain(c, CFG_ADMIN_TOKEN, err, "is shorter than %d bytes: take e.g. what 'openssl rand -hex 32' prints", TOKEN_MIN);
+    return !token.n || token.n >= TOKEN_MIN ||
+           config_complain(c, CFG_ADMIN_TOKEN, err,
+                           "is shorter than %d bytes: take e.g. what 'openssl rand -hex 32' prints", TOKEN_MIN);
 }
 
 /* Every service that a role here calls is here too, or there is where it is. */
 static bool check_services(const struct config *c, unsigned roles, struct err *err)
 {
-    static const struct { enum config_id id; const char *name; unsigned role, callers; } services[] = {
+    static const struct {
+        enum config_id id;
+        const char *name;
+        unsigned role, callers;
+    } services[] = {
         {CFG_RPC_AUTH, "auth", ROLE_AUTH_BIT, ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT},
         {CFG_RPC_STORE, "store", ROLE_STORE_BIT, ROLE_FRONTEND_BIT | ROLE_QUEUE_BIT},
         {CFG_RPC_QUEUE, "queue", ROLE_QUEUE_BIT, ROLE_FRONTEND_BIT},
@@ -248,8 +272,9 @@ static bool check_services(const struct config *c, unsigned roles, struct err *e
         if (roles & services[i].role || !(roles & services[i].callers))
             continue;
         if (!n)
-            return config_complain(c, services[i].id, err, "must say where the %s service is, or the role '%s' must be here",
-                                   services[i].name, services[i].name);
+            return config_complain(c, services[i].id, err,
+                                   "must say where the %s service is, or the role '%s' must be here", services[i].name,
+                                   services[i].name);
         struct err bad = ERR_INIT;
         if (!rpc_client_check(list, n, &bad))
             return config_complain(c, services[i].id, err, "has %s", bad.msg);
@@ -265,7 +290,8 @@ static bool check_blobs(const struct config *c, struct err *err)
     if (!endpoint.n || !config_str(c, CFG_S3_BUCKET).n)
         return config_complain(c, CFG_BLOBS_KIND, err, "is s3: blobs.s3.endpoint and blobs.s3.bucket are needed");
     return str_starts(endpoint, S("http://")) || str_starts(endpoint, S("https://")) ||
-           config_complain(c, CFG_S3_ENDPOINT, err, "must begin with http:// or https://, not '%.*s'", QUOTED(endpoint));
+           config_complain(c, CFG_S3_ENDPOINT, err, "must begin with http:// or https://, not '%.*s'",
+                           QUOTED(endpoint));
 }
 
 static bool check_queue(const struct config *c, struct err *err)
@@ -276,7 +302,8 @@ static bool check_queue(const struct config *c, struct err *err)
     str relay = config_str(c, CFG_OUT_RELAY);
     if (!settings_retry(c, retry, ARRAY_LEN(retry), &n, err))
         return false;
-    return !relay.n || remote_check_relay(relay, &bad) || config_complain(c, CFG_OUT_RELAY, err, "must be HOST or HOST:PORT: %s", bad.msg);
+    return !relay.n || remote_check_relay(relay, &bad) ||
+           config_complain(c, CFG_OUT_RELAY, err, "must be HOST or HOST:PORT: %s", bad.msg);
 }
 
 static bool check_dns(const struct config *c, struct err *err)
@@ -290,7 +317,8 @@ static bool check_dns(const struct config *c, struct err *err)
     }
     str anchor = config_str(c, CFG_DNS_TRUST_ANCHOR);
     CLEANUP(xfree_char) char *path = str_dup(anchor);
-    return !anchor.n || access(path, R_OK) == 0 || config_complain(c, CFG_DNS_TRUST_ANCHOR, err, "names a file that cannot be read");
+    return !anchor.n || access(path, R_OK) == 0 ||
+           config_complain(c, CFG_DNS_TRUST_ANCHOR, err, "names a file that cannot be read");
 }
 
 static bool check_redis(const struct config *c, struct err *err)
@@ -308,7 +336,8 @@ bool settings_check(const struct config *c, struct err *err)
         return false;
     bool has_service = (roles & ~(unsigned)ROLE_FRONTEND_BIT) != 0;
     return check_hostname(c, err) && check_workers(c, roles, err) && check_databases(c, roles, err) &&
-           check_rpc_listen(c, has_service, err) && check_secret(c, roles, has_service, err) && check_token(c, err) && check_services(c, roles, err) &&
-           (!(roles & ROLE_STORE_BIT) || check_blobs(c, err)) && (!(roles & ROLE_QUEUE_BIT) || check_queue(c, err)) &&
-           check_dns(c, err) && (!has_service || check_redis(c, err)) && check_rpc_tls(c, err);
+           check_rpc_listen(c, has_service, err) && check_secret(c, roles, has_service, err) && check_token(c, err) &&
+           check_services(c, roles, err) && (!(roles & ROLE_STORE_BIT) || check_blobs(c, err)) &&
+           (!(roles & ROLE_QUEUE_BIT) || check_queue(c, err)) && check_dns(c, err) &&
+           (!has_service || check_redis(c, err)) && check_rpc_tls(c, err);
 }

@@ -1,7 +1,7 @@
 /*
  * setup.c: the first run. Makes what is missing (data folder, certificate, databases, domain, account, config) and says
- * what comes next; safe to run again. What was given is checked before anything is made, and the config is written when all
- * else has succeeded: a mistake leaves nothing behind that a second try would trip over.
+ * what comes next; safe to run again. What was given is checked before anything is made, and the config is written when
+ * all else has succeeded: a mistake leaves nothing behind that a second try would trip over.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -111,8 +111,10 @@ static bool write_config(const struct setup *s, const struct config *c, struct e
         buf_addc(&text, '\n');
     }
     if (config_int(c, CFG_PORT_OFFSET))
-        buf_printf(&text, "listen:\n  # Added to the standard ports (25, 143, 993 …), for a server without root's rights.\n"
-                          "  port_offset: %lld\n", (long long)config_int(c, CFG_PORT_OFFSET));
+        buf_printf(&text,
+                   "listen:\n  # Added to the standard ports (25, 143, 993 …), for a server without root's rights.\n"
+                   "  port_offset: %lld\n",
+                   (long long)config_int(c, CFG_PORT_OFFSET));
     if (!write_whole(fresh, buf_str(&text), err))
         return false;
     return rename(fresh, path) == 0 || err_set(err, ERR_UNAVAILABLE, "cannot write '%s': %s", path, strerror(errno));
@@ -213,8 +215,9 @@ static void print_next(const struct setup *s, const struct config *c)
     unsigned http = port_of(c, FRONTEND_HTTP);
     printf("\n  Next\n");
     if (s->is_service) {
-        printf("    systemctl start thurn\n    thurn account passwd %s\n    thurn account add ann@%s\n    thurn queue list\n",
-               s->address, s->domain);
+        printf(
+            "    systemctl start thurn\n    thurn account passwd %s\n    thurn account add ann@%s\n    thurn queue list\n",
+            s->address, s->domain);
         if (http)
             printf("    curl http://127.0.0.1:%u/readyz\n", http);
         putchar('\n');
@@ -240,21 +243,23 @@ static void print_certificate(const struct config *c)
     (void)config_list(c, CFG_TLS_CERTIFICATES, &n);
     if (n)
         return;
-    printf("\n  Its certificate is its own (self-signed): mail programs will warn, or ask to trust it. One that they know is "
-           "named by\n"
-           "    tls.certificates: [\"/etc/…/fullchain.pem /etc/…/privkey.pem\"]      for %.*s, then send SIGHUP\n",
-           STR_ARG(config_str(c, CFG_HOSTNAME)));
+    printf(
+        "\n  Its certificate is its own (self-signed): mail programs will warn, or ask to trust it. One that they know is "
+        "named by\n"
+        "    tls.certificates: [\"/etc/…/fullchain.pem /etc/…/privkey.pem\"]      for %.*s, then send SIGHUP\n",
+        STR_ARG(config_str(c, CFG_HOSTNAME)));
 }
 
 static void print_records(const struct setup *s, const struct config *c, unsigned smtp)
 {
     str host = config_str(c, CFG_HOSTNAME);
     printf("\n  To be reached from the internet, publish:\n");
-    printf("    %s.  MX   10 %.*s.\n    %.*s.  A    <address of this machine>\n    %s.  TXT  \"v=spf1 mx ~all\"\n", s->domain,
-           STR_ARG(host), STR_ARG(host), s->domain);
-    printf("  and have whoever gave you the address set its name, or other servers take this one for a sender of spam:\n"
-           "    <address of this machine>  PTR  %.*s.\n",
-           STR_ARG(host));
+    printf("    %s.  MX   10 %.*s.\n    %.*s.  A    <address of this machine>\n    %s.  TXT  \"v=spf1 mx ~all\"\n",
+           s->domain, STR_ARG(host), STR_ARG(host), s->domain);
+    printf(
+        "  and have whoever gave you the address set its name, or other servers take this one for a sender of spam:\n"
+        "    <address of this machine>  PTR  %.*s.\n",
+        STR_ARG(host));
     if (smtp && smtp != 25)
         printf("  Let port 25 lead to port %u here.\n", smtp);
 }
@@ -284,7 +289,8 @@ static void print_result(const struct setup *s, const struct config *c)
     printf(".\n");
     print_certificate(c);
     if (s->o->is_dev)
-        printf("\n  It listens on this machine alone (--dev): nobody else reaches it, and nothing is to be published.\n");
+        printf(
+            "\n  It listens on this machine alone (--dev): nobody else reaches it, and nothing is to be published.\n");
     else
         print_records(s, c, smtp);
     print_next(s, c);
@@ -299,7 +305,8 @@ static bool make_certificate(const struct node *node, const struct config *c, st
     return tls != NULL;
 }
 
-/* Before anything is made or said to be done: a server that is to start now must be able to; one that starts later may. */
+/* Before anything is made or said to be done: a server that is to start now must be able to; one that starts later may.
+ */
 static bool may_listen(const struct setup *s, const struct config *c, struct err *err)
 {
     struct err taken = ERR_INIT;
@@ -325,11 +332,13 @@ FIBER static bool setup_all(struct setup *s, struct config *c, struct err *err)
 {
     struct node node = {0};
     unsigned applied;
-    if (!options_config(s->o, c, err) || !running_none(c, err) || (!c->file && !first_settings(s, c, err)) || !frontends_check(c, err))
+    if (!options_config(s->o, c, err) || !running_none(c, err) || (!c->file && !first_settings(s, c, err)) ||
+        !frontends_check(c, err))
         return false;
     if (!may_listen(s, c, err))
         return false;
-    bool ok = confine_become(c, err) && node_open(&node, c, NODE_NEW, err) && node_migrate(&node, false, &applied, err) && make_certificate(&node, c, err) &&
+    bool ok = confine_become(c, err) && node_open(&node, c, NODE_NEW, err) &&
+              node_migrate(&node, false, &applied, err) && make_certificate(&node, c, err) &&
               make_account(s, &node, err) && close_folder(c, err);
     node_close(&node);
     if (!ok || (!c->file && !write_config(s, c, err)))
@@ -357,11 +366,11 @@ static bool take_address(struct setup *s, const char *given, struct err *err)
     str address;
     if (!smtp_mailbox_parse(str_c(given), true, &a, &path, &bad) || path.is_literal ||
         !address_normalize(path.local, path.domain, &a, &address, &bad) || address.n >= sizeof(s->address))
-        return err_set(err, ERR_INVALID, "'%.100s' is no mail address such as you@example.com%s%s", given, bad.msg[0] ? ": " : "",
-                       bad.msg);
+        return err_set(err, ERR_INVALID, "'%.100s' is no mail address such as you@example.com%s%s", given,
+                       bad.msg[0] ? ": " : "", bad.msg);
     if (domain_is_number(path.domain))
-        return err_set(err, ERR_INVALID, "'%.100s' has an IP address for a domain: mail needs a name, such as you@example.com",
-                       given);
+        return err_set(err, ERR_INVALID,
+                       "'%.100s' has an IP address for a domain: mail needs a name, such as you@example.com", given);
     snprintf(s->address, sizeof(s->address), "%.*s", STR_ARG(address));
     s->domain = strrchr(s->address, '@') + 1;
     return true;
@@ -390,7 +399,8 @@ static int run(struct setup *s)
     return s->status;
 }
 
-/* In a process of its own: the server's has to bind its ports before it becomes another user, and has one thread when its fences go up. */
+/* In a process of its own: the server's has to bind its ports before it becomes another user, and has one thread when
+ * its fences go up. */
 static int run_apart(struct setup *s)
 {
     int status = 0;

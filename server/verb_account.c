@@ -46,7 +46,8 @@ static bool read_line_secret(struct arena *a, bool is_prompted, const char **out
     return s.n ? true : err_set(err, ERR_INVALID, "no password on standard input");
 }
 
-/* The rest of "VERB ADDRESS": --password, --password-stdin, or a prompt, which comes when all else is known to be right. */
+/* The rest of "VERB ADDRESS": --password, --password-stdin, or a prompt, which comes when all else is known to be
+ * right. */
 static bool take_password(struct options *o, struct arena *a, bool is_needed, const char **out, struct err *err)
 {
     bool from_stdin = options_flag(o, "--password-stdin");
@@ -111,8 +112,7 @@ FIBER static int list(struct options *o, struct arena *a)
             return verb_fail(&err);
         size_t i;
         json_t *t;
-        json_array_foreach (json_object_get(page, "accounts"), i, t)
-            (void)answer_of(o, true, t, &err, true);
+        json_array_foreach(json_object_get(page, "accounts"), i, t)(void) answer_of(o, true, t, &err, true);
         after = arena_strz(a, str_c(client_text(page, "next")));
     } while (after[0]);
     return EXIT_DONE;
@@ -174,8 +174,9 @@ FIBER static int rename_account(struct options *o, struct arena *a)
     bool ok = client_call(o, a, "PATCH", client_path(a, "/v1/accounts/?name=", o->args[1]), body, &answer, &err);
     int status = answer_of(o, ok, answer, &err, false);
     if (ok && !o->is_json)
-        printf("%s is %s now, with its mail and password; aliases that led there follow. Mail for the old address %s.\n",
-               o->args[1], client_text(answer, "address"), keep_alias ? "goes there too" : "is refused from now on");
+        printf(
+            "%s is %s now, with its mail and password; aliases that led there follow. Mail for the old address %s.\n",
+            o->args[1], client_text(answer, "address"), keep_alias ? "goes there too" : "is refused from now on");
     return status;
 }
 
@@ -200,12 +201,14 @@ FIBER static bool ask_removal(struct options *o, struct arena *a, bool with_alia
     if (!client_call(o, a, "GET", client_path(a, "/v1/accounts/?name=", o->args[1]), NULL, &account, err) ||
         !client_call(o, a, "GET", client_path(a, "/v1/aliases?target=", o->args[1]), NULL, &page, err))
         return false;
-    fprintf(stderr, "%s with all its mail (%lld messages, %lld bytes) will be gone for good; mail for it will be refused.\n",
+    fprintf(stderr,
+            "%s with all its mail (%lld messages, %lld bytes) will be gone for good; mail for it will be refused.\n",
             client_text(account, "address"), client_int(account, "used_messages"), client_int(account, "used_bytes"));
     json_t *aliases = json_object_get(page, "aliases");
     if (json_array_size(aliases)) {
-        fprintf(stderr, with_aliases ? "It is taken out of:\n"
-                                     : "These lead to it and will lead nowhere (--with-aliases takes it out of them):\n");
+        fprintf(stderr, with_aliases
+                            ? "It is taken out of:\n"
+                            : "These lead to it and will lead nowhere (--with-aliases takes it out of them):\n");
         print_leads(stderr, aliases);
     }
     if (!isatty(STDIN_FILENO))

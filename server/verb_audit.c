@@ -26,7 +26,8 @@ static void print_value(json_t *v)
     free(text);
 }
 
-/* Each fact on its own: "state: \"active\" -> \"suspended\"". A value that is only before or only after stands alone. */
+/* Each fact on its own: "state: \"active\" -> \"suspended\"". A value that is only before or only after stands alone.
+ */
 static void print_facts(json_t *before, json_t *after)
 {
     const char *key;

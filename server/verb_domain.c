@@ -5,7 +5,6 @@
 #include "server/client.h"
 #include "server/verbs.h"
 
-
 static void print_domain(json_t *d)
 {
     printf("%-40s tenant %lld%s%s%s\n", client_text(d, "name"), client_int(d, "tenant_id"),
@@ -15,7 +14,7 @@ static void print_domain(json_t *d)
 
 /* All pages of a list; each item is printed by fn (or the pages as JSON). */
 FIBER static int list_all(struct options *o, struct arena *a, const char *path, const char *domain, const char *key,
-                    void (*print)(json_t *))
+                          void (*print)(json_t *))
 {
     char *after = arena_strz(a, S(""));
     do {
@@ -30,8 +29,7 @@ FIBER static int list_all(struct options *o, struct arena *a, const char *path, 
         if (o->is_json)
             client_print(page);
         else
-            json_array_foreach (json_object_get(page, key), i, item)
-                print(item);
+            json_array_foreach(json_object_get(page, key), i, item) print(item);
         after = arena_strz(a, str_c(client_text(page, "next")));
     } while (after[0]);
     return EXIT_DONE;
@@ -47,7 +45,7 @@ static int show_answer(struct options *o, bool ok, json_t *answer, const struct 
         client_print(answer);
     else if (print)
         print(answer);
-    json_array_foreach (json_object_get(answer, "warnings"), i, warning)
+    json_array_foreach(json_object_get(answer, "warnings"), i, warning)
         fprintf(stderr, "thurn: warning: %s\n", json_string_value(warning));
     return EXIT_DONE;
 }
@@ -114,8 +112,7 @@ static void print_alias(json_t *l)
     size_t i;
     json_t *t;
     printf("%s ->", client_text(l, "address"));
-    json_array_foreach (json_object_get(l, "targets"), i, t)
-        printf(" %s", json_string_value(t));
+    json_array_foreach(json_object_get(l, "targets"), i, t) printf(" %s", json_string_value(t));
     putchar('\n');
 }
 

@@ -67,9 +67,11 @@ static bool is_set_up(const struct options *o, const struct config *c, struct er
     if (c->file || !o->data)
         return true;
     if (stat(o->data, &st) != 0)
-        return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_DENIED, "there is no folder '%.200s': %s; `thurn setup YOU@EXAMPLE.COM` makes a new server", o->data,
+        return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_DENIED,
+                       "there is no folder '%.200s': %s; `thurn setup YOU@EXAMPLE.COM` makes a new server", o->data,
                        strerror(errno));
-    return S_ISDIR(st.st_mode) || err_set(err, ERR_INVALID, "'%.200s' is a file, and a folder is wanted: choose another by --data", o->data);
+    return S_ISDIR(st.st_mode) ||
+           err_set(err, ERR_INVALID, "'%.200s' is a file, and a folder is wanted: choose another by --data", o->data);
 }
 
 int verb_config(struct options *o)

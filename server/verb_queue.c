@@ -44,7 +44,10 @@ static const char *waits_text(json_t *r)
 {
     static const struct {
         const char *waits, *text;
-    } texts[] = {{"time", ", next "}, {"site", ", its site is tried again "}, {"hosts", ", its domain is looked up again "}, {"turn", ", waits for its turn"}};
+    } texts[] = {{"time", ", next "},
+                 {"site", ", its site is tried again "},
+                 {"hosts", ", its domain is looked up again "},
+                 {"turn", ", waits for its turn"}};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)
         if (strcmp(client_text(r, "waits"), texts[i].waits) == 0)
             return texts[i].text;
@@ -56,12 +59,13 @@ static void print_message(json_t *m)
     char created[32], until[32], due[32];
     size_t i;
     json_t *r;
-    printf("%s  %s  until %s  %lld bytes  from <%s>  %lld left\n", client_text(m, "queue_id"), when(created, client_int(m, "created_unix")),
-           when(until, client_int(m, "expires_unix")), client_int(m, "size"), client_text(m, "sender"), client_int(m, "recipients_left"));
-    json_array_foreach (json_object_get(m, "recipients"), i, r)
-        printf("    <%s> %s, %lld attempts%s%s%s%s\n", client_text(r, "address"), client_text(r, "state"), client_int(r, "attempts"),
-               waits_text(r), has_time(r) ? when(due, client_int(r, "due_unix")) : "", client_text(r, "text")[0] ? ": " : "",
-               client_text(r, "text"));
+    printf("%s  %s  until %s  %lld bytes  from <%s>  %lld left\n", client_text(m, "queue_id"),
+           when(created, client_int(m, "created_unix")), when(until, client_int(m, "expires_unix")),
+           client_int(m, "size"), client_text(m, "sender"), client_int(m, "recipients_left"));
+    json_array_foreach(json_object_get(m, "recipients"), i, r)
+        printf("    <%s> %s, %lld attempts%s%s%s%s\n", client_text(r, "address"), client_text(r, "state"),
+               client_int(r, "attempts"), waits_text(r), has_time(r) ? when(due, client_int(r, "due_unix")) : "",
+               client_text(r, "text")[0] ? ": " : "", client_text(r, "text"));
 }
 
 static void warn_of(json_t *answer)
@@ -71,13 +75,13 @@ static void warn_of(json_t *answer)
         fprintf(stderr, "thurn: one queue node did not answer: %s\n", w);
 }
 
-FIBER static bool page_of(struct options *o, struct arena *a, const struct filter *f, uint64_t limit, const char *after, json_t **out,
-                          struct err *err)
+FIBER static bool page_of(struct options *o, struct arena *a, const struct filter *f, uint64_t limit, const char *after,
+                          json_t **out, struct err *err)
 {
     str q = arena_printf(a, "/v1/queue?limit=%llu&after=%.*s&sender=%.*s&recipient=%.*s&state=%.*s&older_than=%llu",
-                         (unsigned long long)MIN(limit, PAGE), STR_ARG(client_path(a, "", after)), STR_ARG(client_path(a, "", f->sender)),
-                         STR_ARG(client_path(a, "", f->recipient)), STR_ARG(client_path(a, "", f->state)),
-                         (unsigned long long)f->older_than_s);
+                         (unsigned long long)MIN(limit, PAGE), STR_ARG(client_path(a, "", after)),
+                         STR_ARG(client_path(a, "", f->sender)), STR_ARG(client_path(a, "", f->recipient)),
+                         STR_ARG(client_path(a, "", f->state)), (unsigned long long)f->older_than_s);
     return client_call(o, a, "GET", q, NULL, out, err);
 }
 
@@ -85,8 +89,7 @@ static void print_page(json_t *page)
 {
     size_t i;
     json_t *m;
-    json_array_foreach (json_object_get(page, "messages"), i, m)
-        print_message(m);
+    json_array_foreach(json_object_get(page, "messages"), i, m) print_message(m);
 }
 
 /* Page by page: of a long queue no more than one is in memory. */
@@ -138,7 +141,8 @@ FIBER static int show(struct options *o, struct arena *a)
         return EXIT_DONE;
     }
     print_message(answer);
-    printf("received from %s on %s\n\n%s\n", client_text(answer, "received_from"), client_text(answer, "node"), client_text(answer, "head"));
+    printf("received from %s on %s\n\n%s\n", client_text(answer, "received_from"), client_text(answer, "node"),
+           client_text(answer, "head"));
     return EXIT_DONE;
 }
 
@@ -154,12 +158,14 @@ FIBER static int stats(struct options *o, struct arena *a)
     }
     size_t i;
     json_t *n;
-    json_array_foreach (json_object_get(answer, "nodes"), i, n) {
+    json_array_foreach(json_object_get(answer, "nodes"), i, n)
+    {
         long long oldest = client_int(n, "oldest_unix");
-        long long shards = client_int(n, "shards_owned"), messages = client_int(n, "messages"), rcpts = client_int(n, "recipients");
-        printf("%s: %lld shard%s, %lld message%s, %lld recipient%s, %lld active, %lld held, oldest %lld s\n", client_text(n, "node"),
-               shards, plural(shards), messages, plural(messages), rcpts, plural(rcpts), client_int(n, "active"),
-               client_int(n, "held"), oldest ? (long long)clock_unix() - oldest : 0);
+        long long shards = client_int(n, "shards_owned"), messages = client_int(n, "messages"),
+                  rcpts = client_int(n, "recipients");
+        printf("%s: %lld shard%s, %lld message%s, %lld recipient%s, %lld active, %lld held, oldest %lld s\n",
+               client_text(n, "node"), shards, plural(shards), messages, plural(messages), rcpts, plural(rcpts),
+               client_int(n, "active"), client_int(n, "held"), oldest ? (long long)clock_unix() - oldest : 0);
     }
     warn_of(answer);
     return EXIT_DONE;
@@ -170,7 +176,8 @@ static bool is_held(json_t *m)
 {
     size_t i, n_held = 0;
     json_t *r;
-    json_array_foreach (json_object_get(m, "recipients"), i, r) {
+    json_array_foreach(json_object_get(m, "recipients"), i, r)
+    {
         const char *state = client_text(r, "state");
         if (strcmp(state, "due") == 0 || strcmp(state, "active") == 0)
             return false;
@@ -196,7 +203,9 @@ FIBER static int explain(struct options *o)
         } else if (strcmp(o->args[0], "retry") == 0 && is_held(m)) {
             (void)err_set(&err, ERR_CONFLICT, "%.40s is held: release it with `thurn queue release %.40s`", id, id);
         } else {
-            (void)err_set(&err, ERR_NOT_FOUND, "no recipient of %.40s is in a state for '%s' (`thurn queue show %.40s`)", id, o->args[0], id);
+            (void)err_set(&err, ERR_NOT_FOUND,
+                          "no recipient of %.40s is in a state for '%s' (`thurn queue show %.40s`)", id, o->args[0],
+                          id);
         }
         status = verb_fail(&err);
     }
@@ -217,8 +226,9 @@ FIBER static int act(struct options *o, const struct filter *f)
     json_t *ids = json_array();
     for (int i = 1; i < o->n_args; i++)
         json_array_append_new(ids, json_string(o->args[i]));
-    CLEANUP(client_json_free) json_t *filter = json_pack("{s:o, s:s, s:s, s:s, s:I, s:b}", "queue_ids", ids, "sender", f->sender, "recipient", f->recipient,
-                               "state", f->state, "older_than", (json_int_t)f->older_than_s, "is_all", (int)is_all);
+    CLEANUP(client_json_free) json_t *filter =
+        json_pack("{s:o, s:s, s:s, s:s, s:I, s:b}", "queue_ids", ids, "sender", f->sender, "recipient", f->recipient,
+                  "state", f->state, "older_than", (json_int_t)f->older_than_s, "is_all", (int)is_all);
     char id[24] = "";
     int64_t pause_ms = ASK_FIRST_MS; /* besides the seconds that an answer takes while it runs */
     for (;;) { /* it goes on by itself on the queue nodes, also when we are ended; we ask how far it is */
@@ -232,8 +242,8 @@ FIBER static int act(struct options *o, const struct filter *f)
         (void)snprintf(id, sizeof(id), "%s", client_text(answer, "act_id"));
         long long affected = client_int(answer, "affected");
         if (json_is_true(json_object_get(answer, "is_running"))) {
-            fprintf(stderr, "thurn: %lld of %lld messages seen, %lld recipient%s so far\n", client_int(answer, "seen"), client_int(answer, "total"),
-                    affected, plural(affected));
+            fprintf(stderr, "thurn: %lld of %lld messages seen, %lld recipient%s so far\n", client_int(answer, "seen"),
+                    client_int(answer, "total"), affected, plural(affected));
             if (!fiber_sleep_ms(pause_ms, &err))
                 return verb_fail(&err);
             pause_ms = MIN(pause_ms * 2, ASK_MAX_MS);
@@ -242,8 +252,11 @@ FIBER static int act(struct options *o, const struct filter *f)
         printf("%lld recipient%s\n", affected, plural(affected));
         warn_of(answer);
         if (json_is_true(json_object_get(answer, "is_cut_short"))) {
-            fprintf(stderr, "thurn: it ended before all was seen (%lld of %lld messages): a queue node stopped, gave mail to another, or did not answer."
-                            " Give the command again for the rest\n", client_int(answer, "seen"), client_int(answer, "total"));
+            fprintf(
+                stderr,
+                "thurn: it ended before all was seen (%lld of %lld messages): a queue node stopped, gave mail to another, or did not answer."
+                " Give the command again for the rest\n",
+                client_int(answer, "seen"), client_int(answer, "total"));
             return EXIT_PARTLY;
         }
         if (!affected && !is_filter && !json_object_get(answer, "warning"))
@@ -309,7 +322,8 @@ FIBER static int sweep_run(struct options *o, struct arena *a, void *arg)
         return verb_fail(&err);
     }
     if (!client_call(o, a, "POST", S("/v1/sweep"),
-                     json_pack("{s:I, s:b}", "older_than_s", (json_int_t)(ms / 1000), "dry_run", (int)is_dry), &answer, &err))
+                     json_pack("{s:I, s:b}", "older_than_s", (json_int_t)(ms / 1000), "dry_run", (int)is_dry), &answer,
+                     &err))
         return verb_fail(&err);
     printf("%lld bodies %s, %lld bytes; %lld kept\n", client_int(answer, "removed"), is_dry ? "would go" : "removed",
            client_int(answer, "bytes"), client_int(answer, "kept"));

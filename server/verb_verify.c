@@ -28,23 +28,27 @@ static void print_finding(json_t *f)
             says = rows[i].says;
             break;
         }
-    printf("shard %lld, account %lld%s%s, %lld messages (%lld bytes): %s\n", client_int(f, "shard"), client_int(f, "account_id"),
-           client_text(f, "address")[0] ? " " : "", client_text(f, "address"), client_int(f, "used_messages"), client_int(f, "used_bytes"), says);
+    printf("shard %lld, account %lld%s%s, %lld messages (%lld bytes): %s\n", client_int(f, "shard"),
+           client_int(f, "account_id"), client_text(f, "address")[0] ? " " : "", client_text(f, "address"),
+           client_int(f, "used_messages"), client_int(f, "used_bytes"), says);
 }
 
 /* One shard, page by page. *is_there: false when there is none of that number. */
-FIBER static bool verify_shard(struct options *o, struct arena *a, unsigned shard, bool *is_there, struct tally *t, struct err *err)
+FIBER static bool verify_shard(struct options *o, struct arena *a, unsigned shard, bool *is_there, struct tally *t,
+                               struct err *err)
 {
     long long from = 0;
     do {
         CLEANUP(client_json_free) json_t *page = NULL;
-        if (!client_call(o, a, "GET", arena_printf(a, "/v1/verify?shard=%u&from=%lld", shard, from), NULL, &page, err)) {
+        if (!client_call(o, a, "GET", arena_printf(a, "/v1/verify?shard=%u&from=%lld", shard, from), NULL, &page,
+                         err)) {
             *is_there = err->kind != ERR_INVALID || shard == 1;
             return false;
         }
         size_t i;
         json_t *finding;
-        json_array_foreach (json_object_get(page, "findings"), i, finding) {
+        json_array_foreach(json_object_get(page, "findings"), i, finding)
+        {
             if (o->is_json)
                 client_print(finding);
             else
@@ -66,7 +70,9 @@ FIBER static bool count_directory(struct options *o, long long *out, struct err 
     do {
         ARENA(a, 1u << 26);
         CLEANUP(client_json_free) json_t *page = NULL;
-        if (!client_call(o, &a, "GET", arena_printf(&a, "/v1/accounts?limit=1000&after=%.*s", STR_ARG(client_path(&a, "", after))), NULL, &page, err))
+        if (!client_call(o, &a, "GET",
+                         arena_printf(&a, "/v1/accounts?limit=1000&after=%.*s", STR_ARG(client_path(&a, "", after))),
+                         NULL, &page, err))
             return false;
         *out += (long long)json_array_size(json_object_get(page, "accounts"));
         (void)snprintf(after, sizeof(after), "%s", client_text(page, "next"));
@@ -76,8 +82,8 @@ FIBER static bool count_directory(struct options *o, long long *out, struct err 
 
 static void print_tally(const struct tally *t, long long n_directory)
 {
-    printf("%lld account%s in the directory; %lld mailbox%s on %u shard%s; ", n_directory, n_directory == 1 ? "" : "s", t->n_mailboxes,
-           t->n_mailboxes == 1 ? "" : "es", t->n_shards, t->n_shards == 1 ? "" : "s");
+    printf("%lld account%s in the directory; %lld mailbox%s on %u shard%s; ", n_directory, n_directory == 1 ? "" : "s",
+           t->n_mailboxes, t->n_mailboxes == 1 ? "" : "es", t->n_shards, t->n_shards == 1 ? "" : "s");
     if (t->n_findings)
         printf("%lld differ%s\n", t->n_findings, t->n_findings == 1 ? "s" : "");
     else

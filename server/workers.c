@@ -21,7 +21,7 @@
 #define FIRST_SOCKET_FD 5
 #define RESTART_MIN_MS 1000
 #define RESTART_MAX_MS 60000
-#define LIVED_MS 30000  /* one that ran for so long is replaced without delay when it ends */
+#define LIVED_MS 30000 /* one that ran for so long is replaced without delay when it ends */
 #define ASK_TIMEOUT_MS 1000
 #define RELEASE_TIMEOUT_MS 5000
 #define ENVIRONMENT "THURN_INHERITED"
@@ -29,14 +29,15 @@
 struct worker {
     uv_process_t process;
     struct workers *all;
-    unsigned number;      /* from 1 */
-    bool is_running;      /* the process; its handle is closed when it ends */
-    int awake_fd;         /* an eventfd that the worker raises before it reads its config: from then on HUP does not kill it */
-    bool is_awake;        /* it was seen raised */
+    unsigned number; /* from 1 */
+    bool is_running; /* the process; its handle is closed when it ends */
+    /* an eventfd that the worker raises before it reads its config: from then on HUP does not kill it */
+    int awake_fd;
+    bool is_awake; /* it was seen raised */
     int64_t started_mono_ms;
-    unsigned delay_ms;    /* before it is started again */
+    unsigned delay_ms; /* before it is started again */
     struct fiber_timer restart;
-    char holder[32];      /* whose name its leases are in: given back when it has ended */
+    char holder[32]; /* whose name its leases are in: given back when it has ended */
 };
 
 struct workers {
@@ -51,8 +52,8 @@ struct workers {
 };
 
 /* Where a worker finds a service: where its parent does, or at its parent. */
-static void add_service(const struct workers *w, const struct config *c, const char *name, enum config_id id, bool is_remote,
-                        struct buf *yaml)
+static void add_service(const struct workers *w, const struct config *c, const char *name, enum config_id id,
+                        bool is_remote, struct buf *yaml)
 {
     if (is_remote) {
         config_export(c, &id, 1, yaml);
@@ -160,8 +161,8 @@ static void on_exit_of(uv_process_t *process, int64_t status, int signum)
     struct worker *worker = process->data;
     if (!worker->all->is_stopping) {
         metric_inc(M_WORKER_RESTARTS);
-        log_error("worker.ended", KV_I64("worker", worker->number), KV_I64("pid", process->pid), KV_I64("status", status),
-                  KV_I64("signal", signum));
+        log_error("worker.ended", KV_I64("worker", worker->number), KV_I64("pid", process->pid),
+                  KV_I64("status", status), KV_I64("signal", signum));
         start_giving_back(worker);
     }
     uv_close((uv_handle_t *)process, on_closed);
@@ -185,7 +186,8 @@ static void spawn(struct worker *worker)
         stdio[i] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = i};
     stdio[CONFIG_FD] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = w->config_fd};
     worker->is_awake = false;
-    worker->awake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); /* -1, out of descriptors: uv_spawn refuses it, and it is tried again */
+    /* -1, out of descriptors: uv_spawn refuses it, and it is tried again */
+    worker->awake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     stdio[AWAKE_FD] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = worker->awake_fd};
     const struct serve *serve = w->serve;
     int n = FIRST_SOCKET_FD;

@@ -7,6 +7,7 @@
  * each row. Readers look at it too: what they would be told before the first write is what was lost. */
 #define PG_TIMELINE "(SELECT ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint)"
 
+// clang-format off
 static const struct sql_stmt lock_accounts = {
     "s_lock_accounts", "i", ACCOUNT_COL_TYPES "i", "SELECT " ACCOUNT_COLS ", 0 FROM s_account WHERE account_id = ?1",
     "SELECT " ACCOUNT_COLS ", " PG_TIMELINE " FROM s_account WHERE account_id = ANY ($1) ORDER BY account_id FOR UPDATE",
@@ -38,6 +39,7 @@ static const struct sql_stmt find_gap = {"s_find_gap", "ii", "i",
 static const struct sql_stmt jump_uids = {
     "s_jump_uids", "iii", "", "UPDATE s_mailbox SET uidnext = uidnext + ?2, highestmodseq = ?3 WHERE account_id = ?1", NULL,
     false};
+// clang-format on
 
 void account_queue_lock(struct sql_tx *tx, const int64_t *ids, size_t n, struct sql_result *out)
 {
@@ -58,9 +60,21 @@ struct account_row account_take(const struct sql_result *r, size_t row)
 {
     const struct sql_value *v = sql_at(r, row, 0);
     return (struct account_row){
-        .account_id = v[0].i, .tenant_id = v[1].i, .epoch = v[2].i, .modseq = v[3].i, .floor_modseq = v[4].i,
-        .uidvalidity = v[5].i, .email_seq = v[6].i, .mailbox_seq = v[7].i, .used_bytes = v[8].i, .used_messages = v[9].i,
-        .inbox_id = v[10].i, .timeline = v[11].i, .week = v[12].i, .week_modseq = v[13].i, .incarnation = v[14].i,
+        .account_id = v[0].i,
+        .tenant_id = v[1].i,
+        .epoch = v[2].i,
+        .modseq = v[3].i,
+        .floor_modseq = v[4].i,
+        .uidvalidity = v[5].i,
+        .email_seq = v[6].i,
+        .mailbox_seq = v[7].i,
+        .used_bytes = v[8].i,
+        .used_messages = v[9].i,
+        .inbox_id = v[10].i,
+        .timeline = v[11].i,
+        .week = v[12].i,
+        .week_modseq = v[13].i,
+        .incarnation = v[14].i,
         .now_timeline = v[15].i,
     };
 }
@@ -71,8 +85,9 @@ void account_queue_update(struct sql_tx *tx, const struct account_row *rows, siz
     struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, size_mul(n, COLS));
     for (size_t i = 0; i < n; i++) {
         const struct account_row *a = &rows[i];
-        const int64_t cols[COLS] = {a->account_id, a->modseq,        a->floor_modseq, a->uidvalidity, a->email_seq, a->mailbox_seq, a->used_bytes,
-                                    a->used_messages, a->inbox_id, a->timeline,     a->week,        a->week_modseq, a->incarnation};
+        const int64_t cols[COLS] = {a->account_id,  a->modseq,      a->floor_modseq,  a->uidvalidity, a->email_seq,
+                                    a->mailbox_seq, a->used_bytes,  a->used_messages, a->inbox_id,    a->timeline,
+                                    a->week,        a->week_modseq, a->incarnation};
         for (size_t k = 0; k < COLS; k++)
             v[i * COLS + k] = sql_i(cols[k]);
     }
@@ -86,7 +101,8 @@ bool account_check(struct account_row *row, const Thurn__AccountRef *ref, struct
                        (long long)row->epoch, ref->epoch);
     if (!rpc_incarnation_fits((uint64_t)row->incarnation, ref->incarnation))
         return err_set(err, ERR_CONFLICT, "account %lld here is another one of this number: incarnation %llx, not %llx",
-                       (long long)row->account_id, (unsigned long long)row->incarnation, (unsigned long long)ref->incarnation);
+                       (long long)row->account_id, (unsigned long long)row->incarnation,
+                       (unsigned long long)ref->incarnation);
     if (row->tenant_id != ref->tenant_id)
         return err_set(err, ERR_INVALID, "account %lld is not of tenant %lld", (long long)row->account_id,
                        (long long)ref->tenant_id);
@@ -136,17 +152,24 @@ static const struct {
 
 static bool create(struct sql_tx *tx, const struct prepare *p, int64_t timeline)
 {
-    struct account_row a = {.account_id = p->ref->account_id, .tenant_id = p->ref->tenant_id, .epoch = p->ref->epoch,
-                            .modseq = 1, .floor_modseq = 1, .timeline = timeline, .week = p->now_unix / WEEK_S,
-                            .week_modseq = 1, .incarnation = (int64_t)p->ref->incarnation};
+    struct account_row a = {.account_id = p->ref->account_id,
+                            .tenant_id = p->ref->tenant_id,
+                            .epoch = p->ref->epoch,
+                            .modseq = 1,
+                            .floor_modseq = 1,
+                            .timeline = timeline,
+                            .week = p->now_unix / WEEK_S,
+                            .week_modseq = 1,
+                            .incarnation = (int64_t)p->ref->incarnation};
     struct mailbox_row rows[ARRAY_LEN(default_mailboxes)];
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         rows[i] = mailbox_make(&a, 0, str_c(default_mailboxes[i].name), default_mailboxes[i].role, p->now_unix);
         rows[i].is_subscribed = 1;
     }
     a.inbox_id = rows[0].mailbox_id;
-    const int64_t cols[] = {a.account_id, a.tenant_id, a.epoch,  a.modseq, a.floor_modseq, a.uidvalidity, a.email_seq,
-                            a.mailbox_seq, a.used_bytes, a.used_messages, a.inbox_id, a.timeline, a.week, a.week_modseq, a.incarnation};
+    const int64_t cols[] = {a.account_id,  a.tenant_id, a.epoch,       a.modseq,      a.floor_modseq,
+                            a.uidvalidity, a.email_seq, a.mailbox_seq, a.used_bytes,  a.used_messages,
+                            a.inbox_id,    a.timeline,  a.week,        a.week_modseq, a.incarnation};
     struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, ARRAY_LEN(cols));
     for (size_t i = 0; i < ARRAY_LEN(cols); i++)
         v[i] = sql_i(cols[i]);
@@ -242,8 +265,8 @@ FIBER static bool get_body(struct sql_tx *tx, void *arg, struct err *err)
     return sql_run(tx, err) && op_ready(&g->op, err);
 }
 
-FIBER bool store_do_get_account(struct store *s, struct rpc_call *c, const Thurn__AccountRequest *q, Thurn__AccountInfo *r,
-                          struct err *err)
+FIBER bool store_do_get_account(struct store *s, struct rpc_call *c, const Thurn__AccountRequest *q,
+                                Thurn__AccountInfo *r, struct err *err)
 {
     (void)c;
     struct get_op g;
@@ -266,12 +289,14 @@ struct states_op {
     bool *needs_prepare; /* of each of out: the database has failed over */
 };
 
+// clang-format off
 static const struct sql_stmt read_states = {
     "s_read_states", "ii", "iii",
     "SELECT account_id, modseq, timeline <> 0 FROM s_account WHERE account_id = ?1 AND (incarnation = ?2 OR incarnation = 0 OR ?2 = 0)",
     "SELECT a.account_id, a.modseq, (a.timeline <> " PG_TIMELINE ")::int::bigint FROM {rows} AS v (id, incarnation) JOIN s_account a ON a.account_id = v.id AND"
     " (a.incarnation = v.incarnation OR a.incarnation = 0 OR v.incarnation = 0)",
     true};
+// clang-format on
 
 FIBER static bool states_body(struct sql_tx *tx, void *arg, struct err *err)
 {
@@ -312,7 +337,7 @@ FIBER static bool prepare_states(struct shard *sh, const struct states_op *st, s
 }
 
 FIBER bool store_do_states(struct store *s, struct rpc_call *c, const Thurn__StatesRequest *q, Thurn__StatesReply *r,
-                     struct err *err)
+                           struct err *err)
 {
     if (q->n_accounts > 1000)
         return err_set(err, ERR_LIMIT, "more than 1000 accounts");
@@ -343,10 +368,13 @@ FIBER bool store_do_shard_accounts(struct store *s, struct rpc_call *c, const Th
                                    Thurn__ShardAccountsReply *r, struct err *err)
 {
     static const struct sql_stmt read_page = {
-        "s_shard_accounts", "iii", "iiiiii",
+        "s_shard_accounts",
+        "iii",
+        "iiiiii",
         "SELECT account_id, tenant_id, epoch, incarnation, used_bytes, used_messages FROM s_account WHERE account_id >= ?1"
         " AND epoch <> ?2 ORDER BY account_id LIMIT ?3",
-        NULL, false};
+        NULL,
+        false};
     struct shard *sh = store_shard(s, q->shard, err);
     const struct sql_value v[] = {sql_i(q->from_account_id), sql_i(EPOCH_GONE), sql_i(SHARD_ACCOUNTS_PAGE + 1)};
     struct sql_result rows;

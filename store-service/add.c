@@ -5,7 +5,8 @@
 
 #define BATCH_REQUESTS 128u
 #define QUEUE_MAX 5000u
-#define COMMITTERS 2u     /* the second when a full batch waits, or when a locked account holds the first up */
+/* the second when a full batch waits, or when a locked account holds the first up */
+#define COMMITTERS 2u
 #define TRIES 4
 
 /* --- one transaction --- */
@@ -75,8 +76,8 @@ FIBER static bool run_once(struct add_tx *t, struct err *err)
     return err_set(err, ERR_CONFLICT, "accounts were not ready");
 }
 
-/* A unique key that is there already (a delivery's), or that another transaction took at the same moment (the same body,
- * mostly), is found by the next try. */
+/* A unique key that is there already (a delivery's), or that another transaction took at the same moment (the same
+ * body, mostly), is found by the next try. */
 FIBER static bool run_transaction(struct shard *sh, struct add_request **requests, size_t n, struct err *err)
 {
     ARENA(arena, 16 << 20);

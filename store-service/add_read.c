@@ -2,6 +2,7 @@
 
 #include "base/num.h"
 
+// clang-format off
 static const struct sql_stmt get_inboxes = {
     "s_get_inboxes", "i", MAILBOX_COL_TYPES,
     "SELECT " MAILBOX_COLS("m.") " FROM s_account a JOIN s_mailbox m ON m.account_id = a.account_id AND"
@@ -33,6 +34,7 @@ static const struct sql_stmt lock_blobs = {
     "SELECT b.blob_id, b.tenant_id, b.hash FROM {rows} AS v (t, hash) JOIN s_blob b ON b.tenant_id = v.t AND"
     " b.hash = v.hash AND b.is_ready = 1 ORDER BY b.blob_id FOR UPDATE OF b",
     true};
+// clang-format on
 
 /* --- what the requests speak of --- */
 
@@ -259,7 +261,8 @@ bool work_take_reads(struct work *w)
                   (void *)(uintptr_t)sql_at(&w->r_threads, i, 2)->i);
     for (size_t i = 0; i < w->r_blobs.n_rows; i++) {
         str hash = sql_at(&w->r_blobs, i, 2)->s;
-        struct slot *s = map_get(&w->slot_map, slot_key(w, sql_at(&w->r_blobs, i, 1)->i, (const unsigned char *)hash.p));
+        struct slot *s =
+            map_get(&w->slot_map, slot_key(w, sql_at(&w->r_blobs, i, 1)->i, (const unsigned char *)hash.p));
         s->blob_id = sql_at(&w->r_blobs, i, 0)->i;
         s->is_stored = true;
     }

@@ -16,11 +16,11 @@ struct add_tx {
     struct add_request **requests;
     size_t n_requests, n_adds, n_keys;
     bool needs_prepare;
-    bool looks_up_keys;              /* from the start: the first try ran into a key that was used before */
-    struct arena *arena;             /* lives longer than the transaction */
+    bool looks_up_keys;  /* from the start: the first try ran into a key that was used before */
+    struct arena *arena; /* lives longer than the transaction */
     const Thurn__AccountRef **to_prepare;
     size_t n_to_prepare;
-    struct account_row *touched;     /* for the beacons */
+    struct account_row *touched; /* for the beacons */
     size_t n_touched;
 };
 
@@ -60,14 +60,15 @@ struct work {
     size_t n_accts;
     struct slot *slots;
     size_t n_slots;
-    struct map slot_map, key_map;    /* tenant and hash → slot; delivery day and key → struct add */
-    struct map64 threads;            /* account and key, mixed → thread id */
+    struct map slot_map, key_map; /* tenant and hash → slot; delivery day and key → struct add */
+    struct map64 threads;         /* account and key, mixed → thread id */
     struct rows emails, thread_keys, delivered, requests;
     struct msg_insert *msgs;
     size_t n_msgs;
     struct change *changes;
     size_t n_changes;
-    struct sql_result r_accounts, r_inboxes, r_boxes, r_named, r_all, r_keywords, r_delivered, r_requests, r_threads, r_blobs;
+    struct sql_result r_accounts, r_inboxes, r_boxes, r_named, r_all, r_keywords, r_delivered, r_requests, r_threads,
+        r_blobs;
 };
 
 /* Sort out which accounts and bodies the requests speak of, and queue the lock and all reads. */
@@ -82,8 +83,9 @@ uint64_t work_thread_key(int64_t account_id, int64_t key);
 /*
  * Queue the look-up of delivery keys: of all that have one, or of those that were refused. False: there are none.
  *
- * Hardly a delivery comes twice, so the keys are just inserted: one that is there fails the transaction with EXISTS, and
- * the next try looks them up first. Only who is refused is looked up in any case, for he may have the message already.
+ * Hardly a delivery comes twice, so the keys are just inserted: one that is there fails the transaction with EXISTS,
+ * and the next try looks them up first. Only who is refused is looked up in any case, for he may have the message
+ * already.
  */
 bool work_queue_keys(struct work *w, bool refused_only);
 /* Decide what becomes of each request, and queue the writes. Suspends when somebody is refused. */

@@ -4,6 +4,7 @@
 
 #define UID_MAX 0xfffffffeu
 
+// clang-format off
 static const struct sql_stmt insert_blobs = {
     "s_insert_blobs", "iibiiiii", "",
     "INSERT INTO s_blob (blob_id, tenant_id, hash, size, tier, codec, is_ready, seg, off, stored_len, refs, zero_since,"
@@ -33,6 +34,7 @@ static const struct sql_stmt insert_delivered = {
     "s_insert_delivered", "ibiii", "",
     "INSERT INTO s_delivered (day, key, account_id, mailbox_id, uid) VALUES (?1, ?2, ?3, ?4, ?5)",
     "INSERT INTO s_delivered (day, key, account_id, mailbox_id, uid) SELECT * FROM {rows} AS v", true};
+// clang-format on
 
 /* --- decisions --- */
 
@@ -76,8 +78,8 @@ static struct mailbox_row *find_box(struct work *w, struct acct *ac, const struc
     struct mailbox_row *m = NULL;
     switch (ad->target) {
     case ADD_TO_PATH:
-        return mailbox_list_walk(&ac->boxes, &ac->row, ad->path, ad->n_path, true, &w->t->shard->store->limits, w->now_unix,
-                                 err);
+        return mailbox_list_walk(&ac->boxes, &ac->row, ad->path, ad->n_path, true, &w->t->shard->store->limits,
+                                 w->now_unix, err);
     case ADD_TO_NAME:
         return by_name(w, ac, ad, err);
     case ADD_TO_ROLE:
@@ -171,8 +173,8 @@ static int64_t thread_of(struct work *w, const struct add *ad, int64_t email_id)
 
 static void box_log(struct work *w, struct acct *ac, struct box *b, int64_t mailbox_id)
 {
-    w->changes[w->n_changes++] = (struct change){ac->row.account_id, b->modseq, ac->row.week, mailbox_id, CHANGE_ADDED,
-                                                 change_items(w->a, b->items, b->n)};
+    w->changes[w->n_changes++] = (struct change){ac->row.account_id, b->modseq,    ac->row.week,
+                                                 mailbox_id,         CHANGE_ADDED, change_items(w->a, b->items, b->n)};
     b->n = 0;
 }
 
@@ -212,11 +214,18 @@ static void apply(struct work *w, struct add *ad, struct mailbox_row *m, str kw)
     if (!s->is_stored && !s->blob_id)
         s->blob_id = blob_new_id();
     s->refs++;
-    w->msgs[w->n_msgs++] = (struct msg_insert){
-        ad->ref->account_id, m->mailbox_id,
-        {.uid = (uint32_t)ad->uid, .modseq = b->modseq, .flags = ad->flags, .kw = kw, .email_id = ad->email_id,
-         .thread_id = thread_id, .size = size, .internal_unix = ad->internal_unix ? ad->internal_unix : w->now_unix,
-         .internal_zone = ad->internal_zone, .saved_unix = w->now_unix}};
+    w->msgs[w->n_msgs++] = (struct msg_insert){ad->ref->account_id,
+                                               m->mailbox_id,
+                                               {.uid = (uint32_t)ad->uid,
+                                                .modseq = b->modseq,
+                                                .flags = ad->flags,
+                                                .kw = kw,
+                                                .email_id = ad->email_id,
+                                                .thread_id = thread_id,
+                                                .size = size,
+                                                .internal_unix = ad->internal_unix ? ad->internal_unix : w->now_unix,
+                                                .internal_zone = ad->internal_zone,
+                                                .saved_unix = w->now_unix}};
     struct sql_value *e = w->emails.v + w->emails.n++ * 8;
     const int64_t cols[] = {ad->ref->account_id, ad->email_id, thread_id, s->blob_id, size, ad->content->sent_unix};
     for (size_t i = 0; i < ARRAY_LEN(cols); i++)
@@ -367,8 +376,8 @@ static void queue_account(struct work *w, struct acct *ac, struct mailbox_row *c
         struct mailbox_row *m = &ac->boxes.v[i];
         struct box *b = box_of(w, ac, m);
         if (i >= ac->boxes.n_stored)
-            w->changes[w->n_changes++] = (struct change){ac->row.account_id, m->created_modseq, ac->row.week, m->mailbox_id,
-                                                         CHANGE_MBOX_CREATED, STR_NONE};
+            w->changes[w->n_changes++] = (struct change){ac->row.account_id, m->created_modseq,   ac->row.week,
+                                                         m->mailbox_id,      CHANGE_MBOX_CREATED, STR_NONE};
         if (!b->is_touched)
             continue;
         box_log(w, ac, b, m->mailbox_id);
@@ -392,7 +401,8 @@ static bool queue_writes(struct work *w, struct err *err)
         struct acct *ac = &w->accts[i];
         struct account_row before = account_take(&w->r_accounts, i);
         queue_account(w, ac, changed, &n_changed);
-        if (!HOLDS(before.account_id == ac->row.account_id, err)) /* the lock statement answers in the order of the ids */
+        /* the lock statement answers in the order of the ids */
+        if (!HOLDS(before.account_id == ac->row.account_id, err))
             return false;
         if (ac->row.modseq != before.modseq)
             t->touched[t->n_touched++] = ac->row;

@@ -3,7 +3,7 @@
 #define ITEMS_MAX 200u
 
 FIBER static bool item(struct store *s, struct rpc_call *c, const Thurn__AppendRequest *q, const Thurn__AppendItem *it,
-                 struct shard *sh, str name, struct add *ad, struct err *err)
+                       struct shard *sh, str name, struct add *ad, struct err *err)
 {
     struct content *content = arena_new(c->arena, struct content);
     if (it->flags & ~(uint32_t)ALL_FLAGS)
@@ -14,14 +14,21 @@ FIBER static bool item(struct store *s, struct rpc_call *c, const Thurn__AppendR
     if (!content_of_body(s, it->body, STR_NONE, c->arena, content, err) ||
         !content_place(s, it->body, content, sh, q->account->tenant_id, err))
         return content_must_be(it->body, err);
-    *ad = (struct add){.ref = q->account, .content = content, .target = name.n ? ADD_TO_NAME : ADD_TO_ID,
-                       .mailbox_id = q->mailbox_id, .name = name, .flags = it->flags, .keywords = it->keywords, .n_keywords = it->n_keywords,
-                       .internal_unix = it->internal_unix, .internal_zone = it->internal_zone};
+    *ad = (struct add){.ref = q->account,
+                       .content = content,
+                       .target = name.n ? ADD_TO_NAME : ADD_TO_ID,
+                       .mailbox_id = q->mailbox_id,
+                       .name = name,
+                       .flags = it->flags,
+                       .keywords = it->keywords,
+                       .n_keywords = it->n_keywords,
+                       .internal_unix = it->internal_unix,
+                       .internal_zone = it->internal_zone};
     return true;
 }
 
 FIBER bool store_do_append(struct store *s, struct rpc_call *c, const Thurn__AppendRequest *q, Thurn__AppendReply *r,
-                     struct err *err)
+                           struct err *err)
 {
     struct op op; /* only for its checks */
     str name = STR_NONE;
@@ -29,8 +36,8 @@ FIBER bool store_do_append(struct store *s, struct rpc_call *c, const Thurn__App
         return false;
     if (q->n_items == 0 || q->n_items > ITEMS_MAX)
         return err_set(err, q->n_items ? ERR_LIMIT : ERR_INVALID, "1 to %u messages", ITEMS_MAX);
-    struct add_request rq = {.v = arena_array(c->arena, struct add, q->n_items), .n = q->n_items, .is_all_or_none = true,
-                             .arena = c->arena};
+    struct add_request rq = {
+        .v = arena_array(c->arena, struct add, q->n_items), .n = q->n_items, .is_all_or_none = true, .arena = c->arena};
     if (!once_check_id(q->request_id, &rq.request_id, err) ||
         (q->n_path && !mailbox_path_given(q->path, q->n_path, c->arena, &name, err)))
         return false;

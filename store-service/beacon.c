@@ -7,10 +7,10 @@
 
 #define BUCKETS 1024u
 #define WATCHERS_MAX 4096u
-#define WATCHED_MAX 1000000u  /* accounts of one watcher */
-#define CHANGE_MAX 50000u     /* accounts added or removed by one Watch */
-#define REPLY_MAX 20000u      /* beacons in one reply */
-#define FORGET_MS 120000      /* a watcher that did not ask for so long is gone */
+#define WATCHED_MAX 1000000u /* accounts of one watcher */
+#define CHANGE_MAX 50000u    /* accounts added or removed by one Watch */
+#define REPLY_MAX 20000u     /* beacons in one reply */
+#define FORGET_MS 120000     /* a watcher that did not ask for so long is gone */
 #define WAIT_MS_MAX 30000
 
 struct watcher;
@@ -18,7 +18,8 @@ struct watcher;
 struct watch {
     struct list_node by_account; /* in struct watched */
     struct list_node pending;    /* in the watcher's pending, while there is something to tell, or in its sent */
-    uint64_t sent;               /* number of the reply that told it, until the watcher says that it arrived; 0 = none */
+    /* number of the reply that told it, until the watcher says that it arrived; 0 = none */
+    uint64_t sent;
     unsigned sent_kinds;
     struct watcher *watcher;
     int64_t account_id;
@@ -34,8 +35,8 @@ struct watcher {
     struct map64 watches; /* account id → struct watch */
     struct list pending, sent;
     uint64_t generation, number; /* number: of the last reply with beacons */
-    uint64_t turn;        /* of the Watch that waits; a later one ends it */
-    unsigned n_waiting;   /* Watch calls that hold a pointer to this */
+    uint64_t turn;               /* of the Watch that waits; a later one ends it */
+    unsigned n_waiting;          /* Watch calls that hold a pointer to this */
     bool is_gone;
     int64_t seen_mono_ms;
     struct fiber_cond wake;
@@ -44,10 +45,10 @@ struct watcher {
 struct beacons {
     struct redis *redis;
     unsigned linger_ms;
-    uint64_t node_id;      /* tells our own messages from others' */
-    struct map watchers;   /* name → struct watcher */
+    uint64_t node_id;    /* tells our own messages from others' */
+    struct map watchers; /* name → struct watcher */
     struct list all;
-    struct map64 watched;  /* account id → struct watched */
+    struct map64 watched;      /* account id → struct watched */
     unsigned buckets[BUCKETS]; /* watched accounts in each; subscribed while above 0 */
 };
 
@@ -154,7 +155,8 @@ static void watcher_forget(struct watcher *w)
 static void forget_silent(struct beacons *b)
 {
     int64_t before = clock_mono_ms() - FORGET_MS;
-    LIST_EACH (&b->all, n) {
+    LIST_EACH(&b->all, n)
+    {
         struct watcher *w = LIST_ITEM(n, struct watcher, node);
         if (!w->n_waiting && w->seen_mono_ms < before)
             watcher_forget(w);
@@ -185,7 +187,8 @@ static void tell(struct beacons *b, int64_t account_id, uint64_t modseq, unsigne
     struct watched *wd = map64_get(&b->watched, (uint64_t)account_id);
     if (!wd)
         return;
-    LIST_EACH (&wd->watches, n) {
+    LIST_EACH(&wd->watches, n)
+    {
         struct watch *watch = LIST_ITEM(n, struct watch, by_account);
         watch->modseq = MAX(watch->modseq, modseq);
         watch->kinds |= kinds;
@@ -232,7 +235,8 @@ static void on_message(void *arg, str channel, str payload)
 static void on_gap(void *arg)
 {
     struct beacons *b = arg;
-    LIST_EACH (&b->all, n) {
+    LIST_EACH(&b->all, n)
+    {
         struct watcher *w = LIST_ITEM(n, struct watcher, node);
         w->generation = random_u64() | 1;
         fiber_cond_broadcast(&w->wake);
@@ -257,8 +261,8 @@ void beacons_free(struct beacons *b)
 {
     if (!b)
         return;
-    LIST_EACH (&b->all, n)
-        watcher_forget(LIST_ITEM(n, struct watcher, node));
+    LIST_EACH(&b->all, n)
+    watcher_forget(LIST_ITEM(n, struct watcher, node));
     if (b->redis)
         redis_on_message(b->redis, NULL, NULL, b);
     map_done(&b->watchers);
@@ -336,8 +340,8 @@ static void settle(struct watcher *w, const Thurn__WatchRequest *q)
 static void take_news(struct watcher *w, struct arena *a, Thurn__WatchReply *r)
 {
     size_t n = 0;
-    LIST_EACH (&w->pending, count)
-        n += count != NULL;
+    LIST_EACH(&w->pending, count)
+    n += count != NULL;
     n = MIN(n, REPLY_MAX);
     r->beacons = arena_array(a, Thurn__Beacon *, n);
     if (n)
@@ -358,7 +362,7 @@ static void take_news(struct watcher *w, struct arena *a, Thurn__WatchReply *r)
 }
 
 FIBER bool store_do_watch(struct store *s, struct rpc_call *c, const Thurn__WatchRequest *q, Thurn__WatchReply *r,
-                    struct err *err)
+                          struct err *err)
 {
     struct beacons *b = s->beacons;
     struct watcher *w = NULL;

@@ -1,10 +1,10 @@
 /*
  * beacon.h: after a commit, whoever watches the account learns of it.
  *
- * Watchers (front-end processes) long-poll with Watch; what happened to their accounts since is kept for them, one entry
- * an account. Between store processes beacons go over Redis, on 1,024 channels by account; a process subscribes to those
- * that its watchers need. All of it may be lost: a watcher that asks too late is unknown and starts over, and modseqs
- * tell what was missed.
+ * Watchers (front-end processes) long-poll with Watch; what happened to their accounts since is kept for them, one
+ * entry an account. Between store processes beacons go over Redis, on 1,024 channels by account; a process subscribes
+ * to those that its watchers need. All of it may be lost: a watcher that asks too late is unknown and starts over, and
+ * modseqs tell what was missed.
  */
 #ifndef STORE_SERVICE_BEACON_H
 #define STORE_SERVICE_BEACON_H

@@ -9,6 +9,7 @@
 #include "base/num.h"
 #include "store-service/spool.h"
 
+// clang-format off
 static const struct sql_stmt intend_blob = {
     "s_intend_blob", "iibiiiiiiii", "i" "ii",
     "INSERT INTO s_blob (blob_id, tenant_id, hash, size, tier, codec, is_ready, seg, off, stored_len, refs, zero_since,"
@@ -53,11 +54,19 @@ static const struct sql_stmt release_holds = {
     "DELETE FROM s_hold h USING {rows} AS v (tenant_id, hash, holder), s_blob b WHERE b.tenant_id = v.tenant_id AND b.hash = v.hash"
     " AND h.blob_id = b.blob_id AND h.holder = v.holder",
     true};
+// clang-format on
 
 struct blob_place blob_place_take(const struct sql_value *v)
 {
-    return (struct blob_place){.blob_id = v[0].i, .tenant_id = v[1].i, .hash = v[2].s, .size = v[3].i, .tier = v[4].i,
-                               .codec = v[5].i, .seg = v[6].i, .off = v[7].i, .stored_len = v[8].i};
+    return (struct blob_place){.blob_id = v[0].i,
+                               .tenant_id = v[1].i,
+                               .hash = v[2].s,
+                               .size = v[3].i,
+                               .tier = v[4].i,
+                               .codec = v[5].i,
+                               .seg = v[6].i,
+                               .off = v[7].i,
+                               .stored_len = v[8].i};
 }
 
 struct blob_place blob_place_copy(const struct blob_place *p, struct arena *a)
@@ -110,8 +119,9 @@ struct storing {
 };
 
 /*
- * The body's own row is held for a day at least, for what is about to refer to it, and as long as a nameless holder wants. It is
- * written for a named one too: the sweep that waits for this transaction looks at that row again, and not at s_hold.
+ * The body's own row is held for a day at least, for what is about to refer to it, and as long as a nameless holder
+ * wants. It is written for a named one too: the sweep that waits for this transaction looks at that row again, and not
+ * at s_hold.
  */
 static int64_t row_hold(const struct hold *h, int64_t now_unix)
 {
@@ -134,10 +144,17 @@ FIBER static bool intend_body(struct sql_tx *tx, void *arg, struct err *err)
     struct storing *st = arg;
     int64_t id = blob_new_id();
     bool is_inline = st->tier == BLOB_INLINE;
-    const struct sql_value v[] = {
-        sql_i(id), sql_i(st->tenant_id), sql_s(str_n(st->body->hash, BLOB_HASH_SIZE)), sql_i((int64_t)st->body->size),
-        sql_i(st->tier), sql_i(st->codec), sql_i(is_inline), sql_i(is_inline ? (int64_t)st->data.n : (int64_t)st->body->size),
-        sql_i(0), sql_i(st->now_unix), sql_i(row_hold(&st->hold, st->now_unix))};
+    const struct sql_value v[] = {sql_i(id),
+                                  sql_i(st->tenant_id),
+                                  sql_s(str_n(st->body->hash, BLOB_HASH_SIZE)),
+                                  sql_i((int64_t)st->body->size),
+                                  sql_i(st->tier),
+                                  sql_i(st->codec),
+                                  sql_i(is_inline),
+                                  sql_i(is_inline ? (int64_t)st->data.n : (int64_t)st->body->size),
+                                  sql_i(0),
+                                  sql_i(st->now_unix),
+                                  sql_i(row_hold(&st->hold, st->now_unix))};
     struct sql_result r;
     if (!sql_exec(tx, &intend_blob, v, 1, &r, err))
         return false;
@@ -158,7 +175,8 @@ FIBER static bool place_body(struct sql_tx *tx, void *arg, struct err *err)
     struct sql_result placed, there;
     if (!sql_exec(tx, &place_blob, v, 1, &placed, err) || placed.n_affected)
         return !err_is_set(err);
-    /* Somebody else stored the same body at the same time, or the sweep took the row: it came for longer than it was held. */
+    /* Somebody else stored the same body at the same time, or the sweep took the row: it came for longer than it was
+     * held. */
     return sql_exec(tx, &see_blob, v, 1, &there, err) &&
            (there.n_rows || err_set(err, ERR_UNAVAILABLE, "body %lld was swept while it came", (long long)st->blob_id));
 }
@@ -174,7 +192,9 @@ bool blob_store(struct shard *sh, int64_t tenant_id, struct spool *body, struct 
         return false;
     if (st.is_ready)
         return true;
-    struct blob_place place = {.blob_id = st.blob_id, .tenant_id = tenant_id, .size = (int64_t)body->size,
+    struct blob_place place = {.blob_id = st.blob_id,
+                               .tenant_id = tenant_id,
+                               .size = (int64_t)body->size,
                                .hash = str_n(body->hash, BLOB_HASH_SIZE)};
     struct blob_object o = {sh->number, &place};
     st.tier = b->tier;
@@ -208,8 +228,8 @@ bool blob_damaged(const struct blob_place *p, struct err *err)
     BUF(hex, 2 * BLOB_HASH_SIZE);
     buf_add_hex(&hex, p->hash);
     metric_inc(M_STORE_DAMAGED);
-    log_error("store.body_damaged", KV_I64("tenant_id", p->tenant_id), KV_STR("hash", buf_str(&hex)), KV_I64("blob_id", p->blob_id),
-              KV_I64("segment", p->seg), KV_I64("offset", p->off));
+    log_error("store.body_damaged", KV_I64("tenant_id", p->tenant_id), KV_STR("hash", buf_str(&hex)),
+              KV_I64("blob_id", p->blob_id), KV_I64("segment", p->seg), KV_I64("offset", p->off));
     return err_set(err, ERR_INTERNAL, "body %lld is damaged", (long long)p->blob_id);
 }
 
@@ -228,7 +248,8 @@ bool blob_inline(const struct blob_place *p, struct arena *a, str *out, struct e
     return is_proven(p, hash) || blob_damaged(p, err);
 }
 
-FIBER static bool read_inline(const struct blob_place *p, uint64_t offset, uint64_t length, struct rpc_sink *out, struct err *err)
+FIBER static bool read_inline(const struct blob_place *p, uint64_t offset, uint64_t length, struct rpc_sink *out,
+                              struct err *err)
 {
     ARENA(a, BLOB_INLINE_TRY * 2);
     str content;
@@ -264,15 +285,15 @@ FIBER static bool write_proven(struct rpc_sink *sink, str piece, struct err *err
     return p->out->write(p->out, piece, err);
 }
 
-/* Its row is there, its bytes are not: whoever restores the bucket or the folder brings it back, so nobody hears that there
- * is no such thing. */
+/* Its row is there, its bytes are not: whoever restores the bucket or the folder brings it back, so nobody hears that
+ * there is no such thing. */
 static bool bytes_lost(const struct blob_backend *b, const struct blob_place *p, const struct err *why, struct err *err)
 {
     BUF(hex, 2 * BLOB_HASH_SIZE);
     buf_add_hex(&hex, p->hash);
     metric_inc_label(M_STORE_LOST, b->name);
-    log_error("store.bytes_lost", KV_I64("tenant_id", p->tenant_id), KV_STR("hash", buf_str(&hex)), KV_I64("blob_id", p->blob_id),
-              KV_I64("segment", p->seg), KV_I64("offset", p->off), KV_ERR(why));
+    log_error("store.bytes_lost", KV_I64("tenant_id", p->tenant_id), KV_STR("hash", buf_str(&hex)),
+              KV_I64("blob_id", p->blob_id), KV_I64("segment", p->seg), KV_I64("offset", p->off), KV_ERR(why));
     return err_set(err, ERR_UNAVAILABLE, "the bytes of body %lld are not where its row says", (long long)p->blob_id);
 }
 
@@ -284,7 +305,7 @@ static bool row_lost(const struct blob_place *p, struct err *err)
 }
 
 FIBER static bool read_outside(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length,
-                         struct rpc_sink *out, bool *is_lost, struct err *err)
+                               struct rpc_sink *out, bool *is_lost, struct err *err)
 {
     struct blob_backend *b = sh->store->blobs;
     struct blob_object o = {sh->number, p};
@@ -368,7 +389,8 @@ bool blob_read_range(struct shard *sh, const struct blob_place *p, uint64_t offs
 
 bool hold_ok(ProtobufCBinaryData holder, struct err *err)
 {
-    return holder.len <= BLOB_HOLDER_MAX || err_set(err, ERR_INVALID, "a holder has more than %u bytes", BLOB_HOLDER_MAX);
+    return holder.len <= BLOB_HOLDER_MAX ||
+           err_set(err, ERR_INVALID, "a holder has more than %u bytes", BLOB_HOLDER_MAX);
 }
 
 struct holding {
@@ -380,7 +402,8 @@ struct holding {
 FIBER static bool hold_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     const struct holding *h = arg;
-    const struct sql_value v[] = {sql_i(h->blob->tenant_id), sql_s(rpc_str(h->blob->hash)), sql_i(row_hold(&h->hold, h->now_unix))};
+    const struct sql_value v[] = {sql_i(h->blob->tenant_id), sql_s(rpc_str(h->blob->hash)),
+                                  sql_i(row_hold(&h->hold, h->now_unix))};
     struct sql_result r;
     if (!sql_exec(tx, &hold_blob, v, 1, &r, err))
         return false;
@@ -391,7 +414,7 @@ FIBER static bool hold_body(struct sql_tx *tx, void *arg, struct err *err)
 }
 
 FIBER bool store_do_hold_blob(struct store *s, struct rpc_call *c, const Thurn__HoldBlobRequest *q, Thurn__Empty *r,
-                        struct err *err)
+                              struct err *err)
 {
     (void)c;
     (void)r;
@@ -414,8 +437,8 @@ FIBER static bool release_body(struct sql_tx *tx, void *arg, struct err *err)
     return sql_exec(tx, &release_holds, v, q->n_holds, NULL, err);
 }
 
-FIBER bool store_do_release_blobs(struct store *s, struct rpc_call *c, const Thurn__ReleaseBlobsRequest *q, Thurn__Empty *r,
-                                  struct err *err)
+FIBER bool store_do_release_blobs(struct store *s, struct rpc_call *c, const Thurn__ReleaseBlobsRequest *q,
+                                  Thurn__Empty *r, struct err *err)
 {
     (void)c;
     (void)r;
@@ -429,7 +452,7 @@ FIBER bool store_do_release_blobs(struct store *s, struct rpc_call *c, const Thu
 }
 
 FIBER bool store_do_read_blob(struct store *s, struct rpc_call *c, const Thurn__ReadBlobRequest *q, Thurn__Empty *r,
-                        struct err *err)
+                              struct err *err)
 {
     (void)r;
     if (!q->blob || !c->out)

@@ -1,9 +1,9 @@
 /*
  * blob.h: bodies by the hash of their content, scoped to a tenant and a shard (their "space").
  *
- * A body is compressed into s_blob_inline when that takes at most BLOB_INLINE_MAX bytes; else the backend (segment files
- * or S3) holds it, and its row says where. A row counts the emails that refer to it. One without references stays until
- * the sweep has found it unused for a day and not held.
+ * A body is compressed into s_blob_inline when that takes at most BLOB_INLINE_MAX bytes; else the backend (segment
+ * files or S3) holds it, and its row says where. A row counts the emails that refer to it. One without references stays
+ * until the sweep has found it unused for a day and not held.
  *
  * A large body's row is made before the body is stored ("not ready"), so whatever a crash leaves behind has a row, and
  * the sweep finds it.
@@ -14,8 +14,8 @@
 #include "store-service/internal.h"
 
 #define BLOB_HASH_SIZE 32u
-#define BLOB_INLINE_MAX (16u * 1024)      /* compressed */
-#define BLOB_INLINE_TRY (64u * 1024)      /* larger bodies are not worth the attempt to compress */
+#define BLOB_INLINE_MAX (16u * 1024) /* compressed */
+#define BLOB_INLINE_TRY (64u * 1024) /* larger bodies are not worth the attempt to compress */
 #define BLOB_HOLD_S DAY_S
 #define BLOB_HOLDER_MAX 32u   /* bytes of a holder's name */
 #define BLOB_RELEASE_MAX 500u /* holds released by one call */
@@ -51,7 +51,8 @@ void blob_queue_unref(struct sql_tx *tx, const int64_t *ids, size_t n, int64_t n
 /* Compress for inline storage; false: it does not fit. *out lives in a. */
 bool blob_compress(str content, struct arena *a, str *out, enum blob_codec *codec);
 /* Errors: INTERNAL (damaged). *out lives in a, or is data itself when it is not compressed. */
-bool blob_decompress(str data, enum blob_codec codec, uint64_t size, struct arena *a, str *out, struct err *err) WARN_UNUSED;
+bool blob_decompress(str data, enum blob_codec codec, uint64_t size, struct arena *a, str *out, struct err *err)
+    WARN_UNUSED;
 void blob_hash(str content, unsigned char out[BLOB_HASH_SIZE]);
 /* Ids that grow with time. */
 int64_t blob_new_id(void);
@@ -73,18 +74,19 @@ FIBER bool blob_find(struct shard *sh, int64_t tenant_id, str hash, struct arena
 /* All of an inline body, proven by its hash. Any thread. *out lives in a, or is p->data. Errors: INTERNAL (damaged). */
 bool blob_inline(const struct blob_place *p, struct arena *a, str *out, struct err *err) WARN_UNUSED;
 /*
- * Bytes [offset, offset + length) of the content, clamped to it, into the sink. Suspends. Errors: UNAVAILABLE (also of a
- * body whose row is there and whose bytes are not: logged and counted), INTERNAL, the sink's.
+ * Bytes [offset, offset + length) of the content, clamped to it, into the sink. Suspends. Errors: UNAVAILABLE (also of
+ * a body whose row is there and whose bytes are not: logged and counted), INTERNAL, the sink's.
  *
  * Who reads a whole body gets its last piece only when its hash holds; a part of a body outside the database is not
  * proven, as that would take all of it. Damage is logged, counted, and INTERNAL.
  */
-FIBER bool blob_read(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length, struct rpc_sink *out,
-                     struct err *err) WARN_UNUSED;
+FIBER bool blob_read(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length,
+                     struct rpc_sink *out, struct err *err) WARN_UNUSED;
 /* The same into a; length bounded by the caller. *is_lost: it is UNAVAILABLE because its bytes are not there. */
 FIBER bool blob_read_range(struct shard *sh, const struct blob_place *p, uint64_t offset, uint64_t length,
                            struct arena *a, str *out, bool *is_lost, struct err *err) WARN_UNUSED;
-/* It does not have the hash that it is kept under: logs and counts that, sets INTERNAL and returns false. Any thread. */
+/* It does not have the hash that it is kept under: logs and counts that, sets INTERNAL and returns false. Any thread.
+ */
 bool blob_damaged(const struct blob_place *p, struct err *err);
 
 /* --- where large bodies live: backend/ --- */
@@ -97,10 +99,10 @@ struct blob_backend {
     const char *name; /* in metrics */
     enum blob_tier tier;
     /* Store the whole body; on return it is durable. Sets *seg and *off. Suspends. Errors: UNAVAILABLE. */
-    FIBER bool (*put)(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg, int64_t *off,
-                      struct err *err);
-    /* Hand on [offset, offset + length) in pieces. Suspends. Errors: NOT_FOUND (it is not in that place, and nothing was
-     * handed on: look its place up again; no caller of blob_read ever sees that), UNAVAILABLE, the sink's. */
+    FIBER bool (*put)(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg,
+                      int64_t *off, struct err *err);
+    /* Hand on [offset, offset + length) in pieces. Suspends. Errors: NOT_FOUND (it is not in that place, and nothing
+     * was handed on: look its place up again; no caller of blob_read ever sees that), UNAVAILABLE, the sink's. */
     FIBER bool (*get)(struct blob_backend *b, const struct blob_object *o, uint64_t offset, uint64_t length,
                       struct rpc_sink *out, struct err *err);
     /* The name under which an object is to be deleted later, in a; empty: nothing is to be done (segments). */

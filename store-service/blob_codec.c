@@ -10,8 +10,8 @@
 #define LEVEL 1
 
 /*
- * What most messages have in common, the commonest last (nearest to the data, so cheapest to refer to). Bodies are stored
- * under it: its text never changes; another one gets another codec number.
+ * What most messages have in common, the commonest last (nearest to the data, so cheapest to refer to). Bodies are
+ * stored under it: its text never changes; another one gets another codec number.
  */
 static const char header_dictionary[] =
     "<!DOCTYPE html PUBLIC \"-//W3C//DTD XHTML 1.0 Transitional//EN\" \"http://www.w3.org/TR/xhtml1/DTD/"
@@ -114,7 +114,8 @@ bool blob_decompress(str data, enum blob_codec codec, uint64_t size, struct aren
 {
     if (codec == BLOB_RAW) {
         if (data.n != size)
-            return err_set(err, ERR_INTERNAL, "a stored body has %zu bytes instead of %llu", data.n, (unsigned long long)size);
+            return err_set(err, ERR_INTERNAL, "a stored body has %zu bytes instead of %llu", data.n,
+                           (unsigned long long)size);
         *out = data;
         return true;
     }
@@ -123,7 +124,8 @@ bool blob_decompress(str data, enum blob_codec codec, uint64_t size, struct aren
     size_t n = codec == BLOB_ZSTD_HEADERS ? ZSTD_decompress_usingDDict(x->d, p, size, data.p, data.n, shared.d)
                                           : ZSTD_decompressDCtx(x->d, p, size, data.p, data.n);
     if (ZSTD_isError(n) || n != size)
-        return err_set(err, ERR_INTERNAL, "a stored body is damaged: %s", ZSTD_isError(n) ? ZSTD_getErrorName(n) : "size");
+        return err_set(err, ERR_INTERNAL, "a stored body is damaged: %s",
+                       ZSTD_isError(n) ? ZSTD_getErrorName(n) : "size");
     *out = str_n(p, n);
     return true;
 }

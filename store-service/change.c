@@ -2,12 +2,14 @@
 #include "store-service/internal.h"
 #include "store-service/uidset.h"
 
+// clang-format off
 static const struct sql_stmt insert_changes = {
     "s_insert_changes", "iiiiiib", "",
     "INSERT INTO s_changes (account_id, modseq, week, type, op, mailbox_id, items) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     "INSERT INTO s_changes (account_id, modseq, week, type, op, mailbox_id, items)"
     " SELECT * FROM {rows} AS v",
     true};
+// clang-format on
 
 void change_queue(struct sql_tx *tx, const struct change *rows, size_t n)
 {
@@ -17,7 +19,7 @@ void change_queue(struct sql_tx *tx, const struct change *rows, size_t n)
         *p++ = sql_i(rows[i].modseq);
         *p++ = sql_i(rows[i].week);
         *p++ = sql_i(rows[i].op >= CHANGE_MBOX_CREATED ? THURN__CHANGE_TYPE__CHANGE_MAILBOX
-                                                      : THURN__CHANGE_TYPE__CHANGE_EMAIL);
+                                                       : THURN__CHANGE_TYPE__CHANGE_EMAIL);
         *p++ = sql_i(rows[i].op);
         *p++ = sql_i(rows[i].mailbox_id);
         *p++ = sql_s(rows[i].items);
@@ -49,8 +51,8 @@ int64_t change_queue_items(struct sql_tx *tx, struct op *op, struct mailbox_row 
     for (size_t i = 0; i < n_rows; i++) {
         size_t from = i * CHANGE_ITEMS_MAX, count = MIN(n - from, CHANGE_ITEMS_MAX);
         int64_t modseq = account_next_modseq(&op->account, op->now_unix);
-        rows[i] = (struct change){op->account.account_id, modseq, op->account.week, m->mailbox_id, what,
-                                  change_items(sql_arena(tx), v + from, count)};
+        rows[i] = (struct change){op->account.account_id, modseq, op->account.week,
+                                  m->mailbox_id,          what,   change_items(sql_arena(tx), v + from, count)};
         m->highestmodseq = modseq;
     }
     change_queue(tx, rows, n_rows);

@@ -8,6 +8,7 @@
 #define LOG_ROWS 2000
 #define IDS_MAX 5000u /* of a reply when the request does not say */
 
+// clang-format off
 static const struct sql_stmt read_log = {
     "s_account_log", "iiii", "iiib",
     "SELECT modseq, op, mailbox_id, items FROM s_changes WHERE account_id = ?1 AND modseq > ?2 AND week >= ?3"
@@ -19,6 +20,7 @@ static const struct sql_stmt live_threads = {
     "SELECT v.t FROM {rows} AS v (a, t) WHERE EXISTS (SELECT 1 FROM s_msg m WHERE m.account_id = v.a AND"
     " m.thread_id = v.t)",
     true};
+// clang-format on
 
 /* What happened to one id, folded over its changes: bits. */
 #define FOLD_CREATED 1u
@@ -30,8 +32,8 @@ struct changes_op {
     const Thurn__ChangesRequest *q;
     struct arena *arena;
     Thurn__ChangesReply *r;
-    struct map64 fold;   /* id → bits */
-    uint64_t *order;     /* ids as they first came */
+    struct map64 fold; /* id → bits */
+    uint64_t *order;   /* ids as they first came */
     size_t n, cap;
     size_t limit;
 };
@@ -187,8 +189,8 @@ FIBER static bool changes_body(struct sql_tx *tx, void *arg, struct err *err)
     return ok;
 }
 
-FIBER bool store_do_changes(struct store *s, struct rpc_call *call, const Thurn__ChangesRequest *q, Thurn__ChangesReply *r,
-                      struct err *err)
+FIBER bool store_do_changes(struct store *s, struct rpc_call *call, const Thurn__ChangesRequest *q,
+                            Thurn__ChangesReply *r, struct err *err)
 {
     struct changes_op c = {.q = q, .arena = call->arena, .r = r};
     if (!op_init(&c.op, s, q->account, err))

@@ -44,7 +44,7 @@ static bool parse_piece(struct rpc_sink *sink, str piece, struct err *err)
 }
 
 FIBER static bool parse_stored(struct shard *sh, const struct blob_place *p, struct arena *a, Thurn__ParsedEmail **out,
-                         struct err *err)
+                               struct err *err)
 {
     CLEANUP(mime_free) struct mime_parser *mime = mime_new(a, NULL);
     struct parse_sink sink = {{parse_piece}, mime};
@@ -55,7 +55,7 @@ FIBER static bool parse_stored(struct shard *sh, const struct blob_place *p, str
 }
 
 FIBER static bool of_blob(struct store *s, const Thurn__BlobRef *ref, struct arena *a, struct content *out,
-                    Thurn__ParsedEmail **parsed, struct err *err)
+                          Thurn__ParsedEmail **parsed, struct err *err)
 {
     struct shard *sh = store_shard(s, ref->space, err);
     struct blob_place p;
@@ -71,10 +71,12 @@ FIBER static bool of_blob(struct store *s, const Thurn__BlobRef *ref, struct are
     return parse_stored(sh, &p, a, parsed, err);
 }
 
-FIBER static bool of_memory(str content, struct arena *a, struct content *out, Thurn__ParsedEmail **parsed, struct err *err)
+FIBER static bool of_memory(str content, struct arena *a, struct content *out, Thurn__ParsedEmail **parsed,
+                            struct err *err)
 {
     if (content.n == 0 || content.n > CONTENT_MAX)
-        return err_set(err, content.n ? ERR_LIMIT : ERR_INVALID, "a message in a request has 1 to %u bytes", CONTENT_MAX);
+        return err_set(err, content.n ? ERR_LIMIT : ERR_INVALID, "a message in a request has 1 to %u bytes",
+                       CONTENT_MAX);
     out->size = content.n;
     out->is_inline = blob_compress(content, a, &out->data, &out->codec);
     out->spool = arena_new(a, struct spool);
@@ -139,7 +141,8 @@ FIBER static bool spool_piece(struct rpc_sink *sink, str piece, struct err *err)
 }
 
 /* The body lies on another shard, or belongs to another tenant: copy it. */
-FIBER static bool copy_blob(struct store *s, const Thurn__BlobRef *ref, struct shard *to, int64_t tenant_id, struct err *err)
+FIBER static bool copy_blob(struct store *s, const Thurn__BlobRef *ref, struct shard *to, int64_t tenant_id,
+                            struct err *err)
 {
     ARENA(a, 256 * 1024);
     SPOOL_SCOPE struct spool spool;

@@ -29,7 +29,8 @@ static bool check_room(const struct copy_op *cp, const struct mailbox_row *to, c
     return true;
 }
 
-static void link_messages(struct sql_tx *tx, struct copy_op *cp, struct mailbox_row *to, const struct msg_row *rows, size_t n)
+static void link_messages(struct sql_tx *tx, struct copy_op *cp, struct mailbox_row *to, const struct msg_row *rows,
+                          size_t n)
 {
     struct arena *a = sql_arena(tx);
     struct msg_insert *v = arena_array(a, struct msg_insert, n);
@@ -77,7 +78,8 @@ static bool take_ends(struct copy_op *cp, struct ends *e, struct err *err)
 }
 
 /* These are read. Counted before they are written: what has no room is rolled back as a whole. */
-FIBER static bool copy_rows(struct sql_tx *tx, struct copy_op *cp, struct ends *e, const struct msg_row *rows, size_t n, struct err *err)
+FIBER static bool copy_rows(struct sql_tx *tx, struct copy_op *cp, struct ends *e, const struct msg_row *rows, size_t n,
+                            struct err *err)
 {
     cp->n_copied += n;
     if (cp->n_copied > COPY_MAX)
@@ -104,8 +106,8 @@ FIBER static bool copy_rest(struct sql_tx *tx, struct copy_op *cp, struct ends *
         SQL_PIECE(piece, tx);
         struct msg_row *rows;
         size_t n;
-        if (!messages_read(tx, q, &rows, &n, &q->from_uid, err) || !copy_rows(tx, cp, e, rows, n, err) || !sql_run(tx, err) ||
-            !sql_breathe(tx, err))
+        if (!messages_read(tx, q, &rows, &n, &q->from_uid, err) || !copy_rows(tx, cp, e, rows, n, err) ||
+            !sql_run(tx, err) || !sql_breathe(tx, err))
             return false;
     }
     return true;
@@ -122,7 +124,8 @@ FIBER static bool copy_body(struct sql_tx *tx, void *arg, struct err *err)
     cp->n_copied = 0;
     op_begin(tx, &cp->op);
     queue_ends(tx, cp, &e);
-    struct msg_query q = {.account_id = cp->op.ref->account_id, .mailbox_id = cp->q->mailbox_id, .uids = cp->uids, .limit = ROWS_AT_ONCE};
+    struct msg_query q = {
+        .account_id = cp->op.ref->account_id, .mailbox_id = cp->q->mailbox_id, .uids = cp->uids, .limit = ROWS_AT_ONCE};
     if (!messages_read(tx, &q, &rows, &n, &q.from_uid, err) || !op_ready(&cp->op, err))
         return false;
     if (cp->op.is_repeat)
@@ -148,7 +151,8 @@ FIBER static bool copy_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-FIBER bool store_do_copy(struct store *s, struct rpc_call *c, const Thurn__CopyRequest *q, Thurn__CopyReply *r, struct err *err)
+FIBER bool store_do_copy(struct store *s, struct rpc_call *c, const Thurn__CopyRequest *q, Thurn__CopyReply *r,
+                         struct err *err)
 {
     struct copy_op cp = {.q = q, .arena = c->arena, .r = r};
     struct uidset uids;

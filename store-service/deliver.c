@@ -121,15 +121,22 @@ static bool add_of_recipient(struct delivery *d, size_t i, struct err *err)
     str *path = arena_array(d->arena, str, r->n_path);
     for (size_t k = 0; k < r->n_path; k++)
         path[k] = str_c(r->path[k]);
-    *ad = (struct add){.ref = r->account, .content = d->content, .path = path, .n_path = r->n_path, .role = r->role,
-                       .flags = r->flags, .keywords = r->keywords, .n_keywords = r->n_keywords,
-                       .key = rpc_str(r->delivery_key), .day = r->day};
+    *ad = (struct add){.ref = r->account,
+                       .content = d->content,
+                       .path = path,
+                       .n_path = r->n_path,
+                       .role = r->role,
+                       .flags = r->flags,
+                       .keywords = r->keywords,
+                       .n_keywords = r->n_keywords,
+                       .key = rpc_str(r->delivery_key),
+                       .day = r->day};
     ad->target = r->n_path ? ADD_TO_PATH : r->role > THURN__MAILBOX_ROLE__ROLE_INBOX ? ADD_TO_ROLE : ADD_TO_INBOX;
     return true;
 }
 
 FIBER bool store_do_deliver(struct store *s, struct rpc_call *c, const Thurn__DeliverRequest *q, Thurn__DeliverReply *r,
-                      struct err *err)
+                            struct err *err)
 {
     struct content content;
     struct delivery d = {.store = s, .q = q, .content = &content, .arena = c->arena};

@@ -25,8 +25,11 @@ FIBER static bool expunge_body(struct sql_tx *tx, void *arg, struct err *err)
         return false;
     if (!e->q->is_any && m.deleted == 0) /* as mostly at CLOSE: no message is looked at */
         return true;
-    struct msg_query q = {.account_id = e->op.ref->account_id, .mailbox_id = e->q->mailbox_id, .uids = e->uids,
-                          .from_uid = e->from_uid, .limit = MESSAGES_PER_TX,
+    struct msg_query q = {.account_id = e->op.ref->account_id,
+                          .mailbox_id = e->q->mailbox_id,
+                          .uids = e->uids,
+                          .from_uid = e->from_uid,
+                          .limit = MESSAGES_PER_TX,
                           .flags = e->q->is_any ? THURN__FLAG__FLAG_NONE : THURN__FLAG__FLAG_DELETED};
     if (!messages_read(tx, &q, &rows, &n, &e->next_uid, err))
         return false;
@@ -42,7 +45,7 @@ FIBER static bool expunge_body(struct sql_tx *tx, void *arg, struct err *err)
 }
 
 FIBER bool store_do_expunge(struct store *s, struct rpc_call *c, const Thurn__ExpungeRequest *q, Thurn__ExpungeReply *r,
-                      struct err *err)
+                            struct err *err)
 {
     struct expunge_op e = {.q = q, .arena = c->arena};
     struct uidset uids, gone = uidset_of(c->arena);

@@ -25,7 +25,7 @@ struct fetch_op {
     /* Results. */
     Thurn__Message **messages;
     size_t n_messages;
-    str *parsed;             /* of each, packed */
+    str *parsed; /* of each, packed */
     uint64_t next_uid;
     Thurn__Keyword **names;
     size_t n_names;
@@ -62,9 +62,10 @@ static void add_raw(struct fetch_op *f, const struct msg_row *m, Thurn__Message 
     *r = (struct raw_read){p, blob_place_copy(&m->place, f->arena), arena_str(f->arena, m->prefix), offset, length};
 }
 
-/* Take rows along until the reply is full; where it is, that is where the next one goes on. Nothing is decoded here: the
- * loop's own thread may run this, and cannot let others run meanwhile. */
-FIBER static bool take_rows(struct sql_tx *tx, struct fetch_op *f, const struct msg_row *rows, size_t n, struct err *err)
+/* Take rows along until the reply is full; where it is, that is where the next one goes on. Nothing is decoded here:
+ * the loop's own thread may run this, and cannot let others run meanwhile. */
+FIBER static bool take_rows(struct sql_tx *tx, struct fetch_op *f, const struct msg_row *rows, size_t n,
+                            struct err *err)
 {
     size_t bytes = 0;
     f->messages = arena_array(f->arena, Thurn__Message *, n);
@@ -125,7 +126,9 @@ FIBER static bool fetch_body(struct sql_tx *tx, void *arg, struct err *err)
     f->n_messages = f->n_reads = f->n_inlines = 0;
     op_begin_read(tx, &f->op);
     mailbox_queue_get(tx, f->op.ref->account_id, q->mailbox_id, &box);
-    struct msg_query mq = {.account_id = f->op.ref->account_id, .mailbox_id = q->mailbox_id, .uids = f->uids,
+    struct msg_query mq = {.account_id = f->op.ref->account_id,
+                           .mailbox_id = q->mailbox_id,
+                           .uids = f->uids,
                            .since_modseq = (int64_t)MIN(q->changed_since, (uint64_t)INT64_MAX),
                            .with = (q->with_parsed ? MSG_WITH_PARSED : 0) | (q->with_raw ? MSG_WITH_BODY : 0),
                            .limit = q->limit ? MIN(q->limit, limit) : limit};
@@ -159,7 +162,8 @@ FIBER static void read_job_main(void *arg)
     uint64_t body_end = end > r->prefix.n ? end - r->prefix.n : 0;
     str body = STR_NONE;
     bool is_lost;
-    if (body_end > skip && !blob_read_range(j->shard, &r->place, skip, body_end - skip, &j->arena, &body, &is_lost, &j->err))
+    if (body_end > skip &&
+        !blob_read_range(j->shard, &r->place, skip, body_end - skip, &j->arena, &body, &is_lost, &j->err))
         return;
     /* body begins at skip already. */
     str head = str_slice(r->prefix, r->offset, end);
@@ -206,7 +210,7 @@ FIBER static bool read_bodies(struct fetch_op *f, struct err *err)
 }
 
 FIBER bool store_do_fetch(struct store *s, struct rpc_call *c, const Thurn__FetchRequest *q, Thurn__FetchReply *r,
-                    struct err *err)
+                          struct err *err)
 {
     struct fetch_op f = {.q = q, .arena = c->arena};
     struct uidset uids;
@@ -226,6 +230,7 @@ FIBER bool store_do_fetch(struct store *s, struct rpc_call *c, const Thurn__Fetc
 
 /* --- ReadBody: one message, streamed --- */
 
+// clang-format off
 static const struct sql_stmt body_by_uid = {
     "s_body_by_uid", "iii", "b" BLOB_PLACE_TYPES "b",
     "SELECT e.prefix, " BLOB_PLACE_COLS ", i.data FROM s_msg m JOIN s_email e ON e.account_id = m.account_id AND"
@@ -237,6 +242,7 @@ static const struct sql_stmt body_by_email = {
     "SELECT e.prefix, " BLOB_PLACE_COLS ", i.data FROM s_email e JOIN s_blob b ON b.blob_id = e.blob_id"
     " LEFT JOIN s_blob_inline i ON i.blob_id = b.blob_id WHERE e.account_id = ?1 AND e.email_id = ?2",
     NULL, false};
+// clang-format on
 
 struct find_op {
     struct op op;
@@ -281,8 +287,8 @@ FIBER static bool write_headed(struct rpc_sink *sink, str piece, struct err *err
     return (head.n == 0 || h->out->write(h->out, head, err)) && h->out->write(h->out, piece, err);
 }
 
-FIBER bool store_do_read_body(struct store *s, struct rpc_call *c, const Thurn__ReadBodyRequest *q, Thurn__ReadBodyReply *r,
-                        struct err *err)
+FIBER bool store_do_read_body(struct store *s, struct rpc_call *c, const Thurn__ReadBodyRequest *q,
+                              Thurn__ReadBodyReply *r, struct err *err)
 {
     struct find_op f = {.q = q, .arena = c->arena};
     if (!c->out)

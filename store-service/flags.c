@@ -2,12 +2,14 @@
 
 #define FLAGS_PER_TX 4000u /* what a reply has room for, with keywords */
 
+// clang-format off
 static const struct sql_stmt update_flags = {
     "s_update_flags", "iiiibi", "",
     "UPDATE s_msg SET flags = ?4, kw = ?5, modseq = ?6 WHERE account_id = ?1 AND mailbox_id = ?2 AND uid = ?3",
     "UPDATE s_msg m SET flags = v.flags, kw = v.kw, modseq = v.modseq FROM {rows}"
     " AS v (a, b, uid, flags, kw, modseq) WHERE m.account_id = v.a AND m.mailbox_id = v.b AND m.uid = v.uid",
     true};
+// clang-format on
 
 struct flags_op {
     struct op op;
@@ -27,7 +29,9 @@ struct flags_op {
 static int64_t new_flags(const Thurn__StoreFlagsRequest *q, int64_t old)
 {
     int64_t given = q->flags;
-    return q->op == THURN__STORE_OP__STORE_ADD ? old | given : q->op == THURN__STORE_OP__STORE_REMOVE ? old & ~given : given;
+    return q->op == THURN__STORE_OP__STORE_ADD      ? old | given
+           : q->op == THURN__STORE_OP__STORE_REMOVE ? old & ~given
+                                                    : given;
 }
 
 static str new_keywords(const Thurn__StoreFlagsRequest *q, str old, str given, struct arena *a)
@@ -44,8 +48,8 @@ static void count_change(struct mailbox_row *m, int64_t old, int64_t now)
 }
 
 /* Work out the new state of each row; those that change are moved to the front. */
-FIBER static bool decide(struct sql_tx *tx, struct flags_op *f, struct mailbox_row *m, struct msg_row *rows, size_t n, str kw,
-                         size_t *n_changed, struct err *err)
+FIBER static bool decide(struct sql_tx *tx, struct flags_op *f, struct mailbox_row *m, struct msg_row *rows, size_t n,
+                         str kw, size_t *n_changed, struct err *err)
 {
     struct arena *a = sql_arena(tx);
     const Thurn__StoreFlagsRequest *q = f->q;
@@ -93,7 +97,8 @@ static void write_some(struct sql_tx *tx, struct flags_op *f, struct mailbox_row
     sql_queue(tx, &update_flags, v, n, NULL);
 }
 
-FIBER static bool write_changes(struct sql_tx *tx, struct flags_op *f, struct mailbox_row *m, struct msg_row *rows, size_t n, struct err *err)
+FIBER static bool write_changes(struct sql_tx *tx, struct flags_op *f, struct mailbox_row *m, struct msg_row *rows,
+                                size_t n, struct err *err)
 {
     for (size_t at = 0; at < n; at += ROWS_AT_ONCE) {
         if (at > 0 && (!sql_run(tx, err) || !sql_breathe(tx, err)))
@@ -117,10 +122,11 @@ FIBER static bool flags_body(struct sql_tx *tx, void *arg, struct err *err)
     mailbox_queue_get(tx, f->op.ref->account_id, f->q->mailbox_id, &box);
     if (f->q->n_keywords)
         keywords_queue_load(tx, &f->op.ref->account_id, 1, &names);
-    struct msg_query q = {.account_id = f->op.ref->account_id, .mailbox_id = f->q->mailbox_id, .uids = f->uids,
-                          .limit = FLAGS_PER_TX};
+    struct msg_query q = {
+        .account_id = f->op.ref->account_id, .mailbox_id = f->q->mailbox_id, .uids = f->uids, .limit = FLAGS_PER_TX};
     /* The messages are read in the same round trip as the lock. */
-    if (!messages_read(tx, &q, &rows, &n, &f->next_uid, err) || !op_ready(&f->op, err) || !mailbox_take_one(&box, &m, err))
+    if (!messages_read(tx, &q, &rows, &n, &f->next_uid, err) || !op_ready(&f->op, err) ||
+        !mailbox_take_one(&box, &m, err))
         return false;
     f->modseq_before = (uint64_t)m.highestmodseq;
     f->unchanged_since = MIN(f->q->unchanged_since, (uint64_t)INT64_MAX);
@@ -128,10 +134,10 @@ FIBER static bool flags_body(struct sql_tx *tx, void *arg, struct err *err)
         return false;
     struct keywords k = keywords_take(a, &names, m.account_id);
     str kw;
-    bool is_encoded = keywords_encode(&k, f->q->keywords, f->q->n_keywords, f->q->op != THURN__STORE_OP__STORE_REMOVE, &kw, err);
+    bool is_encoded =
+        keywords_encode(&k, f->q->keywords, f->q->n_keywords, f->q->op != THURN__STORE_OP__STORE_REMOVE, &kw, err);
     f->is_dictionary_full = k.is_full;
-    if (!is_encoded ||
-        !decide(tx, f, &m, rows, n, kw, &n_changed, err))
+    if (!is_encoded || !decide(tx, f, &m, rows, n, kw, &n_changed, err))
         return false;
     if (n_changed) {
         keywords_queue_insert(tx, &k, m.account_id);
@@ -150,7 +156,7 @@ FIBER static bool flags_body(struct sql_tx *tx, void *arg, struct err *err)
 }
 
 FIBER bool store_do_store_flags(struct store *s, struct rpc_call *c, const Thurn__StoreFlagsRequest *q,
-                          Thurn__StoreFlagsReply *r, struct err *err)
+                                Thurn__StoreFlagsReply *r, struct err *err)
 {
     struct flags_op f = {.q = q, .arena = c->arena};
     struct uidset uids;

@@ -30,25 +30,28 @@
 
 #define WEEK_S 604800
 #define DAY_S 86400
-#define REPLY_BYTES_MAX (900u * 1024)     /* of the messages in one reply; the frame's limit is 1 MiB */
-#define MESSAGES_PER_TX 10000u            /* touched by one transaction of a bulk operation */
-#define COPY_MAX 50000u                   /* messages of one Copy */
-#define ROWS_AT_ONCE 1000u                /* of a client's set: read, or worked out and written, before others may run */
-#define KEYWORDS_MAX 5000u                /* names of one account */
-#define KEYWORD_BYTES_MAX (96u * 1024)    /* of these, KEYWORD_COST more for each: they fit into a reply beside its messages */
+#define REPLY_BYTES_MAX (900u * 1024) /* of the messages in one reply; the frame's limit is 1 MiB */
+#define MESSAGES_PER_TX 10000u        /* touched by one transaction of a bulk operation */
+#define COPY_MAX 50000u               /* messages of one Copy */
+/* of a client's set: read, or worked out and written, before others may run */
+#define ROWS_AT_ONCE 1000u
+#define KEYWORDS_MAX 5000u /* names of one account */
+/* of these, KEYWORD_COST more for each: they fit into a reply beside its messages */
+#define KEYWORD_BYTES_MAX (96u * 1024)
 #define KEYWORD_COST 8u
 #define KEYWORDS_PER_MESSAGE_MAX 256u
 #define KEYWORD_NAME_MAX 255u
-#define MAILBOX_NAME_MAX 255u             /* bytes of one component */
+#define MAILBOX_NAME_MAX 255u /* bytes of one component */
 #define MAILBOX_DEPTH_MAX 32u
 #define MAILBOX_PATH_MAX (MAILBOX_DEPTH_MAX * (MAILBOX_NAME_MAX + 1))
-#define SUBSCRIPTIONS_MAX 10000u          /* names without a mailbox, of one account */
+#define SUBSCRIPTIONS_MAX 10000u             /* names without a mailbox, of one account */
 #define SUBSCRIPTION_BYTES_MAX (800u * 1024) /* of these: they fit into one reply */
-#define TIMELINE_MODSEQ_GAP (1 << 20)     /* jumps after a failover that may have lost commits */
-#define TIMELINE_UID_GAP (1 << 18)        /* of 2^32: for 16,000 failovers */
+#define TIMELINE_MODSEQ_GAP (1 << 20)        /* jumps after a failover that may have lost commits */
+#define TIMELINE_UID_GAP (1 << 18)           /* of 2^32: for 16,000 failovers */
 
-#define ALL_FLAGS (THURN__FLAG__FLAG_SEEN | THURN__FLAG__FLAG_ANSWERED | THURN__FLAG__FLAG_FLAGGED | \
-                   THURN__FLAG__FLAG_DELETED | THURN__FLAG__FLAG_DRAFT)
+#define ALL_FLAGS                                                                                                      \
+    (THURN__FLAG__FLAG_SEEN | THURN__FLAG__FLAG_ANSWERED | THURN__FLAG__FLAG_FLAGGED | THURN__FLAG__FLAG_DELETED |     \
+     THURN__FLAG__FLAG_DRAFT)
 #define KIND_EMAIL (1u << THURN__CHANGE_TYPE__CHANGE_EMAIL)
 #define KIND_MAILBOX (1u << THURN__CHANGE_TYPE__CHANGE_MAILBOX)
 #define KIND_THREAD (1u << THURN__CHANGE_TYPE__CHANGE_THREAD)
@@ -63,12 +66,13 @@ struct given { /* when unused keywords of an account were looked for */
 struct shard {
     struct store *store;
     struct sql_db *db;
-    uint32_t number;        /* from 1 */
-    struct batch *adds;     /* deliveries and appends: see add.c */
+    uint32_t number;    /* from 1 */
+    struct batch *adds; /* deliveries and appends: see add.c */
     struct given given[64];
-    bool is_leaving, has_leaving; /* a fiber removes what deleted mailboxes held; there is something that it has not looked for */
-    struct fiber *leaver;         /* that fiber, once it runs */
-    struct fiber_cond left;       /* it has ended */
+    /* a fiber removes what deleted mailboxes held; there is something that it has not looked for */
+    bool is_leaving, has_leaving;
+    struct fiber *leaver;   /* that fiber, once it runs */
+    struct fiber_cond left; /* it has ended */
 };
 
 struct store {
@@ -109,8 +113,8 @@ void account_queue_lock(struct sql_tx *tx, const int64_t *ids, size_t n, struct 
 void account_queue_read(struct sql_tx *tx, int64_t id, struct sql_result *out);
 struct account_row account_take(const struct sql_result *r, size_t row);
 void account_queue_update(struct sql_tx *tx, const struct account_row *rows, size_t n);
-/* Whether the caller's idea of where the account lives, and which one it is, still holds. A row that does not know which it is takes it
- * from him, and who writes the row (account_queue_update) makes that last. Errors: CONFLICT. */
+/* Whether the caller's idea of where the account lives, and which one it is, still holds. A row that does not know
+ * which it is takes it from him, and who writes the row (account_queue_update) makes that last. Errors: CONFLICT. */
 bool account_check(struct account_row *row, const Thurn__AccountRef *ref, struct err *err) WARN_UNUSED;
 bool account_is_ours(const struct account_row *row, const Thurn__AccountRef *ref);
 /* The account must be prepared before it is written to: its rows are missing, or the database has failed over. */
@@ -128,25 +132,25 @@ struct op {
     struct shard *shard;
     const Thurn__AccountRef *ref;
     int64_t now_unix;
-    unsigned kinds;              /* of the beacon: what a mutation changed */
+    unsigned kinds; /* of the beacon: what a mutation changed */
     /* Set in the body. */
     struct account_row account, before;
     bool needs_prepare;
     struct sql_result rows_;
     /* Of one that op_init_once began. */
-    str request_id;              /* empty = none was given */
-    ProtobufCMessage *reply;     /* of the method; lives in reply_arena */
+    str request_id;          /* empty = none was given */
+    ProtobufCMessage *reply; /* of the method; lives in reply_arena */
     struct arena *reply_arena;
-    bool is_repeat;              /* after op_ready: it was done before and *reply is what was said then */
+    bool is_repeat; /* after op_ready: it was done before and *reply is what was said then */
     struct sql_result requests_;
 };
 /* Fill in the head of an op. Errors: INVALID (no account, no such shard). */
 bool op_init(struct op *op, struct store *s, const Thurn__AccountRef *ref, struct err *err) WARN_UNUSED;
-void op_begin(struct sql_tx *tx, struct op *op);       /* lock */
-void op_begin_read(struct sql_tx *tx, struct op *op);  /* no lock */
+void op_begin(struct sql_tx *tx, struct op *op);      /* lock */
+void op_begin_read(struct sql_tx *tx, struct op *op); /* no lock */
 bool op_ready(struct op *op, struct err *err) WARN_UNUSED;
-/* After op_ready: *since is a modseq that a client brings. One that was given out for changes which a failover took back
- * tells nothing of what he knows, and becomes 0. One round trip when it is below the floor. */
+/* After op_ready: *since is a modseq that a client brings. One that was given out for changes which a failover took
+ * back tells nothing of what he knows, and becomes 0. One round trip when it is below the floor. */
 FIBER bool op_known_since(struct sql_tx *tx, const struct op *op, uint64_t *since, struct err *err) WARN_UNUSED;
 void op_end(struct sql_tx *tx, struct op *op);
 FIBER bool op_write(struct op *op, sql_body body, void *arg, struct err *err) WARN_UNUSED;
@@ -155,8 +159,8 @@ FIBER bool op_read(struct op *op, sql_body body, void *arg, struct err *err) WAR
 /*
  * --- what is done once (once.c) ---
  * A mutation that would do more, or fail, when it is repeated takes a request id: the caller's stub sends a call again
- * when its node died, and nobody knows then how far that came. Its body leaves off after op_ready when op.is_repeat; else
- * it fills in the method's reply and ends, after its last transaction's writes, with op_remember.
+ * when its node died, and nobody knows then how far that came. Its body leaves off after op_ready when op.is_repeat;
+ * else it fills in the method's reply and ends, after its last transaction's writes, with op_remember.
  */
 #define REQUEST_ID_SIZE 16u
 #define ONCE_DAYS 2 /* so long is a request id known at least */
@@ -168,7 +172,8 @@ void op_remember(struct sql_tx *tx, const struct op *op);
 void once_queue_find(struct sql_tx *tx, struct op *op);
 bool once_take(struct op *op, struct err *err) WARN_UNUSED;
 /* For Append, which does it for many requests in one transaction. once_find is asked for account, request id and least
- * day, and answers account, request id and packed reply; once_insert takes account, request id, day and packed reply. */
+ * day, and answers account, request id and packed reply; once_insert takes account, request id, day and packed reply.
+ */
 extern const struct sql_stmt once_find, once_insert;
 bool once_check_id(ProtobufCBinaryData id, str *out, struct err *err) WARN_UNUSED;
 bool once_unpack(str packed, struct arena *a, ProtobufCMessage *out, struct err *err) WARN_UNUSED;
@@ -177,17 +182,20 @@ bool once_unpack(str packed, struct arena *a, ProtobufCMessage *out, struct err 
 struct mailbox_row {
     int64_t account_id, mailbox_id, parent_id;
     str name;
-    int64_t role, kind, uidvalidity, uidnext, highestmodseq, created_modseq, total, unseen, deleted, bytes, is_subscribed;
+    int64_t role, kind, uidvalidity, uidnext, highestmodseq, created_modseq, total, unseen, deleted, bytes,
+        is_subscribed;
 };
 #define MAILBOX_COLS(T)                                                                                                \
     T "account_id, " T "mailbox_id, " T "parent_id, " T "name, " T "role, " T "kind, " T "uidvalidity, " T             \
       "uidnext, " T "highestmodseq, " T "created_modseq, " T "total, " T "unseen, " T "deleted, " T "bytes, " T        \
       "is_subscribed"
 #define MAILBOX_COL_TYPES "iiitiiiiiiiiiii"
-/* The parent of a mailbox that was deleted and whose messages go slice by slice: nobody sees it any more. Its name is its id. */
+/* The parent of a mailbox that was deleted and whose messages go slice by slice: nobody sees it any more. Its name is
+ * its id. */
 #define MAILBOX_LEAVING (-1)
 void mailbox_queue_get(struct sql_tx *tx, int64_t account_id, int64_t mailbox_id, struct sql_result *out);
-/* By its path (mailbox_path_given); the row is behind one column, the path. No more than what is on the path is read. */
+/* By its path (mailbox_path_given); the row is behind one column, the path. No more than what is on the path is read.
+ */
 extern const struct sql_stmt mailbox_find;
 void mailbox_queue_find(struct sql_tx *tx, int64_t account_id, str path, struct sql_result *out);
 void mailbox_queue_all(struct sql_tx *tx, const int64_t *account_ids, size_t n, struct sql_result *out);
@@ -196,9 +204,11 @@ struct mailbox_row mailbox_take(const struct sql_result *r, size_t row);
 /* The one row of a mailbox_queue_get. Errors: NOT_FOUND. */
 bool mailbox_take_one(const struct sql_result *r, struct mailbox_row *out, struct err *err) WARN_UNUSED;
 /* The one row of a mailbox_queue_find, which must be that of mailbox_id unless that is 0. Errors: NOT_FOUND. */
-bool mailbox_take_found(const struct sql_result *r, int64_t mailbox_id, struct mailbox_row *out, struct err *err) WARN_UNUSED;
+bool mailbox_take_found(const struct sql_result *r, int64_t mailbox_id, struct mailbox_row *out, struct err *err)
+    WARN_UNUSED;
 void mailbox_queue_insert(struct sql_tx *tx, const struct mailbox_row *rows, size_t n);
-void mailbox_queue_counts(struct sql_tx *tx, const struct mailbox_row *rows, size_t n); /* what messages change: cheaper */
+/* what messages change: cheaper */
+void mailbox_queue_counts(struct sql_tx *tx, const struct mailbox_row *rows, size_t n);
 void mailbox_queue_update(struct sql_tx *tx, const struct mailbox_row *rows, size_t n); /* everything but the key */
 Thurn__Mailbox *mailbox_to_proto(const struct mailbox_row *m, struct arena *a);
 /* One component of a path: UTF-8, no '/', no control characters, at most MAILBOX_NAME_MAX bytes. Becomes NFC, in a.
@@ -229,9 +239,10 @@ struct mailbox_row *mailbox_list_walk(struct mailbox_list *l, struct account_row
 /* --- mailboxes that are deleted (leaving.c) --- */
 /* In the transaction that deletes m: nobody sees it from now on. *leaves: it holds too much to go at once, so that
  * mailbox_leave_later is to follow. */
-FIBER bool mailbox_leave(struct sql_tx *tx, struct op *op, struct mailbox_row *m, bool *leaves, struct err *err) WARN_UNUSED;
-/* Remove what such mailboxes of the shard still hold, in slices with rests between them. One account's error, the first of which
- * is returned, keeps no other's from going. */
+FIBER bool mailbox_leave(struct sql_tx *tx, struct op *op, struct mailbox_row *m, bool *leaves, struct err *err)
+    WARN_UNUSED;
+/* Remove what such mailboxes of the shard still hold, in slices with rests between them. One account's error, the first
+ * of which is returned, keeps no other's from going. */
 FIBER bool mailbox_sweep_leaving(struct shard *sh, struct err *err) WARN_UNUSED;
 /* Begin that on a fiber of the shard's. */
 void mailbox_leave_later(struct shard *sh);
@@ -268,11 +279,12 @@ void subscriptions_apply(const struct subscriptions *s, struct mailbox_list *l, 
 /* Add a name unless it is stored; no name twice before it is written. It is copied. Errors: LIMIT. */
 bool subscriptions_add(struct subscriptions *s, str path, struct err *err) WARN_UNUSED;
 /* Add the names of a mailbox and of all below it, as far as they are subscribed. Errors: LIMIT. */
-bool subscriptions_leave(struct subscriptions *s, struct mailbox_list *l, const struct mailbox_row *m,
-                         struct err *err) WARN_UNUSED;
+bool subscriptions_leave(struct subscriptions *s, struct mailbox_list *l, const struct mailbox_row *m, struct err *err)
+    WARN_UNUSED;
 /* Queue its removal; false when it is not stored. */
 bool subscriptions_remove(struct sql_tx *tx, const struct subscriptions *s, int64_t account_id, str path);
-void subscriptions_queue_insert(struct sql_tx *tx, const struct subscriptions *s, int64_t account_id); /* the new ones */
+/* the new ones */
+void subscriptions_queue_insert(struct sql_tx *tx, const struct subscriptions *s, int64_t account_id);
 str mailbox_path_join(struct arena *a, const str *path, size_t n);
 str mailbox_path(struct mailbox_list *l, const struct mailbox_row *m);
 
@@ -281,7 +293,7 @@ struct keywords {
     struct {
         uint32_t id;
         str name, fold;
-    } *v;
+    } * v;
     size_t n, n_stored, cap, bytes;
     uint32_t last_id;
     bool is_full; /* keywords_encode had no room: keywords_give_back may make some */
@@ -290,7 +302,8 @@ struct keywords {
 void keywords_queue_load(struct sql_tx *tx, const int64_t *account_ids, size_t n, struct sql_result *out);
 struct keywords keywords_take(struct arena *a, const struct sql_result *r, int64_t account_id);
 /* The ids of these names, as stored in s_msg.kw; new names get an id when may_add (LIMIT), else are left out. */
-bool keywords_encode(struct keywords *k, char *const *names, size_t n, bool may_add, str *out, struct err *err) WARN_UNUSED;
+bool keywords_encode(struct keywords *k, char *const *names, size_t n, bool may_add, str *out, struct err *err)
+    WARN_UNUSED;
 void keywords_queue_insert(struct sql_tx *tx, const struct keywords *k, int64_t account_id); /* the new ones */
 bool keywords_check(char *const *names, size_t n, struct err *err) WARN_UNUSED;
 bool kw_has(str kw, uint32_t id);
@@ -299,21 +312,22 @@ str kw_minus(struct arena *a, str x, str y);
 /* Whether a new name would be refused. */
 bool keywords_are_full(const struct keywords *k);
 /*
- * Remove the names that no message of the account has any more; their ids are not used again. Reads all its messages, in pages,
- * so it is done when the dictionary is full, and once a minute at most. True: there is room now. Suspends.
+ * Remove the names that no message of the account has any more; their ids are not used again. Reads all its messages,
+ * in pages, so it is done when the dictionary is full, and once a minute at most. True: there is room now. Suspends.
  */
 FIBER bool keywords_give_back(struct store *s, const Thurn__AccountRef *ref, struct err *err) WARN_UNUSED;
 void kw_to_proto(str kw, struct arena *a, uint32_t **ids, size_t *n);
 /* Of a keywords_queue_load: the names, in `a`. is_used is by id; NULL: all of them. */
-void keywords_to_proto(const struct sql_result *r, const bool *is_used, struct arena *a, Thurn__Keyword ***out, size_t *n);
+void keywords_to_proto(const struct sql_result *r, const bool *is_used, struct arena *a, Thurn__Keyword ***out,
+                       size_t *n);
 /* The names of all ids that occur in the messages, into `a`. In a body; one statement, when there are any. */
 FIBER bool keywords_name(struct sql_tx *tx, int64_t account_id, Thurn__Message *const *messages, size_t n,
                          struct arena *a, Thurn__Keyword ***out, size_t *n_out, struct err *err) WARN_UNUSED;
 
 /* --- the change log (change.c) --- */
 enum change_op {
-    CHANGE_ADDED,     /* a new email in a mailbox */
-    CHANGE_LINKED,    /* an email that exists, in one more mailbox */
+    CHANGE_ADDED,  /* a new email in a mailbox */
+    CHANGE_LINKED, /* an email that exists, in one more mailbox */
     CHANGE_FLAGS,
     CHANGE_UNLINKED,  /* out of this mailbox, it is in another one */
     CHANGE_DESTROYED, /* out of its last mailbox */
@@ -345,7 +359,7 @@ int64_t log_first_week(const struct account_row *a, int64_t since);
 void beacon_publish(struct store *s, int64_t account_id, int64_t modseq, unsigned kinds);
 
 /* --- methods; each returns false with err set, or fills *r; memory is c->arena --- */
-#define METHOD(name, Request, Reply, reply)                                                                    \
+#define METHOD(name, Request, Reply, reply)                                                                            \
     FIBER bool store_do_##name(struct store *s, struct rpc_call *c, const Thurn__##Request *q, Thurn__##Reply *r,      \
                                struct err *err) WARN_UNUSED;
 #include "store-service/methods.def"

@@ -1,17 +1,19 @@
 /*
- * Keywords of messages: the account has a dictionary (KEYWORDS_MAX names, and 65,535 in its life, for no id comes twice), a message the
- * ids as pairs of bytes, most significant first, ascending. Names are one and the same whatever their case (RFC 9051 2.3.2); the spelling that came
- * first is kept.
+ * Keywords of messages: the account has a dictionary (KEYWORDS_MAX names, and 65,535 in its life, for no id comes
+ * twice), a message the ids as pairs of bytes, most significant first, ascending. Names are one and the same whatever
+ * their case (RFC 9051 2.3.2); the spelling that came first is kept.
  */
 #include "base/num.h"
 #include "store-service/internal.h"
 
+// clang-format off
 static const struct sql_stmt load_keywords = {
     "s_load_keywords", "i", "iitt", "SELECT account_id, kw_id, name, fold FROM s_keyword WHERE account_id = ?1",
     "SELECT account_id, kw_id, name, fold FROM s_keyword WHERE account_id = ANY ($1)", true};
 static const struct sql_stmt insert_keywords = {
     "s_insert_keywords", "iitt", "", "INSERT INTO s_keyword (account_id, kw_id, name, fold) VALUES (?1, ?2, ?3, ?4)",
     "INSERT INTO s_keyword (account_id, kw_id, name, fold) SELECT * FROM {rows} AS v", true};
+// clang-format on
 
 void keywords_queue_load(struct sql_tx *tx, const int64_t *account_ids, size_t n, struct sql_result *out)
 {
@@ -185,7 +187,8 @@ void kw_to_proto(str kw, struct arena *a, uint32_t **ids, size_t *n)
 
 /* --- names for a reply --- */
 
-void keywords_to_proto(const struct sql_result *r, const bool *is_used, struct arena *a, Thurn__Keyword ***out, size_t *n)
+void keywords_to_proto(const struct sql_result *r, const bool *is_used, struct arena *a, Thurn__Keyword ***out,
+                       size_t *n)
 {
     *n = 0;
     *out = r->n_rows ? arena_array(a, Thurn__Keyword *, r->n_rows) : NULL;

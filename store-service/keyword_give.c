@@ -1,8 +1,9 @@
 /*
  * Names of keywords that no message has any more are given back when the dictionary is full.
  *
- * Which ids are in use is read page by page, each on a snapshot of its own. What changed since the first of them is in the
- * change log: under the account's lock those messages are looked at once more, and then the names that were seen nowhere go.
+ * Which ids are in use is read page by page, each on a snapshot of its own. What changed since the first of them is in
+ * the change log: under the account's lock those messages are looked at once more, and then the names that were seen
+ * nowhere go.
  */
 #include "base/clock.h"
 #include "store-service/message.h"
@@ -11,6 +12,7 @@
 #define LATE_ROWS 200 /* of the log: more went on meanwhile than is looked at under the lock */
 #define EVERY_MS 60000
 
+// clang-format off
 static const struct sql_stmt read_page = {
     "s_keywords_in_use", "iiii", "iib",
     "SELECT mailbox_id, uid, kw FROM s_msg WHERE account_id = ?1 AND (mailbox_id, uid) > (?2, ?3) ORDER BY mailbox_id, uid"
@@ -26,6 +28,7 @@ static const struct sql_stmt read_late = {
 static const struct sql_stmt delete_keywords = {
     "s_delete_keywords", "ii", "", "DELETE FROM s_keyword WHERE account_id = ?1 AND kw_id = ?2",
     "DELETE FROM s_keyword k USING {rows} AS v (a, id) WHERE k.account_id = v.a AND k.kw_id = v.id", true};
+// clang-format on
 
 struct give_op {
     struct op op;

@@ -1,14 +1,15 @@
 /*
- * A mailbox that is deleted is gone in one transaction, whatever it holds: nobody can rename half of it or append to it.
- * When it holds much, its row stays with its messages, under a parent and a name that nobody reaches, until they have gone
- * slice by slice: a fiber of the shard does that, and whoever deleted it does not wait. What a crash or an error leaves of it
- * goes with the next sweep.
+ * A mailbox that is deleted is gone in one transaction, whatever it holds: nobody can rename half of it or append to
+ * it. When it holds much, its row stays with its messages, under a parent and a name that nobody reaches, until they
+ * have gone slice by slice: a fiber of the shard does that, and whoever deleted it does not wait. What a crash or an
+ * error leaves of it goes with the next sweep.
  */
 #include "base/log.h"
 #include "store-service/message.h"
 
 #define SLICE 1000u
 
+// clang-format off
 static const struct sql_stmt delete_mailbox = {
     "s_delete_mailbox", "ii", "", "DELETE FROM s_mailbox WHERE account_id = ?1 AND mailbox_id = ?2", NULL, false};
 static const struct sql_stmt get_leaving = {
@@ -19,6 +20,7 @@ static const struct sql_stmt leaving_accounts = {
     "SELECT account_id, tenant_id, epoch, incarnation FROM s_account WHERE account_id = (SELECT min(account_id) FROM"
     " s_mailbox WHERE parent_id = -1 AND account_id > ?1)",
     NULL, false};
+// clang-format on
 
 static void queue_row(struct sql_tx *tx, const struct sql_stmt *st, int64_t x, int64_t y, struct sql_result *out)
 {

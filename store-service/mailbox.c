@@ -4,6 +4,7 @@
 #include "base/num.h"
 #include "store-service/internal.h"
 
+// clang-format off
 static const struct sql_stmt get_mailbox = {
     "s_get_mailbox", "ii", MAILBOX_COL_TYPES,
     "SELECT " MAILBOX_COLS("") " FROM s_mailbox WHERE account_id = ?1 AND mailbox_id = ?2 AND parent_id >= 0", NULL, false};
@@ -11,6 +12,7 @@ static const struct sql_stmt all_mailboxes = {
     "s_all_mailboxes", "i", MAILBOX_COL_TYPES,
     "SELECT " MAILBOX_COLS("") " FROM s_mailbox WHERE account_id = ?1 AND parent_id >= 0 ORDER BY mailbox_id",
     "SELECT " MAILBOX_COLS("") " FROM s_mailbox WHERE account_id = ANY ($1) AND parent_id >= 0 ORDER BY account_id, mailbox_id", true};
+// clang-format on
 /* From the top down, one component a step: at is the mailbox that was reached, rest what is still to be walked. */
 #define FIND(FROM, POSITION)                                                                                           \
     "WITH RECURSIVE walk (account_id, path, at, rest) AS (SELECT " FROM " UNION ALL"                                   \
@@ -18,7 +20,8 @@ static const struct sql_stmt all_mailboxes = {
     " JOIN s_mailbox m ON m.account_id = w.account_id AND m.parent_id = w.at AND"                                      \
     " m.name = substr(w.rest, 1, " POSITION "(w.rest, '/') - 1) WHERE w.rest <> '')"                                   \
     " SELECT w.path, " MAILBOX_COLS("m.") " FROM walk w JOIN s_mailbox m ON m.account_id = w.account_id AND"           \
-    " m.mailbox_id = w.at WHERE w.rest = ''"
+                                          " m.mailbox_id = w.at WHERE w.rest = ''"
+// clang-format off
 const struct sql_stmt mailbox_find = {"s_find_mailboxes", "it", "t" MAILBOX_COL_TYPES, FIND("?1, ?2, 0, ?2 || '/'", "instr"),
                                       FIND("v.a, v.path, 0::bigint, v.path || '/' FROM {rows} AS v (a, path)", "strpos"), true};
 static const struct sql_stmt insert_mailboxes = {
@@ -47,6 +50,7 @@ static const struct sql_stmt count_mailboxes = {
     "UPDATE s_mailbox m SET uidnext = v.c3, highestmodseq = v.c4, total = v.c5, unseen = v.c6, deleted = v.c7,"
     " bytes = v.c8 FROM {rows} AS v (c1, c2, c3, c4, c5, c6, c7, c8) WHERE m.account_id = v.c1 AND m.mailbox_id = v.c2",
     true};
+// clang-format on
 
 void mailbox_queue_get(struct sql_tx *tx, int64_t account_id, int64_t mailbox_id, struct sql_result *out)
 {
@@ -75,9 +79,21 @@ void mailbox_queue_all(struct sql_tx *tx, const int64_t *account_ids, size_t n, 
 struct mailbox_row mailbox_of_cols(const struct sql_value *v)
 {
     return (struct mailbox_row){
-        .account_id = v[0].i, .mailbox_id = v[1].i, .parent_id = v[2].i, .name = v[3].s, .role = v[4].i, .kind = v[5].i,
-        .uidvalidity = v[6].i, .uidnext = v[7].i, .highestmodseq = v[8].i, .created_modseq = v[9].i, .total = v[10].i,
-        .unseen = v[11].i, .deleted = v[12].i, .bytes = v[13].i, .is_subscribed = v[14].i,
+        .account_id = v[0].i,
+        .mailbox_id = v[1].i,
+        .parent_id = v[2].i,
+        .name = v[3].s,
+        .role = v[4].i,
+        .kind = v[5].i,
+        .uidvalidity = v[6].i,
+        .uidnext = v[7].i,
+        .highestmodseq = v[8].i,
+        .created_modseq = v[9].i,
+        .total = v[10].i,
+        .unseen = v[11].i,
+        .deleted = v[12].i,
+        .bytes = v[13].i,
+        .is_subscribed = v[14].i,
     };
 }
 
@@ -188,7 +204,8 @@ bool mailbox_name(str *name, struct arena *a, struct err *err)
     bool ok = name->n > 0 && name->n <= MAILBOX_NAME_MAX && utf8_valid(name->p, name->n) && to_nfc(*name, a, name);
     for (size_t i = 0; ok && i < name->n; i++)
         ok = name->p[i] != '/' && !ascii_is_ctl((unsigned char)name->p[i]);
-    return ok || err_set(err, ERR_INVALID, "'%.*s' is no name of a mailbox", (int)MIN(name->n, MAILBOX_NAME_MAX), name->p);
+    return ok ||
+           err_set(err, ERR_INVALID, "'%.*s' is no name of a mailbox", (int)MIN(name->n, MAILBOX_NAME_MAX), name->p);
 }
 
 bool mailbox_path_given(char *const *path, size_t n, struct arena *a, str *out, struct err *err)
@@ -258,7 +275,8 @@ struct mailbox_list mailbox_list_of(struct arena *a, const struct sql_result *r,
 /* INBOX is matched without case, RFC 9051 5.1. */
 static bool name_equal(const struct mailbox_row *m, str name)
 {
-    return str_eq(m->name, name) || (m->parent_id == 0 && str_eq_nocase(name, S("INBOX")) && str_eq(m->name, S("INBOX")));
+    return str_eq(m->name, name) ||
+           (m->parent_id == 0 && str_eq_nocase(name, S("INBOX")) && str_eq(m->name, S("INBOX")));
 }
 
 struct mailbox_row *mailbox_list_child(struct mailbox_list *l, int64_t parent_id, str name)

@@ -1,11 +1,11 @@
-/* ListMailboxes, CreateMailbox, RenameMailbox, DeleteMailbox, SetMailbox, Subscribe: the account's rows are read whole under its
- * lock, looked at, and those that change are written. */
+/* ListMailboxes, CreateMailbox, RenameMailbox, DeleteMailbox, SetMailbox, Subscribe: the account's rows are read whole
+ * under its lock, looked at, and those that change are written. */
 #include "store-service/message.h"
 
 struct loaded {
-    struct mailbox_list boxes;  /* is_subscribed is true of every name that is subscribed */
+    struct mailbox_list boxes; /* is_subscribed is true of every name that is subscribed */
     struct subscriptions names;
-    struct mailbox_set taken;   /* of boxes: subscribed by their names, not by their rows */
+    struct mailbox_set taken; /* of boxes: subscribed by their names, not by their rows */
 };
 
 /* After op_begin or op_begin_read. */
@@ -32,8 +32,8 @@ FIBER static bool lock(struct sql_tx *tx, struct op *op, struct loaded *l, struc
 static void write_new(struct sql_tx *tx, struct op *op, const struct mailbox_list *l)
 {
     for (size_t i = l->n_stored; i < l->n; i++) {
-        struct change row = {op->account.account_id, l->v[i].created_modseq, op->account.week, l->v[i].mailbox_id,
-                             CHANGE_MBOX_CREATED, STR_NONE};
+        struct change row = {op->account.account_id, l->v[i].created_modseq, op->account.week,
+                             l->v[i].mailbox_id,     CHANGE_MBOX_CREATED,    STR_NONE};
         change_queue(tx, &row, 1);
     }
     mailbox_queue_insert(tx, l->v + l->n_stored, l->n - l->n_stored);
@@ -68,8 +68,10 @@ static bool find_named(struct op *op, struct mailbox_list *l, int64_t id, char *
 {
     if (n == 0)
         return find(l, id, out, err);
-    *out = mailbox_list_walk(l, &op->account, path_of(path, n, l->arena), n, false, &op->shard->store->limits, op->now_unix, err);
-    return *out && (id == 0 || (*out)->mailbox_id == id || err_set(err, ERR_NOT_FOUND, "another mailbox has that name now"));
+    *out = mailbox_list_walk(l, &op->account, path_of(path, n, l->arena), n, false, &op->shard->store->limits,
+                             op->now_unix, err);
+    return *out &&
+           (id == 0 || (*out)->mailbox_id == id || err_set(err, ERR_NOT_FOUND, "another mailbox has that name now"));
 }
 
 /* --- list --- */
@@ -120,7 +122,7 @@ FIBER static bool list_body(struct sql_tx *tx, void *arg, struct err *err)
 }
 
 FIBER bool store_do_list_mailboxes(struct store *s, struct rpc_call *c, const Thurn__ListMailboxesRequest *q,
-                             Thurn__ListMailboxesReply *r, struct err *err)
+                                   Thurn__ListMailboxesReply *r, struct err *err)
 {
     struct list_op l = {.q = q, .arena = c->arena, .r = r};
     return op_init(&l.op, s, q->account, err) && op_read(&l.op, list_body, &l, err);
@@ -162,8 +164,8 @@ FIBER static bool create_body(struct sql_tx *tx, void *arg, struct err *err)
     str *path = path_of(cr->q->path, cr->q->n_path, sql_arena(tx));
     if (!role_is_free(l, cr->q->role, 0, err))
         return false;
-    struct mailbox_row *m = mailbox_list_walk(l, &cr->op.account, path, cr->q->n_path, true, &cr->op.shard->store->limits,
-                                              cr->op.now_unix, err);
+    struct mailbox_row *m = mailbox_list_walk(l, &cr->op.account, path, cr->q->n_path, true,
+                                              &cr->op.shard->store->limits, cr->op.now_unix, err);
     if (!m)
         return false;
     if (l->n == l->n_stored)
@@ -178,11 +180,10 @@ FIBER static bool create_body(struct sql_tx *tx, void *arg, struct err *err)
 }
 
 FIBER bool store_do_create_mailbox(struct store *s, struct rpc_call *c, const Thurn__CreateMailboxRequest *q,
-                             Thurn__MailboxReply *r, struct err *err)
+                                   Thurn__MailboxReply *r, struct err *err)
 {
     struct create_op cr = {.q = q, .arena = c->arena, .r = r};
-    if ((q->role && !check_role(q->role, err)) ||
-        !op_init_once(&cr.op, s, q->account, q->request_id, c, &r->base, err))
+    if ((q->role && !check_role(q->role, err)) || !op_init_once(&cr.op, s, q->account, q->request_id, c, &r->base, err))
         return false;
     cr.op.kinds = KIND_MAILBOX;
     return op_write(&cr.op, create_body, &cr, err);
@@ -208,12 +209,13 @@ static bool is_within(struct mailbox_list *l, const struct mailbox_row *inner, i
     return false;
 }
 
-/* RFC 9051 6.3.6: INBOX's messages get the new name; an empty INBOX stays, and what is below it. The row is renamed and a
- * new one takes its place, so it costs the same whatever it holds. */
+/* RFC 9051 6.3.6: INBOX's messages get the new name; an empty INBOX stays, and what is below it. The row is renamed and
+ * a new one takes its place, so it costs the same whatever it holds. */
 static void replace_inbox(struct rename_op *rn, struct mailbox_list *l, int64_t old_id)
 {
     (void)account_next_modseq(&rn->op.account, rn->op.now_unix);
-    struct mailbox_row inbox = mailbox_make(&rn->op.account, 0, S("INBOX"), THURN__MAILBOX_ROLE__ROLE_INBOX, rn->op.now_unix);
+    struct mailbox_row inbox =
+        mailbox_make(&rn->op.account, 0, S("INBOX"), THURN__MAILBOX_ROLE__ROLE_INBOX, rn->op.now_unix);
     inbox.is_subscribed = mailbox_list_id(l, old_id)->is_subscribed; /* a subscription stays with the name */
     mailbox_list_add(l, inbox);
     rn->op.account.inbox_id = inbox.mailbox_id;
@@ -247,8 +249,8 @@ static unsigned height(struct mailbox_list *l, int64_t id, unsigned depth)
 }
 
 /*
- * The old names have been left in now->names. What moved is still subscribed, and now its rows say so; a new name may be
- * one that was subscribed before.
+ * The old names have been left in now->names. What moved is still subscribed, and now its rows say so; a new name may
+ * be one that was subscribed before.
  */
 static void write_subscriptions(struct sql_tx *tx, struct rename_op *rn, struct loaded *now)
 {
@@ -284,7 +286,8 @@ FIBER static bool rename_body(struct sql_tx *tx, void *arg, struct err *err)
     if (!mailbox_name(&path[n - 1], sql_arena(tx), err))
         return false;
     if (n > 1) {
-        parent = mailbox_list_walk(l, &rn->op.account, path, n - 1, true, &rn->op.shard->store->limits, rn->op.now_unix, err);
+        parent = mailbox_list_walk(l, &rn->op.account, path, n - 1, true, &rn->op.shard->store->limits, rn->op.now_unix,
+                                   err);
         if (!parent)
             return false;
     }
@@ -313,7 +316,7 @@ FIBER static bool rename_body(struct sql_tx *tx, void *arg, struct err *err)
 }
 
 FIBER bool store_do_rename_mailbox(struct store *s, struct rpc_call *c, const Thurn__RenameMailboxRequest *q,
-                             Thurn__MailboxReply *r, struct err *err)
+                                   Thurn__MailboxReply *r, struct err *err)
 {
     struct rename_op rn = {.q = q, .arena = c->arena, .r = r};
     if (!op_init_once(&rn.op, s, q->account, q->request_id, c, &r->base, err))
@@ -365,7 +368,7 @@ FIBER static bool delete_body(struct sql_tx *tx, void *arg, struct err *err)
 }
 
 FIBER bool store_do_delete_mailbox(struct store *s, struct rpc_call *c, const Thurn__DeleteMailboxRequest *q,
-                             Thurn__MailboxReply *r, struct err *err)
+                                   Thurn__MailboxReply *r, struct err *err)
 {
     struct delete_op d = {.q = q, .arena = c->arena, .r = r};
     if (!op_init_once(&d.op, s, q->account, q->request_id, c, &r->base, err))
@@ -420,8 +423,8 @@ FIBER static bool set_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-FIBER bool store_do_set_mailbox(struct store *s, struct rpc_call *c, const Thurn__SetMailboxRequest *q, Thurn__MailboxReply *r,
-                          struct err *err)
+FIBER bool store_do_set_mailbox(struct store *s, struct rpc_call *c, const Thurn__SetMailboxRequest *q,
+                                Thurn__MailboxReply *r, struct err *err)
 {
     struct set_op st = {.q = q, .arena = c->arena};
     if (!op_init(&st.op, s, q->account, err))
@@ -496,8 +499,8 @@ FIBER static bool subscribe_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-FIBER bool store_do_subscribe(struct store *s, struct rpc_call *c, const Thurn__SubscribeRequest *q, Thurn__MailboxReply *r,
-                        struct err *err)
+FIBER bool store_do_subscribe(struct store *s, struct rpc_call *c, const Thurn__SubscribeRequest *q,
+                              Thurn__MailboxReply *r, struct err *err)
 {
     struct subscribe_op sb = {.q = q, .arena = c->arena};
     if (!op_init(&sb.op, s, q->account, err))

@@ -15,17 +15,20 @@
 /* One range in order, which can stop early; and many small ranges in one statement. */
 #define SELECT(NAME, COLS, TYPES, JOINS)                                                                               \
     {                                                                                                                  \
-        {NAME, "iiiiiii", MSG_TYPES TYPES,                                                                             \
+        {NAME,                                                                                                         \
+         "iiiiiii",                                                                                                    \
+         MSG_TYPES TYPES,                                                                                              \
          "SELECT " MSG_COLS COLS " FROM s_msg m" JOINS                                                                 \
          " WHERE m.account_id = ?1 AND m.mailbox_id = ?2 AND m.uid >= ?3 AND m.uid <= ?4 AND m.modseq > ?5"            \
          " AND (m.flags & ?6) = ?6 ORDER BY m.uid LIMIT ?7",                                                           \
-         NULL, false},                                                                                                 \
+         NULL,                                                                                                         \
+         false},                                                                                                       \
         {                                                                                                              \
-            NAME "_set", "iiiiiii", MSG_TYPES TYPES,                                                                    \
+            NAME "_set", "iiiiiii", MSG_TYPES TYPES,                                                                   \
                 "SELECT " MSG_COLS COLS " FROM s_msg m" JOINS                                                          \
                 " WHERE m.account_id = ?1 AND m.mailbox_id = ?2 AND m.uid >= ?3 AND m.uid <= ?4 AND m.modseq > ?5"     \
                 " AND (m.flags & ?6) = ?6 ORDER BY m.uid LIMIT ?7",                                                    \
-                "SELECT " MSG_COLS COLS " FROM unnest($1, $2, $3, $4, $5, $6) AS q (account_id, mailbox_id, lo, hi,"     \
+                "SELECT " MSG_COLS COLS " FROM unnest($1, $2, $3, $4, $5, $6) AS q (account_id, mailbox_id, lo, hi,"   \
                 " since, flags) JOIN s_msg m ON m.account_id = q.account_id AND m.mailbox_id = q.mailbox_id AND"       \
                 " m.uid >= q.lo AND m.uid <= q.hi AND m.modseq > q.since AND (m.flags & q.flags) = q.flags" JOINS      \
                 " ORDER BY m.uid LIMIT ($7)[1]",                                                                       \
@@ -44,8 +47,15 @@ static const struct sql_stmt selects[4][2] = {
 static struct msg_row take(const struct sql_result *r, size_t row, unsigned with)
 {
     const struct sql_value *v = sql_at(r, row, 0);
-    struct msg_row m = {.uid = (uint32_t)v[0].i, .modseq = v[1].i, .flags = v[2].i, .kw = v[3].s, .email_id = v[4].i,
-                        .thread_id = v[5].i, .size = v[6].i, .internal_unix = v[7].i, .internal_zone = v[8].i,
+    struct msg_row m = {.uid = (uint32_t)v[0].i,
+                        .modseq = v[1].i,
+                        .flags = v[2].i,
+                        .kw = v[3].s,
+                        .email_id = v[4].i,
+                        .thread_id = v[5].i,
+                        .size = v[6].i,
+                        .internal_unix = v[7].i,
+                        .internal_zone = v[8].i,
                         .saved_unix = v[9].i};
     v += 10;
     if (with & MSG_WITH_PARSED) {
@@ -61,7 +71,8 @@ static struct msg_row take(const struct sql_result *r, size_t row, unsigned with
     return m;
 }
 
-/* The next ranges that go into one statement: one large one, or small ones that together are not much over the limit. */
+/* The next ranges that go into one statement: one large one, or small ones that together are not much over the limit.
+ */
 static size_t chunk_of(const struct uidset *s, size_t at, uint64_t limit)
 {
     uint64_t span = 0;
@@ -76,8 +87,8 @@ static size_t chunk_of(const struct uidset *s, size_t at, uint64_t limit)
     return n;
 }
 
-FIBER static bool read_chunk(struct sql_tx *tx, const struct msg_query *q, size_t at, size_t n, uint64_t from, size_t limit,
-                       struct sql_result *r, struct err *err)
+FIBER static bool read_chunk(struct sql_tx *tx, const struct msg_query *q, size_t at, size_t n, uint64_t from,
+                             size_t limit, struct sql_result *r, struct err *err)
 {
     struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, n * 7), *p = v;
     for (size_t i = 0; i < n; i++) {
@@ -108,7 +119,8 @@ bool messages_read(struct sql_tx *tx, const struct msg_query *q, struct msg_row 
         struct sql_result r;
         if (!read_chunk(tx, q, at, count, from, want, &r, err))
             return false;
-        size_t n_rows = MIN(r.n_rows, want); /* SQLite limits each range by itself; the first ones are whole in any case */
+        /* SQLite limits each range by itself; the first ones are whole in any case */
+        size_t n_rows = MIN(r.n_rows, want);
         if (got + n_rows > cap) {
             cap = MAX(cap * 2, got + n_rows);
             struct msg_row *more = arena_alloc(a, size_mul(cap, sizeof *more));
@@ -156,6 +168,7 @@ size_t message_proto_size(const struct msg_row *m)
 
 /* --- writing --- */
 
+// clang-format off
 static const struct sql_stmt insert_msgs = {
     "s_insert_msgs", "iiiiiiiiiiib", "",
     "INSERT INTO s_msg (account_id, mailbox_id, uid, email_id, thread_id, modseq, internal_unix, saved_unix, size, flags,"
@@ -186,6 +199,7 @@ static const struct sql_stmt delete_thread_keys = {
     "DELETE FROM s_thread_key k USING {rows} AS v (a, t) WHERE k.account_id = v.a AND k.thread_id = v.t AND NOT EXISTS"
     " (SELECT 1 FROM s_msg m WHERE m.account_id = v.a AND m.thread_id = v.t)",
     true};
+// clang-format on
 
 void messages_queue_insert(struct sql_tx *tx, const struct msg_insert *v, size_t n)
 {
@@ -246,8 +260,8 @@ FIBER static bool remove_orphans(struct sql_tx *tx, struct op *op, const struct 
 }
 
 /* gone: emails, ascending. */
-static void queue_thread_keys(struct sql_tx *tx, const struct op *op, const struct msg_row *v, size_t n, const int64_t *gone,
-                              size_t n_gone)
+static void queue_thread_keys(struct sql_tx *tx, const struct op *op, const struct msg_row *v, size_t n,
+                              const int64_t *gone, size_t n_gone)
 {
     int64_t *threads = arena_array(sql_arena(tx), int64_t, n);
     size_t n_threads = 0, rows = 0;
@@ -267,8 +281,8 @@ static void queue_thread_keys(struct sql_tx *tx, const struct op *op, const stru
     sql_queue(tx, &delete_thread_keys, keys, rows, NULL);
 }
 
-FIBER static bool remove_some(struct sql_tx *tx, struct op *op, struct mailbox_row *m, const struct msg_row *v, size_t n,
-                              bool is_move, struct err *err)
+FIBER static bool remove_some(struct sql_tx *tx, struct op *op, struct mailbox_row *m, const struct msg_row *v,
+                              size_t n, bool is_move, struct err *err)
 {
     struct arena *a = sql_arena(tx);
     struct sql_value *keys = arena_array(a, struct sql_value, size_mul(n, 3));
@@ -284,7 +298,8 @@ FIBER static bool remove_some(struct sql_tx *tx, struct op *op, struct mailbox_r
     if (!is_move && !remove_orphans(tx, op, v, n, &gone, &n_gone, err))
         return false;
     queue_thread_keys(tx, op, v, n, gone, n_gone);
-    struct change_item *unlinked = arena_array(a, struct change_item, n), *destroyed = arena_array(a, struct change_item, n);
+    struct change_item *unlinked = arena_array(a, struct change_item, n),
+                       *destroyed = arena_array(a, struct change_item, n);
     size_t n_unlinked = 0, n_destroyed = 0;
     for (size_t i = 0; i < n; i++) {
         struct change_item item = {v[i].uid, v[i].email_id, v[i].thread_id};
@@ -300,8 +315,8 @@ FIBER static bool remove_some(struct sql_tx *tx, struct op *op, struct mailbox_r
     return true;
 }
 
-bool messages_remove(struct sql_tx *tx, struct op *op, struct mailbox_row *m, const struct msg_row *v, size_t n, bool is_move,
-                     struct err *err)
+bool messages_remove(struct sql_tx *tx, struct op *op, struct mailbox_row *m, const struct msg_row *v, size_t n,
+                     bool is_move, struct err *err)
 {
     for (size_t at = 0; at < n; at += ROWS_AT_ONCE) {
         if (at > 0 && (!sql_run(tx, err) || !sql_breathe(tx, err)))

@@ -24,10 +24,10 @@ struct msg_row {
 struct msg_query {
     int64_t account_id, mailbox_id;
     const struct uidset *uids;
-    uint64_t from_uid;       /* leave out what is below */
-    int64_t since_modseq;    /* only those above */
-    uint32_t flags;          /* only those that have all these */
-    unsigned with;           /* MSG_WITH_… */
+    uint64_t from_uid;    /* leave out what is below */
+    int64_t since_modseq; /* only those above */
+    uint32_t flags;       /* only those that have all these */
+    unsigned with;        /* MSG_WITH_… */
     size_t limit;
 };
 /* Read up to limit rows, ascending; *next_uid is where to go on, 0 when that was all. Rows live in the transaction's
@@ -50,7 +50,8 @@ void messages_queue_insert(struct sql_tx *tx, const struct msg_insert *v, size_t
 /*
  * Take messages out of m. is_move: they are in another mailbox already, so no email can have lost its last one;
  * otherwise emails without a mailbox are removed and their bodies dereferenced. Counts, logs, and leaves m and the
- * account to be written by the caller. One round trip more unless is_move; and one for each ROWS_AT_ONCE after the first.
+ * account to be written by the caller. One round trip more unless is_move; and one for each ROWS_AT_ONCE after the
+ * first.
  */
 FIBER bool messages_remove(struct sql_tx *tx, struct op *op, struct mailbox_row *m, const struct msg_row *v, size_t n,
                            bool is_move, struct err *err) WARN_UNUSED;

@@ -1,6 +1,7 @@
 /* A mutation with a request id is done once: the row that says so is committed with it, and has its reply. */
 #include "store-service/internal.h"
 
+// clang-format off
 const struct sql_stmt once_find = {
     "s_find_requests", "ibi", "ibb",
     "SELECT account_id, request_id, reply FROM s_request WHERE account_id = ?1 AND request_id = ?2 AND day >= ?3",
@@ -11,6 +12,7 @@ const struct sql_stmt once_insert = {
     "s_insert_requests", "ibib", "",
     "INSERT INTO s_request (account_id, request_id, day, reply) VALUES (?1, ?2, ?3, ?4)",
     "INSERT INTO s_request (account_id, request_id, day, reply) SELECT * FROM {rows} AS v", true};
+// clang-format on
 
 bool once_check_id(ProtobufCBinaryData id, str *out, struct err *err)
 {

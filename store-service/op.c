@@ -79,8 +79,8 @@ FIBER static bool run(struct op *op, bool is_write, sql_body body, void *arg, st
 bool op_write(struct op *op, sql_body body, void *arg, struct err *err)
 {
     bool ok = run(op, true, body, arg, err);
-    /* When the outcome is unknown it may have happened, and who did it the first time may not have come to tell; a beacon
-     * too many does no harm. */
+    /* When the outcome is unknown it may have happened, and who did it the first time may not have come to tell; a
+     * beacon too many does no harm. */
     if ((ok || err->kind == ERR_TIMEOUT) && (op->is_repeat || op->account.modseq != op->before.modseq))
         beacon_publish(op->shard->store, op->ref->account_id, op->account.modseq, op->kinds);
     return ok;

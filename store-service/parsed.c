@@ -280,8 +280,8 @@ void parsed_cache_free(struct parsed_cache *c)
 {
     if (!c)
         return;
-    LIST_EACH (&c->newest, n)
-        drop(c, LIST_ITEM(n, struct cached, node));
+    LIST_EACH(&c->newest, n)
+    drop(c, LIST_ITEM(n, struct cached, node));
     map_done(&c->map);
     xfree(c);
 }

@@ -1,10 +1,10 @@
 /*
- * PurgeAccount: all rows of an account, in slices with rests between them; repeating it goes on where it stopped, and so does
- * the sweep.
+ * PurgeAccount: all rows of an account, in slices with rests between them; repeating it goes on where it stopped, and
+ * so does the sweep.
  *
  * One row stays for some weeks: that of the account itself, at an epoch that nobody has. It is written first. Who still
- * believes in the account (a front-end's cache, a message on its way) gets CONFLICT, asks the directory, and hears that there
- * is none; without it the first late delivery would make the account anew, beside what is left of the old one.
+ * believes in the account (a front-end's cache, a message on its way) gets CONFLICT, asks the directory, and hears that
+ * there is none; without it the first late delivery would make the account anew, beside what is left of the old one.
  */
 #include "base/clock.h"
 #include "store-service/blob.h"
@@ -12,6 +12,7 @@
 #define SLICE 1000
 #define BURIED_WEEKS 8
 
+// clang-format off
 static const struct sql_stmt read_msgs = {
     "s_purge_read", "ii", "iii", "SELECT mailbox_id, uid, email_id FROM s_msg WHERE account_id = ?1 LIMIT ?2", NULL, false};
 static const struct sql_stmt purge_emails = {
@@ -24,6 +25,7 @@ static const struct sql_stmt purge_msgs = {
     "DELETE FROM s_msg m USING {rows} AS v (a, b, uid) WHERE m.account_id = v.a AND m.mailbox_id = v.b AND"
     " m.uid = v.uid",
     true};
+// clang-format on
 /* Everything else, each by the second column of its key. */
 #define REST(TABLE, KEY)                                                                                               \
     {                                                                                                                  \
@@ -32,6 +34,7 @@ static const struct sql_stmt purge_msgs = {
             " WHERE account_id = ?1 LIMIT ?2)",                                                                        \
             NULL, false                                                                                                \
     }
+// clang-format off
 static const struct sql_stmt purge_rest[] = {
     REST("mailbox", "mailbox_id"), REST("subscription", "sub_id"), REST("gap", "low"),        REST("keyword", "kw_id"),
     REST("thread_key", "key"),     REST("changes", "modseq"),      REST("request", "request_id"),
@@ -48,12 +51,13 @@ static const struct sql_stmt next_buried = {
     NULL, false};
 static const struct sql_stmt forget_account = {
     "s_forget_account", "iii", "", "DELETE FROM s_account WHERE account_id = ?1 AND epoch = ?2 AND week < ?3", NULL, false};
+// clang-format on
 
 struct purge {
     const Thurn__AccountRef *ref; /* NULL: it is buried already */
     int64_t account_id, now_unix;
-    size_t table;                 /* of purge_rest */
-    bool is_done;                 /* nothing was left for this slice */
+    size_t table; /* of purge_rest */
+    bool is_done; /* nothing was left for this slice */
 };
 
 /* Another account's mail stays. */
@@ -139,7 +143,7 @@ FIBER static bool purge_rows(struct shard *sh, struct purge *p, struct err *err)
 }
 
 FIBER bool store_do_purge_account(struct store *s, struct rpc_call *c, const Thurn__AccountRequest *q, Thurn__Empty *r,
-                            struct err *err)
+                                  struct err *err)
 {
     (void)c;
     (void)r;

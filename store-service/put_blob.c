@@ -5,7 +5,8 @@
 
 #define SHARDS_TRIED_MAX 3u
 
-FIBER static bool receive(struct rpc_source *in, uint64_t max, struct spool *spool, struct mime_parser *mime, struct err *err)
+FIBER static bool receive(struct rpc_source *in, uint64_t max, struct spool *spool, struct mime_parser *mime,
+                          struct err *err)
 {
     for (;;) {
         str piece;
@@ -21,8 +22,10 @@ FIBER static bool receive(struct rpc_source *in, uint64_t max, struct spool *spo
     }
 }
 
-/* On the shard of the account; with none named on any shard that takes it, for what waits in a queue must not depend on one. */
-FIBER static bool keep(struct store *s, const Thurn__PutBlobRequest *q, struct spool *spool, Thurn__BlobRef *blob, struct err *err)
+/* On the shard of the account; with none named on any shard that takes it, for what waits in a queue must not depend on
+ * one. */
+FIBER static bool keep(struct store *s, const Thurn__PutBlobRequest *q, struct spool *spool, Thurn__BlobRef *blob,
+                       struct err *err)
 {
     uint64_t first = random_below(s->n_shards);
     unsigned n_tries = q->account ? 1 : MIN(s->n_shards, SHARDS_TRIED_MAX);
@@ -41,8 +44,8 @@ FIBER static bool keep(struct store *s, const Thurn__PutBlobRequest *q, struct s
     return false;
 }
 
-FIBER bool store_do_put_blob(struct store *s, struct rpc_call *c, const Thurn__PutBlobRequest *q, Thurn__PutBlobReply *r,
-                       struct err *err)
+FIBER bool store_do_put_blob(struct store *s, struct rpc_call *c, const Thurn__PutBlobRequest *q,
+                             Thurn__PutBlobReply *r, struct err *err)
 {
     if (!c->body)
         return err_set(err, ERR_INVALID, "no body given");

@@ -16,9 +16,10 @@
  *   s_gap        which modseqs of an account a failover took back
  *   s_delivered, s_request   what was done under which key, for a while
  *
- * Whose rows go when: those of s_hold with their holder's release, with their body, or by their time (sweep.c); those of s_email, s_blob's references and s_thread_key with the last message that has them; messages
- * with Expunge, their mailbox or their account; s_changes and s_request by age (sweep.c), s_delivered too; what belongs to
- * an account with it (purge.c). All of it in slices, with rests between them.
+ * Whose rows go when: those of s_hold with their holder's release, with their body, or by their time (sweep.c); those
+ * of s_email, s_blob's references and s_thread_key with the last message that has them; messages with Expunge, their
+ * mailbox or their account; s_changes and s_request by age (sweep.c), s_delivered too; what belongs to an account with
+ * it (purge.c). All of it in slices, with rests between them.
  *
  * On PostgreSQL the log and the keys are partitioned by week, so that the old ones are dropped, not deleted.
  */
@@ -28,28 +29,30 @@
 #define COMMON_TABLES(INT, BYTES, SMALL, FILL50, FILL80, WITHOUT_ROWID)                                                \
     "CREATE TABLE s_account (account_id " INT " PRIMARY KEY, tenant_id " INT " NOT NULL, epoch " INT " NOT NULL,"      \
     " modseq " INT " NOT NULL, floor_modseq " INT " NOT NULL, uidvalidity " INT " NOT NULL, email_seq " INT            \
-    " NOT NULL, mailbox_seq " INT " NOT NULL, used_bytes " INT " NOT NULL, used_messages " INT " NOT NULL, inbox_id "  \
-    INT " NOT NULL, timeline " INT " NOT NULL, week " INT " NOT NULL, week_modseq " INT " NOT NULL)" FILL50 ";"        \
+    " NOT NULL, mailbox_seq " INT " NOT NULL, used_bytes " INT " NOT NULL, used_messages " INT                         \
+    " NOT NULL, inbox_id " INT " NOT NULL, timeline " INT " NOT NULL, week " INT " NOT NULL, week_modseq " INT         \
+    " NOT NULL)" FILL50 ";"                                                                                            \
     "CREATE TABLE s_mailbox (account_id " INT " NOT NULL, mailbox_id " INT " NOT NULL, parent_id " INT " NOT NULL,"    \
-    " name text NOT NULL, role " SMALL " NOT NULL, kind " SMALL " NOT NULL, uidvalidity " INT " NOT NULL, uidnext "    \
-    INT " NOT NULL, highestmodseq " INT " NOT NULL, created_modseq " INT " NOT NULL, total " INT " NOT NULL, unseen "  \
-    INT " NOT NULL, deleted " INT " NOT NULL, bytes " INT " NOT NULL, is_subscribed " SMALL " NOT NULL,"               \
+    " name text NOT NULL, role " SMALL " NOT NULL, kind " SMALL " NOT NULL, uidvalidity " INT                          \
+    " NOT NULL, uidnext " INT " NOT NULL, highestmodseq " INT " NOT NULL, created_modseq " INT " NOT NULL, total " INT \
+    " NOT NULL, unseen " INT " NOT NULL, deleted " INT " NOT NULL, bytes " INT " NOT NULL, is_subscribed " SMALL       \
+    " NOT NULL,"                                                                                                       \
     " PRIMARY KEY (account_id, mailbox_id))" FILL50 ";"                                                                \
     "CREATE UNIQUE INDEX s_mailbox_name ON s_mailbox (account_id, parent_id, name);"                                   \
     "CREATE TABLE s_email (email_id " INT " PRIMARY KEY, account_id " INT " NOT NULL, thread_id " INT " NOT NULL,"     \
     " blob_id " INT " NOT NULL, size " INT " NOT NULL, sent_unix " INT " NOT NULL, prefix " BYTES ", parsed " BYTES    \
     " NOT NULL);"                                                                                                      \
-    "CREATE TABLE s_msg (account_id " INT " NOT NULL, mailbox_id " INT " NOT NULL, uid " INT " NOT NULL, email_id "    \
-    INT " NOT NULL, thread_id " INT " NOT NULL, modseq " INT " NOT NULL, internal_unix " INT " NOT NULL, saved_unix "  \
-    INT " NOT NULL, size " INT " NOT NULL, flags " SMALL " NOT NULL, internal_zone " SMALL " NOT NULL, kw " BYTES      \
-    " NOT NULL, PRIMARY KEY (account_id, mailbox_id, uid))" FILL80 WITHOUT_ROWID ";"                                   \
+    "CREATE TABLE s_msg (account_id " INT " NOT NULL, mailbox_id " INT " NOT NULL, uid " INT                           \
+    " NOT NULL, email_id " INT " NOT NULL, thread_id " INT " NOT NULL, modseq " INT " NOT NULL, internal_unix " INT    \
+    " NOT NULL, saved_unix " INT " NOT NULL, size " INT " NOT NULL, flags " SMALL " NOT NULL, internal_zone " SMALL    \
+    " NOT NULL, kw " BYTES " NOT NULL, PRIMARY KEY (account_id, mailbox_id, uid))" FILL80 WITHOUT_ROWID ";"            \
     "CREATE INDEX s_msg_thread ON s_msg (account_id, thread_id, email_id);"                                            \
     "CREATE TABLE s_keyword (account_id " INT " NOT NULL, kw_id " INT " NOT NULL, name text NOT NULL, fold text"       \
     " NOT NULL, PRIMARY KEY (account_id, kw_id), UNIQUE (account_id, fold));"                                          \
     "CREATE TABLE s_thread_key (account_id " INT " NOT NULL, key " INT " NOT NULL, thread_id " INT " NOT NULL,"        \
     " PRIMARY KEY (account_id, key))" WITHOUT_ROWID ";"                                                                \
-    "CREATE TABLE s_blob (blob_id " INT " PRIMARY KEY, tenant_id " INT " NOT NULL, hash " BYTES " NOT NULL, size "     \
-    INT " NOT NULL, tier " SMALL " NOT NULL, codec " SMALL " NOT NULL, is_ready " SMALL " NOT NULL, seg " INT          \
+    "CREATE TABLE s_blob (blob_id " INT " PRIMARY KEY, tenant_id " INT " NOT NULL, hash " BYTES " NOT NULL, size " INT \
+    " NOT NULL, tier " SMALL " NOT NULL, codec " SMALL " NOT NULL, is_ready " SMALL " NOT NULL, seg " INT              \
     " NOT NULL, off " INT " NOT NULL, stored_len " INT " NOT NULL, refs " INT " NOT NULL, zero_since " INT             \
     " NOT NULL, hold_until " INT " NOT NULL);"                                                                         \
     "CREATE UNIQUE INDEX s_blob_hash ON s_blob (tenant_id, hash);"                                                     \
@@ -62,10 +65,10 @@
     "CREATE TABLE s_changes (account_id " INT " NOT NULL, modseq " INT " NOT NULL, week " INT " NOT NULL, type " SMALL \
     " NOT NULL, op " SMALL " NOT NULL, mailbox_id " INT " NOT NULL, items " BYTES " NOT NULL,"                         \
     " PRIMARY KEY (account_id, modseq, week))" BY_WEEK ";"                                                             \
-    "CREATE TABLE s_delivered (day " INT " NOT NULL, key " BYTES " NOT NULL, account_id " INT " NOT NULL, mailbox_id " \
-    INT " NOT NULL, uid " INT " NOT NULL, PRIMARY KEY (day, key))" BY_DAY ";"                                          \
-    "CREATE TABLE s_request (account_id " INT " NOT NULL, request_id " BYTES " NOT NULL, day " INT " NOT NULL, reply " \
-    BYTES " NOT NULL, PRIMARY KEY (account_id, request_id, day))" BY_DAY ";"
+    "CREATE TABLE s_delivered (day " INT " NOT NULL, key " BYTES " NOT NULL, account_id " INT                          \
+    " NOT NULL, mailbox_id " INT " NOT NULL, uid " INT " NOT NULL, PRIMARY KEY (day, key))" BY_DAY ";"                 \
+    "CREATE TABLE s_request (account_id " INT " NOT NULL, request_id " BYTES " NOT NULL, day " INT                     \
+    " NOT NULL, reply " BYTES " NOT NULL, PRIMARY KEY (account_id, request_id, day))" BY_DAY ";"
 
 /*
  * Partitions have their week in their name. A week that cannot get its partition (its rows are in the default one
@@ -114,7 +117,8 @@
 
 /* One row: which shard this database is, written by the first `thurn migrate` that names it. */
 #define NUMBER_TABLE(INT, WITHOUT_ROWID)                                                                               \
-    "CREATE TABLE s_shard (only_row " INT " PRIMARY KEY CHECK (only_row = 1), number " INT " NOT NULL)" WITHOUT_ROWID ";"
+    "CREATE TABLE s_shard (only_row " INT " PRIMARY KEY CHECK (only_row = 1), number " INT " NOT NULL)" WITHOUT_ROWID  \
+    ";"
 
 /* The modseqs between low and high were given out, if at all, by a primary whose commits are lost. */
 #define GAP_TABLE(INT, WITHOUT_ROWID)                                                                                  \
@@ -134,10 +138,12 @@
 static const struct sql_migration steps[] = {
     {1, "accounts, mailboxes, messages, change log, bodies",
      COMMON_TABLES("INTEGER", "BLOB", "INTEGER", "", "", " WITHOUT ROWID")
-     LOG_TABLES("INTEGER", "BLOB", "INTEGER", " WITHOUT ROWID", " WITHOUT ROWID"),
-     COMMON_TABLES("bigint", "bytea", "int", " WITH (fillfactor = 50)", " WITH (fillfactor = 80)", "")
-     LOG_TABLES("bigint", "bytea", "int", " PARTITION BY RANGE (week)", " PARTITION BY RANGE (day)")
-     "ALTER TABLE s_blob_inline ALTER COLUMN data SET STORAGE EXTERNAL;" /* it is compressed already */
+         LOG_TABLES("INTEGER", "BLOB", "INTEGER", " WITHOUT ROWID", " WITHOUT ROWID"),
+     COMMON_TABLES("bigint", "bytea", "int", " WITH (fillfactor = 50)", " WITH (fillfactor = 80)", "") LOG_TABLES(
+         "bigint", "bytea", "int", " PARTITION BY RANGE (week)",
+         " PARTITION BY RANGE (day)") "ALTER TABLE s_blob_inline ALTER COLUMN data SET STORAGE EXTERNAL;" /* it is
+                                                                                                             compressed
+                                                                                                             already */
      PARTITION_FUNCTIONS},
     {2, "subscriptions to names without a mailbox", SUBSCRIPTION_TABLE("INTEGER", " WITHOUT ROWID"),
      SUBSCRIPTION_TABLE("bigint", "")},
@@ -154,8 +160,8 @@ static const struct sql_migration steps[] = {
 
 FIBER bool schema_make_partitions(struct sql_db *db, struct err *err)
 {
-    static const struct sql_stmt make = {"s_make_partitions", "ii", "i", "SELECT ?1 + ?2",
-                                         "SELECT s_make_partitions($1, $2)", false};
+    static const struct sql_stmt make = {
+        "s_make_partitions", "ii", "i", "SELECT ?1 + ?2", "SELECT s_make_partitions($1, $2)", false};
     if (!sql_db_is_pg(db))
         return true;
     ARENA(a, 4096);
@@ -178,8 +184,12 @@ struct claim {
 FIBER static bool claim_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     static const struct sql_stmt claim = {
-        "s_claim", "i", "i",
-        "INSERT INTO s_shard (only_row, number) VALUES (1, ?1) ON CONFLICT (only_row) DO UPDATE SET only_row = 1 RETURNING number", NULL, false};
+        "s_claim",
+        "i",
+        "i",
+        "INSERT INTO s_shard (only_row, number) VALUES (1, ?1) ON CONFLICT (only_row) DO UPDATE SET only_row = 1 RETURNING number",
+        NULL,
+        false};
     struct claim *c = arg;
     struct sql_result r;
     if (!sql_exec(tx, &claim, &c->number, 1, &r, err))
@@ -192,6 +202,7 @@ bool store_claim(struct sql_db *shard, uint32_t number, struct err *err)
 {
     struct claim c = {.number = sql_i(number)};
     return sql_write(shard, claim_body, &c, err) &&
-           (c.found == number || err_set(err, ERR_CONFLICT, "this database is that of shard %lld: the order of store.shards must not change",
-                                         (long long)c.found));
+           (c.found == number ||
+            err_set(err, ERR_CONFLICT, "this database is that of shard %lld: the order of store.shards must not change",
+                    (long long)c.found));
 }

@@ -12,16 +12,16 @@
 #define PAGE_ROWS 2000u
 #define PAGE_PARSED 200u
 #define PAGE_BODIES 32u
-#define RANGES_MAX 30000u            /* of a reply */
+#define RANGES_MAX 30000u                 /* of a reply */
 #define SEARCHED_MAX ((uint64_t)64 << 20) /* of a message; what is beyond is not searched */
 
 struct search_op {
     struct op op;
     const Thurn__SearchRequest *q;
     struct search_tree tree;
-    enum search_level level;  /* of the page: what rows are read with */
+    enum search_level level; /* of the page: what rows are read with */
     uint64_t from_uid;
-    struct arena *arena;      /* of the page */
+    struct arena *arena; /* of the page */
     /* Results of one page. */
     struct msg_row *rows;
     size_t n;
@@ -87,8 +87,12 @@ FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
     keywords_queue_load(tx, &s->op.ref->account_id, s->tree.wants_keywords ? 1 : 0, &names);
     static const unsigned with[] = {0, MSG_WITH_PARSED, MSG_WITH_PARSED | MSG_WITH_BODY};
     static const size_t limits[] = {PAGE_ROWS, PAGE_PARSED, PAGE_BODIES};
-    struct msg_query q = {.account_id = s->op.ref->account_id, .mailbox_id = s->q->mailbox_id, .uids = uids ? uids : &all,
-                          .from_uid = s->from_uid, .with = with[s->level], .limit = limits[s->level]};
+    struct msg_query q = {.account_id = s->op.ref->account_id,
+                          .mailbox_id = s->q->mailbox_id,
+                          .uids = uids ? uids : &all,
+                          .from_uid = s->from_uid,
+                          .with = with[s->level],
+                          .limit = limits[s->level]};
     struct msg_row *rows;
     if (!messages_read(tx, &q, &rows, &s->n, &s->next_uid, err) || !op_ready(&s->op, err) ||
         !mailbox_take_one(&box, &m, err) || !know_modseqs(tx, &s->op, &s->tree.root, err))
@@ -199,7 +203,7 @@ FIBER static bool search_page(struct search_op *s, struct found *f, int64_t unti
 }
 
 FIBER bool store_do_search(struct store *st, struct rpc_call *c, const Thurn__SearchRequest *q, Thurn__SearchReply *r,
-                     struct err *err)
+                           struct err *err)
 {
     struct search_op s = {.q = q, .from_uid = q->from_uid};
     struct found f = {.uids = uidset_of(c->arena)};

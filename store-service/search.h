@@ -25,9 +25,9 @@ struct search_node {
     bool is_local;
     str field;
     str text;
-    struct text_search *finder;  /* of text */
-    uint32_t keyword_id;         /* 0 = no message has it */
-    enum search_level level;     /* at which this node itself can be answered */
+    struct text_search *finder; /* of text */
+    uint32_t keyword_id;        /* 0 = no message has it */
+    enum search_level level;    /* at which this node itself can be answered */
 };
 struct search_tree {
     struct search_node root;

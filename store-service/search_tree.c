@@ -14,8 +14,9 @@
 /* Fields that were parsed when the message came; others are read from its header. */
 static bool is_parsed_field(str f)
 {
-    static const str names[] = {S_INIT("subject"), S_INIT("from"), S_INIT("to"), S_INIT("cc"), S_INIT("bcc"),
-                                S_INIT("message-id"), S_INIT("in-reply-to"), S_INIT("sender"), S_INIT("reply-to")};
+    static const str names[] = {S_INIT("subject"),     S_INIT("from"),   S_INIT("to"),
+                                S_INIT("cc"),          S_INIT("bcc"),    S_INIT("message-id"),
+                                S_INIT("in-reply-to"), S_INIT("sender"), S_INIT("reply-to")};
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (str_eq_nocase(f, names[i]))
             return true;
@@ -48,7 +49,8 @@ static bool compile(struct search_tree *t, struct search_node *n, const Thurn__S
     if (k->op > THURN__SEARCH_OP__SEARCH_MODSEQ || (k->op == THURN__SEARCH_OP__SEARCH_NOT && k->n_keys != 1) ||
         (!is_tree && k->n_keys))
         return err_set(err, ERR_INVALID, "a malformed search");
-    *n = (struct search_node){.op = k->op, .number = k->number, .is_local = k->is_local, .field = str_c(k->field), .text = str_c(k->text)};
+    *n = (struct search_node){
+        .op = k->op, .number = k->number, .is_local = k->is_local, .field = str_c(k->field), .text = str_c(k->text)};
     if (n->field.n > FIELD_NAME_MAX || n->text.n > TEXT_SEARCH_NEEDLE_MAX)
         return err_set(err, ERR_LIMIT, "a search text is too long");
     if (k->op == THURN__SEARCH_OP__SEARCH_UIDS &&
@@ -132,8 +134,12 @@ static bool in_parsed(const struct search_node *n, const Thurn__Envelope *e, str
         const char *name;
         Thurn__Address *const *v;
         size_t n;
-    } lists[] = {{"from", e->from, e->n_from}, {"to", e->to, e->n_to},       {"cc", e->cc, e->n_cc},
-                 {"bcc", e->bcc, e->n_bcc},    {"sender", e->sender, e->n_sender}, {"reply-to", e->reply_to, e->n_reply_to}};
+    } lists[] = {{"from", e->from, e->n_from},
+                 {"to", e->to, e->n_to},
+                 {"cc", e->cc, e->n_cc},
+                 {"bcc", e->bcc, e->n_bcc},
+                 {"sender", e->sender, e->n_sender},
+                 {"reply-to", e->reply_to, e->n_reply_to}};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
         if (str_eq_nocase(n->field, str_c(lists[i].name)))
             return in_addresses(n, lists[i].v, lists[i].n);
@@ -176,7 +182,8 @@ static bool in_text_part(const struct search_node *n, const Thurn__Part *p, str 
             charset = str_c(p->params[i]->value);
     BUF(plain, DECODED_MAX);
     BUF(utf8, DECODED_MAX);
-    transfer_decode(transfer_kind_of(str_c(p->encoding)), str_slice(raw, p->body_offset, p->body_offset + p->body_size), &plain);
+    transfer_decode(transfer_kind_of(str_c(p->encoding)), str_slice(raw, p->body_offset, p->body_offset + p->body_size),
+                    &plain);
     charset_to_utf8(charset, buf_str(&plain), &utf8);
     return found_in(n, buf_str(&utf8));
 }
@@ -187,7 +194,8 @@ static bool in_parts(const struct search_node *n, const Thurn__Part *p, str raw,
     if (!strcmp(p->type, "TEXT") && p->n_parts == 0)
         return in_text_part(n, p, raw);
     for (size_t i = 0; i < p->n_parts; i++) {
-        if (p->envelope && in_header(n, str_slice(raw, p->parts[i]->header_offset, p->parts[i]->body_offset), STR_NONE, a))
+        if (p->envelope &&
+            in_header(n, str_slice(raw, p->parts[i]->header_offset, p->parts[i]->body_offset), STR_NONE, a))
             return true;
         if (in_parts(n, p->parts[i], raw, a))
             return true;
@@ -272,10 +280,10 @@ static enum search_answer ask(const struct search_node *n, const struct search_s
     }
     if (n->level > level)
         return SEARCH_NEEDS_MORE;
-    bool is_match = n->level == SEARCH_ROW                                ? ask_row(n, s->row)
-                    : n->op == THURN__SEARCH_OP__SEARCH_SENT_BEFORE       ? sent_before(n, s->parsed)
-                    : n->level == SEARCH_PARSED                           ? in_parsed(n, s->parsed->envelope, s->arena)
-                                                                          : in_body(n, s);
+    bool is_match = n->level == SEARCH_ROW                          ? ask_row(n, s->row)
+                    : n->op == THURN__SEARCH_OP__SEARCH_SENT_BEFORE ? sent_before(n, s->parsed)
+                    : n->level == SEARCH_PARSED                     ? in_parsed(n, s->parsed->envelope, s->arena)
+                                                                    : in_body(n, s);
     return is_match ? SEARCH_YES : SEARCH_NO;
 }
 

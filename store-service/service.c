@@ -10,14 +10,14 @@ static struct store *store_of(Thurn__Store_Service *service)
     return s;
 }
 
-#define METHOD(name, Request, Reply, reply)                                                                    \
+#define METHOD(name, Request, Reply, reply)                                                                            \
     static void method_##name(Thurn__Store_Service *service, const Thurn__##Request *q,                                \
                               Thurn__##Reply##_Closure closure, void *closure_data)                                    \
     {                                                                                                                  \
         struct rpc_call *c = closure_data;                                                                             \
         Thurn__##Reply r;                                                                                              \
         thurn__##reply##__init(&r);                                                                                    \
-        const Thurn__AccountRef *of = store_account_of_##name(q);                                                       \
+        const Thurn__AccountRef *of = store_account_of_##name(q);                                                      \
         bool ok = rpc_may_call(c, store_callers_##name, of ? of->account_id : 0, of ? of->tenant_id : 0,               \
                                of ? of->incarnation : 0, &c->err) &&                                                   \
                   store_do_##name(store_of(service), c, q, &r, &c->err);                                               \

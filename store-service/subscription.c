@@ -8,6 +8,7 @@
 #include "base/num.h"
 #include "store-service/internal.h"
 
+// clang-format off
 static const struct sql_stmt load_names = {
     "s_load_subscriptions", "i", "it", "SELECT sub_id, path FROM s_subscription WHERE account_id = ?1", NULL, false};
 static const struct sql_stmt insert_names = {
@@ -15,6 +16,7 @@ static const struct sql_stmt insert_names = {
     "INSERT INTO s_subscription (account_id, sub_id, path) SELECT * FROM {rows} AS v", true};
 static const struct sql_stmt delete_name = {
     "s_delete_subscription", "ii", "", "DELETE FROM s_subscription WHERE account_id = ?1 AND sub_id = ?2", NULL, false};
+// clang-format on
 
 void subscriptions_queue_load(struct sql_tx *tx, int64_t account_id, struct sql_result *out)
 {
@@ -160,8 +162,8 @@ str mailbox_path(struct mailbox_list *l, const struct mailbox_row *m)
 
 /* --- what is below a mailbox --- */
 
-static bool leave_below(struct subscriptions *s, struct mailbox_list *l, int64_t parent_id, struct buf *path, unsigned depth,
-                        struct err *err)
+static bool leave_below(struct subscriptions *s, struct mailbox_list *l, int64_t parent_id, struct buf *path,
+                        unsigned depth, struct err *err)
 {
     size_t n = path->n;
     for (size_t i = 0; i < l->n && depth < MAILBOX_DEPTH_MAX; i++) {
@@ -212,7 +214,7 @@ FIBER static bool names_body(struct sql_tx *tx, void *arg, struct err *err)
 }
 
 FIBER bool store_do_list_subscriptions(struct store *s, struct rpc_call *c, const Thurn__AccountRequest *q,
-                                 Thurn__ListSubscriptionsReply *r, struct err *err)
+                                       Thurn__ListSubscriptionsReply *r, struct err *err)
 {
     struct names_op l = {.arena = c->arena, .r = r};
     return op_init(&l.op, s, q->account, err) && op_read(&l.op, names_body, &l, err);

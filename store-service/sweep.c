@@ -1,7 +1,7 @@
 /*
  * What has to be done from time to time: partitions, retention, bodies that nothing refers to, objects to be deleted,
- * segments to be compacted, and what deletions have left. Everything here may stop half-way and is found again by the next
- * run, and goes in slices with rests between them (pace.c): it never has more than half of a database.
+ * segments to be compacted, and what deletions have left. Everything here may stop half-way and is found again by the
+ * next run, and goes in slices with rests between them (pace.c): it never has more than half of a database.
  */
 #include "base/buf.h"
 #include "base/clock.h"
@@ -10,6 +10,7 @@
 
 #define PAGE 500
 
+// clang-format off
 static const struct sql_stmt dead_blobs = {
     "s_dead_blobs", "iiiii", "iiiiibi",
     "SELECT blob_id, tenant_id, size, tier, is_ready, hash, zero_since FROM s_blob WHERE refs = 0 AND zero_since < ?1 AND"
@@ -41,6 +42,7 @@ static const struct sql_stmt delete_garbage = {
     "s_delete_garbage", "t", "", "DELETE FROM s_garbage WHERE object = ?1", "DELETE FROM s_garbage WHERE object = ANY ($1)",
     true};
 static const struct sql_stmt count_blobs = {"s_count_blobs", "", "i", "SELECT count(*) FROM s_blob", NULL, false};
+// clang-format on
 
 /* --- bodies without references --- */
 
@@ -121,7 +123,8 @@ FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-FIBER static bool sweep_blobs(struct shard *sh, int64_t older_than_s, bool dry_run, struct sweep_result *out, struct err *err)
+FIBER static bool sweep_blobs(struct shard *sh, int64_t older_than_s, bool dry_run, struct sweep_result *out,
+                              struct err *err)
 {
     struct page p = {.shard = sh, .now_unix = clock_unix(), .dry_run = dry_run};
     p.before_unix = p.now_unix - older_than_s;
@@ -204,6 +207,7 @@ FIBER static bool sweep_garbage(struct shard *sh, struct err *err)
 
 #define SLICE 1000
 
+// clang-format off
 static const struct sql_stmt raise_floors = {
     "s_raise_floors", "iii", "",
     /* The oldest row of an account comes first in its log: mostly it is not old, and that is all that is looked at. */
@@ -253,6 +257,7 @@ static const struct sql_stmt trim_rest[] = {
     {"s_trim_default_requests", "ii", "", "DELETE FROM s_request WHERE false AND ?1 = ?2",
      "DELETE FROM s_request_default WHERE ctid = ANY (ARRAY (SELECT ctid FROM s_request_default WHERE day < $1 LIMIT $2))", false},
 };
+// clang-format on
 
 struct retention {
     int64_t from, to, week, day;
@@ -309,15 +314,18 @@ FIBER static bool retain_page(struct shard *sh, struct retention *r, struct err 
 FIBER static bool drop_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     const struct retention *r = arg;
-    /* A partition goes while readers are about that began before its floors were raised; so it goes a week after that. */
+    /* A partition goes while readers are about that began before its floors were raised; so it goes a week after that.
+     */
     const struct sql_value last_week[] = {sql_i(r->week - 1)}, day_week[] = {sql_i(r->day / 7)};
-    return sql_exec(tx, &drop_changes, last_week, 1, NULL, err) && sql_exec(tx, &drop_delivered, day_week, 1, NULL, err);
+    return sql_exec(tx, &drop_changes, last_week, 1, NULL, err) &&
+           sql_exec(tx, &drop_delivered, day_week, 1, NULL, err);
 }
 
 FIBER static bool retain(struct shard *sh, struct err *err)
 {
     const struct store_limits *l = &sh->store->limits;
-    struct retention r = {.from = 1, .week = (clock_unix() - (int64_t)l->change_days * DAY_S) / WEEK_S,
+    struct retention r = {.from = 1,
+                          .week = (clock_unix() - (int64_t)l->change_days * DAY_S) / WEEK_S,
                           .day = clock_unix() / DAY_S - l->delivered_days};
     for (;; r.from = r.to) {
         const struct sql_value from[] = {sql_i(r.from)};
@@ -351,10 +359,12 @@ FIBER static bool retain(struct shard *sh, struct err *err)
 #define VACUUM_SLICES 256 /* of one sweep: a GiB */
 #define VACUUM_KEEP 10    /* a tenth of the file may be free: it is filled again */
 
+// clang-format off
 static const struct sql_stmt count_pages = {
     "s_count_pages", "", "ii", "SELECT (SELECT freelist_count FROM pragma_freelist_count), (SELECT page_count FROM"
     " pragma_page_count)", "SELECT 0::bigint, 0::bigint", false};
 static const struct sql_stmt vacuum = {"s_vacuum", "", "", "PRAGMA incremental_vacuum(1000)", "SELECT 1 WHERE false", false};
+// clang-format on
 
 FIBER static bool vacuum_body(struct sql_tx *tx, void *arg, struct err *err)
 {
@@ -393,7 +403,8 @@ FIBER static bool sweep_accounts(struct shard *sh, struct err *err)
     return ok || err_set(err, buried.kind, "%s", buried.msg);
 }
 
-FIBER static bool sweep_shard(struct shard *sh, int64_t older_than_s, bool dry_run, struct sweep_result *out, struct err *err)
+FIBER static bool sweep_shard(struct shard *sh, int64_t older_than_s, bool dry_run, struct sweep_result *out,
+                              struct err *err)
 {
     /* First what everybody's writing needs. What one account holds up comes last, so that it holds up nothing else. */
     if (!dry_run && !schema_make_partitions(sh->db, err))
@@ -409,7 +420,8 @@ FIBER static bool sweep_shard(struct shard *sh, int64_t older_than_s, bool dry_r
     return ok;
 }
 
-FIBER bool store_do_sweep(struct store *s, struct rpc_call *c, const Thurn__SweepRequest *q, Thurn__SweepReply *r, struct err *err)
+FIBER bool store_do_sweep(struct store *s, struct rpc_call *c, const Thurn__SweepRequest *q, Thurn__SweepReply *r,
+                          struct err *err)
 {
     (void)c;
     struct sweep_result out = {0};

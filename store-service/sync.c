@@ -11,6 +11,7 @@
 #define UIDS_PAGE 20000
 #define VANISHED_MAX 30000u /* ranges: half of what a reply may be */
 
+// clang-format off
 static const struct sql_stmt read_log = {
     "s_mailbox_log", "iiiii", "iib",
     "SELECT modseq, op, items FROM s_changes WHERE account_id = ?1 AND modseq > ?2 AND week >= ?3 AND mailbox_id = ?4 AND"
@@ -19,6 +20,7 @@ static const struct sql_stmt read_log = {
 static const struct sql_stmt read_uids = {
     "s_mailbox_uids", "iiii", "i",
     "SELECT uid FROM s_msg WHERE account_id = ?1 AND mailbox_id = ?2 AND uid > ?3 ORDER BY uid LIMIT ?4", NULL, false};
+// clang-format on
 
 struct sync_op {
     struct op op;
@@ -71,10 +73,14 @@ static bool take_log(const struct sql_result *r, struct arena *a, struct uidset 
     return true;
 }
 
-FIBER static bool read_messages(struct sql_tx *tx, struct sync_op *s, const struct uidset *uids, int64_t since, struct err *err)
+FIBER static bool read_messages(struct sql_tx *tx, struct sync_op *s, const struct uidset *uids, int64_t since,
+                                struct err *err)
 {
-    struct msg_query q = {.account_id = s->op.account.account_id, .mailbox_id = s->q->mailbox_id, .uids = uids,
-                          .since_modseq = since, .limit = ROWS_MAX};
+    struct msg_query q = {.account_id = s->op.account.account_id,
+                          .mailbox_id = s->q->mailbox_id,
+                          .uids = uids,
+                          .since_modseq = since,
+                          .limit = ROWS_MAX};
     struct msg_row *rows;
     size_t n, bytes = 0;
     uint64_t next;
@@ -160,7 +166,8 @@ FIBER static bool sync_body(struct sql_tx *tx, void *arg, struct err *err)
     return vanished_by_rows(tx, s, &m, err) && read_messages(tx, s, &all, since, err);
 }
 
-FIBER bool store_do_sync(struct store *st, struct rpc_call *c, const Thurn__SyncRequest *q, Thurn__SyncReply *r, struct err *err)
+FIBER bool store_do_sync(struct store *st, struct rpc_call *c, const Thurn__SyncRequest *q, Thurn__SyncReply *r,
+                         struct err *err)
 {
     struct sync_op s = {.q = q, .arena = c->arena, .r = r};
     struct uidset known;

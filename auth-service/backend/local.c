@@ -121,7 +121,8 @@ static uint32_t held_by(const struct lease *l, str holder, int64_t now)
     return 0;
 }
 
-static void lease_one(struct local *s, str holder, struct lease_item *item, int64_t now, int64_t ttl_ms, bool is_renewal)
+static void lease_one(struct local *s, str holder, struct lease_item *item, int64_t now, int64_t ttl_ms,
+                      bool is_renewal)
 {
     struct lease *l = cache_get(&s->leases, item->key);
     if (!l) {
@@ -140,8 +141,8 @@ static void lease_one(struct local *s, str holder, struct lease_item *item, int6
     }
 }
 
-FIBER static bool local_lease(void *ctx, str holder, struct lease_item *items, size_t n, int64_t ttl_ms, bool is_renewal,
-                              struct arena *a UNUSED, struct err *err UNUSED)
+FIBER static bool local_lease(void *ctx, str holder, struct lease_item *items, size_t n, int64_t ttl_ms,
+                              bool is_renewal, struct arena *a UNUSED, struct err *err UNUSED)
 {
     int64_t now = clock_mono_ms();
     for (size_t i = 0; i < n; i++)
@@ -163,6 +164,10 @@ FIBER static bool local_release(void *ctx, str holder, struct arena *a UNUSED, s
     return true;
 }
 
-const struct limits_backend limits_local = {
-    .name = "local", .take = local_take, .reset = local_reset, .give = local_give, .lease = local_lease,
-    .release = local_release, .done = local_free};
+const struct limits_backend limits_local = {.name = "local",
+                                            .take = local_take,
+                                            .reset = local_reset,
+                                            .give = local_give,
+                                            .lease = local_lease,
+                                            .release = local_release,
+                                            .done = local_free};

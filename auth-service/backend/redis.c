@@ -11,8 +11,8 @@
 
 #define LEASES_AT_ONCE 60u /* keys in one script call */
 
-/* KEYS: buckets. ARGV: interval, tolerance, cost for each. Answer: granted, index of the refused, ms to wait, used of each.
- * Times are microseconds; a double holds them exactly, but %.14g (tostring) would not print them. */
+/* KEYS: buckets. ARGV: interval, tolerance, cost for each. Answer: granted, index of the refused, ms to wait, used of
+ * each. Times are microseconds; a double holds them exactly, but %.14g (tostring) would not print them. */
 static const char take_script[] =
     "local t = redis.call('TIME') local now = t[1] * 1000000 + t[2] "
     "local tats = {} local out = {1, 0, 0} "
@@ -38,7 +38,8 @@ static const char give_script[] =
     "else redis.call('SET', KEYS[1], string.format('%.0f', tat), 'PX', math.ceil((tat - now) / 1000) + 1) end "
     "return {1}";
 
-/* KEYS: hashes holder -> 'count:until'. ARGV: holder, ttl ms, renewal, then count and max for each. Answer: 1 or 0 each. */
+/* KEYS: hashes holder -> 'count:until'. ARGV: holder, ttl ms, renewal, then count and max for each. Answer: 1 or 0
+ * each. */
 static const char lease_script[] =
     "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) "
     "local holder, ttl, renewal, out = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', {} "
@@ -103,7 +104,8 @@ FIBER static bool redis_take(void *ctx, const struct limit_bucket *buckets, size
     struct redis_value v;
     if (!redis_script(ctx, take_script, words, n, 4 * n, a, &v, err) || !answer_ok(&v, n + 3, err))
         return false;
-    *out = (struct limit_verdict){.is_granted = v.items[0].i == 1, .refused = MIN((size_t)v.items[1].i, n - 1),
+    *out = (struct limit_verdict){.is_granted = v.items[0].i == 1,
+                                  .refused = MIN((size_t)v.items[1].i, n - 1),
                                   .retry_after_ms = (uint64_t)v.items[2].i};
     for (size_t i = 0; i < n; i++)
         out->used[i] = (uint32_t)v.items[3 + i].i;
@@ -124,8 +126,8 @@ FIBER static bool redis_give(void *ctx, const struct limit_bucket *b, struct are
     return redis_script(ctx, give_script, words, 1, 2, a, &v, err);
 }
 
-FIBER static bool lease_some(struct redis *r, str holder, struct lease_item *items, size_t n, int64_t ttl_ms, bool is_renewal,
-                             struct arena *a, struct err *err)
+FIBER static bool lease_some(struct redis *r, str holder, struct lease_item *items, size_t n, int64_t ttl_ms,
+                             bool is_renewal, struct arena *a, struct err *err)
 {
     str words[3 * LEASES_AT_ONCE + 3];
     for (size_t i = 0; i < n; i++) {
@@ -144,8 +146,8 @@ FIBER static bool lease_some(struct redis *r, str holder, struct lease_item *ite
     return true;
 }
 
-FIBER static bool redis_lease(void *ctx, str holder, struct lease_item *items, size_t n, int64_t ttl_ms, bool is_renewal,
-                              struct arena *a, struct err *err)
+FIBER static bool redis_lease(void *ctx, str holder, struct lease_item *items, size_t n, int64_t ttl_ms,
+                              bool is_renewal, struct arena *a, struct err *err)
 {
     for (size_t i = 0; i < n; i += LEASES_AT_ONCE)
         if (!lease_some(ctx, holder, items + i, MIN(n - i, LEASES_AT_ONCE), ttl_ms, is_renewal, a, err))
@@ -160,6 +162,10 @@ FIBER static bool redis_release(void *ctx, str holder, struct arena *a, struct e
     return redis_script(ctx, release_script, words, 1, 2, a, &v, err) && answer_ok(&v, 1, err);
 }
 
-const struct limits_backend limits_redis = {
-    .name = "redis", .take = redis_take, .reset = redis_reset, .give = redis_give, .lease = redis_lease,
-    .release = redis_release, .done = redis_backend_free};
+const struct limits_backend limits_redis = {.name = "redis",
+                                            .take = redis_take,
+                                            .reset = redis_reset,
+                                            .give = redis_give,
+                                            .lease = redis_lease,
+                                            .release = redis_release,
+                                            .done = redis_backend_free};

@@ -13,9 +13,9 @@ static json_t *account_json(const Thurn__Account *t)
     const char *state = (size_t)t->state < ARRAY_LEN(state_names) ? state_names[t->state] : "unknown";
     return json_pack("{s:s, s:I, s:I, s:s, s:I, s:I, s:i, s:i, s:s, s:I, s:b}", "address", t->address, "account_id",
                      (json_int_t)t->account_id, "tenant_id", (json_int_t)t->tenant_id, "state", state, "quota_bytes",
-                     (json_int_t)t->quota_bytes, "quota_messages", (json_int_t)t->quota_messages, "shard", (int)t->shard,
-                     "epoch", (int)t->epoch, "display_name", t->display_name, "created_unix", (json_int_t)t->created_unix,
-                     "is_admin", (int)t->is_admin);
+                     (json_int_t)t->quota_bytes, "quota_messages", (json_int_t)t->quota_messages, "shard",
+                     (int)t->shard, "epoch", (int)t->epoch, "display_name", t->display_name, "created_unix",
+                     (json_int_t)t->created_unix, "is_admin", (int)t->is_admin);
 }
 
 FIBER static void list(struct admin *a, struct http_req *req, struct rpc_call *call)
@@ -30,7 +30,8 @@ FIBER static void list(struct admin *a, struct http_req *req, struct rpc_call *c
     admin_answer(req, 200, json_pack("{s:o, s:s}", "accounts", accounts, "next", r->next));
 }
 
-static bool parse_password(json_t *o, struct arena *a, ProtobufCBinaryData *out, protobuf_c_boolean *has, struct err *err)
+static bool parse_password(json_t *o, struct arena *a, ProtobufCBinaryData *out, protobuf_c_boolean *has,
+                           struct err *err)
 {
     char *password = NULL;
     if (!admin_get_str(o, "password", a, &password, has, err))
@@ -78,10 +79,10 @@ static json_t *results_json(const Thurn__AddAccountsReply *r)
     json_t *results = json_array();
     for (size_t i = 0; i < r->n_results; i++) {
         const Thurn__AddAccountsReply__Result *one = r->results[i];
-        json_array_append_new(results, one->account
-                                           ? json_pack("{s:o}", "account", account_json(one->account))
-                                           : json_pack("{s:s, s:o}", "error", err_kind_name((enum err_kind)one->error_kind),
-                                                       "message", admin_string(str_c(one->error))));
+        json_array_append_new(results, one->account ? json_pack("{s:o}", "account", account_json(one->account))
+                                                    : json_pack("{s:s, s:o}", "error",
+                                                                err_kind_name((enum err_kind)one->error_kind),
+                                                                "message", admin_string(str_c(one->error))));
     }
     return json_pack("{s:o}", "results", results);
 }
@@ -191,8 +192,8 @@ FIBER static bool led_here(struct admin *a, struct rpc_call *call, char *address
 }
 
 /*
- * Closed first: nobody logs in any more and nothing is delivered while the rows of the store go. The directory's row goes
- * last, as it says where the others are: whatever fails, removing the account again goes on.
+ * Closed first: nobody logs in any more and nothing is delivered while the rows of the store go. The directory's row
+ * goes last, as it says where the others are: whatever fails, removing the account again goes on.
  */
 FIBER static void remove_account(struct admin *a, struct http_req *req, struct rpc_call *call, char *address)
 {
@@ -210,7 +211,8 @@ FIBER static void remove_account(struct admin *a, struct http_req *req, struct r
     if (!auth_set_account(call, a->auth, &closed, &r))
         return;
     rpc_call_again(call);
-    if (!admin_record(a, call, admin_author(req), "account.purge", str_c(r->account->address), NULL, json_object(), &call->err))
+    if (!admin_record(a, call, admin_author(req), "account.purge", str_c(r->account->address), NULL, json_object(),
+                      &call->err))
         return;
     Thurn__AccountRef ref = ref_of(r->account);
     Thurn__AccountRequest q = THURN__ACCOUNT_REQUEST__INIT;

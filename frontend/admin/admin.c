@@ -13,7 +13,8 @@
 /* The caller's pass: by the control socket of a process that can make one, or of the auth service for a token. */
 FIBER static bool get_pass(const struct admin *a, const struct http_req *req, struct rpc_pass *out, struct err *err)
 {
-    /* The control socket's mode is its lock; another Unix socket's may not be (listen.http), so it is asked who came. */
+    /* The control socket's mode is its lock; another Unix socket's may not be (listen.http), so it is asked who came.
+     */
     if (a->is_vouching && net_addr_is_unix(req->peer) && req->has_user && (req->user == 0 || req->user == geteuid())) {
         rpc_pass_make(&(struct rpc_principal){.is_admin = true}, out);
         return true;
@@ -49,7 +50,8 @@ FIBER static bool admit(void *arg, struct http_req *req)
     char peer[NET_ADDR_TEXT_MAX];
     log_info("admin.refused", KV_STR("peer", net_ip_format(req->peer, peer)), KV_STR("path", req->path));
     http_reply_header(req, S("www-authenticate"), S("Bearer"));
-    http_reply_json(req, 401, S("{\"error\":\"denied\",\"message\":\"this needs the admin token: Authorization: Bearer TOKEN\"}"));
+    http_reply_json(
+        req, 401, S("{\"error\":\"denied\",\"message\":\"this needs the admin token: Authorization: Bearer TOKEN\"}"));
     return false;
 }
 

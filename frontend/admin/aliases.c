@@ -9,7 +9,8 @@ static json_t *alias_json(const Thurn__Alias *l)
     json_t *targets = json_array();
     for (size_t i = 0; i < l->n_targets; i++)
         json_array_append_new(targets, admin_string(str_c(l->targets[i])));
-    return admin_warnings(json_pack("{s:s, s:o}", "address", l->address, "targets", targets), l->warnings, l->n_warnings);
+    return admin_warnings(json_pack("{s:s, s:o}", "address", l->address, "targets", targets), l->warnings,
+                          l->n_warnings);
 }
 
 void admin_aliases(void *arg, struct http_req *req)

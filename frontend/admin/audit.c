@@ -1,6 +1,6 @@
 /*
- * The record of administration as the API writes and shows it. Who acts is the user at the other end of the control socket, as
- * the kernel says, or who has the token; the auth service writes the event in the transaction of the change.
+ * The record of administration as the API writes and shows it. Who acts is the user at the other end of the control
+ * socket, as the kernel says, or who has the token; the auth service writes the event in the transaction of the change.
  */
 #include "frontend/admin/audit.h"
 
@@ -14,7 +14,7 @@
 #include "frontend/admin/json.h"
 #include "proto/auth_calls.h"
 
-#define USE_AGAIN_MS  (3600 * 1000)
+#define USE_AGAIN_MS (3600 * 1000)
 #define USER_NAME_MAX 64u
 
 /* --- who --- */
@@ -50,15 +50,15 @@ Thurn__Author *admin_author(struct http_req *req)
     IGNORE(work_run(look_up_user, &user, &ignored));
     str uid = arena_printf(a, "uid %u", (unsigned)req->user);
     by->who = arena_strz(a, user.name[0] ? str_c(user.name) : uid);
-    by->origin = arena_strz(a, arena_printf(a, "unix socket, %.*s%s%s%s", STR_ARG(uid), user.name[0] ? " (" : "", user.name,
-                                            user.name[0] ? ")" : ""));
+    by->origin = arena_strz(a, arena_printf(a, "unix socket, %.*s%s%s%s", STR_ARG(uid), user.name[0] ? " (" : "",
+                                            user.name, user.name[0] ? ")" : ""));
     return by;
 }
 
 /* --- writing --- */
 
-bool admin_record(struct admin *a, const struct rpc_call *of, Thurn__Author *by, const char *what, str subject, json_t *before, json_t *after,
-                  struct err *err)
+bool admin_record(struct admin *a, const struct rpc_call *of, Thurn__Author *by, const char *what, str subject,
+                  json_t *before, json_t *after, struct err *err)
 {
     struct rpc_call call;
     Thurn__Event event = THURN__EVENT__INIT;

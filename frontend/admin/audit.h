@@ -6,8 +6,8 @@
 
 #include "frontend/admin/admin.h"
 
-/* That the token was used from this address: once an hour for each. When it cannot be written the log says so, for reading is no
- * change. */
+/* That the token was used from this address: once an hour for each. When it cannot be written the log says so, for
+ * reading is no change. */
 FIBER void audit_token_use(struct admin *a, struct http_req *req, const struct rpc_call *of);
 
 #endif

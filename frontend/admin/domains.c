@@ -5,9 +5,9 @@
 
 static json_t *domain_json(const Thurn__Domain *d)
 {
-    json_t *o = json_pack("{s:s, s:I, s:I, s:s, s:b, s:I}", "name", d->name, "domain_id", (json_int_t)d->domain_id, "tenant_id",
-                          (json_int_t)d->tenant_id, "catch_all", d->catch_all, "is_disabled", (int)d->is_disabled, "created_unix",
-                          (json_int_t)d->created_unix);
+    json_t *o = json_pack("{s:s, s:I, s:I, s:s, s:b, s:I}", "name", d->name, "domain_id", (json_int_t)d->domain_id,
+                          "tenant_id", (json_int_t)d->tenant_id, "catch_all", d->catch_all, "is_disabled",
+                          (int)d->is_disabled, "created_unix", (json_int_t)d->created_unix);
     return admin_warnings(o, d->warnings, d->n_warnings);
 }
 

@@ -64,7 +64,8 @@ bool admin_only(json_t *o, const char *const *keys, struct err *err)
 {
     const char *key;
     json_t *v;
-    json_object_foreach (o, key, v) {
+    json_object_foreach(o, key, v)
+    {
         const char *const *k = keys;
         while (*k && strcmp(*k, key) != 0)
             k++;

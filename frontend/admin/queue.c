@@ -117,7 +117,8 @@ static void gather_stats(void *arg, const ProtobufCMessage *reply, const struct 
 
 /* True when at least one node answered; the list is g->list. */
 FIBER static bool ask_all(struct admin *a, struct http_req *req, unsigned method, const ProtobufCMessage *q,
-                    void (*fn)(void *, const ProtobufCMessage *, const struct err *), struct gather *g, struct err *err)
+                          void (*fn)(void *, const ProtobufCMessage *, const struct err *), struct gather *g,
+                          struct err *err)
 {
     if (!a->each_queue(a, method, q, req->admitted, req->arena, fn, g, err))
         return false;
@@ -175,7 +176,8 @@ static int by_id(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* The pages of several nodes made one, in the order of ids: of what is behind the shortest one's end nothing can be said yet. */
+/* The pages of several nodes made one, in the order of ids: of what is behind the shortest one's end nothing can be
+ * said yet. */
 static json_t *merge_pages(const struct gather *g, size_t limit, struct arena *a, uint64_t *next)
 {
     size_t n = json_array_size(g->list), kept = 0;
@@ -235,10 +237,12 @@ static bool parse_filter(json_t *o, struct arena *a, Thurn__QueueFilter *f, stru
     uint64_t age_s = 0;
     json_t *filter = json_object_get(o, "filter");
     if (!json_is_object(filter))
-        return err_set(err, ERR_INVALID, "'filter' must say which: queue_ids, sender, recipient, state, older_than, or is_all");
+        return err_set(err, ERR_INVALID,
+                       "'filter' must say which: queue_ids, sender, recipient, state, older_than, or is_all");
     if (!admin_only(filter, keys, err) || !admin_get_str(filter, "sender", a, &f->sender, NULL, err) ||
         !admin_get_str(filter, "recipient", a, &f->recipient, NULL, err) ||
-        !admin_get_str(filter, "state", a, &states, NULL, err) || !admin_get_u64(filter, "older_than", &age_s, NULL, err) ||
+        !admin_get_str(filter, "state", a, &states, NULL, err) ||
+        !admin_get_u64(filter, "older_than", &age_s, NULL, err) ||
         !admin_get_bool(filter, "is_all", &f->is_all, NULL, err) || !state_bits(states, &f->states, err))
         return false;
     older_than(age_s, f);
@@ -264,11 +268,12 @@ static bool was_cut_short(const struct gather *g)
     return !g->has_more && (g->is_cut_short || err_is_set(&g->err));
 }
 
-/* For the record: what came of an act so far. On which messages it was stands there since it began, whatever is said later. */
+/* For the record: what came of an act so far. On which messages it was stands there since it began, whatever is said
+ * later. */
 static json_t *act_facts(const struct gather *g)
 {
-    return json_pack("{s:I, s:I, s:b, s:b}", "affected", (json_int_t)g->affected, "seen", (json_int_t)g->seen, "is_running", (int)g->has_more,
-                     "is_cut_short", (int)was_cut_short(g));
+    return json_pack("{s:I, s:I, s:b, s:b}", "affected", (json_int_t)g->affected, "seen", (json_int_t)g->seen,
+                     "is_running", (int)g->has_more, "is_cut_short", (int)was_cut_short(g));
 }
 
 FIBER static void act(struct admin *a, struct http_req *req, struct rpc_call *call)
@@ -294,7 +299,8 @@ FIBER static void act(struct admin *a, struct http_req *req, struct rpc_call *ca
     const char *what = arena_printf(req->arena, "queue.%s", json_string_value(json_object_get(o, "op"))).p;
     json_t *which = json_object_get(o, "filter");
     by->act = q.act_id; /* one event, however often it is asked how far it is */
-    if (!q.is_begun && !admin_record(a, call, by, what, S("queue"), json_pack("{s:O}", "filter", which), json_object(), err))
+    if (!q.is_begun &&
+        !admin_record(a, call, by, what, S("queue"), json_pack("{s:O}", "filter", which), json_object(), err))
         return;
     if (!ask_all(a, req, QUEUE_METHOD_ACT, &q.base, gather_act, &g, err))
         return;
@@ -302,9 +308,10 @@ FIBER static void act(struct admin *a, struct http_req *req, struct rpc_call *ca
         log_warn("admin.outcome", KV_Z("what", what), KV_ERR(err)); /* that it was begun is on record */
         err_clear(err);
     }
-    json_t *answer = json_pack("{s:s, s:I, s:I, s:I, s:b, s:b}", "act_id", arena_printf(req->arena, "%llu", (unsigned long long)q.act_id).p,
-                               "affected", (json_int_t)g.affected, "seen", (json_int_t)g.seen, "total", (json_int_t)g.total, "is_running",
-                               (int)g.has_more, "is_cut_short", (int)was_cut_short(&g));
+    json_t *answer = json_pack("{s:s, s:I, s:I, s:I, s:b, s:b}", "act_id",
+                               arena_printf(req->arena, "%llu", (unsigned long long)q.act_id).p, "affected",
+                               (json_int_t)g.affected, "seen", (json_int_t)g.seen, "total", (json_int_t)g.total,
+                               "is_running", (int)g.has_more, "is_cut_short", (int)was_cut_short(&g));
     add_warning(answer, &g);
     admin_answer(req, 200, answer);
 }
@@ -382,8 +389,9 @@ void admin_sweep(void *arg, struct http_req *req)
         if ((q.is_dry_run || admin_record(a, &call, by, "store.sweep", S("bodies"), NULL,
                                           json_pack("{s:I}", "older_than_s", (json_int_t)older), &call.err)) &&
             store_sweep(&call, a->store, &q, &r))
-            admin_answer(req, 200, json_pack("{s:I, s:I, s:I}", "removed", (json_int_t)r->removed, "bytes",
-                                             (json_int_t)r->bytes, "kept", (json_int_t)r->kept));
+            admin_answer(req, 200,
+                         json_pack("{s:I, s:I, s:I}", "removed", (json_int_t)r->removed, "bytes", (json_int_t)r->bytes,
+                                   "kept", (json_int_t)r->kept));
     }
     if (err_is_set(&call.err))
         http_reply_err(req, &call.err);

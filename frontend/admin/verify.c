@@ -1,6 +1,7 @@
 /*
- * verify.c: what the shards have against what the directory says, a page a request. It reports and changes nothing: an account that only a
- * shard knows is one that the directory lost (a failover, a backup of another day), and its mail is what somebody will want back.
+ * verify.c: what the shards have against what the directory says, a page a request. It reports and changes nothing: an
+ * account that only a shard knows is one that the directory lost (a failover, a backup of another day), and its mail is
+ * what somebody will want back.
  */
 #include <stdio.h>
 
@@ -13,7 +14,8 @@
 #define LOCATE_MAX 1000u
 
 /* The directory's accounts of these ids, by id. Later pages of one request add to them. */
-FIBER static bool locate(struct admin *a, struct rpc_call *call, Thurn__ShardAccount *const *on_shard, size_t n, struct map64 *out)
+FIBER static bool locate(struct admin *a, struct rpc_call *call, Thurn__ShardAccount *const *on_shard, size_t n,
+                         struct map64 *out)
 {
     Thurn__LocateRequest q = THURN__LOCATE_REQUEST__INIT;
     const Thurn__LocateReply *r;
@@ -60,10 +62,11 @@ static json_t *finding_json(const Thurn__ShardAccount *on_shard, const Thurn__Ac
 {
     char incarnation[24];
     snprintf(incarnation, sizeof(incarnation), "%llx", (unsigned long long)on_shard->account->incarnation);
-    json_t *o = json_pack("{s:s, s:I, s:I, s:i, s:i, s:s, s:I, s:I}", "what", what, "account_id", (json_int_t)on_shard->account->account_id,
-                          "tenant_id", (json_int_t)on_shard->account->tenant_id, "shard", (int)on_shard->account->shard, "epoch",
-                          (int)on_shard->account->epoch, "incarnation", incarnation, "used_bytes", (json_int_t)on_shard->used_bytes,
-                          "used_messages", (json_int_t)on_shard->used_messages);
+    json_t *o = json_pack("{s:s, s:I, s:I, s:i, s:i, s:s, s:I, s:I}", "what", what, "account_id",
+                          (json_int_t)on_shard->account->account_id, "tenant_id",
+                          (json_int_t)on_shard->account->tenant_id, "shard", (int)on_shard->account->shard, "epoch",
+                          (int)on_shard->account->epoch, "incarnation", incarnation, "used_bytes",
+                          (json_int_t)on_shard->used_bytes, "used_messages", (json_int_t)on_shard->used_messages);
     if (directory) {
         json_object_set_new(o, "address", admin_string(str_c(directory->address)));
         json_object_set_new(o, "directory_shard", json_integer(directory->shard));
@@ -71,7 +74,8 @@ static json_t *finding_json(const Thurn__ShardAccount *on_shard, const Thurn__Ac
     return o;
 }
 
-FIBER static bool compare(struct admin *a, struct rpc_call *call, const Thurn__ShardAccountsReply *page, json_t *findings)
+FIBER static bool compare(struct admin *a, struct rpc_call *call, const Thurn__ShardAccountsReply *page,
+                          json_t *findings)
 {
     struct map64 known;
     map64_init(&known);
@@ -105,8 +109,9 @@ void admin_verify(void *arg, struct http_req *req)
     if (!is_asked || (from.n && !num_i64(from, 0, INT64_MAX, &q.from_account_id)))
         (void)err_set(&call.err, ERR_INVALID, "'shard' is a number from 1, 'from' an account id");
     else if (store_shard_accounts(&call, a->store, &q, &page) && compare(a, &call, page, findings))
-        admin_answer(req, 200, json_pack("{s:O, s:I, s:I}", "findings", findings, "checked", (json_int_t)page->n_accounts, "next",
-                                         (json_int_t)page->next_account_id));
+        admin_answer(req, 200,
+                     json_pack("{s:O, s:I, s:I}", "findings", findings, "checked", (json_int_t)page->n_accounts, "next",
+                               (json_int_t)page->next_account_id));
     if (err_is_set(&call.err))
         http_reply_err(req, &call.err);
 }

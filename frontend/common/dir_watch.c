@@ -9,7 +9,8 @@
 #define DIR_WATCH_MAGIC 0x64697277u
 #define POLL_MS 25000
 #define CALL_SLACK_MS 10000
-#define GAP_MS 1000 /* between answers that know nothing of the one before: nodes that take turns must not make a spin */
+/* between answers that know nothing of the one before: nodes that take turns must not make a spin */
+#define GAP_MS 1000
 #define RETRY_MS_MIN 250
 #define RETRY_MS_MAX 15000
 #define CALL_ARENA ((size_t)1 << 20)
@@ -108,7 +109,8 @@ FIBER static void run(void *arg)
         fiber_wake(w->freer);
 }
 
-void dir_watch_add(struct dir_watch *w, struct dir_sub *sub, void (*fn)(void *arg, const struct dir_news *news), void *arg)
+void dir_watch_add(struct dir_watch *w, struct dir_sub *sub, void (*fn)(void *arg, const struct dir_news *news),
+                   void *arg)
 {
     CHECK(w, DIR_WATCH_MAGIC);
     assert(!list_in(&sub->node));

@@ -2,10 +2,11 @@
  * guests.h: how many fibers peers have that have not logged in, by service, in all of a process's front-ends together.
  *
  * A session holds a fiber while a command of it is under way, and who sends a message slowly, stops in the middle of a
- * literal or reads no answers can make that long. So a stranger's command begins only while fewer than so many of its address
- * (/64 for IPv6; loopback is not limited) and of all strangers of that service are under way. The services' shares do not overlap, and
- * together they leave room: whatever strangers do on one port, the other services' log-ins have theirs, and who has logged in has
- * the rest.
+ * literal or reads no answers can make that long. So a stranger's command begins only while fewer than so many of its
+ * address
+ * (/64 for IPv6; loopback is not limited) and of all strangers of that service are under way. The services' shares do
+ * not overlap, and together they leave room: whatever strangers do on one port, the other services' log-ins have
+ * theirs, and who has logged in has the rest.
  */
 #ifndef FRONTEND_COMMON_GUESTS_H
 #define FRONTEND_COMMON_GUESTS_H
@@ -13,15 +14,15 @@
 #include "net/addr.h"
 
 /* Of the 8,192 fibers that a process has at most (fiber.h); listeners take up to 1,280 for handshakes (listener.h). */
-#define GUEST_SERVICES(X)                                                                          \
-    X(SMTP, "smtp", 2400)                                                                          \
-    X(SUBMISSION, "submission", 1200)                                                              \
+#define GUEST_SERVICES(X)                                                                                              \
+    X(SMTP, "smtp", 2400)                                                                                              \
+    X(SUBMISSION, "submission", 1200)                                                                                  \
     X(IMAP, "imap", 1200)
 enum guest_service {
 #define GUEST_(id, name, max) GUEST_##id,
     GUEST_SERVICES(GUEST_)
 #undef GUEST_
-    GUEST_SERVICES_
+        GUEST_SERVICES_
 };
 
 struct guests;

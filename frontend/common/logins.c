@@ -19,12 +19,12 @@ struct logins {
     unsigned period_ms;
     struct map64 accounts; /* account id → struct list of its logins, never empty */
     struct dir_sub changes;
-    struct map64 hurried;  /* account id → anything: changed, and to be asked about before the round */
+    struct map64 hurried; /* account id → anything: changed, and to be asked about before the round */
     struct fiber_timer round;
-    bool is_due;           /* all are to be asked about */
+    bool is_due; /* all are to be asked about */
     bool is_checking, is_closing;
     struct fiber *checker, *freer;
-    bool is_failing;       /* the last call failed; said once */
+    bool is_failing; /* the last call failed; said once */
 };
 
 static void on_changes(void *arg, const struct dir_news *news);
@@ -107,7 +107,8 @@ static void take_pass(struct logins *l, int64_t account_id, int64_t version, str
 }
 
 /* Of none of them, unless one is due: then an entry for each. */
-static void add_passes(const struct logins *l, const int64_t *ids, size_t n, struct arena *a, Thurn__CredentialsRequest *q)
+static void add_passes(const struct logins *l, const int64_t *ids, size_t n, struct arena *a,
+                       Thurn__CredentialsRequest *q)
 {
     int64_t now_ms = clock_mono_ms();
     for (size_t i = 0; i < n; i++) {

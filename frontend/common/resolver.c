@@ -11,14 +11,15 @@
 #define FULL_MS 30000u
 #define BYTES_MAX ((size_t)16 << 20)
 #define OTHERS_SHARE 4u /* of them for answers under other addresses than the mailbox's own */
-#define OWN_BYTES 128u  /* of the map, and of malloc, for an entry; likewise for each part of an answer */
+/* of the map, and of malloc, for an entry; likewise for each part of an answer */
+#define OWN_BYTES 128u
 #define SETTLE_MS 1000 /* after a change, until every node has heard of it */
 #define CALL_ARENA_MAX ((size_t)4 << 20)
 
 struct resolver {
     ProtobufCService *auth;
     struct resolver_opts opts;
-    uint64_t generation;   /* grows with each change of the directory: answers of before are asked for again */
+    uint64_t generation; /* grows with each change of the directory: answers of before are asked for again */
     int64_t changed_mono_ms;
     struct map entries; /* address → struct resolved, one reference each */
     struct used {
@@ -79,9 +80,9 @@ void resolver_free(struct resolver *r)
     if (!r)
         return;
     LIST_EACH(&r->own.list, n)
-        drop(r, LIST_ITEM(n, struct resolved, used));
+    drop(r, LIST_ITEM(n, struct resolved, used));
     LIST_EACH(&r->others.list, n)
-        drop(r, LIST_ITEM(n, struct resolved, used));
+    drop(r, LIST_ITEM(n, struct resolved, used));
     map_done(&r->entries);
     free(r);
 }
@@ -129,7 +130,8 @@ static size_t bytes_of(str address, const Thurn__Resolution *m)
 {
     size_t n = sizeof(struct resolved) + sizeof(*m) + 2 * address.n + OWN_BYTES;
     for (size_t i = 0; i < m->n_targets; i++)
-        n += sizeof(Thurn__Target) + sizeof(Thurn__AccountRef) + strlen(m->targets[i]->address) + strlen(m->targets[i]->detail) + OWN_BYTES;
+        n += sizeof(Thurn__Target) + sizeof(Thurn__AccountRef) + strlen(m->targets[i]->address) +
+             strlen(m->targets[i]->detail) + OWN_BYTES;
     return n;
 }
 
@@ -173,7 +175,8 @@ static struct resolved *remember(struct resolver *r, str address, const Thurn__R
     a->is_own = answer->n_targets == 1 && answer->targets[0]->account && !answer->targets[0]->detail[0] &&
                 str_eq_nocase(str_c(answer->targets[0]->address), address);
     a->generation = generation;
-    a->fresh_until_ms = now + (now - r->changed_mono_ms < SETTLE_MS ? MIN(life_ms(r, answer), SETTLE_MS) : life_ms(r, answer));
+    a->fresh_until_ms =
+        now + (now - r->changed_mono_ms < SETTLE_MS ? MIN(life_ms(r, answer), SETTLE_MS) : life_ms(r, answer));
     a->stale_until_ms = is_local ? now + r->opts.stale_ms : a->fresh_until_ms;
     if (old && old->generation == generation) { /* else there may be room by now */
         a->full_size = old->full_size;

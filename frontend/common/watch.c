@@ -1,7 +1,7 @@
 /*
- * Three fibers share the set of watched accounts. `update` tells the store what was added and removed (or the whole set,
- * when the store does not know this watcher); each answer is a new generation. `poll` asks for beacons with the newest
- * generation. `states` is the safety net. All end when the watcher is freed.
+ * Three fibers share the set of watched accounts. `update` tells the store what was added and removed (or the whole
+ * set, when the store does not know this watcher); each answer is a new generation. `poll` asks for beacons with the
+ * newest generation. `states` is the safety net. All end when the watcher is freed.
  */
 #include "frontend/common/watch.h"
 
@@ -15,7 +15,7 @@
 #define WATCH_MAGIC 0x77617463u
 #define POLL_MS 25000
 #define CALL_SLACK_MS 10000
-#define GATHER_MS 10        /* changes of the set wait this long for more */
+#define GATHER_MS 10 /* changes of the set wait this long for more */
 #define RETRY_MS_MIN 500
 #define RETRY_MS_MAX 15000
 #define STATES_MS_MIN 30000
@@ -36,7 +36,7 @@ struct watch {
     uint32_t magic;
     ProtobufCService *store;
     char *name;
-    uint64_t route_key;     /* one node holds our set */
+    uint64_t route_key; /* one node holds our set */
     struct map64 accounts;
     unsigned n_subs;
     struct list changed;
@@ -285,7 +285,8 @@ FIBER static void poll_loop(struct watch *w, struct err *err)
             retry_ms = RETRY_MS_MIN;
         } else if (!is_stale) {
             metric_inc(M_WATCH_FAILURES);
-            /* The first time that the store forgot us (it restarted, Redis was away), the update alone is waited for. */
+            /* The first time that the store forgot us (it restarted, Redis was away), the update alone is waited for.
+             */
             bool is_forgotten = call_err.kind == ERR_CONFLICT && retry_ms == RETRY_MS_MIN;
             int64_t pause_ms = backed_off(&retry_ms);
             if (!is_forgotten && !fiber_sleep_ms(pause_ms, err))

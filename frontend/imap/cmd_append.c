@@ -1,7 +1,7 @@
 /*
- * APPEND (RFC 3501 6.3.11, RFC 4315, RFC 7889). The message is the one literal that is not read with the command: a small
- * one is gathered and goes with the request, a large one streams from the client into the store while it arrives. What a
- * client sends without waiting is read to its end whatever happens, so that the next command is found.
+ * APPEND (RFC 3501 6.3.11, RFC 4315, RFC 7889). The message is the one literal that is not read with the command: a
+ * small one is gathered and goes with the request, a large one streams from the client into the store while it arrives.
+ * What a client sends without waiting is read to its end whatever happens, so that the next command is found.
  */
 #include "frontend/imap/commands.h"
 
@@ -12,8 +12,8 @@
 #include "mail/date.h"
 #include "proto/store_calls.h"
 
-#define INLINE_MAX (512u * 1024)       /* store.proto: Body.content */
-#define SKIP_MAX (256ull << 20)        /* of a refused message that the client is sending already */
+#define INLINE_MAX (512u * 1024) /* store.proto: Body.content */
+#define SKIP_MAX (256ull << 20)  /* of a refused message that the client is sending already */
 
 struct append {
     str mailbox;
@@ -83,8 +83,8 @@ FIBER static bool skip_rest(struct literal_source *l, struct err *err)
 }
 
 /*
- * The line end after the literal. Something else there is another message (RFC 3502), which is not announced, or the size was
- * wrong: then what follows is the rest of a message, and must not be taken for commands.
+ * The line end after the literal. Something else there is another message (RFC 3502), which is not announced, or the
+ * size was wrong: then what follows is the rest of a message, and must not be taken for commands.
  */
 FIBER static bool take_line_end(struct imap_session *s, struct imap_command *c, struct err *err)
 {
@@ -165,7 +165,7 @@ FIBER static bool append(struct imap_session *s, struct imap_command *c, const s
     if (r->n_uids == 1)
         c->code = arena_printf(c->arena, "APPENDUID %u %u", r->uidvalidity, r->uids[0]);
     if (s->view && s->view->uidvalidity == r->uidvalidity) /* no two of an account have the same */
-        s->is_dirty = true; /* EXISTS before the tagged reply */
+        s->is_dirty = true;                                /* EXISTS before the tagged reply */
     return true;
 }
 

@@ -1,9 +1,9 @@
 /*
  * COPY (RFC 3501 6.4.7), MOVE (RFC 6851), with COPYUID (RFC 4315).
  *
- * The store copies up to 50,000 messages in one transaction; more go in slices. A COPY whose later slice fails takes the
- * earlier ones back, so that the destination is as it was. A MOVE tells of each slice when it is done: what was moved stays
- * moved (RFC 6851 3.3).
+ * The store copies up to 50,000 messages in one transaction; more go in slices. A COPY whose later slice fails takes
+ * the earlier ones back, so that the destination is as it was. A MOVE tells of each slice when it is done: what was
+ * moved stays moved (RFC 6851 3.3).
  */
 #include "frontend/imap/commands.h"
 
@@ -22,11 +22,11 @@ struct copy_run {
     struct imap_command *c;
     struct imap_ranges rest;
     str to_name;
-    int64_t to_mailbox_id;    /* that it was at the first slice: the others follow it */
+    int64_t to_mailbox_id; /* that it was at the first slice: the others follow it */
     bool is_move;
-    uint32_t uidvalidity;     /* of the destination; 0 = nothing was there to be copied */
-    struct uid_map made;      /* UIDs in the destination */
-    struct buf *from, *to;    /* COPYUID's sets */
+    uint32_t uidvalidity;  /* of the destination; 0 = nothing was there to be copied */
+    struct uid_map made;   /* UIDs in the destination */
+    struct buf *from, *to; /* COPYUID's sets */
 };
 
 static bool parse_copy(struct imap_command *c, struct imap_set *set, str *name, bool *is_valid)

@@ -1,6 +1,6 @@
 /*
- * FETCH (RFC 3501 6.4.5, RFC 7162, RFC 8970). Messages come from the store in pages; small bodies come with the page, large
- * ones are streamed. \Seen is set for a whole page by one call, before its responses are written.
+ * FETCH (RFC 3501 6.4.5, RFC 7162, RFC 8970). Messages come from the store in pages; small bodies come with the page,
+ * large ones are streamed. \Seen is set for a whole page by one call, before its responses are written.
  */
 #include "frontend/imap/commands.h"
 
@@ -11,9 +11,10 @@
 #include "mail/date.h"
 #include "proto/store_calls.h"
 
-#define OUT_MAX (4u << 20)        /* responses gathered before they are written: structures of some messages */
+/* responses gathered before they are written: structures of some messages */
+#define OUT_MAX (4u << 20)
 #define OUT_WRITE (128u * 1024)
-#define UNREAD_MAX 20u            /* messages of one command that are left out; then it gives up */
+#define UNREAD_MAX 20u /* messages of one command that are left out; then it gives up */
 
 struct fetch_run {
     struct imap_session *s;
@@ -22,18 +23,19 @@ struct fetch_run {
     bool wants_flags, wants_parsed, sets_seen, enables_condstore;
     struct imap_raw_need raw;
     struct buf *out;
-    size_t whole;             /* bytes of out that are whole responses */
-    unsigned n_unread;        /* messages whose body the store could not give */
-    uint64_t n_gone;          /* messages that another session has removed */
+    size_t whole;      /* bytes of out that are whole responses */
+    unsigned n_unread; /* messages whose body the store could not give */
+    uint64_t n_gone;   /* messages that another session has removed */
 };
 
-/* The order of a response: UID, what is short, what is long, and literals last. Clients take the first UID for that of all that follows
- * (Thunderbird showed the body of another message), and some stop at the first literal. */
+/* The order of a response: UID, what is short, what is long, and literals last. Clients take the first UID for that of
+ * all that follows (Thunderbird showed the body of another message), and some stop at the first literal. */
 static unsigned rank(enum imap_fetch_kind kind)
 {
     static const unsigned char ranks[] = {
-        [FETCH_UID] = 0,      [FETCH_FLAGS] = 1,         [FETCH_MODSEQ] = 2,  [FETCH_INTERNALDATE] = 3, [FETCH_RFC822_SIZE] = 4,
-        [FETCH_ENVELOPE] = 5, [FETCH_BODY] = 6, [FETCH_BODYSTRUCTURE] = 7, [FETCH_PREVIEW] = 8,      [FETCH_SECTION] = 9,
+        [FETCH_UID] = 0,         [FETCH_FLAGS] = 1,    [FETCH_MODSEQ] = 2, [FETCH_INTERNALDATE] = 3,
+        [FETCH_RFC822_SIZE] = 4, [FETCH_ENVELOPE] = 5, [FETCH_BODY] = 6,   [FETCH_BODYSTRUCTURE] = 7,
+        [FETCH_PREVIEW] = 8,     [FETCH_SECTION] = 9,
     };
     return ranks[kind];
 }
@@ -128,8 +130,8 @@ FIBER static bool write_out(struct fetch_run *run, struct err *err)
     return ok;
 }
 
-/* The store failed within a response: what was gathered before it is whole. When part of that very response is on its way
- * already, the connection cannot go on. */
+/* The store failed within a response: what was gathered before it is whole. When part of that very response is on its
+ * way already, the connection cannot go on. */
 FIBER static void write_whole(struct fetch_run *run)
 {
     struct err late = ERR_INIT;
@@ -180,8 +182,8 @@ FIBER static bool add_message(struct fetch_run *run, const Thurn__Message *m, ui
     return out->n < OUT_WRITE || write_out(run, err);
 }
 
-/* The store could not give a body, and nothing of the response has been written: the others go on without it. NOT_FOUND: the
- * message has just been removed. */
+/* The store could not give a body, and nothing of the response has been written: the others go on without it.
+ * NOT_FOUND: the message has just been removed. */
 static bool leave_out(struct fetch_run *run, const Thurn__Message *m, uint32_t seq, bool seen_now,
                       const Thurn__FetchReply *page, const struct err *why)
 {
@@ -196,7 +198,8 @@ static bool leave_out(struct fetch_run *run, const Thurn__Message *m, uint32_t s
                   KV_I64("mailbox_id", run->s->view->mailbox_id), KV_I64("uid", m->uid), KV_ERR(why));
     buf_truncate(run->out, run->whole);
     if (seen_now)
-        imap_add_flag_update(run->s, run->out, m, seq, run->c->is_uid, true, page->keyword_names, page->n_keyword_names);
+        imap_add_flag_update(run->s, run->out, m, seq, run->c->is_uid, true, page->keyword_names,
+                             page->n_keyword_names);
     run->whole = run->out->n;
     return true;
 }

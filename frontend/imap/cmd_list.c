@@ -138,8 +138,7 @@ static bool *mark_ancestors(struct arena *a, const struct imap_mailboxes *list, 
             continue;
         str name = list->v[i].name;
         for (size_t k = name.n; k-- > 0;) {
-            const struct imap_mailbox *up =
-                name.p[k] == '/' ? imap_mailboxes_find(list, str_slice(name, 0, k)) : NULL;
+            const struct imap_mailbox *up = name.p[k] == '/' ? imap_mailboxes_find(list, str_slice(name, 0, k)) : NULL;
             if (up)
                 marked[up - list->v] = true;
         }
@@ -209,8 +208,8 @@ FIBER bool cmd_list(struct imap_session *s, struct imap_command *c, struct err *
 /* --- LSUB --- */
 
 /*
- * RFC 3501 6.3.9: "%" shows the unsubscribed parent of what is subscribed, as \Noselect. So is what has no mailbox: LSUB
- * has no \NonExistent, which implies it.
+ * RFC 3501 6.3.9: "%" shows the unsubscribed parent of what is subscribed, as \Noselect. So is what has no mailbox:
+ * LSUB has no \NonExistent, which implies it.
  */
 static void lsub_one(const struct list_request *q, const struct imap_mailbox *m, bool is_parent, struct buf *out)
 {

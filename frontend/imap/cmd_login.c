@@ -28,7 +28,8 @@ static void take_account(struct imap_session *s, const Thurn__AuthenticateReply 
 static bool refused(struct imap_session *s, struct imap_command *c, const struct rpc_call *call, struct err *err)
 {
     (void)imap_failed(c, IMAP_AT_LOGIN, call, err);
-    if ((err->kind == ERR_DENIED || err->kind == ERR_NOT_FOUND || err->kind == ERR_INVALID) && ++s->auth_failures >= s->server->opts.limits.auth_failures) {
+    if ((err->kind == ERR_DENIED || err->kind == ERR_NOT_FOUND || err->kind == ERR_INVALID) &&
+        ++s->auth_failures >= s->server->opts.limits.auth_failures) {
         metric_inc_label(M_IMAP_REFUSED, "auth_failures");
         imap_end(s, IMAP_END_AUTH_FAILURES);
     } else if (err->kind == ERR_LIMIT) {

@@ -10,10 +10,13 @@ static const struct {
     const char *attribute;
     Thurn__MailboxRole role;
 } uses[] = {
-    {"\\All", THURN__MAILBOX_ROLE__ROLE_ALL},       {"\\Archive", THURN__MAILBOX_ROLE__ROLE_ARCHIVE},
-    {"\\Drafts", THURN__MAILBOX_ROLE__ROLE_DRAFTS}, {"\\Flagged", THURN__MAILBOX_ROLE__ROLE_FLAGGED},
+    {"\\All", THURN__MAILBOX_ROLE__ROLE_ALL},
+    {"\\Archive", THURN__MAILBOX_ROLE__ROLE_ARCHIVE},
+    {"\\Drafts", THURN__MAILBOX_ROLE__ROLE_DRAFTS},
+    {"\\Flagged", THURN__MAILBOX_ROLE__ROLE_FLAGGED},
     {"\\Important", THURN__MAILBOX_ROLE__ROLE_IMPORTANT},
-    {"\\Junk", THURN__MAILBOX_ROLE__ROLE_JUNK},     {"\\Sent", THURN__MAILBOX_ROLE__ROLE_SENT},
+    {"\\Junk", THURN__MAILBOX_ROLE__ROLE_JUNK},
+    {"\\Sent", THURN__MAILBOX_ROLE__ROLE_SENT},
     {"\\Trash", THURN__MAILBOX_ROLE__ROLE_TRASH},
 };
 

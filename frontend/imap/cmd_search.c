@@ -39,13 +39,15 @@ FIBER static bool run_search(struct imap_session *s, Thurn__SearchKey *key, stru
 struct hit {
     uint32_t first, last;
 };
-static size_t hits_of(const struct imap_view *v, const struct uid_map *found, bool is_uid, struct arena *a, struct hit **out)
+static size_t hits_of(const struct imap_view *v, const struct uid_map *found, bool is_uid, struct arena *a,
+                      struct hit **out)
 {
     struct hit *hits = arena_alloc(a, ((size_t)found->n + 1) * sizeof(*hits));
     size_t n = 0;
     for (uint32_t i = 0; i < found->n; i++) {
         const struct uid_run *run = &found->v[i];
-        uint32_t first = is_uid ? run->first : uid_map_seq(&v->uids, run->first), last = first + (run->last - run->first);
+        uint32_t first = is_uid ? run->first : uid_map_seq(&v->uids, run->first),
+                 last = first + (run->last - run->first);
         if (n && hits[n - 1].last + 1 == first)
             hits[n - 1].last = last;
         else

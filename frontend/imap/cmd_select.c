@@ -22,13 +22,13 @@ FIBER static bool describe(struct imap_session *s, const Thurn__Mailbox *row, ui
     const struct imap_view *v = s->view;
     BUF(out, IMAP_FLAGS_MAX + 4096);
     imap_view_add_flags(v, &out);
-    buf_printf(&out, "* %u EXISTS\r\n* %u RECENT\r\n", uid_map_count(&v->uids),
-               uid_map_count(&v->recents));
+    buf_printf(&out, "* %u EXISTS\r\n* %u RECENT\r\n", uid_map_count(&v->uids), uid_map_count(&v->recents));
     if (first_unseen)
         buf_printf(&out, "* OK [UNSEEN %u] First unseen.\r\n", first_unseen);
     buf_printf(&out, "* OK [UIDVALIDITY %u] UIDs valid.\r\n", row->uidvalidity);
     buf_printf(&out, "* OK [UIDNEXT %u] Predicted next UID.\r\n", MAX(row->uidnext, uid_map_max(&v->uids) + 1));
-    buf_printf(&out, "* OK [HIGHESTMODSEQ %llu] Highest.\r\n", (unsigned long long)MAX(row->highestmodseq, (uint64_t)1));
+    buf_printf(&out, "* OK [HIGHESTMODSEQ %llu] Highest.\r\n",
+               (unsigned long long)MAX(row->highestmodseq, (uint64_t)1));
     return imap_write_buf(s, &out, err);
 }
 

@@ -46,7 +46,8 @@ void imap_add_status(const struct imap_session *s, struct buf *out, str name, co
         [UIDNEXT] = row->uidnext,
         [UIDVALIDITY] = row->uidvalidity,
         [UNSEEN] = row->unseen,
-        [HIGHESTMODSEQ] = MAX(row->highestmodseq, (uint64_t)1), /* 0 would mean that there are none (RFC 7162 3.1.2.1) */
+        /* 0 would mean that there are none (RFC 7162 3.1.2.1) */
+        [HIGHESTMODSEQ] = MAX(row->highestmodseq, (uint64_t)1),
         [APPENDLIMIT] = s->server->opts.limits.message_bytes,
         [SIZE] = row->bytes,
         [DELETED] = row->deleted,

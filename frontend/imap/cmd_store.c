@@ -6,7 +6,7 @@
 #include "proto/store_calls.h"
 
 #define MODIFIED_MAX (16u << 20) /* of the sets: more than a million ranges */
-#define SLICE_MESSAGES 4000u /* of one call: one transaction, and a reply that fits into 1 MiB */
+#define SLICE_MESSAGES 4000u     /* of one call: one transaction, and a reply that fits into 1 MiB */
 
 struct store_run {
     struct imap_set set;
@@ -57,10 +57,11 @@ FIBER static bool tell(struct imap_session *s, const struct imap_command *c, con
     return true;
 }
 
-/* RFC 3501 6.4.6: the new value is told for each message, also where nothing changed. The store reports changes only, so
- * when some are missing all are asked for, but those that failed a condition. */
-FIBER static bool tell_all(struct imap_session *s, struct imap_command *c, struct store_run *run, struct imap_ranges slice,
-                           const Thurn__StoreFlagsReply *stored, struct arena *outer, struct buf *out, struct err *err)
+/* RFC 3501 6.4.6: the new value is told for each message, also where nothing changed. The store reports changes only,
+ * so when some are missing all are asked for, but those that failed a condition. */
+FIBER static bool tell_all(struct imap_session *s, struct imap_command *c, struct store_run *run,
+                           struct imap_ranges slice, const Thurn__StoreFlagsReply *stored, struct arena *outer,
+                           struct buf *out, struct err *err)
 {
     struct uid_map passed = {0}, failed = {0};
     uint32_t from = 0;
@@ -91,7 +92,8 @@ FIBER static bool tell_all(struct imap_session *s, struct imap_command *c, struc
             uint32_t seq = uid_map_seq(&s->view->uids, r->messages[i]->uid);
             n_missing -= seq != 0;
             if (seq)
-                imap_add_flag_update(s, out, r->messages[i], seq, c->is_uid, true, r->keyword_names, r->n_keyword_names);
+                imap_add_flag_update(s, out, r->messages[i], seq, c->is_uid, true, r->keyword_names,
+                                     r->n_keyword_names);
             if (!fiber_yield_if_due(err))
                 return false;
         }

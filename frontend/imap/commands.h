@@ -1,13 +1,13 @@
 /*
- * commands.h: the handlers that commands.def names. Each writes its untagged responses; the tagged one is made from what
- * it returns and leaves in the command (session.h).
+ * commands.h: the handlers that commands.def names. Each writes its untagged responses; the tagged one is made from
+ * what it returns and leaves in the command (session.h).
  */
 #ifndef FRONTEND_IMAP_COMMANDS_H
 #define FRONTEND_IMAP_COMMANDS_H
 
 #include "frontend/imap/session.h"
 
-#define CMD(name, handler, states, flags)                                                          \
+#define CMD(name, handler, states, flags)                                                                              \
     FIBER bool handler(struct imap_session *s, struct imap_command *c, struct err *err) WARN_UNUSED;
 #include "frontend/imap/commands.def"
 #undef CMD

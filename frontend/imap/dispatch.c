@@ -10,8 +10,8 @@
 #include "frontend/imap/parse.h"
 #include "frontend/imap/view.h"
 
-#define COMMAND_BYTES_NEW 8192u   /* of a command before login */
-#define SKIP_MAX (1u << 20)       /* bytes of a refused literal that are read and dropped */
+#define COMMAND_BYTES_NEW 8192u /* of a command before login */
+#define SKIP_MAX (1u << 20)     /* bytes of a refused literal that are read and dropped */
 
 static const struct imap_command_def commands[] = {
 #define CMD(name, handler, states, flags) {name, handler, states, flags},
@@ -66,7 +66,8 @@ FIBER static bool read_bytes(struct imap_session *s, uint64_t n, struct buf *int
     return true;
 }
 
-/* tag SP [UID SP] name: from the first line; *head is its length. False: not even that; c->tag is "*" when there is none. */
+/* tag SP [UID SP] name: from the first line; *head is its length. False: not even that; c->tag is "*" when there is
+ * none. */
 static bool parse_head(struct imap_command *c, str line, size_t *head)
 {
     struct cursor at = cur_of(line);
@@ -91,8 +92,8 @@ static bool parse_head(struct imap_command *c, str line, size_t *head)
 }
 
 /*
- * What may come behind a refused literal: a line, and each literal that it announces and the client sends unasked, up to max
- * bytes. False: the session ends.
+ * What may come behind a refused literal: a line, and each literal that it announces and the client sends unasked, up
+ * to max bytes. False: the session ends.
  */
 FIBER static bool skip_command(struct imap_session *s, uint64_t max, struct err *err)
 {

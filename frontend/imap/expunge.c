@@ -12,8 +12,8 @@ struct imap_ranges imap_ranges_all(struct arena *a)
     return all;
 }
 
-FIBER bool imap_expunge_next(struct imap_session *s, struct imap_expunge *e, struct arena *a, const Thurn__ExpungeReply **r,
-                             struct err *err)
+FIBER bool imap_expunge_next(struct imap_session *s, struct imap_expunge *e, struct arena *a,
+                             const Thurn__ExpungeReply **r, struct err *err)
 {
     Thurn__ExpungeRequest q = THURN__EXPUNGE_REQUEST__INIT;
     struct rpc_call call;

@@ -14,7 +14,7 @@ struct imap_expunge {
 /* The whole mailbox as ranges, in `a`. */
 struct imap_ranges imap_ranges_all(struct arena *a);
 /* The next page of e, which moves on. *r lives in `a`. Errors: those of Expunge. */
-FIBER bool imap_expunge_next(struct imap_session *s, struct imap_expunge *e, struct arena *a, const Thurn__ExpungeReply **r,
-                             struct err *err) WARN_UNUSED;
+FIBER bool imap_expunge_next(struct imap_session *s, struct imap_expunge *e, struct arena *a,
+                             const Thurn__ExpungeReply **r, struct err *err) WARN_UNUSED;
 
 #endif

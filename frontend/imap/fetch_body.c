@@ -4,7 +4,7 @@
 #include "mail/header.h"
 #include "proto/store_calls.h"
 
-#define HEADER_MAX (1u << 20)  /* of a header whose fields are picked; a longer one is cut */
+#define HEADER_MAX (1u << 20) /* of a header whose fields are picked; a longer one is cut */
 #define INLINE_PIECE (64u * 1024)
 
 struct range {
@@ -97,7 +97,7 @@ FIBER static bool write_buf(struct rpc_sink *sink, str piece, struct err *err)
 struct client_sink {
     struct rpc_sink sink;
     struct imap_session *s;
-    struct buf *before;   /* what comes in front of it, until the first piece */
+    struct buf *before; /* what comes in front of it, until the first piece */
     uint64_t left;
 };
 

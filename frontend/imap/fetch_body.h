@@ -11,8 +11,8 @@
 
 /* What of the raw messages a whole FETCH needs. */
 struct imap_raw_need {
-    bool any;     /* some of it */
-    bool bodies;  /* more than headers of whole messages */
+    bool any;    /* some of it */
+    bool bodies; /* more than headers of whole messages */
 };
 struct imap_raw_need imap_raw_need_of(const struct imap_fetch *f);
 

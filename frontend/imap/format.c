@@ -67,7 +67,8 @@ void imap_add_mailbox(struct buf *out, str name)
     imap_add_astring(out, buf_str(&utf7));
 }
 
-void imap_add_flags(struct buf *out, const Thurn__Message *m, bool is_recent, Thurn__Keyword *const *names, size_t n_names)
+void imap_add_flags(struct buf *out, const Thurn__Message *m, bool is_recent, Thurn__Keyword *const *names,
+                    size_t n_names)
 {
     static const struct {
         uint32_t bit;
@@ -355,8 +356,8 @@ void imap_add_body(struct buf *out, const Thurn__Part *root, uint64_t size, bool
 /* What add_empty_text shows has a number, so it can be fetched: nothing. */
 const Thurn__Part *imap_part_by_number(const Thurn__Part *root, const uint32_t *path, size_t n)
 {
-    static const Thurn__Part empty_text = {.base = PROTOBUF_C_MESSAGE_INIT(&thurn__part__descriptor), .type = (char *)"TEXT",
-                                           .subtype = (char *)"PLAIN"};
+    static const Thurn__Part empty_text = {
+        .base = PROTOBUF_C_MESSAGE_INIT(&thurn__part__descriptor), .type = (char *)"TEXT", .subtype = (char *)"PLAIN"};
     const Thurn__Part *part = root;
     bool is_root = true; /* part is a message's root that has no number of its own yet */
     for (size_t i = 0; i < n && part; i++) {

@@ -9,12 +9,13 @@
 
 /* Quoted when it can be, else a literal. */
 void imap_add_string(struct buf *out, str s);
-void imap_add_nstring(struct buf *out, str s);  /* NIL when empty */
-void imap_add_astring(struct buf *out, str s);  /* an atom when it can be */
+void imap_add_nstring(struct buf *out, str s); /* NIL when empty */
+void imap_add_astring(struct buf *out, str s); /* an atom when it can be */
 /* A mailbox name (UTF-8) as an astring in modified UTF-7. */
 void imap_add_mailbox(struct buf *out, str name);
 /* "(\Seen $Label \Recent)". names are those of the reply that the ids came with. */
-void imap_add_flags(struct buf *out, const Thurn__Message *m, bool is_recent, Thurn__Keyword *const *names, size_t n_names);
+void imap_add_flags(struct buf *out, const Thurn__Message *m, bool is_recent, Thurn__Keyword *const *names,
+                    size_t n_names);
 
 void imap_add_envelope(struct buf *out, const Thurn__Envelope *e); /* e may be NULL */
 /* BODYSTRUCTURE, or BODY when not extended. root may be NULL: size octets of plain text then. */

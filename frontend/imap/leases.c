@@ -1,6 +1,6 @@
 /*
- * How many sessions an account has, over all front-ends: each process leases its count from the auth service and renews it;
- * what is not renewed is free again. The count goes up before a login is answered, and down in the background.
+ * How many sessions an account has, over all front-ends: each process leases its count from the auth service and renews
+ * it; what is not renewed is free again. The count goes up before a login is answered, and down in the background.
  */
 #include "frontend/imap/session.h"
 
@@ -42,7 +42,8 @@ static void add_item(struct arena *a, Thurn__LeaseRequest *q, int64_t account_id
     q->items[q->n_items++] = item;
 }
 
-FIBER static bool send_leases(struct imap_server *server, struct arena *a, Thurn__LeaseRequest *q, const Thurn__LeaseReply **r)
+FIBER static bool send_leases(struct imap_server *server, struct arena *a, Thurn__LeaseRequest *q,
+                              const Thurn__LeaseReply **r)
 {
     struct rpc_call call;
     q->holder = server->holder;

@@ -40,7 +40,8 @@ bool imap_pattern_matches(str pattern, str name)
                 bool takes = p == '*' || name.p[i] != '/';
                 at[k + 1] = at[k] || (takes && old);
             } else {
-                at[k + 1] = before && (p == name.p[i] || (i < n_caseless && ascii_upper((unsigned char)p) == name.p[i]));
+                at[k + 1] =
+                    before && (p == name.p[i] || (i < n_caseless && ascii_upper((unsigned char)p) == name.p[i]));
             }
             before = old;
         }

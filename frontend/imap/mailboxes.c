@@ -179,8 +179,8 @@ FIBER bool imap_mailbox_open(struct imap_session *s, struct imap_command *c, str
     return imap_mailboxes_load(s, c, false, &list, err) && imap_mailboxes_get(&list, c, name, code, out, err);
 }
 
-FIBER bool imap_destination_failed(struct imap_session *s, struct imap_command *c, str name, const struct rpc_call *call,
-                                   struct err *err)
+FIBER bool imap_destination_failed(struct imap_session *s, struct imap_command *c, str name,
+                                   const struct rpc_call *call, struct err *err)
 {
     const Thurn__Mailbox *row;
     if (call->err.kind != ERR_NOT_FOUND)

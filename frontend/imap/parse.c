@@ -289,8 +289,8 @@ static bool resolve_one(struct imap_range r, const struct uid_map *uids, bool is
     return true;
 }
 
-bool imap_set_resolve(const struct imap_set *set, const struct uid_map *uids, bool is_uid, bool must_exist, struct arena *a,
-                      Thurn__Range ***out, size_t *n)
+bool imap_set_resolve(const struct imap_set *set, const struct uid_map *uids, bool is_uid, bool must_exist,
+                      struct arena *a, Thurn__Range ***out, size_t *n)
 {
     struct imap_range *v = arena_alloc(a, (set->n + 1) * sizeof(*v));
     size_t count = 0;

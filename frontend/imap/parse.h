@@ -1,8 +1,9 @@
 /*
  * parse.h: the tokens of IMAP commands (RFC 3501 section 9), over a whole command in memory. Pure.
  *
- * Literals stand in place: "{5}" CRLF and five bytes. Each function takes what it names from the front of the cursor, or
- * leaves the cursor anywhere and returns false: the command is malformed, there is no going on. Results live in the arena.
+ * Literals stand in place: "{5}" CRLF and five bytes. Each function takes what it names from the front of the cursor,
+ * or leaves the cursor anywhere and returns false: the command is malformed, there is no going on. Results live in the
+ * arena.
  */
 #ifndef FRONTEND_IMAP_PARSE_H
 #define FRONTEND_IMAP_PARSE_H
@@ -28,8 +29,8 @@ bool imap_parse_u32(struct cursor *c, uint32_t *out);
 bool imap_parse_u64(struct cursor *c, uint64_t *out); /* at most 2^63 - 1 (RFC 7162) */
 
 /*
- * A mailbox name in UTF-8; INBOX and its like as "INBOX". *is_valid is false when the name is well-formed IMAP but can be
- * no mailbox: bad modified UTF-7, 8-bit bytes, control characters, an empty component, too long.
+ * A mailbox name in UTF-8; INBOX and its like as "INBOX". *is_valid is false when the name is well-formed IMAP but can
+ * be no mailbox: bad modified UTF-7, 8-bit bytes, control characters, an empty component, too long.
  */
 #define IMAP_MAILBOX_NAME_MAX 1000u
 bool imap_parse_mailbox(struct cursor *c, struct arena *a, str *out, bool *is_valid);
@@ -49,11 +50,11 @@ struct imap_set {
 #define IMAP_SET_MAX 200000u /* elements of one set: as many as a line can hold */
 bool imap_parse_set(struct cursor *c, struct arena *a, struct imap_set *out);
 /*
- * The UIDs that a set names in a view: ascending ranges that neither overlap nor touch. What is above the view's highest
- * is left out; but with sequence numbers (not is_uid) and must_exist it is refused: false.
+ * The UIDs that a set names in a view: ascending ranges that neither overlap nor touch. What is above the view's
+ * highest is left out; but with sequence numbers (not is_uid) and must_exist it is refused: false.
  */
-bool imap_set_resolve(const struct imap_set *set, const struct uid_map *uids, bool is_uid, bool must_exist, struct arena *a,
-                      Thurn__Range ***out, size_t *n);
+bool imap_set_resolve(const struct imap_set *set, const struct uid_map *uids, bool is_uid, bool must_exist,
+                      struct arena *a, Thurn__Range ***out, size_t *n);
 /* "1:3,5" from UIDs, as ranges; in sequence numbers of the view when it is given (UIDs that it lacks are left out). */
 void imap_add_set(struct buf *out, Thurn__Range *const *v, size_t n, const struct uid_map *as_seq);
 

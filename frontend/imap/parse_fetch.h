@@ -12,11 +12,11 @@ enum imap_fetch_kind {
     FETCH_INTERNALDATE,
     FETCH_RFC822_SIZE,
     FETCH_ENVELOPE,
-    FETCH_BODY,           /* BODYSTRUCTURE without extension data */
+    FETCH_BODY, /* BODYSTRUCTURE without extension data */
     FETCH_BODYSTRUCTURE,
     FETCH_MODSEQ,
     FETCH_PREVIEW,
-    FETCH_SECTION         /* BODY[…], RFC822, RFC822.HEADER, RFC822.TEXT */
+    FETCH_SECTION /* BODY[…], RFC822, RFC822.HEADER, RFC822.TEXT */
 };
 enum imap_section_text { SECTION_ALL, SECTION_HEADER, SECTION_FIELDS, SECTION_FIELDS_NOT, SECTION_TEXT, SECTION_MIME };
 
@@ -25,13 +25,13 @@ enum imap_section_text { SECTION_ALL, SECTION_HEADER, SECTION_FIELDS, SECTION_FI
 struct imap_fetch_item {
     enum imap_fetch_kind kind;
     /* FETCH_SECTION only */
-    const char *alias;        /* "RFC822.TEXT": how the client calls it; NULL for BODY[…] */
+    const char *alias; /* "RFC822.TEXT": how the client calls it; NULL for BODY[…] */
     uint32_t *path;
     size_t n_path;
     enum imap_section_text text;
     str *fields;
     size_t n_fields;
-    bool sets_seen;           /* not .PEEK */
+    bool sets_seen; /* not .PEEK */
     bool has_partial;
     uint32_t partial_offset, partial_length;
 };

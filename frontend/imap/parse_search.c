@@ -213,9 +213,9 @@ static bool text_key(struct parser *p, str name, Thurn__SearchKey **out)
         *out = header(p, field, value);
     } else {
         bool is_keyword = any_of(name, (const char *const[]){"KEYWORD", "UNKEYWORD", NULL});
-        *out = node(p, is_keyword                         ? THURN__SEARCH_OP__SEARCH_KEYWORD
+        *out = node(p, is_keyword                       ? THURN__SEARCH_OP__SEARCH_KEYWORD
                        : str_eq_nocase(name, S("BODY")) ? THURN__SEARCH_OP__SEARCH_BODY
-                                                          : THURN__SEARCH_OP__SEARCH_TEXT);
+                                                        : THURN__SEARCH_OP__SEARCH_TEXT);
         (*out)->text = value;
         if (str_eq_nocase(name, S("UNKEYWORD")))
             *out = negate(p, *out);
@@ -238,7 +238,7 @@ static bool keys(struct parser *p, unsigned depth, Thurn__SearchKey **out)
             and->keys = more;
             room *= 2;
         }
-        if (!key(p, depth, &and->keys[and->n_keys]))
+        if (!key(p, depth, &and->keys[ and->n_keys]))
             return false;
         and->n_keys++;
     } while (imap_parse_more(p->c));
@@ -266,7 +266,8 @@ static bool size_key(struct parser *p, str name, Thurn__SearchKey **out)
     uint64_t n;
     if (!imap_parse_sp(p->c) || !imap_parse_u64(p->c, &n))
         return false;
-    *out = number(p, str_eq_nocase(name, S("LARGER")) ? THURN__SEARCH_OP__SEARCH_LARGER : THURN__SEARCH_OP__SEARCH_SMALLER, n);
+    *out = number(
+        p, str_eq_nocase(name, S("LARGER")) ? THURN__SEARCH_OP__SEARCH_LARGER : THURN__SEARCH_OP__SEARCH_SMALLER, n);
     return true;
 }
 
@@ -274,7 +275,7 @@ static bool size_key(struct parser *p, str name, Thurn__SearchKey **out)
 static bool named_key(struct parser *p, unsigned depth, Thurn__SearchKey **out)
 {
     static const char *const dates[] = {"BEFORE", "ON", "SINCE", NULL};
-    static const char *const texts[] = {"FROM", "TO",   "CC",   "BCC",     "SUBJECT",   "HEADER",
+    static const char *const texts[] = {"FROM", "TO",   "CC",      "BCC",       "SUBJECT", "HEADER",
                                         "BODY", "TEXT", "KEYWORD", "UNKEYWORD", NULL};
     str name;
     if (!imap_parse_atom(p->c, &name))

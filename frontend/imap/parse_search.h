@@ -6,12 +6,12 @@
 
 #include "frontend/imap/parse.h"
 
-#define IMAP_SEARCH_DEPTH_MAX 32u   /* store.proto */
+#define IMAP_SEARCH_DEPTH_MAX 32u /* store.proto */
 #define IMAP_SEARCH_NODES_MAX 1000u
 
 struct imap_search {
     Thurn__SearchKey *key;
-    bool has_modseq;      /* MODSEQ was among the keys: the answer says the highest */
+    bool has_modseq; /* MODSEQ was among the keys: the answer says the highest */
     bool is_unknown_charset, is_too_large;
     /* RETURN (…) of RFC 4731; none of them given means ALL. */
     bool has_return, wants_min, wants_max, wants_all, wants_count;

@@ -11,18 +11,18 @@
 #include "proto/auth_calls.h"
 
 /* Response codes, and the text beside each. */
-#define CODES(X)                                                                                   \
-    X(SERVERBUG, "Internal error")                                                                 \
-    X(CANNOT, "That cannot be done")                                                               \
-    X(NONEXISTENT, "No such mailbox or message")                                                   \
-    X(TRYCREATE, "No such mailbox")                                                                \
-    X(ALREADYEXISTS, "It exists already")                                                          \
-    X(NOPERM, "Not allowed")                                                                       \
-    X(LIMIT, "A limit is reached")                                                                 \
-    X(TOOBIG, "Message too big")                                                                   \
-    X(INUSE, "It was changed at the same time, try again")                                         \
-    X(UNAVAILABLE, "Temporarily not available, try again later")                                   \
-    X(OVERQUOTA, "The mailbox is full")                                                            \
+#define CODES(X)                                                                                                       \
+    X(SERVERBUG, "Internal error")                                                                                     \
+    X(CANNOT, "That cannot be done")                                                                                   \
+    X(NONEXISTENT, "No such mailbox or message")                                                                       \
+    X(TRYCREATE, "No such mailbox")                                                                                    \
+    X(ALREADYEXISTS, "It exists already")                                                                              \
+    X(NOPERM, "Not allowed")                                                                                           \
+    X(LIMIT, "A limit is reached")                                                                                     \
+    X(TOOBIG, "Message too big")                                                                                       \
+    X(INUSE, "It was changed at the same time, try again")                                                             \
+    X(UNAVAILABLE, "Temporarily not available, try again later")                                                       \
+    X(OVERQUOTA, "The mailbox is full")                                                                                \
     X(AUTHENTICATIONFAILED, "Wrong login or password.")
 enum code {
 #define CODE_(id, text) CODE_##id,
@@ -37,7 +37,7 @@ static const struct {
 #undef CODE_
 };
 static const enum code failures[ERR_KINDS_][IMAP_ATS_] = {
-#define FAILURE(kind, mailbox, destination, account, body, login)                                  \
+#define FAILURE(kind, mailbox, destination, account, body, login)                                                      \
     [ERR_##kind] = {CODE_##mailbox, CODE_##destination, CODE_##account, CODE_##body, CODE_##login},
 #include "frontend/imap/failures.def"
 #undef FAILURE
@@ -45,7 +45,8 @@ static const enum code failures[ERR_KINDS_][IMAP_ATS_] = {
 #define FAILURE(...) +1
 _Static_assert(ERR_KINDS_ == 0
 #include "frontend/imap/failures.def"
-               , "each kind of error has a row in failures.def");
+               ,
+               "each kind of error has a row in failures.def");
 #undef FAILURE
 
 static enum code code_of(enum imap_at at, enum err_kind kind)

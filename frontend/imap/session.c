@@ -1,7 +1,7 @@
 /*
  * A session's life. The listener gives a stream; the greeting is written from the loop. From then on the session is
- * either idle (the stream watches for bytes, one timer runs) or has one fiber, which runs the commands that have arrived
- * and lets go. Only the fiber, or the loop while there is none, frees the session.
+ * either idle (the stream watches for bytes, one timer runs) or has one fiber, which runs the commands that have
+ * arrived and lets go. Only the fiber, or the loop while there is none, frees the session.
  */
 #include "frontend/imap/session.h"
 
@@ -22,14 +22,13 @@
 #define AGAIN_MS_MIN 1000u
 #define AGAIN_MS_MAX 60000u
 #define LINE_BYTES_NEW ((size_t)16 * 1024) /* before the login */
-#define NOTICE_MS 5000   /* to write a last word */
+#define NOTICE_MS 5000                     /* to write a last word */
 
 static const struct {
     const char *name, *text;
-} ends[] = {
-    {"", NULL},
+} ends[] = {{"", NULL},
 #define IMAP_END_(id, name, text) {name, text},
-    IMAP_ENDS(IMAP_END_)
+            IMAP_ENDS(IMAP_END_)
 #undef IMAP_END_
 };
 
@@ -56,8 +55,8 @@ struct imap_server *imap_server_new(const struct imap_opts *opts)
     server->opts = *opts;
     server->hostname = str_dup(opts->hostname);
     struct imap_limits *l = &server->opts.limits;
-#define DEFAULT(field)                                                                             \
-    if (!l->field)                                                                                 \
+#define DEFAULT(field)                                                                                                 \
+    if (!l->field)                                                                                                     \
     l->field = default_limits.field
     DEFAULT(line_bytes);
     DEFAULT(command_bytes);
@@ -185,10 +184,10 @@ static void log_end(const struct imap_session *s)
 {
     char text[NET_ADDR_TEXT_MAX];
     log_info("imap.session", KV_STR("login", str_c(s->login)),
-             KV_STR("peer", net_ip_format(stream_peer(s->stream), text)),
-             KV_STR("tls", stream_tls_version(s->stream)), KV_Z("reason", ends[s->end].name),
-             KV_I64("ms", clock_mono_ms() - s->began_mono_ms), KV_I64("commands", s->commands),
-             KV_I64("in", stream_bytes_in(s->stream)), KV_I64("out", stream_bytes_out(s->stream)));
+             KV_STR("peer", net_ip_format(stream_peer(s->stream), text)), KV_STR("tls", stream_tls_version(s->stream)),
+             KV_Z("reason", ends[s->end].name), KV_I64("ms", clock_mono_ms() - s->began_mono_ms),
+             KV_I64("commands", s->commands), KV_I64("in", stream_bytes_in(s->stream)),
+             KV_I64("out", stream_bytes_out(s->stream)));
 }
 
 /* From its fiber's last step, or from the loop when it has none. */
@@ -334,8 +333,8 @@ static void on_again(void *arg)
     imap_wake_to_push(arg);
 }
 
-/* At a random moment around twice the time of before: what is away is not asked by all of its sessions at once, not even when it
- * comes back. */
+/* At a random moment around twice the time of before: what is away is not asked by all of its sessions at once, not
+ * even when it comes back. */
 static void push_later(struct imap_session *s)
 {
     s->again_ms = MIN(MAX(s->again_ms * 2, AGAIN_MS_MIN), AGAIN_MS_MAX);
@@ -475,8 +474,7 @@ FIBER void imap_server_drain(struct imap_server *server, unsigned window_ms)
     bool in_time = dismiss_idle(server, window_ms, &err);
     while (in_time && server->n_sessions) {
         struct err none = ERR_INIT;
-        in_time = dismiss_idle(server, 0, &none) &&
-                  (!server->n_sessions || fiber_cond_wait(&server->ended, &none));
+        in_time = dismiss_idle(server, 0, &none) && (!server->n_sessions || fiber_cond_wait(&server->ended, &none));
     }
     LIST_EACH(&server->sessions, n)
     {

@@ -42,8 +42,8 @@ void imap_view_own(struct imap_session *s, const Thurn__StoreFlagsReply *r, bool
         first = MIN(first, changed[i]->modseq);
         last = MAX(last, changed[i]->modseq);
     }
-    bool is_next = first <= s->synced_modseq + 1 ||
-                   (r->modseq_before && r->modseq_before <= MAX(s->synced_modseq, v->modseq));
+    bool is_next =
+        first <= s->synced_modseq + 1 || (r->modseq_before && r->modseq_before <= MAX(s->synced_modseq, v->modseq));
     if (!is_next && !tells_flags) { /* the same messages may have been changed by others before */
         s->is_dirty = true;
         return;
@@ -160,7 +160,8 @@ void imap_view_close(struct imap_session *s)
 /* --- keywords --- */
 
 #define SYSTEM_FLAGS "\\Answered \\Flagged \\Deleted \\Seen \\Draft"
-#define KEYWORDS_ANNOUNCED_MAX 6000u /* the store has no more at a time; some may have been given back meanwhile */
+/* the store has no more at a time; some may have been given back meanwhile */
+#define KEYWORDS_ANNOUNCED_MAX 6000u
 static const char *const usual_keywords[] = {"$Forwarded", "$MDNSent", "$Junk", "$NotJunk", "$Phishing"};
 
 void imap_view_add_flags(const struct imap_view *v, struct buf *out)
@@ -249,7 +250,8 @@ void imap_view_within(const struct imap_view *v, Thurn__Range *const *ranges, si
 {
     for (size_t i = 0; i < n; i++)
         if (ranges[i]->first <= UINT32_MAX)
-            uid_map_within(&v->uids, (uint32_t)ranges[i]->first, (uint32_t)MIN(ranges[i]->last, (uint64_t)UINT32_MAX), out);
+            uid_map_within(&v->uids, (uint32_t)ranges[i]->first, (uint32_t)MIN(ranges[i]->last, (uint64_t)UINT32_MAX),
+                           out);
 }
 
 /* From the highest down: each number is as it is at that moment, and no lower one has moved. */
@@ -282,8 +284,8 @@ FIBER bool imap_view_expunge(struct imap_session *s, Thurn__Range *const *ranges
 }
 
 /* New messages enlarge the view; changed ones are told with their flags (*updates). */
-FIBER static bool take_messages(struct imap_session *s, Thurn__Message *const *v, size_t n, Thurn__Keyword *const *names,
-                                size_t n_names, struct buf *updates, struct err *why)
+FIBER static bool take_messages(struct imap_session *s, Thurn__Message *const *v, size_t n,
+                                Thurn__Keyword *const *names, size_t n_names, struct buf *updates, struct err *why)
 {
     (void)imap_view_announce(s, names, n_names, updates); /* it goes out with them */
     for (size_t i = 0; i < n; i++) {
@@ -334,16 +336,17 @@ static bool sync_failed(struct imap_session *s, enum err_kind kind, struct err *
     return err_set(err, ERR_NOT_FOUND, "the selected mailbox is gone");
 }
 
-/* RFC 3501 6.3.5: after RENAME INBOX the messages are in another mailbox, and INBOX is a new one with a UIDVALIDITY of its
- * own, which no response can put in the place of the selected one. */
+/* RFC 3501 6.3.5: after RENAME INBOX the messages are in another mailbox, and INBOX is a new one with a UIDVALIDITY of
+ * its own, which no response can put in the place of the selected one. */
 static bool check_inbox(const struct imap_view *v, const Thurn__SyncReply *r, struct err *why)
 {
     return !v->is_inbox || !r->mailbox || is_inbox(r->mailbox) || err_set(why, ERR_NOT_FOUND, "INBOX was renamed");
 }
 
 /*
- * Ask what has changed, and what of the view is gone. When more has vanished than a reply can hold (LIMIT), the changes are
- * asked for alone, and then which UIDs there are: what goes in between is told now, and once more later, when it is unknown.
+ * Ask what has changed, and what of the view is gone. When more has vanished than a reply can hold (LIMIT), the changes
+ * are asked for alone, and then which UIDs there are: what goes in between is told now, and once more later, when it is
+ * unknown.
  */
 FIBER static bool ask_changes(struct imap_session *s, struct arena *a, const Thurn__SyncReply **r, struct uid_map *gone,
                               struct err *why)
@@ -389,11 +392,11 @@ FIBER static bool tell_news(struct imap_session *s, struct arena *a, const Thurn
     BUF(updates, 64u << 20);
     struct err why = ERR_INIT;
     uint32_t before = uid_map_count(&v->uids);
-    bool is_whole = take_messages(s, r->messages, r->n_messages, r->keyword_names, r->n_keyword_names, &updates, &why) &&
-                    sync_rest(s, a, r->next_uid, r->is_from_start ? 0 : v->modseq, &updates, &why);
+    bool is_whole =
+        take_messages(s, r->messages, r->n_messages, r->keyword_names, r->n_keyword_names, &updates, &why) &&
+        sync_rest(s, a, r->next_uid, r->is_from_start ? 0 : v->modseq, &updates, &why);
     uint32_t now = uid_map_count(&v->uids);
-    if (now != before && !imap_printf(s, err, "* %u EXISTS\r\n* %u RECENT\r\n", now,
-                                      uid_map_count(&v->recents)))
+    if (now != before && !imap_printf(s, err, "* %u EXISTS\r\n* %u RECENT\r\n", now, uid_map_count(&v->recents)))
         return false;
     if ((updates.n || !buf_ok(&updates)) && !imap_write_buf(s, &updates, err))
         return false;
@@ -425,7 +428,7 @@ FIBER bool imap_view_sync(struct imap_session *s, struct arena *a, bool may_expu
 
 bool imap_view_lost(struct imap_session *s, struct imap_command *c, struct err *err)
 {
-    s->is_dirty = true; /* the next command that may tells them */
+    s->is_dirty = true;     /* the next command that may tells them */
     if (str_empty(c->code)) /* RFC 7162 3.1.3: MODIFIED says more */
         c->code = S("EXPUNGEISSUED");
     c->text = S("Some of the messages no longer exist.");
@@ -466,7 +469,8 @@ void imap_ranges_skip(struct imap_ranges *ranges, uint32_t from_uid)
         ranges->v[0]->first = MAX(ranges->v[0]->first, (uint64_t)from_uid);
 }
 
-struct imap_ranges imap_ranges_take(struct imap_ranges *rest, const struct imap_view *view, uint64_t max, struct arena *a)
+struct imap_ranges imap_ranges_take(struct imap_ranges *rest, const struct imap_view *view, uint64_t max,
+                                    struct arena *a)
 {
     size_t room = MIN(rest->n, (size_t)IMAP_RANGES_MAX);
     struct imap_ranges out = {arena_array(a, Thurn__Range *, room + 1), 0};

@@ -93,8 +93,8 @@ static bool is_noop(str in)
 }
 
 /*
- * The command after a chunk, while a blob is being written: BDAT goes on, NOOP has no effect (RFC 5321 4.1.1.9), anything
- * else is left for later.
+ * The command after a chunk, while a blob is being written: BDAT goes on, NOOP has no effect (RFC 5321 4.1.1.9),
+ * anything else is left for later.
  */
 FIBER static bool next_bdat(struct smtp_body_reader *r, str *line, struct err *err)
 {
@@ -215,9 +215,9 @@ struct blob_source {
     struct rpc_source source;
     struct smtp_body *body;
     struct smtp_body_reader *reader;
-    str waiting[2];      /* what is in memory, and the piece that did not fit; later: what was gathered */
+    str waiting[2]; /* what is in memory, and the piece that did not fit; later: what was gathered */
     struct buf gathered;
-    bool is_closed;      /* a line end was added */
+    bool is_closed; /* a line end was added */
 };
 
 static bool take_waiting(struct blob_source *from, str *piece)
@@ -246,7 +246,8 @@ FIBER static bool judged_piece(struct blob_source *from, str *piece, struct err 
     return true;
 }
 
-/* A message of dots at line starts comes in tiny pieces: gather them, or each would cost the store as much as a large one. */
+/* A message of dots at line starts comes in tiny pieces: gather them, or each would cost the store as much as a large
+ * one. */
 FIBER static bool blob_read(struct rpc_source *source, str *piece, struct err *err)
 {
     struct blob_source *from = CONTAINER_OF(source, struct blob_source, source);

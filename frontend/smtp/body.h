@@ -1,11 +1,11 @@
 /*
  * body.h: a message's content on its way from the wire to the store: in memory while it is small, else into a blob.
  *
- * In memory there is room in front of the content for the trace fields, which are written when the header is known, so that
- * the whole is one piece without having been moved.
+ * In memory there is room in front of the content for the trace fields, which are written when the header is known, so
+ * that the whole is one piece without having been moved.
  *
- * What is wrong with a message is noted in `failure`; its remaining bytes are still read, because the connection goes on
- * after them.
+ * What is wrong with a message is noted in `failure`; its remaining bytes are still read, because the connection goes
+ * on after them.
  */
 #ifndef FRONTEND_SMTP_BODY_H
 #define FRONTEND_SMTP_BODY_H
@@ -21,17 +21,17 @@ struct smtp_session;
 #define SMTP_BODY_ROOM 3072u /* for the trace fields */
 
 struct smtp_body {
-    struct buf memory;          /* room, then content; released once there is a blob */
-    uint64_t size;              /* of the content, trace fields not counted */
-    size_t trace_at;            /* where they begin in the room */
+    struct buf memory; /* room, then content; released once there is a blob */
+    uint64_t size;     /* of the content, trace fields not counted */
+    size_t trace_at;   /* where they begin in the room */
     bool is_traced;
     enum smtp_reply failure;
-    struct err why;             /* of a failure that is not the sender's fault */
+    struct err why; /* of a failure that is not the sender's fault */
     bool is_blob;
     Thurn__BlobRef blob;
     uint8_t hash[32];
     bool is_crlf_at_end;
-    bool is_8bit;               /* whatever the client said; of a body in memory only known when it is queued */
+    bool is_8bit; /* whatever the client said; of a body in memory only known when it is queued */
 };
 
 /* Where the bytes come from: the DATA of a command, or BDAT chunks. */
@@ -50,8 +50,8 @@ struct smtp_body_reader {
 void smtp_body_init(struct smtp_body *b, size_t inline_max);
 void smtp_body_done(struct smtp_body *b);
 /*
- * Read to the end of data, or of this chunk (of all chunks, once a blob is being written). False: the connection is gone,
- * or a command came between chunks (r says which); the transaction must not be completed.
+ * Read to the end of data, or of this chunk (of all chunks, once a blob is being written). False: the connection is
+ * gone, or a command came between chunks (r says which); the transaction must not be completed.
  */
 FIBER bool smtp_body_read(struct smtp_body *b, struct smtp_body_reader *r) WARN_UNUSED;
 /* Read and forget the rest of r. False: the connection is gone. */

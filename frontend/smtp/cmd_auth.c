@@ -16,8 +16,8 @@ static void secret_done(struct secret *x)
         explicit_bzero(x->b.p, x->b.size);
     buf_done(&x->b);
 }
-#define SECRET(name)                                                                               \
-    __attribute__((cleanup(secret_done))) struct secret name;                                      \
+#define SECRET(name)                                                                                                   \
+    __attribute__((cleanup(secret_done))) struct secret name;                                                          \
     buf_init(&name.b, SASL_LINE_MAX)
 
 /* Base64 from the wire; "=" stands for nothing (RFC 4954 4). False: answered. */
@@ -89,7 +89,7 @@ FIBER static void log_in(struct smtp_session *s, str login, str password)
     q.login = arena_strz(&a, login);
     q.password = rpc_bytes(password);
     q.peer_ip = rpc_bytes(net_ip_format(stream_peer(s->stream), peer));
-    q.service = (char *)(uintptr_t)"smtp";
+    q.service = (char *)(uintptr_t) "smtp";
     q.session = arena_strz(&a, arena_printf(&a, "%016llx", (unsigned long long)s->id));
     if (auth_authenticate(&call, s->server->opts.auth, &q, &reply))
         succeeded(s, reply);

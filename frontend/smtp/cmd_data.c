@@ -42,8 +42,8 @@ FIBER static void say_outcome(struct smtp_session *s, const struct smtp_outcome 
         if (out->of_rcpts[i])
             smtp_say(s, out->of_rcpts[i]);
         else
-            smtp_sayf(s, "250 2.1.5 <%.*s> %s as %s", STR_ARG(s->txn->rcpts[i].address), out->queue_id ? "queued" : "delivered",
-                      s->txn->id);
+            smtp_sayf(s, "250 2.1.5 <%.*s> %s as %s", STR_ARG(s->txn->rcpts[i].address),
+                      out->queue_id ? "queued" : "delivered", s->txn->id);
     }
 }
 
@@ -102,11 +102,11 @@ FIBER void smtp_cmd_data(struct smtp_session *s, enum smtp_verb verb, str args)
     (void)verb;
     struct smtp_txn *t = s->txn;
     struct err err = ERR_INIT;
-    enum smtp_reply why = args.n                ? SMTP_SYNTAX
-                          : !t                  ? SMTP_MAIL_FIRST
-                          : t->has_chunks       ? SMTP_FINISH_BDAT
-                          : t->n_rcpts == 0     ? SMTP_NO_VALID_RECIPIENTS
-                                                : SMTP_REPLY_NONE;
+    enum smtp_reply why = args.n            ? SMTP_SYNTAX
+                          : !t              ? SMTP_MAIL_FIRST
+                          : t->has_chunks   ? SMTP_FINISH_BDAT
+                          : t->n_rcpts == 0 ? SMTP_NO_VALID_RECIPIENTS
+                                            : SMTP_REPLY_NONE;
     if (why) {
         FIBER_DEADLINE(smtp_limits(s)->command_timeout_ms);
         refuse_body(s, why);

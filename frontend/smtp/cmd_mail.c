@@ -53,7 +53,8 @@ FIBER static enum smtp_reply open_txn(struct smtp_session *s, struct smtp_txn *t
         return SMTP_NO_ROOM; /* RFC 1870 6.1 */
     }
     t->sender = S("");
-    if (!t->mail.path.is_null && !address_normalize(t->mail.path.local, t->mail.path.domain, &t->arena, &t->sender, &err))
+    if (!t->mail.path.is_null &&
+        !address_normalize(t->mail.path.local, t->mail.path.domain, &t->arena, &t->sender, &err))
         return SMTP_SENDER_SYNTAX;
     return s->kind == SMTP_KIND_SUBMISSION ? sender_of_login(s, t->sender) : SMTP_REPLY_NONE;
 }
@@ -111,8 +112,8 @@ static enum smtp_reply verdict(const struct smtp_session *s, const struct resolv
     switch (r->answer->kind) {
     case THURN__RECIPIENT_KIND__RECIPIENT_LOCAL:
         return resolved_is_full(r, s->txn->mail.size) ? SMTP_MAILBOX_FULL
-               : r->answer->n_targets               ? SMTP_REPLY_NONE
-                                                    : SMTP_UNKNOWN_USER;
+               : r->answer->n_targets                 ? SMTP_REPLY_NONE
+                                                      : SMTP_UNKNOWN_USER;
     case THURN__RECIPIENT_KIND__RECIPIENT_REMOTE:
         return s->login.address ? SMTP_REPLY_NONE : SMTP_NO_RELAY;
     case THURN__RECIPIENT_KIND__RECIPIENT_UNKNOWN:

@@ -32,7 +32,8 @@ FIBER void smtp_cmd_hello(struct smtp_session *s, enum smtp_verb verb, str args)
         return;
     }
     BUF(b, 1024);
-    buf_printf(&b, "250-%.*s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n", STR_ARG(o->hostname), (unsigned long long)o->message_max);
+    buf_printf(&b, "250-%.*s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n", STR_ARG(o->hostname),
+               (unsigned long long)o->message_max);
     if (o->tls && !stream_has_tls(s->stream))
         buf_add(&b, S("250-STARTTLS\r\n"));
     if (smtp_login_allowed(s))
@@ -42,8 +43,8 @@ FIBER void smtp_cmd_hello(struct smtp_session *s, enum smtp_verb verb, str args)
 }
 
 /*
- * RFC 3207. The go-ahead leaves with the handshake; what came with the command in the clear is dropped, and nothing that was
- * said before is believed after (4.2).
+ * RFC 3207. The go-ahead leaves with the handshake; what came with the command in the clear is dropped, and nothing
+ * that was said before is believed after (4.2).
  */
 FIBER void smtp_cmd_starttls(struct smtp_session *s, enum smtp_verb verb, str args)
 {

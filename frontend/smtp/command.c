@@ -42,9 +42,11 @@ FIBER static void run_checked(struct smtp_session *s, const struct smtp_command 
         smtp_say_last(s, SMTP_OUT_OF_TURN, SMTP_CLOSE_SYNC);
         return;
     }
-    /* To ask whether a recipient is there, and not to send, is no mistake: sender verification does it. What nobody has is counted there. */
+    /* To ask whether a recipient is there, and not to send, is no mistake: sender verification does it. What nobody has
+     * is counted there. */
     bool is_question = verb == SMTP_VERB_RSET && s->txn && s->txn->n_rcpts;
-    if ((c->flags & JUNK) && !is_question && ++s->junk > smtp_limits(s)->junk_max && ++s->bad > smtp_limits(s)->bad_hard) {
+    if ((c->flags & JUNK) && !is_question && ++s->junk > smtp_limits(s)->junk_max &&
+        ++s->bad > smtp_limits(s)->bad_hard) {
         metric_inc_label(M_SMTP_REFUSED, "junk");
         smtp_say_last(s, SMTP_MISTAKES, SMTP_CLOSE_MISTAKES);
         return;

@@ -15,15 +15,15 @@
 struct target {
     const Thurn__AccountRef *account; /* NULL: another host's */
     str address;
-    const struct smtp_rcpt *rcpt;     /* the first that led here */
-    unsigned notify;                  /* what any of those that led here wants to hear of */
-    enum err_kind result;             /* of direct delivery */
+    const struct smtp_rcpt *rcpt; /* the first that led here */
+    unsigned notify;              /* what any of those that led here wants to hear of */
+    enum err_kind result;         /* of direct delivery */
 };
 struct plan {
     struct target *v;
     size_t n;
-    unsigned *of_rcpts;  /* for each recipient in turn, for each of its targets: the number */
-    bool needs_queue;    /* another host's, or a success notice was asked for */
+    unsigned *of_rcpts; /* for each recipient in turn, for each of its targets: the number */
+    bool needs_queue;   /* another host's, or a success notice was asked for */
     uint32_t day;
     struct buf prefix;
 };
@@ -44,7 +44,8 @@ static unsigned join_notify(unsigned a, unsigned b)
 {
     if (a == b)
         return a;
-    unsigned wanted = (a ? a : SMTP_NOTIFY_FAILURE | SMTP_NOTIFY_DELAY) | (b ? b : SMTP_NOTIFY_FAILURE | SMTP_NOTIFY_DELAY);
+    unsigned wanted =
+        (a ? a : SMTP_NOTIFY_FAILURE | SMTP_NOTIFY_DELAY) | (b ? b : SMTP_NOTIFY_FAILURE | SMTP_NOTIFY_DELAY);
     return wanted & ~SMTP_NOTIFY_NEVER; /* at most one of them said NEVER */
 }
 
@@ -77,7 +78,8 @@ static void plan_rcpt(struct plan *p, struct map *seen, const struct smtp_rcpt *
     const Thurn__Resolution *answer = r->resolved->answer;
     for (size_t i = 0; i < answer->n_targets; i++) {
         const Thurn__Target *one = answer->targets[i];
-        struct target t = {.account = one->account, .address = one->address[0] ? str_c(one->address) : r->address, .rcpt = r};
+        struct target t = {
+            .account = one->account, .address = one->address[0] ? str_c(one->address) : r->address, .rcpt = r};
         p->of_rcpts[(*at)++] = place(p, seen, &t);
     }
 }
@@ -125,12 +127,14 @@ static void log_failures(const struct plan *p, const Thurn__DeliverReply *reply)
         const struct target *t = &p->v[i];
         if (t->result == ERR_NONE)
             continue;
-        log_warn("smtp.trouble", KV_Z("at", "mailbox"), KV_STR("to", t->address), KV_Z("error", err_kind_name(t->result)),
+        log_warn("smtp.trouble", KV_Z("at", "mailbox"), KV_STR("to", t->address),
+                 KV_Z("error", err_kind_name(t->result)),
                  KV_Z("reason", reply && i < reply->n_results ? reply->results[i]->error : ""));
     }
 }
 
-/* What the resolver remembers of those that failed is not true any more. Each recipient that led there is asked of again. */
+/* What the resolver remembers of those that failed is not true any more. Each recipient that led there is asked of
+ * again. */
 static void note_failures(struct smtp_session *s, const struct plan *p)
 {
     struct resolver *resolver = s->server->resolver;
@@ -147,7 +151,8 @@ static void note_failures(struct smtp_session *s, const struct plan *p)
     }
 }
 
-/* A call that failed as a whole for the moment may have taken effect on some shard: who is asked again must be asked with the same key. */
+/* A call that failed as a whole for the moment may have taken effect on some shard: who is asked again must be asked
+ * with the same key. */
 static enum err_kind unheard(enum err_kind kind)
 {
     return kind == ERR_UNAVAILABLE || kind == ERR_BUSY || kind == ERR_CANCELLED ? ERR_TIMEOUT : kind;
@@ -316,8 +321,8 @@ static bool may_be_there(enum err_kind kind)
 }
 
 /*
- * LMTP: whether a recipient would be answered 4xx although one of its targets has, or may have, the message. The sender would come again
- * with that recipient, as with a new message, and the target would have it twice.
+ * LMTP: whether a recipient would be answered 4xx although one of its targets has, or may have, the message. The sender
+ * would come again with that recipient, as with a new message, and the target would have it twice.
  */
 static bool would_double(const struct smtp_session *s, const struct plan *p)
 {

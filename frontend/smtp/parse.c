@@ -58,7 +58,8 @@ bool smtp_xtext_valid(str s)
             return false;
         if (c != '+')
             continue;
-        /* hexchar: "+" and two digits in upper case. What it stands for must be printable: these values go into reports. */
+        /* hexchar: "+" and two digits in upper case. What it stands for must be printable: these values go into
+         * reports. */
         if (s.n - i < 3 || ascii_hex((unsigned char)s.p[i + 1]) < 0 || ascii_hex((unsigned char)s.p[i + 2]) < 0)
             return false;
         int v = ascii_hex((unsigned char)s.p[i + 1]) * 16 + ascii_hex((unsigned char)s.p[i + 2]);
@@ -135,7 +136,16 @@ static bool once(unsigned *seen, unsigned bit)
     return is_new;
 }
 
-enum { SEEN_SIZE = 1, SEEN_BODY = 2, SEEN_UTF8 = 4, SEEN_RET = 8, SEEN_ENVID = 16, SEEN_AUTH = 32, SEEN_NOTIFY = 64, SEEN_ORCPT = 128 };
+enum {
+    SEEN_SIZE = 1,
+    SEEN_BODY = 2,
+    SEEN_UTF8 = 4,
+    SEEN_RET = 8,
+    SEEN_ENVID = 16,
+    SEEN_AUTH = 32,
+    SEEN_NOTIFY = 64,
+    SEEN_ORCPT = 128
+};
 
 static enum smtp_reply mail_param(const struct param *p, unsigned *seen, struct arena *a, struct smtp_mail_args *m)
 {
@@ -199,8 +209,10 @@ static bool notify_parse(str value, unsigned *out)
     static const struct {
         str name;
         unsigned bit;
-    } words[] = {{S_INIT("SUCCESS"), SMTP_NOTIFY_SUCCESS}, {S_INIT("FAILURE"), SMTP_NOTIFY_FAILURE},
-                 {S_INIT("DELAY"), SMTP_NOTIFY_DELAY}, {S_INIT("NEVER"), SMTP_NOTIFY_NEVER}};
+    } words[] = {{S_INIT("SUCCESS"), SMTP_NOTIFY_SUCCESS},
+                 {S_INIT("FAILURE"), SMTP_NOTIFY_FAILURE},
+                 {S_INIT("DELAY"), SMTP_NOTIFY_DELAY},
+                 {S_INIT("NEVER"), SMTP_NOTIFY_NEVER}};
     unsigned bits = 0;
     str word;
     if (!value.n || value.p[value.n - 1] == ',')

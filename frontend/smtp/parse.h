@@ -35,20 +35,21 @@ bool smtp_verb_parse(str line, enum smtp_verb *verb, str *args) WARN_UNUSED;
 
 struct smtp_mail_args {
     struct smtp_path path;
-    uint64_t size;       /* SIZE=; 0 = not said */
-    bool is_8bit;        /* BODY=8BITMIME */
+    uint64_t size; /* SIZE=; 0 = not said */
+    bool is_8bit;  /* BODY=8BITMIME */
     bool is_smtputf8;
-    bool ret_full;       /* RET=FULL */
-    str envelope_id;     /* ENVID as given (xtext) */
+    bool ret_full;   /* RET=FULL */
+    str envelope_id; /* ENVID as given (xtext) */
 };
 struct smtp_rcpt_args {
     struct smtp_path path;
-    unsigned notify;     /* SMTP_NOTIFY_*; 0 = not said */
-    str original;        /* ORCPT as given; empty = not said */
+    unsigned notify; /* SMTP_NOTIFY_*; 0 = not said */
+    str original;    /* ORCPT as given; empty = not said */
 };
 /* args: what follows the verb. The results live in a. *why is set when false is returned. */
 bool smtp_mail_parse(str args, struct arena *a, struct smtp_mail_args *out, enum smtp_reply *why) WARN_UNUSED;
-bool smtp_rcpt_parse(str args, bool allow_utf8, struct arena *a, struct smtp_rcpt_args *out, enum smtp_reply *why) WARN_UNUSED;
+bool smtp_rcpt_parse(str args, bool allow_utf8, struct arena *a, struct smtp_rcpt_args *out, enum smtp_reply *why)
+    WARN_UNUSED;
 /* "SIZE [LAST]", RFC 3030 2. */
 bool smtp_bdat_parse(str args, uint64_t *size, bool *is_last) WARN_UNUSED;
 /* The name that a client gives itself: printable, no spaces, at most SMTP_HELLO_MAX bytes. */

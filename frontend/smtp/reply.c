@@ -18,7 +18,7 @@ str smtp_reply_text(enum smtp_reply r)
 }
 
 static const enum smtp_reply failures[ERR_KINDS_][SMTP_ATS_] = {
-#define FAILURE(kind, recipient, sender, login, body, mailbox, queue)                              \
+#define FAILURE(kind, recipient, sender, login, body, mailbox, queue)                                                  \
     [ERR_##kind] = {SMTP_##recipient, SMTP_##sender, SMTP_##login, SMTP_##body, SMTP_##mailbox, SMTP_##queue},
 #include "frontend/smtp/failures.def"
 #undef FAILURE
@@ -26,7 +26,8 @@ static const enum smtp_reply failures[ERR_KINDS_][SMTP_ATS_] = {
 #define FAILURE(...) +1
 _Static_assert(ERR_KINDS_ == 0
 #include "frontend/smtp/failures.def"
-               , "each kind of error has a row in failures.def");
+               ,
+               "each kind of error has a row in failures.def");
 #undef FAILURE
 
 enum smtp_reply smtp_failure(enum smtp_at at, enum err_kind kind)

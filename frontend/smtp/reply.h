@@ -25,7 +25,15 @@ static inline int smtp_reply_class(enum smtp_reply r)
 }
 
 /* Which call failed (failures.def). */
-enum smtp_at { SMTP_AT_RECIPIENT, SMTP_AT_SENDER, SMTP_AT_LOGIN, SMTP_AT_BODY, SMTP_AT_MAILBOX, SMTP_AT_QUEUE, SMTP_ATS_ };
+enum smtp_at {
+    SMTP_AT_RECIPIENT,
+    SMTP_AT_SENDER,
+    SMTP_AT_LOGIN,
+    SMTP_AT_BODY,
+    SMTP_AT_MAILBOX,
+    SMTP_AT_QUEUE,
+    SMTP_ATS_
+};
 /* What the client hears of it. A kind that only a newer service knows is INTERNAL. */
 enum smtp_reply smtp_failure(enum smtp_at at, enum err_kind kind);
 

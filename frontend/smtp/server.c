@@ -28,8 +28,8 @@ static const struct smtp_limits defaults = {
 
 static void fill_in(struct smtp_limits *l)
 {
-#define DEFAULT(member)                                                                            \
-    if (!l->member)                                                                                \
+#define DEFAULT(member)                                                                                                \
+    if (!l->member)                                                                                                    \
         l->member = defaults.member;
     DEFAULT(line_max)
     DEFAULT(sessions_max)
@@ -64,8 +64,11 @@ static void on_changes(void *arg, const struct dir_news *news)
 
 struct smtp_server *smtp_server_new(const struct smtp_opts *opts, struct err *err)
 {
-    if (!opts->auth || !opts->store || !opts->queue || !opts->logins || !opts->guests || !opts->hostname.n || opts->hostname.n > SMTP_DOMAIN_MAX) {
-        (void)err_set(err, ERR_INVALID, "the SMTP server needs a hostname, the lists of logins and guests, and the auth, store and queue services");
+    if (!opts->auth || !opts->store || !opts->queue || !opts->logins || !opts->guests || !opts->hostname.n ||
+        opts->hostname.n > SMTP_DOMAIN_MAX) {
+        (void)err_set(
+            err, ERR_INVALID,
+            "the SMTP server needs a hostname, the lists of logins and guests, and the auth, store and queue services");
         return NULL;
     }
     struct smtp_server *s = xnew(struct smtp_server);
@@ -77,7 +80,8 @@ struct smtp_server *smtp_server_new(const struct smtp_opts *opts, struct err *er
     if (!s->opts.recipients_max || s->opts.recipients_max > RECIPIENTS_MAX)
         s->opts.recipients_max = RECIPIENTS_MAX;
     s->opts.hostname = str_c(str_dup(opts->hostname));
-    s->opts.postmaster = str_c(str_dup(opts->postmaster.n ? opts->postmaster : S("postmaster"))); /* then auth knows who that is */
+    /* then auth knows who that is */
+    s->opts.postmaster = str_c(str_dup(opts->postmaster.n ? opts->postmaster : S("postmaster")));
     s->resolver = resolver_new(opts->auth, NULL);
     if (opts->changes)
         dir_watch_add(opts->changes, &s->changes, on_changes, s);
@@ -107,7 +111,8 @@ unsigned smtp_server_sessions(const struct smtp_server *s)
 /* Sessions that wait for a command, and (all) those that do so inside of a transaction. */
 static void end_idle(struct smtp_server *s, bool all)
 {
-    LIST_EACH(&s->sessions, n) {
+    LIST_EACH(&s->sessions, n)
+    {
         struct smtp_session *one = LIST_ITEM(n, struct smtp_session, node);
         if (!one->is_busy && (all || !one->txn))
             smtp_session_end(one, SMTP_CLOSE_DRAIN, SMTP_SHUTDOWN);
@@ -118,7 +123,8 @@ static void break_off(struct smtp_server *s)
 {
     s->phase = SMTP_BREAKING;
     end_idle(s, true);
-    LIST_EACH(&s->sessions, n) {
+    LIST_EACH(&s->sessions, n)
+    {
         struct smtp_session *one = LIST_ITEM(n, struct smtp_session, node);
         if (one->fiber)
             fiber_cancel(one->fiber);

@@ -248,7 +248,8 @@ static bool start_fiber(struct smtp_session *s)
 {
     struct err err = ERR_INIT;
     if (s->kind != SMTP_KIND_LMTP && !s->login.address &&
-        !guest_enter(s->server->opts.guests, s->kind == SMTP_KIND_MX ? GUEST_SMTP : GUEST_SUBMISSION, &s->guest, stream_peer(s->stream))) {
+        !guest_enter(s->server->opts.guests, s->kind == SMTP_KIND_MX ? GUEST_SMTP : GUEST_SUBMISSION, &s->guest,
+                     stream_peer(s->stream))) {
         metric_inc_label(M_SMTP_REFUSED, "busy_address");
         return false;
     }
@@ -322,5 +323,6 @@ void smtp_call_init(struct smtp_session *s, struct rpc_call *call, struct arena 
 
 bool smtp_login_allowed(const struct smtp_session *s)
 {
-    return s->kind == SMTP_KIND_SUBMISSION && plain_login_allowed((enum plain_login)s->server->opts.plain_login, s->stream);
+    return s->kind == SMTP_KIND_SUBMISSION &&
+           plain_login_allowed((enum plain_login)s->server->opts.plain_login, s->stream);
 }

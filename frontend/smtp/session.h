@@ -1,10 +1,11 @@
 /*
  * session.h: one SMTP or LMTP connection, and the transaction that it may be in.
  *
- * Life. The accept callback greets and lets the stream idle. When a whole line is there a fiber starts, which runs commands
- * for as long as whole lines are in the input, sends what they answered in one write, and ends. While no fiber runs, the
- * timer says when the peer was silent for too long; a line that passes its limit is dropped as it comes. Whoever wants the session to end sets `close`; it is closed by its own
- * fiber, or, when it has none, by whoever noticed.
+ * Life. The accept callback greets and lets the stream idle. When a whole line is there a fiber starts, which runs
+ * commands for as long as whole lines are in the input, sends what they answered in one write, and ends. While no fiber
+ * runs, the timer says when the peer was silent for too long; a line that passes its limit is dropped as it comes.
+ * Whoever wants the session to end sets `close`; it is closed by its own fiber, or, when it has none, by whoever
+ * noticed.
  */
 #ifndef FRONTEND_SMTP_SESSION_H
 #define FRONTEND_SMTP_SESSION_H
@@ -26,7 +27,8 @@
 
 #define SMTP_SERVER_MAGIC 0x53e20001u
 #define SMTP_SESSION_MAGIC 0x53e20002u
-#define SMTP_TARGETS_MAX 1000u      /* of one message after alias expansion: what one Enqueue or Deliver takes */
+/* of one message after alias expansion: what one Enqueue or Deliver takes */
+#define SMTP_TARGETS_MAX 1000u
 #define SMTP_TXN_ARENA_MAX ((size_t)8 << 20)
 
 enum smtp_kind { SMTP_KIND_MX, SMTP_KIND_SUBMISSION, SMTP_KIND_LMTP, SMTP_KINDS_ };
@@ -41,35 +43,35 @@ enum smtp_close {
 
 struct smtp_server {
     uint32_t magic;
-    struct smtp_opts opts;      /* strings are owned */
+    struct smtp_opts opts; /* strings are owned */
     struct resolver *resolver;
     struct dir_sub changes;
     struct list sessions;
     unsigned n_sessions, n_of_kind[SMTP_KINDS_];
     enum { SMTP_SERVING, SMTP_DRAINING, SMTP_BREAKING } phase;
-    struct fiber *drainer;      /* woken when a session has ended */
+    struct fiber *drainer; /* woken when a session has ended */
 };
 
 struct smtp_rcpt {
-    str address;                /* normalized, without routes */
-    str original;               /* ORCPT, or empty */
+    str address;  /* normalized, without routes */
+    str original; /* ORCPT, or empty */
     unsigned notify;
-    struct resolved *resolved;  /* a reference; NULL: relayed to another host */
+    struct resolved *resolved; /* a reference; NULL: relayed to another host */
 };
 
 struct smtp_txn {
     struct arena arena;
     struct smtp_mail_args mail;
-    str sender;                 /* domain as A-label; empty: null sender */
-    struct smtp_rcpt *rcpts;    /* in the arena */
+    str sender;              /* domain as A-label; empty: null sender */
+    struct smtp_rcpt *rcpts; /* in the arena */
     size_t n_rcpts, rcpts_room;
-    size_t n_targets;           /* over all recipients, after expansion */
+    size_t n_targets; /* over all recipients, after expansion */
     int64_t started_ms;
     unsigned char enqueue_id[ENQUEUE_ID_SIZE];
-    char id[17];                /* the first half of it, what logs and replies call the message */
-    uint64_t trace;             /* the same as a number */
-    bool is_granted;            /* the sending limit was asked */
-    bool has_chunks;            /* BDAT began */
+    char id[17];     /* the first half of it, what logs and replies call the message */
+    uint64_t trace;  /* the same as a number */
+    bool is_granted; /* the sending limit was asked */
+    bool has_chunks; /* BDAT began */
     unsigned n_chunks;
     struct smtp_chunks chunks;
     struct smtp_body body;
@@ -77,7 +79,7 @@ struct smtp_txn {
 
 struct smtp_login {
     int64_t account_id, tenant_id;
-    char *address;              /* owned; NULL: nobody has logged in */
+    char *address; /* owned; NULL: nobody has logged in */
     bool may_send;
 };
 
@@ -85,8 +87,8 @@ struct smtp_login {
 enum smtp_auth_step { AUTH_STEP_NONE, AUTH_STEP_PLAIN, AUTH_STEP_USER, AUTH_STEP_PASSWORD };
 struct smtp_auth {
     enum smtp_auth_step step;
-    char *user;                 /* AUTH_STEP_PASSWORD: the answer before, base64; owned */
-    int64_t until_mono_ms;      /* of the whole exchange */
+    char *user;            /* AUTH_STEP_PASSWORD: the answer before, base64; owned */
+    int64_t until_mono_ms; /* of the whole exchange */
 };
 
 struct smtp_session {
@@ -95,23 +97,23 @@ struct smtp_session {
     struct smtp_server *server;
     struct list_node node;
     struct stream *stream;
-    bool is_busy;               /* a fiber runs commands, or is about to */
-    struct fiber *fiber;        /* that one, once it runs */
-    struct fiber_timer timer;   /* while idle */
-    size_t skipped;             /* bytes dropped of a line that is too long; 0: no such line is coming in */
+    bool is_busy;             /* a fiber runs commands, or is about to */
+    struct fiber *fiber;      /* that one, once it runs */
+    struct fiber_timer timer; /* while idle */
+    size_t skipped;           /* bytes dropped of a line that is too long; 0: no such line is coming in */
     uint64_t id;
     int64_t started_ms;
     enum smtp_close close;
-    bool is_esmtp;              /* EHLO or LHLO */
-    bool is_admitted;           /* the peer's session limit was asked */
-    char *helo;                 /* what the client calls itself; NULL before HELO */
-    char *helo_host;            /* the same when it is a host name or an address literal, in ASCII; else NULL */
+    bool is_esmtp;    /* EHLO or LHLO */
+    bool is_admitted; /* the peer's session limit was asked */
+    char *helo;       /* what the client calls itself; NULL before HELO */
+    char *helo_host;  /* the same when it is a host name or an address literal, in ASCII; else NULL */
     struct smtp_auth auth;
     struct smtp_login login;
-    struct login login_check;   /* in opts.logins */
-    struct guest guest;         /* in opts.guests, while a fiber runs before the login */
-    bool is_login_over;         /* no longer good: nothing more is taken under it */
-    struct smtp_txn *txn;       /* NULL: no MAIL yet */
+    struct login login_check; /* in opts.logins */
+    struct guest guest;       /* in opts.guests, while a fiber runs before the login */
+    bool is_login_over;       /* no longer good: nothing more is taken under it */
+    struct smtp_txn *txn;     /* NULL: no MAIL yet */
     unsigned commands, bad, junk, unknown, auth_failures, overshoot, messages;
 };
 

@@ -42,8 +42,8 @@ static void learn(str header, struct header_facts *f)
     }
 }
 
-/* RFC 5322 3.6.3: a program that leaves its blind recipients in the message means the server to take them out. The bytes in front
- * move up: what lies before them in memory is room. */
+/* RFC 5322 3.6.3: a program that leaves its blind recipients in the message means the server to take them out. The
+ * bytes in front move up: what lies before them in memory is room. */
 static str drop_bcc(struct smtp_body *b, str content, str header)
 {
     struct header_iter it = header_iter_of(header);
@@ -154,7 +154,8 @@ void smtp_trace(struct smtp_body *b, struct smtp_session *s)
     add_received(&fields, s);
     if (s->kind == SMTP_KIND_SUBMISSION)
         add_missing(&fields, s, &facts);
-    if (content.n && !header.n && !str_starts(content, S("\r\n"))) /* text without any header: ours must not swallow it */
+    /* text without any header: ours must not swallow it */
+    if (content.n && !header.n && !str_starts(content, S("\r\n")))
         buf_add(&fields, S("\r\n"));
     if (!HOLDS(buf_ok(&fields), &b->why)) { /* every part of it has its own limit, and their sum fits */
         b->failure = smtp_failure(SMTP_AT_BODY, b->why.kind);

@@ -25,12 +25,12 @@ static inline bool arena_ok(const struct arena *a)
     return a->used <= a->cap;
 }
 
-void *arena_alloc(struct arena *a, size_t size);                  /* not zeroed, aligned to 16 */
-void *arena_zalloc(struct arena *a, size_t count, size_t size);   /* zeroed; the product is checked */
+void *arena_alloc(struct arena *a, size_t size);                /* not zeroed, aligned to 16 */
+void *arena_zalloc(struct arena *a, size_t count, size_t size); /* zeroed; the product is checked */
 #define arena_new(a, type) ((type *)arena_zalloc((a), 1, sizeof(type)))
 #define arena_array(a, type, n) ((type *)arena_zalloc((a), (n), sizeof(type)))
-str arena_str(struct arena *a, str s);           /* copy, NUL-terminated past its end */
-char *arena_strz(struct arena *a, str s);        /* the same as a C string */
+str arena_str(struct arena *a, str s);    /* copy, NUL-terminated past its end */
+char *arena_strz(struct arena *a, str s); /* the same as a C string */
 str arena_printf(struct arena *a, const char *fmt, ...) PRINTF(2, 3);
 str arena_vprintf(struct arena *a, const char *fmt, va_list ap) PRINTF(2, 0);
 
@@ -42,8 +42,8 @@ static inline void arena_scope_done_(struct arena *a)
 {
     arena_done(a);
 }
-#define ARENA(name, cap_bytes)                                                                     \
-    __attribute__((cleanup(arena_scope_done_))) struct arena name;                                 \
+#define ARENA(name, cap_bytes)                                                                                         \
+    __attribute__((cleanup(arena_scope_done_))) struct arena name;                                                     \
     arena_init(&name, (cap_bytes))
 
 /* A ProtobufCAllocator over an arena (free does nothing) is made in rpc/call.h. */

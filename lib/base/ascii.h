@@ -36,9 +36,7 @@ static inline bool ascii_is_ctl(unsigned char c)
 }
 static inline int ascii_hex(unsigned char c) /* -1 when it is none */
 {
-    return ascii_is_digit(c)                               ? c - '0'
-           : ((c | 0x20) >= 'a' && (c | 0x20) <= 'f') ? (c | 0x20) - 'a' + 10
-                                                           : -1;
+    return ascii_is_digit(c) ? c - '0' : ((c | 0x20) >= 'a' && (c | 0x20) <= 'f') ? (c | 0x20) - 'a' + 10 : -1;
 }
 
 /* Whether the bytes are well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms, at most U+10FFFF). */

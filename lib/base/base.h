@@ -21,9 +21,9 @@
 
 #define WARN_UNUSED __attribute__((warn_unused_result))
 /* For a WARN_UNUSED result that is ignored on purpose, reason beside it: gcc warns in spite of a cast to void. */
-#define IGNORE(expr)                                                                               \
-    do {                                                                                           \
-        __typeof__(expr) ignored_ __attribute__((unused)) = (expr);                                \
+#define IGNORE(expr)                                                                                                   \
+    do {                                                                                                               \
+        __typeof__(expr) ignored_ __attribute__((unused)) = (expr);                                                    \
     } while (0)
 #define PRINTF(fmt_index, first_arg) __attribute__((format(printf, fmt_index, first_arg)))
 #define NORETURN __attribute__((noreturn))
@@ -31,7 +31,7 @@
 #define FALLTHROUGH __attribute__((fallthrough))
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
-#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 /* MIN and MAX are those of <sys/param.h>, which other headers bring in as well; they evaluate their arguments twice. */
 
 /*
@@ -39,17 +39,17 @@
  * `CLEANUP(fn) type *x = …;` call fn(x) when x leaves its scope; TAKE(x) hands x over and leaves NULL.
  * Destructors take NULL.
  */
-#define DEFINE_CLEANUP(type, fn)                                                                   \
-    static inline __attribute__((unused)) void fn##_cleanup_(type **p)                             \
-    {                                                                                              \
-        fn(*p);                                                                                    \
+#define DEFINE_CLEANUP(type, fn)                                                                                       \
+    static inline __attribute__((unused)) void fn##_cleanup_(type **p)                                                 \
+    {                                                                                                                  \
+        fn(*p);                                                                                                        \
     }
 #define CLEANUP(fn) __attribute__((cleanup(fn##_cleanup_)))
-#define TAKE(p)                                                                                    \
-    __extension__({                                                                                \
-        __typeof__(p) taken_ = (p);                                                                \
-        (p) = NULL;                                                                                \
-        taken_;                                                                                    \
+#define TAKE(p)                                                                                                        \
+    __extension__({                                                                                                    \
+        __typeof__(p) taken_ = (p);                                                                                    \
+        (p) = NULL;                                                                                                    \
+        taken_;                                                                                                        \
     })
 
 /* Long-lived structs begin with `uint32_t magic`, checked where a module is entered. Stays on in production. */

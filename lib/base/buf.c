@@ -141,8 +141,7 @@ bool buf_add_unhex(struct buf *b, str s)
         if (ascii_hex((unsigned char)s.p[i]) < 0)
             return false;
     for (size_t i = 0; i < s.n; i += 2)
-        buf_addc(b, (char)(ascii_hex((unsigned char)s.p[i]) << 4 |
-                           ascii_hex((unsigned char)s.p[i + 1])));
+        buf_addc(b, (char)(ascii_hex((unsigned char)s.p[i]) << 4 | ascii_hex((unsigned char)s.p[i + 1])));
     return true;
 }
 

@@ -12,16 +12,16 @@
 #include "base/str.h"
 
 struct buf {
-    char *p;          /* NULL until the first write */
-    size_t n, size;   /* bytes in use; bytes allocated */
-    size_t cap;       /* the most that n may become */
-    bool is_over;     /* a write was dropped */
+    char *p;        /* NULL until the first write */
+    size_t n, size; /* bytes in use; bytes allocated */
+    size_t cap;     /* the most that n may become */
+    bool is_over;   /* a write was dropped */
 };
 
 void buf_init(struct buf *b, size_t cap_bytes);
-void buf_done(struct buf *b);                /* frees; a zeroed buf is allowed */
-void buf_clear(struct buf *b);               /* empty, memory kept, flag reset */
-void buf_release(struct buf *b);             /* empty, memory given back, cap kept */
+void buf_done(struct buf *b);    /* frees; a zeroed buf is allowed */
+void buf_clear(struct buf *b);   /* empty, memory kept, flag reset */
+void buf_release(struct buf *b); /* empty, memory given back, cap kept */
 static inline bool buf_ok(const struct buf *b)
 {
     return !b->is_over;
@@ -49,20 +49,20 @@ char *buf_reserve(struct buf *b, size_t n) WARN_UNUSED;
 void buf_commit(struct buf *b, size_t n);
 /* Remove n bytes from the front (n <= b->n). Costs a move of the rest. */
 void buf_consume(struct buf *b, size_t n);
-void buf_truncate(struct buf *b, size_t n);  /* n <= b->n */
+void buf_truncate(struct buf *b, size_t n); /* n <= b->n */
 
 static inline void buf_scope_done_(struct buf *b)
 {
     buf_done(b);
 }
 /* `struct buf x` with scope: BUF(name, cap); */
-#define BUF(name, cap_bytes)                                                                       \
-    __attribute__((cleanup(buf_scope_done_))) struct buf name;                                     \
+#define BUF(name, cap_bytes)                                                                                           \
+    __attribute__((cleanup(buf_scope_done_))) struct buf name;                                                         \
     buf_init(&name, (cap_bytes))
 
 /* Encodings, into a buffer. */
-void buf_add_hex(struct buf *b, str s);                /* lower case */
-void buf_add_base64(struct buf *b, str s);             /* one line, padded (RFC 4648 section 4) */
+void buf_add_hex(struct buf *b, str s);    /* lower case */
+void buf_add_base64(struct buf *b, str s); /* one line, padded (RFC 4648 section 4) */
 /* Decode base64 without white space; false and nothing written when it is malformed. */
 bool buf_add_unbase64(struct buf *b, str s) WARN_UNUSED;
 bool buf_add_unhex(struct buf *b, str s) WARN_UNUSED;

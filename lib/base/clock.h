@@ -6,9 +6,9 @@
 
 #include "base/base.h"
 
-int64_t clock_mono_ms(void);   /* monotonic milliseconds; for deadlines and durations */
+int64_t clock_mono_ms(void); /* monotonic milliseconds; for deadlines and durations */
 int64_t clock_mono_us(void);
-int64_t clock_unix(void);      /* seconds since 1970, UTC */
+int64_t clock_unix(void); /* seconds since 1970, UTC */
 int64_t clock_unix_ms(void);
 /* Tests: from now on the clocks stand still at these values until moved; unfreeze with clock_real(). */
 void clock_freeze(int64_t unix_ms, int64_t mono_ms);

@@ -18,9 +18,9 @@ struct row {
 };
 
 static const struct row rows[SETTINGS_] = {
-#define SETTING(id, path_, type_, def_, min_, max_, marks_, doc_)                                 \
-    [CFG_##id] = {.path = path_, .def = def_, .doc = doc_, .type = CONFIG_##type_, .min = min_,    \
-                  .max = max_, .marks = marks_},
+#define SETTING(id, path_, type_, def_, min_, max_, marks_, doc_)                                                      \
+    [CFG_##id] = {                                                                                                     \
+        .path = path_, .def = def_, .doc = doc_, .type = CONFIG_##type_, .min = min_, .max = max_, .marks = marks_},
 #include "base/config.def"
 #undef SETTING
 };
@@ -195,7 +195,6 @@ bool config_override(struct config *c, enum config_id id, str value, struct err 
     return set_scalar(c, id, value, 0, err);
 }
 
-
 bool config_find_(str path, enum config_id *out)
 {
     for (size_t id = 0; id < SETTINGS_; id++)
@@ -364,9 +363,9 @@ void config_export_workers(const struct config *c, struct buf *out)
 void config_reference(struct buf *out)
 {
     static const char *const types[] = {
-        [CONFIG_BOOL] = "true/false",  [CONFIG_INT] = "number",       [CONFIG_SIZE] = "size",
-        [CONFIG_DURATION] = "time",    [CONFIG_STRING] = "text",      [CONFIG_CHOICE] = "choice",
-        [CONFIG_SECRET] = "secret",    [CONFIG_LIST] = "list",        [CONFIG_SECRETS] = "list of secrets",
+        [CONFIG_BOOL] = "true/false", [CONFIG_INT] = "number",  [CONFIG_SIZE] = "size",
+        [CONFIG_DURATION] = "time",   [CONFIG_STRING] = "text", [CONFIG_CHOICE] = "choice",
+        [CONFIG_SECRET] = "secret",   [CONFIG_LIST] = "list",   [CONFIG_SECRETS] = "list of secrets",
     };
     buf_add(out, S("| setting | type | default | SIGHUP | meaning |\n|---|---|---|---|---|\n"));
     for (size_t id = 0; id < SETTINGS_; id++) {

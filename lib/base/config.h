@@ -1,9 +1,10 @@
 /*
  * config.h: the settings of a process, from a YAML file.
  *
- * Every setting is a row of config.def; rows yield parsing, checks, defaults, and the reference (docs/configuration.md).
- * A wrong file stops the start with "file:line: what is wrong, and what was expected". Unknown and repeated keys, YAML
- * aliases and a second document are errors. A secret may be written as { file: PATH } or { env: NAME }.
+ * Every setting is a row of config.def; rows yield parsing, checks, defaults, and the reference
+ * (docs/configuration.md). A wrong file stops the start with "file:line: what is wrong, and what was expected". Unknown
+ * and repeated keys, YAML aliases and a second document are errors. A secret may be written as { file: PATH } or { env:
+ * NAME }.
  *
  * Libyaml and a table instead of libcyaml: its schema cannot say ranges, units or secrets, and its messages go to a log
  * callback instead of being one line that a person can act on.
@@ -21,10 +22,10 @@ enum config_type {
     CONFIG_SIZE,     /* "50M"; bytes */
     CONFIG_DURATION, /* "30s"; milliseconds */
     CONFIG_STRING,
-    CONFIG_CHOICE,   /* one word of the row's choices */
-    CONFIG_SECRET,   /* string, or { file: } or { env: } */
-    CONFIG_LIST,     /* strings; one string stands for a list of one */
-    CONFIG_SECRETS,  /* list of secrets */
+    CONFIG_CHOICE,  /* one word of the row's choices */
+    CONFIG_SECRET,  /* string, or { file: } or { env: } */
+    CONFIG_LIST,    /* strings; one string stands for a list of one */
+    CONFIG_SECRETS, /* list of secrets */
 };
 
 enum config_id {
@@ -35,11 +36,11 @@ enum config_id {
 };
 
 struct config_value {
-    bool is_set;   /* by the file or config_override */
-    int line;      /* where, 0 = not from the file */
-    int64_t i;     /* BOOL, INT, SIZE, DURATION */
-    str s;         /* STRING, CHOICE, SECRET */
-    str *list;     /* LIST, SECRETS */
+    bool is_set; /* by the file or config_override */
+    int line;    /* where, 0 = not from the file */
+    int64_t i;   /* BOOL, INT, SIZE, DURATION */
+    str s;       /* STRING, CHOICE, SECRET */
+    str *list;   /* LIST, SECRETS */
     size_t n;
 };
 

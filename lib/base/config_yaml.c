@@ -30,8 +30,8 @@ static bool next(struct reader *r)
         yaml_event_delete(&r->event);
     r->has_event = false;
     if (!yaml_parser_parse(&r->parser, &r->event))
-        return err_set(r->err, ERR_INVALID, "%s:%d: not valid YAML: %s", r->name,
-                       (int)r->parser.problem_mark.line + 1, r->parser.problem ? r->parser.problem : "unreadable");
+        return err_set(r->err, ERR_INVALID, "%s:%d: not valid YAML: %s", r->name, (int)r->parser.problem_mark.line + 1,
+                       r->parser.problem ? r->parser.problem : "unreadable");
     r->has_event = true;
     if (r->event.type == YAML_ALIAS_EVENT)
         return err_set(r->err, ERR_INVALID, "%s:%d: YAML aliases are not used here; write the value out", r->name,
@@ -50,8 +50,8 @@ static bool read_secret_file(struct reader *r, str path, int line, struct buf *o
     FILE *f = fopen(z, "rbe");
     free(z);
     if (!f)
-        return err_set(r->err, ERR_INVALID, "%s:%d: cannot read secret file '%.*s': %s", r->name, line,
-                       STR_ARG(path), strerror(errno));
+        return err_set(r->err, ERR_INVALID, "%s:%d: cannot read secret file '%.*s': %s", r->name, line, STR_ARG(path),
+                       strerror(errno));
     char piece[1024];
     size_t n;
     while ((n = fread(piece, 1, sizeof(piece), f)) > 0)
@@ -60,8 +60,8 @@ static bool read_secret_file(struct reader *r, str path, int line, struct buf *o
     bool ok = !ferror(f);
     fclose(f);
     if (!ok || !buf_ok(out))
-        return err_set(r->err, ERR_INVALID, "%s:%d: secret file '%.*s' is unreadable or larger than %zu bytes",
-                       r->name, line, STR_ARG(path), out->cap);
+        return err_set(r->err, ERR_INVALID, "%s:%d: secret file '%.*s' is unreadable or larger than %zu bytes", r->name,
+                       line, STR_ARG(path), out->cap);
     while (out->n && (out->p[out->n - 1] == '\n' || out->p[out->n - 1] == '\r'))
         buf_truncate(out, out->n - 1);
     return true;
@@ -123,7 +123,8 @@ static bool value(struct reader *r, enum config_id id, const char *path)
     bool is_list = type == CONFIG_LIST || type == CONFIG_SECRETS;
     struct config_value *v = &r->c->values[id];
     if (v->is_set && v->line)
-        return err_set(r->err, ERR_INVALID, "%s:%d: '%s' was set before in line %d", r->name, line_of(r), path, v->line);
+        return err_set(r->err, ERR_INVALID, "%s:%d: '%s' was set before in line %d", r->name, line_of(r), path,
+                       v->line);
     if (is_list) { /* the file's list replaces the default's */
         v->list = NULL;
         v->n = 0;

@@ -6,7 +6,8 @@
 #include "base/log.h"
 #include "base/metrics.h"
 
-/* Libraries' texts have several lines; ours are put in lists and logs. Each run of control characters becomes one space, but at the end. */
+/* Libraries' texts have several lines; ours are put in lists and logs. Each run of control characters becomes one
+ * space, but at the end. */
 static void make_one_line(char *z)
 {
     char *to = z;
@@ -19,7 +20,7 @@ static void make_one_line(char *z)
     *to = '\0';
 }
 
-bool (err_set)(struct err *err, enum err_kind kind, const char *fmt, ...)
+bool(err_set)(struct err *err, enum err_kind kind, const char *fmt, ...)
 {
     assert(err->kind == ERR_NONE && kind != ERR_NONE);
     va_list ap;
@@ -31,7 +32,7 @@ bool (err_set)(struct err *err, enum err_kind kind, const char *fmt, ...)
     return false;
 }
 
-bool (err_prefix)(struct err *err, const char *fmt, ...)
+bool(err_prefix)(struct err *err, const char *fmt, ...)
 {
     assert(err->kind != ERR_NONE);
     struct err old = *err;
@@ -56,11 +57,11 @@ bool err_broken(struct err *err, const char *cond, const char *file, int line)
 const char *err_kind_name(enum err_kind kind)
 {
     static const char *const names[ERR_KINDS_] = {
-        [ERR_NONE] = "none",           [ERR_INVALID] = "invalid",   [ERR_NOT_FOUND] = "not_found",
-        [ERR_EXISTS] = "exists",       [ERR_DENIED] = "denied",     [ERR_LIMIT] = "limit",
-        [ERR_CONFLICT] = "conflict",   [ERR_UNAVAILABLE] = "unavailable",
-        [ERR_TIMEOUT] = "timeout",     [ERR_CANCELLED] = "cancelled",
-        [ERR_INTERNAL] = "internal",   [ERR_BUSY] = "busy",         [ERR_QUOTA] = "quota",
+        [ERR_NONE] = "none",           [ERR_INVALID] = "invalid",         [ERR_NOT_FOUND] = "not_found",
+        [ERR_EXISTS] = "exists",       [ERR_DENIED] = "denied",           [ERR_LIMIT] = "limit",
+        [ERR_CONFLICT] = "conflict",   [ERR_UNAVAILABLE] = "unavailable", [ERR_TIMEOUT] = "timeout",
+        [ERR_CANCELLED] = "cancelled", [ERR_INTERNAL] = "internal",       [ERR_BUSY] = "busy",
+        [ERR_QUOTA] = "quota",
     };
     return kind < ERR_KINDS_ ? names[kind] : "unknown";
 }

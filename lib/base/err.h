@@ -11,8 +11,8 @@
 
 enum err_kind {
     ERR_NONE = 0,
-    ERR_INVALID,     /* the request is malformed or makes no sense; a retry cannot help */
-    ERR_NOT_FOUND,   /* the thing that the request names does not exist; never: a part of the machinery is missing */
+    ERR_INVALID,   /* the request is malformed or makes no sense; a retry cannot help */
+    ERR_NOT_FOUND, /* the thing that the request names does not exist; never: a part of the machinery is missing */
     ERR_EXISTS,
     ERR_DENIED,      /* not allowed for this principal; wrong credentials */
     ERR_LIMIT,       /* the request exceeds a bound of size, count or rate: it cannot succeed as it is */
@@ -30,7 +30,10 @@ struct err {
     enum err_kind kind;
     char msg[240];
 };
-#define ERR_INIT {ERR_NONE, ""}
+#define ERR_INIT                                                                                                       \
+    {                                                                                                                  \
+        ERR_NONE, ""                                                                                                   \
+    }
 
 /* Set kind and text; always returns false, so `return err_set(err, …);` works. */
 bool err_set(struct err *err, enum err_kind kind, const char *fmt, ...) PRINTF(3, 4);
@@ -52,12 +55,13 @@ static inline bool err_is_set(const struct err *err)
 /* Whether the same again may succeed later without anybody doing something. LIMIT and QUOTA are not among them. */
 static inline bool err_is_temporary(const struct err *err)
 {
-    return err->kind == ERR_UNAVAILABLE || err->kind == ERR_BUSY || err->kind == ERR_TIMEOUT || err->kind == ERR_CANCELLED;
+    return err->kind == ERR_UNAVAILABLE || err->kind == ERR_BUSY || err->kind == ERR_TIMEOUT ||
+           err->kind == ERR_CANCELLED;
 }
 /*
- * An invariant that some data could break after all: `if (!HOLDS(a == b, err)) return false;` ends this piece of work with INTERNAL,
- * an error line in the log and a metric, and no other. assert ends the process for all: it is for what would leave memory unsound,
- * and for mistakes that no data can bring about.
+ * An invariant that some data could break after all: `if (!HOLDS(a == b, err)) return false;` ends this piece of work
+ * with INTERNAL, an error line in the log and a metric, and no other. assert ends the process for all: it is for what
+ * would leave memory unsound, and for mistakes that no data can bring about.
  */
 #define HOLDS(cond, err) (__builtin_expect(!!(cond), 1) || err_broken((err), #cond, __FILE__, __LINE__))
 bool err_broken(struct err *err, const char *cond, const char *file, int line); /* returns false */

@@ -61,9 +61,8 @@ static inline struct list_node *list_pop(struct list *l)
     return n;
 }
 /* Iterate; the current node may be removed in the body. */
-#define LIST_EACH(l, n)                                                                            \
-    for (struct list_node *n = (l)->head.next, *next_##n = n->next; n != &(l)->head;               \
-         n = next_##n, next_##n = n->next)
+#define LIST_EACH(l, n)                                                                                                \
+    for (struct list_node *n = (l)->head.next, *next_##n = n->next; n != &(l)->head; n = next_##n, next_##n = n->next)
 #define LIST_ITEM(node, type, member) CONTAINER_OF(node, type, member)
 
 #endif

@@ -29,12 +29,12 @@ struct log_kv {
 #define KV_ERR(e) KV_Z("error", err_kind_name((e)->kind)), KV_Z("reason", (e)->msg)
 
 void log_event(enum log_level level, const char *event, const struct log_kv *kv, size_t n);
-#define LOG_EVENT_(level, event, ...)                                                              \
-    do {                                                                                           \
-        if (log_wants(level)) {                                                                    \
-            const struct log_kv kv_[] = {{.key = NULL}, ##__VA_ARGS__};                            \
-            log_event((level), (event), kv_ + 1, ARRAY_LEN(kv_) - 1);                              \
-        }                                                                                          \
+#define LOG_EVENT_(level, event, ...)                                                                                  \
+    do {                                                                                                               \
+        if (log_wants(level)) {                                                                                        \
+            const struct log_kv kv_[] = {{.key = NULL}, ##__VA_ARGS__};                                                \
+            log_event((level), (event), kv_ + 1, ARRAY_LEN(kv_) - 1);                                                  \
+        }                                                                                                              \
     } while (0)
 #define log_error(event, ...) LOG_EVENT_(LOG_ERROR, event, ##__VA_ARGS__)
 #define log_warn(event, ...) LOG_EVENT_(LOG_WARN, event, ##__VA_ARGS__)

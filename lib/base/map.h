@@ -9,7 +9,7 @@
 
 #include "base/str.h"
 
-uint64_t hash_bytes(str s);  /* SipHash-1-3 under the process's own random key */
+uint64_t hash_bytes(str s); /* SipHash-1-3 under the process's own random key */
 uint64_t hash_u64(uint64_t v);
 uint64_t hash_stable(str s); /* FNV-1a with a final mix: equal in every process, for rendezvous hashing */
 

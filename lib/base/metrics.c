@@ -8,13 +8,13 @@
 
 /* Upper bounds in microseconds; one more bucket is +Inf. */
 static const int64_t bounds_us[BUCKETS] = {
-    500,    1000,   2500,    5000,    10000,   20000,   50000,    100000,
+    500,    1000,   2500,    5000,    10000,   20000,    50000,    100000,
     250000, 500000, 1000000, 2500000, 5000000, 10000000, 30000000, 60000000,
 };
 
 struct series {
     char label[LABEL_MAX];
-    _Atomic int64_t value; /* counter, gauge; the sum in microseconds of a histogram */
+    _Atomic int64_t value;    /* counter, gauge; the sum in microseconds of a histogram */
     _Atomic int64_t *buckets; /* histograms: BUCKETS + 1, not cumulative */
 };
 
@@ -27,7 +27,7 @@ static const struct {
     const char *name, *label, *help;
     enum metric_kind kind;
 } rows[METRICS_] = {
-#define METRIC(id, kind_, name_, label_, help_)                                                    \
+#define METRIC(id, kind_, name_, label_, help_)                                                                        \
     [M_##id] = {.name = name_, .label = label_, .help = help_, .kind = METRIC_##kind_},
 #include "base/metrics.def"
 #undef METRIC
@@ -158,8 +158,8 @@ static void print_histogram(struct buf *out, enum metric m, const struct series 
         print_label(&labels, label, s->label);
         buf_addc(&labels, '}');
     }
-    buf_printf(out, "%s_sum%s %.6f\n%s_count%s %lld\n", name, buf_z(&labels),
-               (double)atomic_load(&s->value) / 1e6, name, buf_z(&labels), (long long)n);
+    buf_printf(out, "%s_sum%s %.6f\n%s_count%s %lld\n", name, buf_z(&labels), (double)atomic_load(&s->value) / 1e6,
+               name, buf_z(&labels), (long long)n);
 }
 
 void metrics_print(struct buf *out)
@@ -167,8 +167,7 @@ void metrics_print(struct buf *out)
     static const char *const kinds[] = {"counter", "gauge", "histogram"};
     for (size_t m = 0; m < METRICS_; m++) {
         struct family *f = __atomic_load_n(&families[m], __ATOMIC_ACQUIRE);
-        buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", rows[m].name, rows[m].help, rows[m].name,
-                   kinds[rows[m].kind]);
+        buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", rows[m].name, rows[m].help, rows[m].name, kinds[rows[m].kind]);
         unsigned n = f ? atomic_load(&f->n) : 0;
         if (!n && !rows[m].label[0] && rows[m].kind != METRIC_HISTOGRAM)
             buf_printf(out, "%s 0\n", rows[m].name);

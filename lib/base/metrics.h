@@ -21,13 +21,13 @@ enum metric {
     METRICS_
 };
 
-void metric_add(enum metric m, int64_t n);                       /* without a label */
-void metric_set(enum metric m, int64_t value);                   /* gauges */
+void metric_add(enum metric m, int64_t n);                          /* without a label */
+void metric_set(enum metric m, int64_t value);                      /* gauges */
 void metric_add_label(enum metric m, const char *label, int64_t n); /* label: a literal or other string of fixed set */
 void metric_set_label(enum metric m, const char *label, int64_t value);
 /* Histograms are of durations: buckets from 0.5 ms to 60 s, printed in seconds. label may be NULL. */
 void metric_observe_us(enum metric m, const char *label, int64_t us);
-int64_t metric_get(enum metric m, const char *label);            /* tests; count of a histogram */
+int64_t metric_get(enum metric m, const char *label); /* tests; count of a histogram */
 static inline void metric_inc(enum metric m)
 {
     metric_add(m, 1);

@@ -47,8 +47,7 @@ bool num_i64(str s, int64_t min, int64_t max, int64_t *out)
 {
     bool is_negative = s.n && s.p[0] == '-';
     uint64_t magnitude;
-    if (!num_u64(is_negative ? str_slice(s, 1, SIZE_MAX) : s, (uint64_t)INT64_MAX + is_negative,
-                 &magnitude))
+    if (!num_u64(is_negative ? str_slice(s, 1, SIZE_MAX) : s, (uint64_t)INT64_MAX + is_negative, &magnitude))
         return false;
     int64_t v = is_negative ? (int64_t)(0 - magnitude) : (int64_t)magnitude;
     if (v < min || v > max)
@@ -81,10 +80,21 @@ static bool with_unit(str s, const struct unit *units, uint64_t max, uint64_t *o
 bool num_size(str s, uint64_t max, uint64_t *out)
 {
     static const struct unit units[] = {
-        {"", 1},           {"B", 1},           {"k", 1ull << 10}, {"kB", 1ull << 10},
-        {"kiB", 1ull << 10}, {"M", 1ull << 20},  {"MB", 1ull << 20}, {"MiB", 1ull << 20},
-        {"G", 1ull << 30}, {"GB", 1ull << 30}, {"GiB", 1ull << 30}, {"T", 1ull << 40},
-        {"TB", 1ull << 40}, {"TiB", 1ull << 40}, {NULL, 0},
+        {"", 1},
+        {"B", 1},
+        {"k", 1ull << 10},
+        {"kB", 1ull << 10},
+        {"kiB", 1ull << 10},
+        {"M", 1ull << 20},
+        {"MB", 1ull << 20},
+        {"MiB", 1ull << 20},
+        {"G", 1ull << 30},
+        {"GB", 1ull << 30},
+        {"GiB", 1ull << 30},
+        {"T", 1ull << 40},
+        {"TB", 1ull << 40},
+        {"TiB", 1ull << 40},
+        {NULL, 0},
     };
     return with_unit(s, units, max, out);
 }

@@ -47,8 +47,7 @@ bool str_ends(str s, str suffix)
 
 bool str_ends_nocase(str s, str suffix)
 {
-    return s.n >= suffix.n &&
-           (s.n == 0 || str_eq_nocase(str_n(s.p + (s.n - suffix.n), suffix.n), suffix));
+    return s.n >= suffix.n && (s.n == 0 || str_eq_nocase(str_n(s.p + (s.n - suffix.n), suffix.n), suffix));
 }
 
 static bool is_blank(char c)

@@ -14,7 +14,10 @@ typedef struct str {
 
 /* S("literal"), printing with "%.*s" and STR_ARG(s). */
 #define S(literal) ((str){"" literal, sizeof(literal) - 1})
-#define S_INIT(literal) {"" literal, sizeof(literal) - 1} /* for static initialisers */
+#define S_INIT(literal)                                                                                                \
+    {                                                                                                                  \
+        "" literal, sizeof(literal) - 1                                                                                \
+    } /* for static initialisers */
 #define STR_ARG(s) (int)((s).n > 0x7fffffff ? 0x7fffffff : (s).n), (s).p ? (s).p : ""
 #define STR_NONE ((str){NULL, 0})
 
@@ -34,17 +37,17 @@ static inline bool str_eq(str a, str b)
 {
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
-bool str_eq_nocase(str a, str b);         /* ASCII letters only */
-bool str_eq_secret(str a, str b);         /* constant time for equal lengths */
-int str_cmp(str a, str b);                /* bytes as unsigned, shorter first */
-int str_cmp_nocase(str a, str b);         /* ASCII letters folded */
+bool str_eq_nocase(str a, str b); /* ASCII letters only */
+bool str_eq_secret(str a, str b); /* constant time for equal lengths */
+int str_cmp(str a, str b);        /* bytes as unsigned, shorter first */
+int str_cmp_nocase(str a, str b); /* ASCII letters folded */
 bool str_starts(str s, str prefix);
 bool str_starts_nocase(str s, str prefix);
 bool str_ends(str s, str suffix);
 bool str_ends_nocase(str s, str suffix);
-str str_trim(str s);                      /* SP, TAB, CR and LF off both ends */
+str str_trim(str s);                          /* SP, TAB, CR and LF off both ends */
 str str_slice(str s, size_t from, size_t to); /* clamped; to may be SIZE_MAX */
-ptrdiff_t str_find(str s, char c);        /* offset, or -1 */
+ptrdiff_t str_find(str s, char c);            /* offset, or -1 */
 ptrdiff_t str_rfind(str s, char c);
 ptrdiff_t str_find_str(str s, str needle);
 ptrdiff_t str_find_nocase(str s, str needle);

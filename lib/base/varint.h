@@ -1,6 +1,6 @@
 /*
- * varint.h: whole numbers in as few bytes as they need, seven bits a byte, the lowest first. Signed ones and differences go
- * through zigzag, which wraps around: it is exact for any two numbers of 64 bits.
+ * varint.h: whole numbers in as few bytes as they need, seven bits a byte, the lowest first. Signed ones and
+ * differences go through zigzag, which wraps around: it is exact for any two numbers of 64 bits.
  */
 #ifndef BASE_VARINT_H
 #define BASE_VARINT_H

@@ -5,6 +5,7 @@
 static const char create_table[] =
     "CREATE TABLE IF NOT EXISTS thurn_schema (component text NOT NULL, version bigint NOT NULL, what text NOT NULL,"
     " PRIMARY KEY (component, version))";
+// clang-format off
 static const struct sql_stmt stmt_lock = {"schema_lock", "i", "i", "SELECT ?1",
                                           "SELECT 1::bigint FROM (SELECT pg_advisory_xact_lock($1)) AS l", false};
 static const struct sql_stmt stmt_exists = {
@@ -15,6 +16,7 @@ static const struct sql_stmt stmt_version = {
 static const struct sql_stmt stmt_record = {"schema_record", "tit", "",
                                             "INSERT INTO thurn_schema (component, version, what) VALUES (?1, ?2, ?3)",
                                             NULL, false};
+// clang-format on
 
 struct migration {
     const char *component;

@@ -10,16 +10,16 @@
 
 struct pg_db {
     struct sql_db base;
-    struct list idle;              /* of struct pg_conn, most recently used first */
-    unsigned n_conns, n_waiting;   /* made or being made; callers in pool_get */
-    unsigned n_connecting;         /* of these, being made */
-    unsigned generation;           /* grows when a connection was lost: idle ones made before are suspect */
-    struct fiber_cond changed;     /* see connection_free */
-    int64_t retry_mono_ms;         /* no new connection before this */
-    unsigned backoff_ms;           /* not 0: the last attempt failed */
-    struct err last_err;           /* of the last attempt to connect */
-    unsigned first_target;         /* of the DSN's hosts: the one that answered last */
-    struct fiber *closer;          /* waits for n_conns to become 0 */
+    struct list idle;            /* of struct pg_conn, most recently used first */
+    unsigned n_conns, n_waiting; /* made or being made; callers in pool_get */
+    unsigned n_connecting;       /* of these, being made */
+    unsigned generation;         /* grows when a connection was lost: idle ones made before are suspect */
+    struct fiber_cond changed;   /* see connection_free */
+    int64_t retry_mono_ms;       /* no new connection before this */
+    unsigned backoff_ms;         /* not 0: the last attempt failed */
+    struct err last_err;         /* of the last attempt to connect */
+    unsigned first_target;       /* of the DSN's hosts: the one that answered last */
+    struct fiber *closer;        /* waits for n_conns to become 0 */
 };
 
 struct pg_tx {
@@ -29,11 +29,13 @@ struct pg_tx {
     int64_t idle_since_ms; /* mono: when the last statement was answered */
 };
 
+// clang-format off
 static const struct sql_stmt stmt_begin = {"sql_begin", "", "", "", "BEGIN", false};
 static const struct sql_stmt stmt_begin_read = {"sql_begin_read", "", "", "",
                                                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", false};
 static const struct sql_stmt stmt_commit = {"sql_commit", "", "", "", "COMMIT", false};
 static const struct sql_stmt stmt_rollback = {"sql_rollback", "", "", "", "ROLLBACK", false};
+// clang-format on
 
 static struct pg_db *of(struct sql_db *base)
 {
@@ -43,9 +45,9 @@ static struct pg_db *of(struct sql_db *base)
 /* --- the pool --- */
 
 /*
- * Who waits in pool_find is woken by one of three things. A connection came free: one of them, who takes it. One is no more, or an
- * attempt to connect ended: all of them, for each may now have to connect, or have nothing left to wait for. There is room for
- * another connection and the server is there: one, who connects and passes it on.
+ * Who waits in pool_find is woken by one of three things. A connection came free: one of them, who takes it. One is no
+ * more, or an attempt to connect ended: all of them, for each may now have to connect, or have nothing left to wait
+ * for. There is room for another connection and the server is there: one, who connects and passes it on.
  */
 static void connection_free(struct pg_db *db)
 {
@@ -291,8 +293,8 @@ FIBER static bool pg_read(struct sql_db *base, sql_body body, void *arg, struct 
 }
 
 /* One statement needs no transaction around it. */
-FIBER static bool pg_query(struct sql_db *base, const struct sql_stmt *st, const struct sql_value *params, struct arena *a,
-                     struct sql_result *out, struct err *err)
+FIBER static bool pg_query(struct sql_db *base, const struct sql_stmt *st, const struct sql_value *params,
+                           struct arena *a, struct sql_result *out, struct err *err)
 {
     struct pg_db *db = of(base);
     struct pg_error e = {0};
@@ -341,8 +343,8 @@ static const struct sql_driver pg_driver = {
     .breathe = pg_breathe,
 };
 
-/* Libpq's own complaint quotes what it could not read, a password among it. An '@' in the host is the rest of a password
- * that was not percent-encoded, and would be logged as the name of a host. */
+/* Libpq's own complaint quotes what it could not read, a password among it. An '@' in the host is the rest of a
+ * password that was not percent-encoded, and would be logged as the name of a host. */
 bool pg_check_dsn(str dsn, struct err *err)
 {
     char *z = str_dup(dsn);
@@ -353,8 +355,10 @@ bool pg_check_dsn(str dsn, struct err *err)
     explicit_bzero(z, dsn.n);
     xfree(z);
     PQconninfoFree(options);
-    return ok || err_set(err, ERR_INVALID, "expected postgresql://USER:PASSWORD@HOST/DATABASE (with @, : and / in them as %%40, %%3A, %%2F), "
-                                           "host=… dbname=…, or sqlite:PATH");
+    return ok ||
+           err_set(err, ERR_INVALID,
+                   "expected postgresql://USER:PASSWORD@HOST/DATABASE (with @, : and / in them as %%40, %%3A, %%2F), "
+                   "host=… dbname=…, or sqlite:PATH");
 }
 
 struct sql_db *pg_open(const struct sql_opts *opts, struct err *err)

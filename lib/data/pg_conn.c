@@ -95,13 +95,14 @@ FIBER static bool wait_io(struct pg_conn *c)
 /* --- connecting --- */
 
 /*
- * A DSN may name several hosts, and a name several addresses. Each is tried by itself, in order, with a share of the time of its own: libpq's own walk
- * over the hosts has no time limit without blocking, so that one silent host would eat all of it. Whichever worked last is tried first.
+ * A DSN may name several hosts, and a name several addresses. Each is tried by itself, in order, with a share of the
+ * time of its own: libpq's own walk over the hosts has no time limit without blocking, so that one silent host would
+ * eat all of it. Whichever worked last is tried first.
  */
 struct target {
-    const char *host;     /* for the certificate and the password file; NULL: libpq's default */
-    const char *address;  /* numeric; NULL: host is a Unix socket's folder, or there is none */
-    const char *port;     /* NULL: the default */
+    const char *host;    /* for the certificate and the password file; NULL: libpq's default */
+    const char *address; /* numeric; NULL: host is a Unix socket's folder, or there is none */
+    const char *port;    /* NULL: the default */
 };
 struct targets {
     const char *hosts, *addresses, *ports; /* the DSN's lists; NULL where it has none */
@@ -170,8 +171,9 @@ static void find_targets(void *arg)
  * Options of every session. Our statements are point and range look-ups by primary key: one generic plan is right for
  * all parameters and saves planning each time; a plan that was made while a table was empty must not be a scan.
  *
- * Between two statements of a transaction we wait for nothing but the server: one that is idle for seconds is of a process that was
- * paused, and must not keep its locks from the others. The server notices by keepalives when our host is gone.
+ * Between two statements of a transaction we wait for nothing but the server: one that is idle for seconds is of a
+ * process that was paused, and must not keep its locks from the others. The server notices by keepalives when our host
+ * is gone.
  */
 static str session_options(const struct sql_opts *opts, const char *own, struct arena *a)
 {
@@ -198,7 +200,8 @@ static void add_param(struct connect_params *p, const char *key, const char *val
 }
 
 /* The DSN's parameters with our own; what says where goes to *t. What the DSN says itself stands later, and wins. */
-static void gather_params(const struct sql_opts *opts, const PQconninfoOption *o, struct connect_params *p, struct targets *t)
+static void gather_params(const struct sql_opts *opts, const PQconninfoOption *o, struct connect_params *p,
+                          struct targets *t)
 {
     struct arena *a = t->arena;
     const char *own_options = NULL;
@@ -232,8 +235,8 @@ static void gather_params(const struct sql_opts *opts, const PQconninfoOption *o
     add_param(p, "client_encoding", "UTF8");
 }
 
-/* libpq may change its socket between two steps, so each step has a poll handle of its own. The first step is to wait until the socket is connected:
- * PQconnectPoll would take one that is still connecting for connected. */
+/* libpq may change its socket between two steps, so each step has a poll handle of its own. The first step is to wait
+ * until the socket is connected: PQconnectPoll would take one that is still connecting for connected. */
 FIBER static bool finish_connect(struct pg_conn *c, struct err *err)
 {
     for (PostgresPollingStatusType st = PGRES_POLLING_WRITING;;) {
@@ -257,7 +260,8 @@ FIBER static bool finish_connect(struct pg_conn *c, struct err *err)
     }
 }
 
-FIBER static bool connect_to(struct pg_conn *c, const struct connect_params *params, const struct target *t, const char *attrs, struct err *err)
+FIBER static bool connect_to(struct pg_conn *c, const struct connect_params *params, const struct target *t,
+                             const char *attrs, struct err *err)
 {
     struct connect_params p = *params;
     if (t->host)
@@ -271,12 +275,14 @@ FIBER static bool connect_to(struct pg_conn *c, const struct connect_params *par
     PQfinish(c->h);
     c->h = PQconnectStartParams(p.keys, p.values, 0);
     if (!c->h || PQstatus(c->h) == CONNECTION_BAD)
-        return err_set(err, ERR_UNAVAILABLE, "%.*s", STR_ARG(str_trim(str_c(c->h ? PQerrorMessage(c->h) : "no memory"))));
+        return err_set(err, ERR_UNAVAILABLE, "%.*s",
+                       STR_ARG(str_trim(str_c(c->h ? PQerrorMessage(c->h) : "no memory"))));
     return finish_connect(c, err);
 }
 
 /* Each target once, from *first on. */
-FIBER static bool walk_targets(struct pg_conn *c, const struct connect_params *p, const struct targets *t, const char *attrs, unsigned *first, struct err *err)
+FIBER static bool walk_targets(struct pg_conn *c, const struct connect_params *p, const struct targets *t,
+                               const char *attrs, unsigned *first, struct err *err)
 {
     for (size_t i = 0; i < t->n; i++) {
         unsigned at = (unsigned)((*first + i) % t->n);
@@ -289,13 +295,15 @@ FIBER static bool walk_targets(struct pg_conn *c, const struct connect_params *p
                 return true;
             }
         }
-        if (err->kind == ERR_CANCELLED || (fiber_deadline() != FIBER_NO_DEADLINE && clock_mono_ms() >= fiber_deadline()))
+        if (err->kind == ERR_CANCELLED ||
+            (fiber_deadline() != FIBER_NO_DEADLINE && clock_mono_ms() >= fiber_deadline()))
             break; /* the caller's own time is up, not this host's */
     }
     return false;
 }
 
-FIBER static bool open_any(struct pg_conn *c, const struct connect_params *p, const struct targets *t, unsigned *first, struct err *err)
+FIBER static bool open_any(struct pg_conn *c, const struct connect_params *p, const struct targets *t, unsigned *first,
+                           struct err *err)
 {
     if (t->n == 0)
         return err_set(err, ERR_UNAVAILABLE, "postgres: cannot resolve '%s'", t->hosts);
@@ -325,8 +333,8 @@ FIBER static bool connect_by_dsn(struct pg_conn *c, const struct sql_opts *opts,
     return work_run(find_targets, &t, err) && open_any(c, &p, &t, first, err);
 }
 
-/* Whether this is the database that the process means; one round trip. A server that lost its volume, or another behind the same name, says
- * no here before it can say that there is no such address. */
+/* Whether this is the database that the process means; one round trip. A server that lost its volume, or another behind
+ * the same name, says no here before it can say that there is no such address. */
 FIBER static bool is_ours(struct pg_conn *c, const struct sql_opts *opts, struct err *err)
 {
     if (!opts->set || !opts->set->is_enforced)
@@ -339,7 +347,8 @@ FIBER static bool is_ours(struct pg_conn *c, const struct sql_opts *opts, struct
     bool is_known = pg_conn_sync(c, &e);
     if (!is_known && !e.is_no_table)
         return err_set(err, ERR_UNAVAILABLE, "%s", e.err.msg);
-    return sql_set_fits(opts, is_known && r.n_rows ? sql_at(&r, 0, 0)->s : STR_NONE, err) || err_prefix(err, "postgres");
+    return sql_set_fits(opts, is_known && r.n_rows ? sql_at(&r, 0, 0)->s : STR_NONE, err) ||
+           err_prefix(err, "postgres");
 }
 
 struct pg_conn *pg_conn_new(const struct sql_opts *opts, unsigned *first_target, struct err *err)
@@ -372,8 +381,8 @@ void pg_conn_free(struct pg_conn *c)
 
 /* --- the pipeline --- */
 
-static void push_op(struct pg_conn *c, enum pg_op_kind kind, const struct sql_stmt *st, size_t form, struct sql_result *out,
-                    struct arena *a)
+static void push_op(struct pg_conn *c, enum pg_op_kind kind, const struct sql_stmt *st, size_t form,
+                    struct sql_result *out, struct arena *a)
 {
     if (c->first == c->n)
         c->first = c->n = 0;

@@ -25,33 +25,35 @@ struct pg_op {
 };
 
 struct pg_conn {
-    struct list_node idle;      /* in the pool's list, or not */
+    struct list_node idle; /* in the pool's list, or not */
     PGconn *h;
-    struct uv_poll_s *poll;     /* always waits for input; also for output while libpq has some that did not go out */
+    struct uv_poll_s *poll; /* always waits for input; also for output while libpq has some that did not go out */
     struct fiber *waiter;
     bool is_ready, is_broken, wants_write;
-    unsigned generation;        /* of the pool when it was made */
+    unsigned generation; /* of the pool when it was made */
     unsigned statement_timeout_ms;
     struct fiber_timer timer;
     bool is_overdue;
-    struct map64 prepared;      /* statement and form → the statement */
-    struct pg_op *ops;          /* sent or queued, oldest first; [first, n) have no result yet */
+    struct map64 prepared; /* statement and form → the statement */
+    struct pg_op *ops;     /* sent or queued, oldest first; [first, n) have no result yet */
     size_t first, n, cap;
 };
 
-struct pg_error {               /* what an operation came to */
+struct pg_error { /* what an operation came to */
     struct err err;
-    bool is_retryable;          /* deadlock, serialization failure */
-    bool is_lost;               /* the connection is gone */
-    bool is_no_table;           /* a table that the statement names is not there */
+    bool is_retryable; /* deadlock, serialization failure */
+    bool is_lost;      /* the connection is gone */
+    bool is_no_table;  /* a table that the statement names is not there */
 };
 
-/* Connect to the first of the DSN's hosts that answers and has the target_session_attrs, from *first_target on; *first_target: which that was. Suspends; honours
- * the deadline, and connect_timeout for each host. Errors: UNAVAILABLE, TIMEOUT, CANCELLED. */
+/* Connect to the first of the DSN's hosts that answers and has the target_session_attrs, from *first_target on;
+ * *first_target: which that was. Suspends; honours the deadline, and connect_timeout for each host. Errors:
+ * UNAVAILABLE, TIMEOUT, CANCELLED. */
 FIBER struct pg_conn *pg_conn_new(const struct sql_opts *opts, unsigned *first_target, struct err *err) WARN_UNUSED;
 void pg_conn_free(struct pg_conn *c);
 
-/* Queue a statement, preparing it first when this connection does not know it. Its result, and scratch for arrays, is in `a`. */
+/* Queue a statement, preparing it first when this connection does not know it. Its result, and scratch for arrays, is
+ * in `a`. */
 void pg_conn_queue(struct pg_conn *c, const struct sql_stmt *st, const struct sql_value *params, size_t n_rows,
                    struct sql_result *out, struct arena *a);
 /* Send everything and read all results. False: *e says what the first failure was. */
@@ -84,8 +86,8 @@ struct pg_params {
     uint64_t ints[PG_PARAMS_MAX]; /* network order */
 };
 /* Binary parameters in that form. Arrays live in `a`. */
-void pg_params_encode(struct pg_params *p, const struct sql_stmt *st, size_t form, const struct sql_value *v, size_t n_rows,
-                      struct arena *a);
+void pg_params_encode(struct pg_params *p, const struct sql_stmt *st, size_t form, const struct sql_value *v,
+                      size_t n_rows, struct arena *a);
 /* Returns how many parameters there are. */
 int pg_param_types(const struct sql_stmt *st, size_t form, Oid types[PG_PARAMS_MAX]);
 /* The statement's text for PostgreSQL: its own, or the shared one with ?N as $N; NUL-terminated in `a`. */

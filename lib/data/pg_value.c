@@ -48,7 +48,8 @@ static void add_rows(struct buf *b, size_t form, size_t n_cols)
     buf_add(b, form ? S("(VALUES ") : S("(SELECT "));
     for (size_t i = 0; i < n_cols * MAX(form, 1); i++) {
         bool begins = form && i % n_cols == 0, ends = form && (i + 1) % n_cols == 0;
-        buf_printf(b, "%s%s%s$%zu%s", i ? ", " : "", begins ? "(" : "", form ? "" : "unnest(", i + 1, ends || !form ? ")" : "");
+        buf_printf(b, "%s%s%s$%zu%s", i ? ", " : "", begins ? "(" : "", form ? "" : "unnest(", i + 1,
+                   ends || !form ? ")" : "");
     }
     buf_addc(b, ')');
 }
@@ -128,8 +129,8 @@ static void encode_scalar(struct pg_params *p, size_t i, char type, const struct
     }
 }
 
-void pg_params_encode(struct pg_params *p, const struct sql_stmt *st, size_t form, const struct sql_value *v, size_t n_rows,
-                      struct arena *a)
+void pg_params_encode(struct pg_params *p, const struct sql_stmt *st, size_t form, const struct sql_value *v,
+                      size_t n_rows, struct arena *a)
 {
     size_t n_cols = strlen(st->params), n = n_cols * MAX(form, 1);
     assert(n <= PG_PARAMS_MAX);
@@ -210,21 +211,16 @@ void pg_result_error(const PGresult *r, const char *what, struct pg_error *e)
         enum err_kind kind;
         bool is_retryable;
     } table[] = {
-        {"23505", ERR_EXISTS, false},
-        {"23514", ERR_CONFLICT, false},    /* a CHECK */
-        {"22012", ERR_CONFLICT, false},    /* division by zero: the cheapest assertion that a statement can make */
-        {"40001", ERR_CONFLICT, true},
-        {"40P01", ERR_CONFLICT, true},
+        {"23505", ERR_EXISTS, false},      {"23514", ERR_CONFLICT, false}, /* a CHECK */
+        {"22012", ERR_CONFLICT, false}, /* division by zero: the cheapest assertion that a statement can make */
+        {"40001", ERR_CONFLICT, true},     {"40P01", ERR_CONFLICT, true},
         {"57014", ERR_UNAVAILABLE, false}, /* statement timeout: rolled back for certain */
         {"25006", ERR_UNAVAILABLE, false}, /* a standby: the primary has moved */
         {"55000", ERR_UNAVAILABLE, false}, /* the same, of what only a primary can tell */
         {"25P03", ERR_UNAVAILABLE, false}, /* idle in a transaction: we were paused */
-        {"54", ERR_INTERNAL, false},
-        {"53", ERR_UNAVAILABLE, false},
-        {"57", ERR_UNAVAILABLE, false},
-        {"08", ERR_UNAVAILABLE, false},
-        {"58", ERR_UNAVAILABLE, false},
-        {"22", ERR_INVALID, false},
+        {"54", ERR_INTERNAL, false},       {"53", ERR_UNAVAILABLE, false},
+        {"57", ERR_UNAVAILABLE, false},    {"08", ERR_UNAVAILABLE, false},
+        {"58", ERR_UNAVAILABLE, false},    {"22", ERR_INVALID, false},
         {"", ERR_INTERNAL, false},
     };
     const char *state = PQresultErrorField(r, PG_DIAG_SQLSTATE), *text = PQresultErrorField(r, PG_DIAG_MESSAGE_PRIMARY);
@@ -239,6 +235,6 @@ void pg_result_error(const PGresult *r, const char *what, struct pg_error *e)
     e->is_retryable = table[i].is_retryable;
     e->is_no_table = strcmp(state, "42P01") == 0;
     /* Errors of class 57P mean that the server is going away, 25006 and 55000 that it is the wrong one. */
-    e->is_lost = strncmp(state, "08", 2) == 0 || strncmp(state, "57P", 3) == 0 || strcmp(state, "25006") == 0 || strcmp(state, "55000") == 0 ||
-                 strcmp(state, "25P03") == 0;
+    e->is_lost = strncmp(state, "08", 2) == 0 || strncmp(state, "57P", 3) == 0 || strcmp(state, "25006") == 0 ||
+                 strcmp(state, "55000") == 0 || strcmp(state, "25P03") == 0;
 }

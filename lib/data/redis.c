@@ -2,8 +2,8 @@
  * Each connection (one for commands, one for subscriptions) has a keeper fiber that resolves, connects, authenticates,
  * waits until the connection breaks, and begins again with back-off. hiredis' callbacks only store and wake.
  *
- * A command's state is on the heap, because hiredis cannot take a command back: when its fiber gives up, the answer that
- * comes later finds no waiter and frees the state. A command that had its whole time without an answer breaks the
+ * A command's state is on the heap, because hiredis cannot take a command back: when its fiber gives up, the answer
+ * that comes later finds no waiter and frees the state. A command that had its whole time without an answer breaks the
  * connection, so that the others fail at once instead of each waiting as long.
  */
 #include "data/redis.h"
@@ -39,8 +39,8 @@ struct conn {
     redisAsyncContext *ac; /* NULL while there is no connection */
     uv_poll_t *poll;
     int events;
-    bool is_connected;     /* TCP stands */
-    bool is_up;            /* authenticated, ready for users' commands */
+    bool is_connected; /* TCP stands */
+    bool is_up;        /* authenticated, ready for users' commands */
     bool has_keeper;
     struct fiber *keeper;
     struct fiber *stopper; /* waits in redis_free for the keeper's end */
@@ -193,7 +193,8 @@ static bool convert(const redisReply *r, struct arena *a, unsigned depth, struct
 
 static void take_error(struct pending *p, str text)
 {
-    static const char *const temporary[] = {"LOADING", "READONLY", "MASTERDOWN", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "OOM"};
+    static const char *const temporary[] = {"LOADING",     "READONLY", "MASTERDOWN", "BUSY",
+                                            "CLUSTERDOWN", "TRYAGAIN", "OOM"};
     enum err_kind kind = ERR_INTERNAL;
     for (size_t i = 0; i < ARRAY_LEN(temporary); i++)
         if (str_starts(text, str_c(temporary[i])))
@@ -310,7 +311,8 @@ static bool usable(struct redis *r, struct err *err)
     return err_set(err, ERR_UNAVAILABLE, "redis is away");
 }
 
-bool redis_command(struct redis *r, const str *words, size_t n, struct arena *a, struct redis_value *out, struct err *err)
+bool redis_command(struct redis *r, const str *words, size_t n, struct arena *a, struct redis_value *out,
+                   struct err *err)
 {
     bool ignored;
     return usable(r, err) && run(&r->commands, words, n, a, out, &ignored, err);
@@ -570,7 +572,8 @@ void redis_unsubscribe(struct redis *r, str channel)
     send_subscription(&r->subs, "UNSUBSCRIBE", channel);
 }
 
-void redis_on_message(struct redis *r, void (*fn)(void *arg, str channel, str payload), void (*on_gap)(void *arg), void *arg)
+void redis_on_message(struct redis *r, void (*fn)(void *arg, str channel, str payload), void (*on_gap)(void *arg),
+                      void *arg)
 {
     CHECK(r, REDIS_MAGIC);
     if (fn) {

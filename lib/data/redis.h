@@ -12,8 +12,8 @@
 
 struct redis;
 struct redis_opts {
-    str url;                  /* redis://[[user]:password@]host:port[/db], both percent-encoded; unix:/path */
-    unsigned timeout_ms;      /* of one command; default 1000 */
+    str url;             /* redis://[[user]:password@]host:port[/db], both percent-encoded; unix:/path */
+    unsigned timeout_ms; /* of one command; default 1000 */
 };
 /* Whether the URL is well formed; connects to nothing. The error may quote it, with what is secret in it. */
 bool redis_check_url(str url, struct err *err) WARN_UNUSED;
@@ -37,11 +37,13 @@ FIBER bool redis_script(struct redis *r, const char *script, const str *words, s
 /* Fire and forget. */
 void redis_publish(struct redis *r, str channel, str payload);
 /* Messages of a channel go to every listener, on the loop (fn must not suspend). Survives reconnects; on_gap is called
- * after each (also the first) connect because messages may have been lost. At most 8192 channels, 8 listeners; a listener
- * looks at the channel, for others have theirs. redis_on_message with fn NULL takes the listener with this arg away. */
+ * after each (also the first) connect because messages may have been lost. At most 8192 channels, 8 listeners; a
+ * listener looks at the channel, for others have theirs. redis_on_message with fn NULL takes the listener with this arg
+ * away. */
 bool redis_subscribe(struct redis *r, str channel, struct err *err) WARN_UNUSED;
 void redis_unsubscribe(struct redis *r, str channel);
-void redis_on_message(struct redis *r, void (*fn)(void *arg, str channel, str payload), void (*on_gap)(void *arg), void *arg);
+void redis_on_message(struct redis *r, void (*fn)(void *arg, str channel, str payload), void (*on_gap)(void *arg),
+                      void *arg);
 bool redis_is_up(const struct redis *r);
 
 #endif

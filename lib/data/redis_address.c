@@ -32,7 +32,8 @@ static bool parse_credentials(struct redis_address *a, str cred, struct err *err
         a->user = unescape(str_slice(cred, 0, (size_t)colon));
     a->password = unescape(str_slice(cred, (size_t)(colon + 1), SIZE_MAX));
     return (a->password && (colon <= 0 || a->user)) ||
-           err_set(err, ERR_INVALID, "redis user and password have '%%' only before two hexadecimal digits, %%25 for itself");
+           err_set(err, ERR_INVALID,
+                   "redis user and password have '%%' only before two hexadecimal digits, %%25 for itself");
 }
 
 /* redis://[[user]:password@]host[:port][/db] */
@@ -76,7 +77,8 @@ bool redis_address_parse(str url, struct redis_address *a, struct err *err)
     if (str_starts(url, S("redis://")))
         return parse_tcp_url(a, str_slice(url, 8, SIZE_MAX), err);
     if (str_starts(url, S("rediss://")))
-        return err_set(err, ERR_INVALID, "redis is not reached over TLS: let a tunnel on this machine do that, or use redis://");
+        return err_set(err, ERR_INVALID,
+                       "redis is not reached over TLS: let a tunnel on this machine do that, or use redis://");
     return err_set(err, ERR_INVALID, "redis address must be redis://[:password@]host:port[/db] or unix:/path");
 }
 

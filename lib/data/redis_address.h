@@ -7,15 +7,15 @@
 #include "base/err.h"
 
 struct redis_address {
-    char *path;             /* of a Unix socket; NULL: host and port */
+    char *path; /* of a Unix socket; NULL: host and port */
     char *host;
     uint16_t port;
-    char *user, *password;  /* NULL when not given */
+    char *user, *password; /* NULL when not given */
     uint32_t db;
 };
 
-/* redis://[[user]:password@]host[:port][/db], user and password percent-encoded, or unix:/path. *a is zeroed before, and to be
- * freed after a failure too. Errors: INVALID; the password is never part of them. */
+/* redis://[[user]:password@]host[:port][/db], user and password percent-encoded, or unix:/path. *a is zeroed before,
+ * and to be freed after a failure too. Errors: INVALID; the password is never part of them. */
 bool redis_address_parse(str url, struct redis_address *a, struct err *err) WARN_UNUSED;
 void redis_address_done(struct redis_address *a);
 

@@ -1,5 +1,6 @@
 /*
- * set.c: which installation a database belongs to. The rows are written by thurn setup and thurn migrate --new, and never change.
+ * set.c: which installation a database belongs to. The rows are written by thurn setup and thurn migrate --new, and
+ * never change.
  */
 #include <errno.h>
 #include <unistd.h>
@@ -7,6 +8,7 @@
 #include "data/sql_driver.h"
 
 static const char create_table[] = "CREATE TABLE IF NOT EXISTS thurn_set (member text PRIMARY KEY, id text NOT NULL)";
+// clang-format off
 static const struct sql_stmt stmt_tables = {
     "set_tables", "", "ii",
     "SELECT count(*), coalesce(sum(name = 'thurn_set'), 0) FROM sqlite_schema WHERE name IN ('thurn_set', 'thurn_schema')",
@@ -14,6 +16,7 @@ static const struct sql_stmt stmt_tables = {
     " (to_regclass('thurn_set') IS NOT NULL)::int::bigint", false};
 const struct sql_stmt sql_stmt_set = {"set_of", "t", "t", "SELECT id FROM thurn_set WHERE member = ?1", NULL, false};
 static const struct sql_stmt stmt_join = {"set_join", "tt", "", "INSERT INTO thurn_set (member, id) VALUES (?1, ?2)", NULL, false};
+// clang-format on
 
 struct look {
     const char *member;

@@ -3,8 +3,8 @@
  *
  * A body is a function that is given a transaction and runs statements in it. It is written once.
  *
- *  - On SQLite it runs on the database's writer thread (reads: on a reader thread), inside a savepoint; many bodies that
- *    wait go into one commit. sql_run executes at once, a row-set statement as a loop over its rows.
+ *  - On SQLite it runs on the database's writer thread (reads: on a reader thread), inside a savepoint; many bodies
+ * that wait go into one commit. sql_run executes at once, a row-set statement as a loop over its rows.
  *  - On PostgreSQL it runs on the calling fiber over async libpq in pipeline mode: statements queue until a result is
  *    looked at, and then go out together in one round trip. A row-set statement is ONE statement.
  *    BEGIN travels with the first and COMMIT with the last statements.
@@ -32,8 +32,8 @@ struct sql_stmt {
     const char *cols;   /* result columns, "" = none */
     const char *sqlite; /* parameters ?1, ?2, … of one row */
     const char *pg;     /* $1, $2, …; NULL = same text as sqlite (?N is rewritten to $N) */
-    /* Rows of parameters: sqlite runs once a row. pg has {rows} where a table of them stands ("FROM {rows} AS v (a, b)"),
-     * as VALUES of a few or as arrays of many; a text without it takes arrays ($1::bigint[] …). */
+    /* Rows of parameters: sqlite runs once a row. pg has {rows} where a table of them stands ("FROM {rows} AS v (a,
+     * b)"), as VALUES of a few or as arrays of many; a text without it takes arrays ($1::bigint[] …). */
     bool is_rowset;
 };
 
@@ -69,8 +69,8 @@ static inline const struct sql_value *sql_at(const struct sql_result *r, size_t 
 /* --- inside a body --- */
 struct arena *sql_arena(struct sql_tx *tx); /* lives until sql_write/sql_read returns; results are in it */
 /*
- * A body that works through many rows piece by piece, in the memory of one piece: until the end of the scope sql_arena is one of
- * its own, and what is queued has its results there. Each piece ends with sql_run, and does not hold another.
+ * A body that works through many rows piece by piece, in the memory of one piece: until the end of the scope sql_arena
+ * is one of its own, and what is queued has its results there. Each piece ends with sql_run, and does not hold another.
  */
 struct sql_piece {
     struct sql_tx *tx;
@@ -95,9 +95,10 @@ FIBER bool sql_exec(struct sql_tx *tx, const struct sql_stmt *st, const struct s
                     struct sql_result *out, struct err *err) WARN_UNUSED;
 bool sql_is_pg(const struct sql_tx *tx);
 /*
- * For loops in a body over what a client chose: on PostgreSQL, where it runs on the calling fiber, let others run when it has been running for
- * long; elsewhere it has a thread, or is known to be short. The server waits meanwhile, with the transaction's locks, and ends it when it waits too
- * long: so after SQL_BREATH_MS without a statement nobody is let before it any more. False as fiber_yield_if_due.
+ * For loops in a body over what a client chose: on PostgreSQL, where it runs on the calling fiber, let others run when
+ * it has been running for long; elsewhere it has a thread, or is known to be short. The server waits meanwhile, with
+ * the transaction's locks, and ends it when it waits too long: so after SQL_BREATH_MS without a statement nobody is let
+ * before it any more. False as fiber_yield_if_due.
  */
 #define SQL_BREATH_MS 1000
 FIBER bool sql_breathe(struct sql_tx *tx, struct err *err) WARN_UNUSED;
@@ -120,8 +121,9 @@ FIBER bool sql_query(struct sql_db *db, const struct sql_stmt *st, const struct 
 
 /* --- databases --- */
 /*
- * The databases of one installation hold one random id, made when they were set up, each under its own name in it ("directory", "queue",
- * "shard 2"). So an empty database behind a name that was mistyped, or the database of somebody else, is not taken for ours.
+ * The databases of one installation hold one random id, made when they were set up, each under its own name in it
+ * ("directory", "queue", "shard 2"). So an empty database behind a name that was mistyped, or the database of somebody
+ * else, is not taken for ours.
  */
 #define SQL_SET_ID_SIZE 33u
 struct sql_set {
@@ -130,13 +132,13 @@ struct sql_set {
 };
 
 struct sql_opts {
-    const char *name;         /* in logs and metrics: "directory", "queue", "shard-1" */
-    str dsn;                  /* "sqlite:/path/file.db" or a libpq URL/keyword string */
-    unsigned pool;            /* PostgreSQL connections / SQLite readers; default 8 / 2 */
+    const char *name;              /* in logs and metrics: "directory", "queue", "shard-1" */
+    str dsn;                       /* "sqlite:/path/file.db" or a libpq URL/keyword string */
+    unsigned pool;                 /* PostgreSQL connections / SQLite readers; default 8 / 2 */
     unsigned statement_timeout_ms; /* default 15000 */
-    unsigned max_waiting;     /* callers waiting for a connection or the writer; above it BUSY; default 10000 */
-    /* Each new PostgreSQL connection, once set->is_enforced, is refused (UNAVAILABLE) unless the database is this member of this set. NULL: any will do. set is
-     * borrowed and outlives the database; member is copied. */
+    unsigned max_waiting;          /* callers waiting for a connection or the writer; above it BUSY; default 10000 */
+    /* Each new PostgreSQL connection, once set->is_enforced, is refused (UNAVAILABLE) unless the database is this
+     * member of this set. NULL: any will do. set is borrowed and outlives the database; member is copied. */
     struct sql_set *set;
     const char *member;
 };
@@ -147,12 +149,14 @@ bool sql_check_dsn(str dsn, struct err *err) WARN_UNUSED;
 FIBER void sql_close(struct sql_db *db);
 const char *sql_name(const struct sql_db *db);
 bool sql_db_is_pg(const struct sql_db *db);
-/* Whether a trivial statement succeeds now (readiness); on SQLite after a write that failed because of the disk: a write. */
+/* Whether a trivial statement succeeds now (readiness); on SQLite after a write that failed because of the disk: a
+ * write. */
 FIBER bool sql_ping(struct sql_db *db, struct err *err) WARN_UNUSED;
 
-/* The id of the set that this database is `member` of; "" when it is of none. *is_empty: nobody ever set it up. A SQLite file that is
- * missing is empty, and stays missing. */
-FIBER bool sql_set_look(struct sql_db *db, const char *member, char id[SQL_SET_ID_SIZE], bool *is_empty, struct err *err) WARN_UNUSED;
+/* The id of the set that this database is `member` of; "" when it is of none. *is_empty: nobody ever set it up. A
+ * SQLite file that is missing is empty, and stays missing. */
+FIBER bool sql_set_look(struct sql_db *db, const char *member, char id[SQL_SET_ID_SIZE], bool *is_empty,
+                        struct err *err) WARN_UNUSED;
 /* Make it a member. EXISTS when it is one already. */
 FIBER bool sql_set_join(struct sql_db *db, const char *member, const char *id, struct err *err) WARN_UNUSED;
 
@@ -167,8 +171,8 @@ struct sql_migration {
  * of their own) up to date. Table thurn_schema records the steps. Safe when several processes do it at once, and
  * idempotent. With dry_run nothing changes. *applied counts steps (to be) applied. A schema that is newer than this
  * program by more than one step is INVALID. */
-FIBER bool sql_migrate(struct sql_db *db, const char *component, const struct sql_migration *steps, size_t n, bool dry_run,
-                       unsigned *applied, struct err *err) WARN_UNUSED;
+FIBER bool sql_migrate(struct sql_db *db, const char *component, const struct sql_migration *steps, size_t n,
+                       bool dry_run, unsigned *applied, struct err *err) WARN_UNUSED;
 
 /* Statement counts since the start, for benches and tests: round trips, commits, statements. */
 struct sql_stats {

@@ -8,8 +8,10 @@
 
 #include "data/sql.h"
 
-#define SQL_TX_ARENA_MAX ((size_t)256 << 20)   /* results and scratch of one body; over it the body fails with LIMIT */
-#define SQL_TRIES 3                            /* runs of one body after deadlocks and lost connections */
+/* results and scratch of one body; over it the body fails with LIMIT */
+#define SQL_TX_ARENA_MAX ((size_t)256 << 20)
+/* runs of one body after deadlocks and lost connections */
+#define SQL_TRIES 3
 
 struct sql_driver {
     bool is_pg;
@@ -34,7 +36,7 @@ struct sql_db {
     uint32_t magic;
     const struct sql_driver *driver;
     char *name, *dsn, *member; /* owned */
-    struct sql_opts opts;  /* defaults filled in; name, dsn and member point to the copies */
+    struct sql_opts opts;      /* defaults filled in; name, dsn and member point to the copies */
     /* Read on any thread. */
     _Atomic uint64_t round_trips, commits, statements, rollbacks;
     _Atomic bool is_stuck; /* SQLite: the disk is full or broken, as far as the last write could tell */
@@ -46,7 +48,7 @@ struct sql_db {
 struct sql_tx {
     struct sql_db *db;
     struct arena *arena;
-    bool is_failed;       /* err is set: nothing more is executed, and the transaction must not commit */
+    bool is_failed; /* err is set: nothing more is executed, and the transaction must not commit */
     struct err err;
 };
 

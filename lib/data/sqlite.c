@@ -22,9 +22,9 @@ struct sqlite_reader {
 struct sqlite_db {
     struct sql_db base;
     struct work_lane *writer;
-    struct sqlite_conn write_conn;          /* of the writer's thread */
+    struct sqlite_conn write_conn; /* of the writer's thread */
     struct sqlite_reader readers[READERS_MAX];
-    struct sqlite_conn inline_conn;         /* of the loop thread, once it is open */
+    struct sqlite_conn inline_conn; /* of the loop thread, once it is open */
     bool is_inline_able, is_inline_opening;
     char thread_name[16];
 };
@@ -223,8 +223,9 @@ static void open_inline(void *arg)
     struct sqlite_db *db = arg;
     struct err err = ERR_INIT;
     sqlite_inline_probe();
-    bool ok = sqlite_conn_open(&db->inline_conn, db->base.dsn, SQLITE_INLINE, &err) &&
-              sqlite_conn_exec(&db->inline_conn, "SELECT count(*) FROM sqlite_schema", &err); /* has the schema parsed */
+    bool ok =
+        sqlite_conn_open(&db->inline_conn, db->base.dsn, SQLITE_INLINE, &err) &&
+        sqlite_conn_exec(&db->inline_conn, "SELECT count(*) FROM sqlite_schema", &err); /* has the schema parsed */
     if (!sqlite_inline_probed())
         ok = db->is_inline_able = false; /* on tmpfs, say */
     if (!ok)
@@ -279,8 +280,8 @@ FIBER static bool sqlite_read(struct sql_db *base, sql_body body, void *arg, str
     return read_job(of(base), &job, err);
 }
 
-FIBER static bool sqlite_query(struct sql_db *base, const struct sql_stmt *st, const struct sql_value *params, struct arena *a,
-                         struct sql_result *out, struct err *err)
+FIBER static bool sqlite_query(struct sql_db *base, const struct sql_stmt *st, const struct sql_value *params,
+                               struct arena *a, struct sql_result *out, struct err *err)
 {
     struct sqlite_job job = {.st = st, .params = params, .out = out, .arena = a};
     return read_job(of(base), &job, err);

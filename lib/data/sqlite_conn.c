@@ -31,10 +31,11 @@ static bool set_error(sqlite3 *h, int rc, const char *what, struct err *err)
         break;
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
-        return err_set(err, ERR_INTERNAL,
-                       "the database is damaged (%s): with the server stopped, put a backup in its place, or save what it has by "
-                       "'sqlite3 FILE .recover'",
-                       text);
+        return err_set(
+            err, ERR_INTERNAL,
+            "the database is damaged (%s): with the server stopped, put a backup in its place, or save what it has by "
+            "'sqlite3 FILE .recover'",
+            text);
     case SQLITE_TOOBIG:
         kind = ERR_INTERNAL;
         break;
@@ -49,11 +50,11 @@ bool sqlite_conn_exec(struct sqlite_conn *c, const char *text, struct err *err)
 }
 
 /*
- * Reads on the loop thread. While no_wait is set, this thread's file reads go out as preadv2(RWF_NOWAIT): what is in the
- * page cache is returned, what would need the disk is an I/O error, which makes the caller go to a reader thread. WAL
- * readers take their locks without waiting, and a budget of operations ends a query that computes for too long. So a
- * small read whose pages are cached costs some microseconds on the loop, instead of two thread switches of 28, and the
- * loop still never waits for a disk.
+ * Reads on the loop thread. While no_wait is set, this thread's file reads go out as preadv2(RWF_NOWAIT): what is in
+ * the page cache is returned, what would need the disk is an I/O error, which makes the caller go to a reader thread.
+ * WAL readers take their locks without waiting, and a budget of operations ends a query that computes for too long. So
+ * a small read whose pages are cached costs some microseconds on the loop, instead of two thread switches of 28, and
+ * the loop still never waits for a disk.
  */
 #define INLINE_OPS_STEP 1000 /* virtual machine operations between looks at the budget */
 #define INLINE_OPS_MAX 20000 /* about half a millisecond */
@@ -122,8 +123,8 @@ static int count_ops(void *conn)
 }
 
 /*
- * Whether a reader thread would fare better: the disk is needed, a lock is held, or it takes too long. Where reading the
- * schema anew would wait, SQLite goes on with the one it knows and says that there is no such table or column.
+ * Whether a reader thread would fare better: the disk is needed, a lock is held, or it takes too long. Where reading
+ * the schema anew would wait, SQLite goes on with the one it knows and says that there is no such table or column.
  */
 static bool is_would_block(int rc)
 {
@@ -139,9 +140,10 @@ static bool is_would_block(int rc)
  */
 static const char *const role_pragmas[] = {
     /* auto_vacuum takes effect in a file that is still empty: it can give back to the disk what was freed. */
-    [SQLITE_WRITER] = ("PRAGMA auto_vacuum=INCREMENTAL; PRAGMA synchronous=FULL; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=16000;"
-                       "PRAGMA journal_size_limit=134217728; PRAGMA cache_size=-65536; PRAGMA temp_store=MEMORY;"
-                       "PRAGMA secure_delete=FAST;"),
+    [SQLITE_WRITER] =
+        ("PRAGMA auto_vacuum=INCREMENTAL; PRAGMA synchronous=FULL; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=16000;"
+         "PRAGMA journal_size_limit=134217728; PRAGMA cache_size=-65536; PRAGMA temp_store=MEMORY;"
+         "PRAGMA secure_delete=FAST;"),
     [SQLITE_READER] = ("PRAGMA query_only=1; PRAGMA cache_size=-8192; PRAGMA mmap_size=1073741824;"
                        "PRAGMA temp_store=MEMORY;"),
     [SQLITE_INLINE] = ("PRAGMA query_only=1; PRAGMA cache_size=-32768; PRAGMA mmap_size=0;"
@@ -295,8 +297,6 @@ void sqlite_tx_queue(struct sql_tx *base, const struct sql_stmt *st, const struc
         return;
     }
     if (out)
-        *out = (struct sql_result){.n_rows = rows.n,
-                                   .n_cols = strlen(st->cols),
-                                   .values = rows.values,
-                                   .n_affected = n_affected};
+        *out = (struct sql_result){
+            .n_rows = rows.n, .n_cols = strlen(st->cols), .values = rows.values, .n_affected = n_affected};
 }

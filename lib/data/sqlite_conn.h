@@ -17,7 +17,7 @@ enum sqlite_role {
 };
 
 struct sqlite_conn {
-    sqlite3 *h; /* NULL while closed */
+    sqlite3 *h;         /* NULL while closed */
     struct map64 stmts; /* const struct sql_stmt * → sqlite3_stmt * */
     unsigned n_ops;     /* SQLITE_INLINE: operations since sqlite_inline_enter */
 };

@@ -5,7 +5,8 @@
 
 #include "base/base.h"
 
-#define GATHER_MAX ((size_t)64 * 1024) /* the default file system takes less than 128 KiB in one write */
+/* the default file system takes less than 128 KiB in one write */
+#define GATHER_MAX ((size_t)64 * 1024)
 
 /* A log file; the default file system's own file follows it in SQLite's memory. */
 struct log_file {

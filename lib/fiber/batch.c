@@ -5,7 +5,8 @@
 #include "fiber/internal.h"
 
 #define BATCH_MAGIC 0xba7c4001u
-#define PATIENCE_MS 100 /* a commit that takes longer hangs on something of its own: a locked row, a lost connection */
+/* a commit that takes longer hangs on something of its own: a locked row, a lost connection */
+#define PATIENCE_MS 100
 
 struct batch {
     uint32_t magic;
@@ -17,9 +18,9 @@ struct batch {
     struct list queue;
     size_t n_queued;
     unsigned n_committers;
-    struct map64 busy_keys;    /* of the batches in flight; only used when there may be several */
+    struct map64 busy_keys;      /* of the batches in flight; only used when there may be several */
     struct fiber_timer patience; /* runs while something waits and another committer may be started */
-    struct fiber_cond at_rest; /* no committer is left */
+    struct fiber_cond at_rest;   /* no committer is left */
 };
 
 struct batch *batch_new(const char *name, batch_fn fn, void *ctx, size_t max_items, size_t max_queue, unsigned parallel)
@@ -62,7 +63,8 @@ static bool uses_keys(const struct batch *b)
 static size_t collect(struct batch *b, struct batch_item **items)
 {
     size_t n = 0;
-    LIST_EACH(&b->queue, node) {
+    LIST_EACH(&b->queue, node)
+    {
         if (n == b->max_items)
             break;
         struct batch_item *item = LIST_ITEM(node, struct batch_item, node);

@@ -1,6 +1,6 @@
 /*
- * crash.c: on a fatal signal, one line that names the running fiber, and a trace (addresses for addr2line: no name is exported); then the
- * signal's default action.
+ * crash.c: on a fatal signal, one line that names the running fiber, and a trace (addresses for addr2line: no name is
+ * exported); then the signal's default action.
  *
  * On a stack of its own, because a fiber that ran out of stack has none. With a sanitizer its own handler stays.
  */
@@ -41,8 +41,7 @@ static void on_crash(int signo, siginfo_t *info, void *context)
     say("thurn: fatal signal ");
     say_number((uint64_t)signo);
     if (f) {
-        say(signo == SIGSEGV && stack_guards(&f->stack, info->si_addr) ? ", stack overflow in fiber '"
-                                                                         : " in fiber '");
+        say(signo == SIGSEGV && stack_guards(&f->stack, info->si_addr) ? ", stack overflow in fiber '" : " in fiber '");
         say(f->name);
         say("' session ");
         say_number(f->context.session_id);

@@ -66,8 +66,8 @@ bool disk_room_check(struct disk_room *r, struct err *err)
         look(r);
     if (!is_low(r))
         return true;
-    return err_set(err, ERR_UNAVAILABLE, "the disk of '%s' has %llu MiB left, less than the reserve of %llu MiB", r->folder,
-                   MIB(r->free_bytes), MIB(r->wanted_bytes));
+    return err_set(err, ERR_UNAVAILABLE, "the disk of '%s' has %llu MiB left, less than the reserve of %llu MiB",
+                   r->folder, MIB(r->free_bytes), MIB(r->wanted_bytes));
 }
 
 bool disk_room_take(struct disk_room *r, const char *what, struct err *err)

@@ -15,8 +15,9 @@
  *  6. After a suspending call, pointers into shared mutable things are stale. Look them up again.
  *  7. Read errno and OpenSSL's error queue before you suspend.
  *
- * Limits: live fibers are capped (fiber_opts.max_fibers); at the cap fiber_spawn returns false with LIMIT and the caller
- * refuses work in its protocol's words. A fiber that runs for more than slice_warn_ms without suspending is logged.
+ * Limits: live fibers are capped (fiber_opts.max_fibers); at the cap fiber_spawn returns false with LIMIT and the
+ * caller refuses work in its protocol's words. A fiber that runs for more than slice_warn_ms without suspending is
+ * logged.
  */
 #ifndef FIBER_FIBER_H
 #define FIBER_FIBER_H
@@ -53,7 +54,8 @@ bool fiber_main(fiber_fn fn, void *arg);
  * deadline_mono_ms is absolute (clock_mono_ms() + n), or FIBER_NO_DEADLINE. Errors: LIMIT.
  */
 bool fiber_spawn(const char *name, fiber_fn fn, void *arg, int64_t deadline_mono_ms, struct err *err) WARN_UNUSED;
-/* The same for short work that must go on when all fibers are used up, as health checks: FIBER_RESERVE above the cap. */
+/* The same for short work that must go on when all fibers are used up, as health checks: FIBER_RESERVE above the cap.
+ */
 #define FIBER_RESERVE 32u
 bool fiber_spawn_vital(const char *name, fiber_fn fn, void *arg, int64_t deadline_mono_ms, struct err *err) WARN_UNUSED;
 /* The running fiber, or NULL on the loop. The pointer is good until that fiber's function returns. */
@@ -65,17 +67,18 @@ unsigned fiber_count(void); /* live fibers */
 void fiber_wake(struct fiber *f);
 /* Suspend until woken. False with TIMEOUT or CANCELLED. May return spuriously. */
 FIBER bool fiber_wait(struct err *err) WARN_UNUSED;
-/* Suspend until woken, whatever the deadline and cancellation say: for rule 4 only (the source is sure to call back). */
+/* Suspend until woken, whatever the deadline and cancellation say: for rule 4 only (the source is sure to call back).
+ */
 FIBER void fiber_wait_uninterrupted(void);
 FIBER bool fiber_sleep_ms(int64_t ms, struct err *err) WARN_UNUSED;
 /* Let others run; false when the deadline has passed or the fiber was cancelled. */
 FIBER bool fiber_yield(struct err *err) WARN_UNUSED;
 /*
- * For loops over what a peer chose (a set of messages, a large reply): suspends when this fiber has run for FIBER_SLICE_MS
- * since it was last resumed, else it only looks at the clock: call it for each item. Everything else that is ready, and
- * I/O, comes first: of the fibers that gave way so, a turn of the loop goes on with others only until FIBER_SLICE_MS of it
- * are over. However many long loops there are, whoever has little to do waits for one slice of one of them.
- * False as fiber_yield, but only when it did suspend.
+ * For loops over what a peer chose (a set of messages, a large reply): suspends when this fiber has run for
+ * FIBER_SLICE_MS since it was last resumed, else it only looks at the clock: call it for each item. Everything else
+ * that is ready, and I/O, comes first: of the fibers that gave way so, a turn of the loop goes on with others only
+ * until FIBER_SLICE_MS of it are over. However many long loops there are, whoever has little to do waits for one slice
+ * of one of them. False as fiber_yield, but only when it did suspend.
  */
 #define FIBER_SLICE_MS 4
 FIBER bool fiber_yield_if_due(struct err *err) WARN_UNUSED;
@@ -93,9 +96,9 @@ static inline void fiber_deadline_scope_done_(int64_t *old)
 }
 #define FIBER_CONCAT2_(a, b) a##b
 #define FIBER_CONCAT_(a, b) FIBER_CONCAT2_(a, b)
-#define FIBER_DEADLINE(ms)                                                                         \
-    __attribute__((cleanup(fiber_deadline_scope_done_), unused)) int64_t FIBER_CONCAT_(            \
-        deadline_scope_, __LINE__) = fiber_set_deadline(clock_mono_ms() + (ms))
+#define FIBER_DEADLINE(ms)                                                                                             \
+    __attribute__((cleanup(fiber_deadline_scope_done_), unused)) int64_t FIBER_CONCAT_(deadline_scope_, __LINE__) =    \
+        fiber_set_deadline(clock_mono_ms() + (ms))
 
 /* What the log says of the running work. Strings are borrowed and must outlive the fiber's use of them. */
 struct fiber_context {
@@ -113,8 +116,8 @@ struct fiber_cond {
 void fiber_cond_init(struct fiber_cond *c);
 FIBER bool fiber_cond_wait(struct fiber_cond *c, struct err *err) WARN_UNUSED;
 FIBER void fiber_cond_wait_uninterrupted(struct fiber_cond *c); /* until signalled: for joining what is sure to end */
-void fiber_cond_signal(struct fiber_cond *c);    /* wakes one */
-void fiber_cond_broadcast(struct fiber_cond *c); /* wakes all */
+void fiber_cond_signal(struct fiber_cond *c);                   /* wakes one */
+void fiber_cond_broadcast(struct fiber_cond *c);                /* wakes all */
 
 /* Fair (first come, first served). Held over suspensions; say at the field which invariant it guards. */
 struct fiber_mutex {
@@ -145,12 +148,13 @@ struct fiber_group {
     struct fiber_cond ended;
 };
 void fiber_group_init(struct fiber_group *g, unsigned max_children);
-FIBER bool fiber_group_spawn(struct fiber_group *g, const char *name, fiber_fn fn, void *arg, struct err *err) WARN_UNUSED;
+FIBER bool fiber_group_spawn(struct fiber_group *g, const char *name, fiber_fn fn, void *arg, struct err *err)
+    WARN_UNUSED;
 FIBER bool fiber_group_wait(struct fiber_group *g, struct err *err) WARN_UNUSED;
 void fiber_group_cancel(struct fiber_group *g);
 FIBER void fiber_group_done(struct fiber_group *g);
-#define FIBER_GROUP(name, max_children)                                                            \
-    __attribute__((cleanup(fiber_group_done))) struct fiber_group name;                            \
+#define FIBER_GROUP(name, max_children)                                                                                \
+    __attribute__((cleanup(fiber_group_done))) struct fiber_group name;                                                \
     fiber_group_init(&name, (max_children))
 
 /* --- timers for sessions without a fiber --- */

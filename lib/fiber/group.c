@@ -28,7 +28,7 @@ bool fiber_group_wait(struct fiber_group *g, struct err *err)
 void fiber_group_cancel(struct fiber_group *g)
 {
     LIST_EACH(&g->children, n)
-        fiber_cancel(LIST_ITEM(n, struct fiber, sibling));
+    fiber_cancel(LIST_ITEM(n, struct fiber, sibling));
 }
 
 void fiber_group_done(struct fiber_group *g)

@@ -25,12 +25,12 @@ struct fiber {
     const char *waiting_for;
     fiber_fn fn; /* NULL: leave the stack for good */
     void *arg;
-    int64_t deadline;        /* of the fiber */
-    int64_t wake_at;         /* of the present wait: at most the deadline */
-    int64_t heap_due;        /* when the deadline heap looks at it; never later than wake_at */
-    size_t heap_at;          /* index + 1 in the deadline heap, 0 = not there */
+    int64_t deadline; /* of the fiber */
+    int64_t wake_at;  /* of the present wait: at most the deadline */
+    int64_t heap_due; /* when the deadline heap looks at it; never later than wake_at */
+    size_t heap_at;   /* index + 1 in the deadline heap, 0 = not there */
     int64_t started_mono_ms;
-    struct list_node all;    /* live or pooled */
+    struct list_node all; /* live or pooled */
     struct list_node ready;
     struct list_node waiting; /* in a condition's, mutex's or semaphore's list */
     bool is_signalled;        /* taken off that list by a signal */
@@ -84,7 +84,7 @@ void timer_init(void);
 void timer_done(void);
 
 /* loop.c */
-void loop_something_ready(void);  /* do not block in the next poll */
+void loop_something_ready(void);    /* do not block in the next poll */
 void loop_due_changed(int64_t due); /* something is due then, perhaps earlier than anything before */
 
 /* crash.c */

@@ -27,7 +27,7 @@ struct work_lane {
     size_t n_queued;
     bool is_stopping;
     /* The loop's own. */
-    size_t n_in;              /* submitted and not handed back */
+    size_t n_in; /* submitted and not handed back */
     struct fiber_cond emptied;
 };
 
@@ -74,8 +74,8 @@ struct work_lane *work_lane_new(const char *name, work_batch_fn fn, void *ctx, s
 {
     assert(max_batch > 0);
     struct work_lane *lane = xnew(struct work_lane);
-    *lane = (struct work_lane){
-        .magic = LANE_MAGIC, .fn = fn, .ctx = ctx, .max_batch = max_batch, .max_queue = max_queue};
+    *lane =
+        (struct work_lane){.magic = LANE_MAGIC, .fn = fn, .ctx = ctx, .max_batch = max_batch, .max_queue = max_queue};
     (void)pthread_mutex_init(&lane->lock, NULL);
     (void)pthread_cond_init(&lane->more, NULL);
     list_init(&lane->queue);

@@ -11,21 +11,22 @@
 #define rt fiber_runtime
 #define LATE_MS 100
 #define LOOP_ROUNDS_MAX 16
-#define LOOP_ROUNDS_MIN 4 /* however long they take: what one of them wrote for another belongs to this turn */
+/* however long they take: what one of them wrote for another belongs to this turn */
+#define LOOP_ROUNDS_MIN 4
 #define DONE_GRACE_MS 5000 /* fiber_main: for connections that still send their last bytes */
 
 static struct {
     uv_loop_t uv;
-    uv_prepare_t turn;   /* runs tasks and fibers before each poll */
-    uv_idle_t no_block;  /* active while something is ready: the poll does not block */
-    uv_timer_t due;      /* one for all deadlines and the wheel */
+    uv_prepare_t turn;  /* runs tasks and fibers before each poll */
+    uv_idle_t no_block; /* active while something is ready: the poll does not block */
+    uv_timer_t due;     /* one for all deadlines and the wheel */
     uv_async_t posted;
     bool is_blocking_off;
     bool has_looked; /* what is due late waits for one poll */
-    int64_t due_at;      /* what the timer is set to */
-    int64_t cpu_us;      /* of this thread, at the end of the last turn */
+    int64_t due_at;  /* what the timer is set to */
+    int64_t cpu_us;  /* of this thread, at the end of the last turn */
     struct list deferred, at_end;
-    size_t n_held;       /* answers of other threads to come */
+    size_t n_held; /* answers of other threads to come */
     _Atomic(struct loop_post *) posts;
 } loop;
 
@@ -111,8 +112,8 @@ static void set_due_timer(int64_t now)
 }
 
 /*
- * What is due so late was not looked at in its time: the process stood still, or one turn took long. What peers said meanwhile waits in the
- * sockets, and is looked at once before deadlines are taken as missed.
+ * What is due so late was not looked at in its time: the process stood still, or one turn took long. What peers said
+ * meanwhile waits in the sockets, and is looked at once before deadlines are taken as missed.
  */
 static bool must_look_first(int64_t now)
 {
@@ -134,8 +135,8 @@ static void run_due(void)
         timer_run(now);
 }
 
-/* From the end of one turn to the end of the next, which is how long whoever is ready waits for the others. Not the time that passes:
- * what other processes do is not ours. */
+/* From the end of one turn to the end of the next, which is how long whoever is ready waits for the others. Not the
+ * time that passes: what other processes do is not ours. */
 static void note_turn(void)
 {
     struct timespec t;
@@ -160,8 +161,8 @@ static void on_turn(uv_prepare_t *h)
     run_tasks(&loop.at_end); /* what the others wrote does not wait for the long loops */
     fiber_run_late();
     set_due_timer(clock_mono_ms());
-    if (loop.is_blocking_off && !loop.has_looked && list_empty(&loop.deferred) && list_empty(&rt.ready) && list_empty(&rt.late) &&
-        list_empty(&loop.at_end)) {
+    if (loop.is_blocking_off && !loop.has_looked && list_empty(&loop.deferred) && list_empty(&rt.ready) &&
+        list_empty(&rt.late) && list_empty(&loop.at_end)) {
         loop.is_blocking_off = false;
         uv_idle_stop(&loop.no_block);
     }
@@ -349,7 +350,7 @@ bool fiber_main(fiber_fn fn, void *arg)
     }
     fiber_runtime_run();
     LIST_EACH(&rt.live, n)
-        fiber_cancel(LIST_ITEM(n, struct fiber, all));
+    fiber_cancel(LIST_ITEM(n, struct fiber, all));
     struct fiber_timer grace = {0};
     fiber_timer_start(&grace, DONE_GRACE_MS, on_grace_over, NULL);
     uv_unref((uv_handle_t *)&loop.due);

@@ -1,10 +1,10 @@
 /*
  * loop.h: what the adapters (lib/net, lib/rpc, the work pool) need of the loop. Nobody else includes this.
  *
- * A turn of the loop: libuv's callbacks; then deferred tasks (what came in is older than what is due now), timers, and ready
- * fibers, round and round until there are none (or LOOP_ROUNDS_MAX rounds or FIBER_SLICE_MS have passed, so that I/O is not
- * starved); then the turn-end tasks; then fibers that gave way because they had run for long (fiber_yield_if_due), for
- * FIBER_SLICE_MS or one of them; then the poll.
+ * A turn of the loop: libuv's callbacks; then deferred tasks (what came in is older than what is due now), timers, and
+ * ready fibers, round and round until there are none (or LOOP_ROUNDS_MAX rounds or FIBER_SLICE_MS have passed, so that
+ * I/O is not starved); then the turn-end tasks; then fibers that gave way because they had run for long
+ * (fiber_yield_if_due), for FIBER_SLICE_MS or one of them; then the poll.
  */
 #ifndef FIBER_LOOP_H
 #define FIBER_LOOP_H

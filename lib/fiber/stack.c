@@ -30,8 +30,8 @@ bool stack_make(struct stack *s, size_t usable_bytes, struct err *err)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t size = STACK_GUARD + (usable_bytes + page - 1) / page * page;
-    char *map = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
+    char *map =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
     if (map == MAP_FAILED)
         return err_set(err, ERR_BUSY, "no memory for a stack: %s", strerror(errno));
     (void)madvise(map, size, MADV_NOHUGEPAGE); /* a kernel without huge pages has nothing to refuse */

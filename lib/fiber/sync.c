@@ -1,6 +1,7 @@
 #include "fiber/internal.h"
 
-/* True when signalled, even if cancellation or the deadline struck as well: a signal must not be lost. It is an explicit wake, which wins over both. */
+/* True when signalled, even if cancellation or the deadline struck as well: a signal must not be lost. It is an
+ * explicit wake, which wins over both. */
 FIBER static bool wait_in(struct list *waiters, const char *what, struct err *err)
 {
     struct fiber *self = fiber_self();

@@ -1,6 +1,6 @@
 /*
- * timer.c: a hashed wheel for the many timers of sessions that hold no fiber. Starting and stopping is a list operation;
- * a timer that is due in a later turn of the wheel is looked at once a turn (about seven minutes) and left.
+ * timer.c: a hashed wheel for the many timers of sessions that hold no fiber. Starting and stopping is a list
+ * operation; a timer that is due in a later turn of the wheel is looked at once a turn (about seven minutes) and left.
  */
 #include "fiber/internal.h"
 
@@ -68,7 +68,8 @@ static void run_slot(struct list *slot, int64_t now)
     /* Functions may start and stop any timer: take the due ones out first, then pop them one by one. */
     struct list due;
     list_init(&due);
-    LIST_EACH(slot, n) {
+    LIST_EACH(slot, n)
+    {
         if (LIST_ITEM(n, struct fiber_timer, node)->due_mono_ms <= now) {
             list_remove(n);
             list_push(&due, n);

@@ -20,12 +20,12 @@ struct list_parser {
     size_t max;
     struct token *tokens;
     size_t n_tokens;
-    str comment;            /* the last one of this mailbox */
+    str comment; /* the last one of this mailbox */
     bool has_space, in_group;
     bool has_angle;
-    size_t angle_from;      /* tokens from here on are of the <…>, up to angle_to */
+    size_t angle_from; /* tokens from here on are of the <…>, up to angle_to */
     size_t angle_to;
-    str route;              /* of the <…> */
+    str route; /* of the <…> */
 };
 
 /* --- lexing --- */
@@ -155,8 +155,8 @@ static void set_name(struct list_parser *p, struct mail_address *row, str raw)
     row->name = decode(p, raw);
 }
 
-/* Whether token i belongs to the same address as its left neighbour. Spaces around dots are believed in the domain only:
- * to the left of it, "Dr. a@b" is seen more often than the obsolete "a . b@c". */
+/* Whether token i belongs to the same address as its left neighbour. Spaces around dots are believed in the domain
+ * only: to the left of it, "Dr. a@b" is seen more often than the obsolete "a . b@c". */
 static bool is_joined(const struct list_parser *p, size_t i, bool in_domain)
 {
     enum token_kind left = p->tokens[i - 1].kind, kind = p->tokens[i].kind;
@@ -258,7 +258,11 @@ static void begin_group(struct list_parser *p)
     str name = decode(p, join(p, 0, p->n_tokens, true));
     p->n_tokens = 0;
     p->has_space = false;
-    emit(p, (struct mail_address){.name = S(""), .raw_name = S(""), .local = S(""), .domain = S(""), .route = S(""),
+    emit(p, (struct mail_address){.name = S(""),
+                                  .raw_name = S(""),
+                                  .local = S(""),
+                                  .domain = S(""),
+                                  .route = S(""),
                                   .group_start = str_empty(name) ? S("") : name});
     p->in_group = true;
 }
@@ -266,7 +270,11 @@ static void begin_group(struct list_parser *p)
 static void end_group(struct list_parser *p)
 {
     if (p->in_group)
-        emit(p, (struct mail_address){.name = S(""), .raw_name = S(""), .local = S(""), .domain = S(""), .route = S(""),
+        emit(p, (struct mail_address){.name = S(""),
+                                      .raw_name = S(""),
+                                      .local = S(""),
+                                      .domain = S(""),
+                                      .route = S(""),
                                       .is_group_end = true});
     p->in_group = false;
 }
@@ -344,8 +352,8 @@ void address_list_parse(struct arena *a, str value, size_t max, struct address_l
     *out = (struct address_list){0};
     if (max == 0)
         return;
-    struct list_parser p = {.a = a, .c = cur_of(arena_str(a, value)), .out = out, .max = max, .comment = S(""),
-                            .route = S("")};
+    struct list_parser p = {
+        .a = a, .c = cur_of(arena_str(a, value)), .out = out, .max = max, .comment = S(""), .route = S("")};
     struct token tokens[TOKENS_MAX];
     p.tokens = tokens;
     while (p.c.p < p.c.end && !out->is_cut)

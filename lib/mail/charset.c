@@ -13,7 +13,7 @@ enum charset_mode {
 
 struct charset {
     enum charset_mode mode;
-    unsigned n_held;        /* MODE_GUESS: an incomplete character, which decides nothing yet */
+    unsigned n_held; /* MODE_GUESS: an incomplete character, which decides nothing yet */
     char held[3];
     bool is_ascii_superset; /* pure ASCII input needs no conversion while nothing is pending */
     bool has_pending;       /* the converter may hold part of a character */
@@ -146,9 +146,8 @@ static void feed_icu(struct charset *c, str bytes, bool is_last, struct buf *out
     for (;;) {
         char *target = chunk;
         UErrorCode status = U_ZERO_ERROR;
-        ucnv_convertEx(c->to, c->from, &target, chunk + sizeof(chunk), &source, end, c->pivot,
-                       &c->pivot_source, &c->pivot_target, c->pivot + PIVOT_UNITS, false, is_last,
-                       &status);
+        ucnv_convertEx(c->to, c->from, &target, chunk + sizeof(chunk), &source, end, c->pivot, &c->pivot_source,
+                       &c->pivot_target, c->pivot + PIVOT_UNITS, false, is_last, &status);
         add_text(out, str_n(chunk, (size_t)(target - chunk)));
         if (status != U_BUFFER_OVERFLOW_ERROR)
             break; /* all is consumed; broken input was replaced by the converter */
@@ -225,8 +224,7 @@ void charset_to_utf8(str label, str bytes, struct buf *out)
         charset_guess_utf8(bytes, out);
         return;
     }
-    if ((str_eq_nocase(label, S("utf-8")) || str_eq_nocase(label, S("utf8"))) &&
-        utf8_valid(bytes.p, bytes.n)) {
+    if ((str_eq_nocase(label, S("utf-8")) || str_eq_nocase(label, S("utf8"))) && utf8_valid(bytes.p, bytes.n)) {
         add_text(out, bytes);
         return;
     }

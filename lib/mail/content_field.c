@@ -172,8 +172,7 @@ static str finish_value(struct arena *a, struct buf *utf8, size_t max_value)
 static const struct segment *find_segment(const struct segment *v, size_t n, str name, uint32_t index)
 {
     for (size_t i = 0; i < n; i++)
-        if (str_eq(v[i].name, name) &&
-            (v[i].has_index ? v[i].index == index : v[i].is_extended && index == 0))
+        if (str_eq(v[i].name, name) && (v[i].has_index ? v[i].index == index : v[i].is_extended && index == 0))
             return &v[i];
     return NULL;
 }
@@ -269,8 +268,8 @@ static void collect_params(struct arena *a, struct cursor *c, unsigned max_param
         }
         out->params.v[out->params.n++] = (struct mime_param){
             .name = v[i].name,
-            .value = has_extended ? join_extended(a, v, n, v[i].name, max_value)
-                                  : plain_value(a, plain->value, max_value),
+            .value =
+                has_extended ? join_extended(a, v, n, v[i].name, max_value) : plain_value(a, plain->value, max_value),
         };
     }
 }

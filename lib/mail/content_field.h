@@ -11,14 +11,14 @@
 struct content_field {
     str token, subtype; /* "TEXT" "PLAIN" in upper case; subtype is empty for a disposition. Empty when unreadable. */
     struct mime_params params;
-    bool is_cut;        /* more parameters than max_params */
+    bool is_cut; /* more parameters than max_params */
 };
 
 /*
- * Parse a field's value (folded or not). with_subtype: type "/" subtype; otherwise one token, lower case. Parameters come in
- * the order of their first appearance: continuations joined, percent-encoding and charsets undone; of equal names the
- * first counts, except that an extended one (name*) beats a plain one. Values longer than max_value are cut at a
- * character. *out lives in a.
+ * Parse a field's value (folded or not). with_subtype: type "/" subtype; otherwise one token, lower case. Parameters
+ * come in the order of their first appearance: continuations joined, percent-encoding and charsets undone; of equal
+ * names the first counts, except that an extended one (name*) beats a plain one. Values longer than max_value are cut
+ * at a character. *out lives in a.
  */
 void content_field_parse(struct arena *a, str value, bool with_subtype, unsigned max_params, size_t max_value,
                          struct content_field *out);

@@ -45,8 +45,8 @@ static bool is_valid(const struct mail_date *d)
 
 static void set_unix(struct mail_date *d)
 {
-    d->unix_seconds = date_days(d->year, d->month, d->day) * 86400 + d->hour * 3600 + d->minute * 60 +
-                      d->second - (int64_t)d->zone_minutes * 60;
+    d->unix_seconds = date_days(d->year, d->month, d->day) * 86400 + d->hour * 3600 + d->minute * 60 + d->second -
+                      (int64_t)d->zone_minutes * 60;
 }
 
 /* --- RFC 5322 --- */
@@ -101,7 +101,7 @@ static bool month_of(str name, int *month)
 static const struct {
     char name[5];
     int hours;
-} zone_names[] = {{"GMT", 0},  {"UT", 0},   {"UTC", 0},  {"EST", -5}, {"EDT", -4}, {"CST", -6},  {"CDT", -5},
+} zone_names[] = {{"GMT", 0},  {"UT", 0},   {"UTC", 0},  {"EST", -5}, {"EDT", -4}, {"CST", -6}, {"CDT", -5},
                   {"MST", -7}, {"MDT", -6}, {"PST", -8}, {"PDT", -7}, {"CET", 1},  {"CEST", 2}, {"MET", 1},
                   {"MEST", 2}, {"BST", 1},  {"EET", 2},  {"EEST", 3}, {"MSK", 3},  {"JST", 9},  {"Z", 0}};
 
@@ -277,8 +277,7 @@ void date_add_rfc5322(struct buf *out, int64_t unix_seconds, int zone_minutes)
 void date_add_imap(struct buf *out, int64_t unix_seconds, int zone_minutes)
 {
     struct mail_date d = split(unix_seconds, zone_minutes);
-    buf_printf(out, "%2d-%s-%04d %02d:%02d:%02d ", d.day, month_names[d.month - 1], d.year, d.hour, d.minute,
-               d.second);
+    buf_printf(out, "%2d-%s-%04d %02d:%02d:%02d ", d.day, month_names[d.month - 1], d.year, d.hour, d.minute, d.second);
     add_zone(out, zone_minutes);
 }
 
@@ -307,8 +306,7 @@ bool date_parse_imap(str s, int64_t *unix_seconds, int *zone_minutes)
     if (!digits(&c, 2, &d.day, &n))
         return false;
     if (!imap_month_year(&c, &d) || !cur_skip(&c, ' ') || !exact_digits(&c, 2, &d.hour) || !cur_skip(&c, ':') ||
-        !exact_digits(&c, 2, &d.minute) || !cur_skip(&c, ':') || !exact_digits(&c, 2, &d.second) ||
-        !cur_skip(&c, ' '))
+        !exact_digits(&c, 2, &d.minute) || !cur_skip(&c, ':') || !exact_digits(&c, 2, &d.second) || !cur_skip(&c, ' '))
         return false;
     int sign = cur_peek(&c), zone;
     if (sign != '+' && sign != '-')

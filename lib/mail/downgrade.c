@@ -7,8 +7,8 @@
 #define PARTS_MAX 1000u
 #define SPANS_BYTES_MAX ((size_t)16 * 1024 * 1024)
 
-/* From the first to behind the last 8-bit byte of lines that follow each other and all have some. Between two parts there is a line that
- * has none, so a span is of one part. */
+/* From the first to behind the last 8-bit byte of lines that follow each other and all have some. Between two parts
+ * there is a line that has none, so a span is of one part. */
 struct span {
     uint64_t start, end;
 };
@@ -22,13 +22,13 @@ struct region {
 struct downgrade {
     struct arena arena;
     struct mime_parser *parser;
-    struct buf spans;           /* of struct span, ascending */
+    struct buf spans;                 /* of struct span, ascending */
     bool is_8bit_line, was_8bit_line; /* the line under way so far, the one before */
-    unsigned utf8_left;         /* continuation bytes to come */
-    bool is_utf8;               /* all 8-bit bytes so far make characters, roughly */
+    unsigned utf8_left;               /* continuation bytes to come */
+    bool is_utf8;                     /* all 8-bit bytes so far make characters, roughly */
     struct region regions[2 * PARTS_MAX];
     size_t n_regions, next;
-    uint64_t at;                /* in the pass under way */
+    uint64_t at; /* in the pass under way */
     struct transfer_encoder encoder;
     struct buf header;
 };
@@ -115,7 +115,8 @@ static bool is_8bit(const struct downgrade *d, uint64_t start, uint64_t end)
     return low < d->spans.n / sizeof(struct span) && span_at(d, low).start < end;
 }
 
-static void add_region(struct downgrade *d, uint64_t start, uint64_t end, enum region_kind kind, struct downgrade_label label)
+static void add_region(struct downgrade *d, uint64_t start, uint64_t end, enum region_kind kind,
+                       struct downgrade_label label)
 {
     assert(d->n_regions < ARRAY_LEN(d->regions));
     d->regions[d->n_regions++] = (struct region){start, end, kind, label};
@@ -127,10 +128,12 @@ static void plan_leaf(struct downgrade *d, const struct mime_part *p, bool has_8
     uint64_t end = p->body_offset + p->body_size;
     bool has_8bit = is_8bit(d, p->body_offset, end), is_message = !p->parent || mime_is_message(p->parent);
     enum transfer_kind now = transfer_kind_of(p->encoding);
-    bool becomes_qp = (str_eq(p->type, S("TEXT")) || str_eq(p->type, S("MESSAGE"))) && !str_eq(p->encoding, S("BINARY"));
+    bool becomes_qp =
+        (str_eq(p->type, S("TEXT")) || str_eq(p->type, S("MESSAGE"))) && !str_eq(p->encoding, S("BINARY"));
     struct downgrade_label label = {0};
     if (has_8bit && now == TRANSFER_IDENTITY)
-        label = (struct downgrade_label){becomes_qp ? "quoted-printable" : "base64", is_message, d->is_utf8 ? "utf-8" : "unknown-8bit"};
+        label = (struct downgrade_label){becomes_qp ? "quoted-printable" : "base64", is_message,
+                                         d->is_utf8 ? "utf-8" : "unknown-8bit"};
     if (has_8bit_header || label.encoding)
         add_region(d, p->header_offset, p->body_offset, REGION_HEADER, label);
     if (label.encoding)
@@ -149,7 +152,8 @@ static void plan_part(struct downgrade *d, const struct mime_part *p)
     bool is_labelled = str_eq(p->encoding, S("8BIT")) || str_eq(p->encoding, S("BINARY"));
     bool relabels = is_labelled && is_8bit(d, p->body_offset, p->body_offset + p->body_size);
     if (has_8bit_header || relabels)
-        add_region(d, p->header_offset, p->body_offset, REGION_HEADER, (struct downgrade_label){.encoding = relabels ? "7bit" : NULL});
+        add_region(d, p->header_offset, p->body_offset, REGION_HEADER,
+                   (struct downgrade_label){.encoding = relabels ? "7bit" : NULL});
     for (const struct mime_part *c = p->children; c; c = c->next) /* as deep as mime_limits.depth */
         plan_part(d, c);
 }

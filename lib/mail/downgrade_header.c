@@ -28,8 +28,8 @@ static bool is_white(char c)
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-/* Words without specials: from the first to the last that has 8-bit bytes they become encoded words, as one text, for the space between two
- * of them would be lost. */
+/* Words without specials: from the first to the last that has 8-bit bytes they become encoded words, as one text, for
+ * the space between two of them would be lost. */
 static void add_words(struct arena *a, str words, struct buf *out)
 {
     size_t from = 0, to = words.n;
@@ -56,8 +56,8 @@ static size_t quoted_length(str s)
     return MIN(i + 1, s.n);
 }
 
-/* A quoted string with 8-bit bytes: encoded words instead of it, or (as a parameter's value, where those cannot stand by the letter,
- * but where many programs write and read them) within the quotes. */
+/* A quoted string with 8-bit bytes: encoded words instead of it, or (as a parameter's value, where those cannot stand
+ * by the letter, but where many programs write and read them) within the quotes. */
 static void add_quoted(struct arena *a, str quoted, bool is_param, struct buf *out)
 {
     BUF(text, quoted.n + 1);
@@ -93,7 +93,8 @@ static void add_value(struct arena *a, str value, struct buf *out)
 /* Subject and its like are text throughout: quotes and brackets mean nothing in them (RFC 5322 3.6.5). */
 static bool is_unstructured(str name)
 {
-    static const str names[] = {S_INIT("Subject"), S_INIT("Comments"), S_INIT("Content-Description"), S_INIT("Organization")};
+    static const str names[] = {S_INIT("Subject"), S_INIT("Comments"), S_INIT("Content-Description"),
+                                S_INIT("Organization")};
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (str_eq_nocase(name, names[i]))
             return true;

@@ -23,7 +23,8 @@ bool dsn_add_unxtext(struct buf *out, str xtext)
         unsigned char c = (unsigned char)xtext.p[i];
         if (c == '+' && i + 2 < xtext.n && ascii_hex((unsigned char)xtext.p[i + 1]) >= 0 &&
             ascii_hex((unsigned char)xtext.p[i + 2]) >= 0) {
-            buf_addc(out, (char)(ascii_hex((unsigned char)xtext.p[i + 1]) << 4 | ascii_hex((unsigned char)xtext.p[i + 2])));
+            buf_addc(out,
+                     (char)(ascii_hex((unsigned char)xtext.p[i + 1]) << 4 | ascii_hex((unsigned char)xtext.p[i + 2])));
             i += 2;
         } else if (is_xchar(c)) {
             buf_addc(out, (char)c);

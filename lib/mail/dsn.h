@@ -16,9 +16,9 @@ bool dsn_is_typed(str orcpt);
 /* An ORCPT value for an address: "rfc822;" with xtext, or "utf-8;" with utf-8-addr-xtext when it is not ASCII. */
 void dsn_add_orcpt(struct buf *out, str address);
 /*
- * The value of Final-Recipient for an address, and that of Original-Recipient for an ORCPT value as given (or for an address, when
- * there is no type): "rfc822; bob@example.org". is_utf8: for message/global-delivery-status, where UTF-8 stands as it is;
- * elsewhere it becomes \x{…}. An unreadable ORCPT is written as given.
+ * The value of Final-Recipient for an address, and that of Original-Recipient for an ORCPT value as given (or for an
+ * address, when there is no type): "rfc822; bob@example.org". is_utf8: for message/global-delivery-status, where UTF-8
+ * stands as it is; elsewhere it becomes \x{…}. An unreadable ORCPT is written as given.
  */
 void dsn_add_recipient(struct buf *out, str address, bool is_utf8);
 void dsn_add_original(struct buf *out, str orcpt, bool is_utf8);

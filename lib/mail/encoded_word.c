@@ -163,8 +163,7 @@ void encoded_word_encode(struct buf *out, str utf8, size_t column)
         size_t take = 0, width = 0;
         while (take < rest.n) {
             size_t len = MIN(utf8_length((unsigned char)rest.p[take]), rest.n - take);
-            size_t next = use_q ? width + q_width(str_slice(rest, take, take + len))
-                                : (take + len + 2) / 3 * 4;
+            size_t next = use_q ? width + q_width(str_slice(rest, take, take + len)) : (take + len + 2) / 3 * 4;
             if (frame + next > room && take)
                 break;
             width = next;

@@ -101,7 +101,8 @@ str header_unfold(struct arena *a, str value)
         char c = value.p[i];
         if (c == '\0' || c == '\n' || c == '\r') {
             /* A bare CR within a line must not join words. */
-            bool is_fold = i + 1 < value.n && (value.p[i + 1] == ' ' || value.p[i + 1] == '\t' || value.p[i + 1] == '\n');
+            bool is_fold =
+                i + 1 < value.n && (value.p[i + 1] == ' ' || value.p[i + 1] == '\t' || value.p[i + 1] == '\n');
             if (c == '\r' && !is_fold)
                 out[n++] = ' ';
             continue;

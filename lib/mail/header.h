@@ -7,9 +7,9 @@
 #include "base/arena.h"
 
 struct header_field {
-    str name;  /* as written, without white space before the colon */
-    str value; /* after the colon, folded, without the line end that closes the field */
-    str raw;   /* name to the last line end, included */
+    str name;      /* as written, without white space before the colon */
+    str value;     /* after the colon, folded, without the line end that closes the field */
+    str raw;       /* name to the last line end, included */
     size_t offset; /* of raw in the block */
 };
 /* `struct header_iter it = header_iter_of(block); while (header_next(&it, &field)) …` */
@@ -21,8 +21,8 @@ static inline struct header_iter header_iter_of(str block)
 {
     return (struct header_iter){block, 0};
 }
-/* The next field. Lines that are none (no colon, a name with spaces, an mbox "From " line) are passed over. False at the
- * blank line or the end. */
+/* The next field. Lines that are none (no colon, a name with spaces, an mbox "From " line) are passed over. False at
+ * the blank line or the end. */
 bool header_next(struct header_iter *it, struct header_field *field);
 /* The first field of that name, ASCII case folded. */
 bool header_find(str block, str name, struct header_field *field);

@@ -6,16 +6,35 @@ static const struct {
     str name;
     const char *utf8;
 } entities[] = {
-    {S_INIT("amp"), "&"},       {S_INIT("lt"), "<"},          {S_INIT("gt"), ">"},
-    {S_INIT("quot"), "\""},     {S_INIT("apos"), "'"},        {S_INIT("nbsp"), " "},
-    {S_INIT("copy"), "\xc2\xa9"}, {S_INIT("reg"), "\xc2\xae"}, {S_INIT("euro"), "\xe2\x82\xac"},
-    {S_INIT("ndash"), "\xe2\x80\x93"}, {S_INIT("mdash"), "\xe2\x80\x94"}, {S_INIT("hellip"), "\xe2\x80\xa6"},
-    {S_INIT("lsquo"), "\xe2\x80\x98"}, {S_INIT("rsquo"), "\xe2\x80\x99"}, {S_INIT("ldquo"), "\xe2\x80\x9c"},
-    {S_INIT("rdquo"), "\xe2\x80\x9d"}, {S_INIT("auml"), "\xc3\xa4"}, {S_INIT("ouml"), "\xc3\xb6"},
-    {S_INIT("uuml"), "\xc3\xbc"}, {S_INIT("Auml"), "\xc3\x84"}, {S_INIT("Ouml"), "\xc3\x96"},
-    {S_INIT("Uuml"), "\xc3\x9c"}, {S_INIT("szlig"), "\xc3\x9f"}, {S_INIT("eacute"), "\xc3\xa9"},
-    {S_INIT("egrave"), "\xc3\xa8"}, {S_INIT("agrave"), "\xc3\xa0"}, {S_INIT("ccedil"), "\xc3\xa7"},
-    {S_INIT("zwnj"), ""},       {S_INIT("shy"), ""},
+    {S_INIT("amp"), "&"},
+    {S_INIT("lt"), "<"},
+    {S_INIT("gt"), ">"},
+    {S_INIT("quot"), "\""},
+    {S_INIT("apos"), "'"},
+    {S_INIT("nbsp"), " "},
+    {S_INIT("copy"), "\xc2\xa9"},
+    {S_INIT("reg"), "\xc2\xae"},
+    {S_INIT("euro"), "\xe2\x82\xac"},
+    {S_INIT("ndash"), "\xe2\x80\x93"},
+    {S_INIT("mdash"), "\xe2\x80\x94"},
+    {S_INIT("hellip"), "\xe2\x80\xa6"},
+    {S_INIT("lsquo"), "\xe2\x80\x98"},
+    {S_INIT("rsquo"), "\xe2\x80\x99"},
+    {S_INIT("ldquo"), "\xe2\x80\x9c"},
+    {S_INIT("rdquo"), "\xe2\x80\x9d"},
+    {S_INIT("auml"), "\xc3\xa4"},
+    {S_INIT("ouml"), "\xc3\xb6"},
+    {S_INIT("uuml"), "\xc3\xbc"},
+    {S_INIT("Auml"), "\xc3\x84"},
+    {S_INIT("Ouml"), "\xc3\x96"},
+    {S_INIT("Uuml"), "\xc3\x9c"},
+    {S_INIT("szlig"), "\xc3\x9f"},
+    {S_INIT("eacute"), "\xc3\xa9"},
+    {S_INIT("egrave"), "\xc3\xa8"},
+    {S_INIT("agrave"), "\xc3\xa0"},
+    {S_INIT("ccedil"), "\xc3\xa7"},
+    {S_INIT("zwnj"), ""},
+    {S_INIT("shy"), ""},
 };
 
 static void add_code_point(struct buf *out, uint32_t c)
@@ -97,9 +116,9 @@ static bool is_hidden(str name)
 /* Elements within a line: words go on across them. */
 static bool is_within_line(str name)
 {
-    static const str names[] = {S_INIT("b"),    S_INIT("i"),    S_INIT("u"),   S_INIT("a"),    S_INIT("em"),
+    static const str names[] = {S_INIT("b"),    S_INIT("i"),    S_INIT("u"),      S_INIT("a"),     S_INIT("em"),
                                 S_INIT("span"), S_INIT("font"), S_INIT("strong"), S_INIT("small"), S_INIT("sup"),
-                                S_INIT("sub"),  S_INIT("code"), S_INIT("wbr"), S_INIT("big"),  S_INIT("s")};
+                                S_INIT("sub"),  S_INIT("code"), S_INIT("wbr"),    S_INIT("big"),   S_INIT("s")};
     if (name.n && name.p[0] == '/')
         name = str_slice(name, 1, SIZE_MAX);
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
@@ -163,8 +182,9 @@ void html_to_text(struct buf *out, str html)
         if (at >= html.n)
             break;
         str rest = str_slice(html, at, SIZE_MAX);
-        bool is_tag = rest.p[0] == '<' && rest.n > 1 &&
-                      (ascii_is_alpha((unsigned char)rest.p[1]) || rest.p[1] == '/' || rest.p[1] == '!' || rest.p[1] == '?');
+        bool is_tag =
+            rest.p[0] == '<' && rest.n > 1 &&
+            (ascii_is_alpha((unsigned char)rest.p[1]) || rest.p[1] == '/' || rest.p[1] == '!' || rest.p[1] == '?');
         size_t n = is_tag ? markup(out, rest) : rest.p[0] == '&' ? add_reference(out, rest) : 0;
         if (n == 0) {
             buf_addc(out, rest.p[0]);

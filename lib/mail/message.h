@@ -19,7 +19,8 @@ void message_add_mailbox(struct buf *out, str name, str display_utf8, str addres
 #define MESSAGE_BOUNDARY_SIZE 40u
 /* A random boundary, NUL-terminated. */
 void message_make_boundary(char out[MESSAGE_BOUNDARY_SIZE]);
-/* Content-Type: multipart/<subtype> with parameters such as "; report-type=delivery-status" (may be empty); ends the header. */
+/* Content-Type: multipart/<subtype> with parameters such as "; report-type=delivery-status" (may be empty); ends the
+ * header. */
 void message_begin_multipart(struct buf *out, str subtype, str params, const char *boundary);
 /* The boundary line before a part; its fields, a blank line and its body follow. */
 void message_begin_part(struct buf *out, const char *boundary);

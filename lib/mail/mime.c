@@ -43,12 +43,12 @@ struct mime_parser {
     unsigned last_eol;      /* length of the last line end: 2, 1, or 0 when no line has ended */
     unsigned char last;     /* the last byte consumed */
     bool in_header, at_line_start, is_holding;
-    bool is_over_header;    /* the root's header goes on beyond what is kept of it */
-    uint64_t over_line;     /* then: where its current line began */
-    size_t header_line;     /* where the current line begins in header */
+    bool is_over_header; /* the root's header goes on beyond what is kept of it */
+    uint64_t over_line;  /* then: where its current line began */
+    size_t header_line;  /* where the current line begins in header */
     size_t header_max;
-    struct buf header;      /* the header block being read */
-    struct buf line;        /* a body line that begins with "-", while it may be a boundary */
+    struct buf header; /* the header block being read */
+    struct buf line;   /* a body line that begins with "-", while it may be a boundary */
     uint64_t line_offset;
     struct open_boundary *open;
     unsigned n_open;
@@ -61,8 +61,8 @@ struct mime_parser {
 static struct mime_limits with_defaults(const struct mime_limits *given)
 {
     struct mime_limits l = given ? *given : default_limits;
-#define DEFAULT(field)                                                                             \
-    if (!l.field)                                                                                  \
+#define DEFAULT(field)                                                                                                 \
+    if (!l.field)                                                                                                      \
     l.field = default_limits.field
     DEFAULT(depth);
     DEFAULT(parts);

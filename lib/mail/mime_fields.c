@@ -142,7 +142,7 @@ static void read_addresses(struct mime_keeper *k, str value, struct address_list
         const struct mime_keeper before = *k;
         const struct mail_address *m = &more.v[kept];
         if (!charge(k, m->name.n + m->raw_name.n + m->local.n + m->domain.n + m->route.n + m->group_start.n +
-                       MIME_ADDRESS_COST)) {
+                           MIME_ADDRESS_COST)) {
             k->left = before.left;
             break;
         }
@@ -290,12 +290,11 @@ static bool is_attachment(const struct mime_part *p)
     if (str_eq(p->disposition, S("attachment")))
         return true;
     bool is_inline = str_eq(p->disposition, S("inline"));
-    bool has_name = !str_empty(mime_param(&p->disposition_params, "filename")) ||
-                    !str_empty(mime_param(&p->params, "name"));
+    bool has_name =
+        !str_empty(mime_param(&p->disposition_params, "filename")) || !str_empty(mime_param(&p->params, "name"));
     if (str_eq(p->type, S("TEXT")))
         return has_name && !is_inline;
-    bool in_related = p->parent && str_eq(p->parent->type, S("MULTIPART")) &&
-                      str_eq(p->parent->subtype, S("RELATED"));
+    bool in_related = p->parent && str_eq(p->parent->type, S("MULTIPART")) && str_eq(p->parent->subtype, S("RELATED"));
     bool is_media = str_eq(p->type, S("IMAGE")) || str_eq(p->type, S("AUDIO")) || str_eq(p->type, S("VIDEO"));
     return !(is_media && (is_inline || (in_related && !str_empty(p->id))));
 }

@@ -14,7 +14,8 @@ struct mime_keeper {
     bool limit_hit;
 };
 
-/* Read the fields of one entity's header into part, and those of a message into envelope (NULL: not a message's header). */
+/* Read the fields of one entity's header into part, and those of a message into envelope (NULL: not a message's
+ * header). */
 void mime_read_fields(struct mime_keeper *k, str header, struct mime_part *part, struct mime_envelope *envelope);
 /* Message-ID, References, In-Reply-To and Date of the root. */
 void mime_read_thread(struct mime_keeper *k, str header, struct mime_message *m);

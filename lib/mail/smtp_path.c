@@ -162,8 +162,7 @@ static bool take_mailbox(struct cursor *c, bool allow_utf8, bool allow_postmaste
         return err_set(err, ERR_INVALID, "address without a domain");
     }
     out->has_utf8 = !ascii_only(out->local.p, out->local.n) || !ascii_only(out->domain.p, out->domain.n);
-    if (out->has_utf8 &&
-        (!utf8_valid(out->local.p, out->local.n) || !utf8_valid(out->domain.p, out->domain.n)))
+    if (out->has_utf8 && (!utf8_valid(out->local.p, out->local.n) || !utf8_valid(out->domain.p, out->domain.n)))
         return err_set(err, ERR_INVALID, "address is not UTF-8");
     BUF(text, SMTP_PATH_MAX);
     address_add_local(&text, out->local);

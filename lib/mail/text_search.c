@@ -3,7 +3,7 @@
 #include <unicode/unorm2.h>
 #include <unicode/ustring.h>
 
-#define PIECE_MAX 2048u      /* folded at a time */
+#define PIECE_MAX 2048u /* folded at a time */
 #define FOLDED_MAX (64u * 1024)
 
 struct text_search {

@@ -37,28 +37,33 @@ static uint32_t instance_of(const struct header_field *f)
 }
 
 /* RFC 8617 4.1.3: a seal has no h=, and no body. */
-static bool parse_seal(const struct header_field *field, struct arena *a, struct signature *s, str *cv, const char **problem)
+static bool parse_seal(const struct header_field *field, struct arena *a, struct signature *s, str *cv,
+                       const char **problem)
 {
     struct tags t;
     *problem = "a seal is damaged";
     if (!tags_parse(field->value, &t))
         return false;
-    const str *algorithm = tags_get(&t, "a"), *d = tags_get(&t, "d"), *selector = tags_get(&t, "s"), *b = tags_get(&t, "b"), *v = tags_get(&t, "cv");
+    const str *algorithm = tags_get(&t, "a"), *d = tags_get(&t, "d"), *selector = tags_get(&t, "s"),
+              *b = tags_get(&t, "b"), *v = tags_get(&t, "cv");
     if (!algorithm || !d || !selector || !b || !v || tags_get(&t, "h") || tags_get(&t, "bh"))
         return false;
-    *s = (struct signature){.field = *field, .domain = *d, .selector = *selector, .header_form = CANON_RELAXED, .length = CANON_NO_LENGTH};
+    *s = (struct signature){
+        .field = *field, .domain = *d, .selector = *selector, .header_form = CANON_RELAXED, .length = CANON_NO_LENGTH};
     if (str_eq_nocase(*algorithm, S("ed25519-sha256")))
         s->algorithm = DKIM_ED25519_SHA256;
     else if (!str_eq_nocase(*algorithm, S("rsa-sha256")))
         return false;
     *cv = *v;
-    return auth_name_ok(*d) && auth_name_ok(*selector) && d->n + selector->n + strlen("._domainkey.") <= 253 && tag_base64(*b, a, &s->value);
+    return auth_name_ok(*d) && auth_name_ok(*selector) && d->n + selector->n + strlen("._domainkey.") <= 253 &&
+           tag_base64(*b, a, &s->value);
 }
 
 static bool add_field(struct arc_chain *c, const struct header_field *f, unsigned kind)
 {
     uint32_t i = instance_of(f);
-    struct header_field *of[] = {&c->sets[i ? i - 1 : 0].results, &c->sets[i ? i - 1 : 0].message_field, &c->sets[i ? i - 1 : 0].seal_field};
+    struct header_field *of[] = {&c->sets[i ? i - 1 : 0].results, &c->sets[i ? i - 1 : 0].message_field,
+                                 &c->sets[i ? i - 1 : 0].seal_field};
     if (i == 0 || of[kind]->raw.n) {
         fail(c, i, "a field of the chain has no number, or one that another has");
         return false;
@@ -70,7 +75,8 @@ static bool add_field(struct arc_chain *c, const struct header_field *f, unsigne
 
 void arc_begin(struct arc_chain *c, str header, struct body_hashes *bodies, struct arena *a)
 {
-    static const str names[] = {S_INIT("ARC-Authentication-Results"), S_INIT("ARC-Message-Signature"), S_INIT("ARC-Seal")};
+    static const str names[] = {S_INIT("ARC-Authentication-Results"), S_INIT("ARC-Message-Signature"),
+                                S_INIT("ARC-Seal")};
     struct header_iter it = header_iter_of(header);
     struct header_field f;
     *c = (struct arc_chain){.header = header};
@@ -110,7 +116,8 @@ void arc_begin(struct arc_chain *c, str header, struct body_hashes *bodies, stru
 }
 
 /* 5.1.1: the sets in order, each as results, message signature, seal; of the last seal all but its b=. */
-static void seal_digest(const struct arc_chain *c, unsigned n, const struct arc_sealing *added, unsigned char out[DKIM_DIGEST_SIZE])
+static void seal_digest(const struct arc_chain *c, unsigned n, const struct arc_sealing *added,
+                        unsigned char out[DKIM_DIGEST_SIZE])
 {
     BUF(text, 2 * c->header.n + 4 * FIELD_MAX);
     for (unsigned i = 1; i <= n; i++) {
@@ -128,8 +135,8 @@ static void seal_digest(const struct arc_chain *c, unsigned n, const struct arc_
         panic("SHA-256 failed");
 }
 
-FIBER static bool check_one(struct arc_chain *c, unsigned at, const struct signature *s, const unsigned char *digest, struct auth_dns *dns,
-                            struct arena *a)
+FIBER static bool check_one(struct arc_chain *c, unsigned at, const struct signature *s, const unsigned char *digest,
+                            struct auth_dns *dns, struct arena *a)
 {
     const char *problem;
     bool is_testing;
@@ -171,10 +178,12 @@ FIBER void arc_check(struct arc_chain *c, const struct body_hashes *bodies, stru
 
 /* --- sealing --- */
 
-bool arc_prepare(const struct arc_chain *c, const struct dkim_signing *how, str header, const unsigned char body_hash[BODY_HASH_SIZE], str results,
-                 struct arena *a, struct arc_sealing *out, unsigned char digest[DKIM_DIGEST_SIZE])
+bool arc_prepare(const struct arc_chain *c, const struct dkim_signing *how, str header,
+                 const unsigned char body_hash[BODY_HASH_SIZE], str results, struct arena *a, struct arc_sealing *out,
+                 unsigned char digest[DKIM_DIGEST_SIZE])
 {
-    if (c->n >= ARC_INSTANCES_MAX || c->status == ARC_TEMP || (c->n && !str_eq_nocase(c->sets[c->n - 1].cv, c->n == 1 ? S("none") : S("pass"))))
+    if (c->n >= ARC_INSTANCES_MAX || c->status == ARC_TEMP ||
+        (c->n && !str_eq_nocase(c->sets[c->n - 1].cv, c->n == 1 ? S("none") : S("pass"))))
         return false;
     *out = (struct arc_sealing){.instance = c->n + 1, .cv = arc_status_name(c->status)};
     out->results = arena_printf(a, "ARC-Authentication-Results: i=%u; %.*s\r\n", out->instance, STR_ARG(results));
@@ -188,7 +197,8 @@ void arc_prepare_seal(const struct arc_chain *c, const struct dkim_signing *how,
                       unsigned char digest[DKIM_DIGEST_SIZE])
 {
     s->seal = arena_printf(a, "ARC-Seal: i=%u; a=%s; t=%lld; cv=%s;\r\n\td=%.*s; s=%.*s;\r\n\tb=\r\n", s->instance,
-                           dkim_algorithm_name(how->algorithm), (long long)how->now_unix, s->cv, STR_ARG(how->domain), STR_ARG(how->selector));
+                           dkim_algorithm_name(how->algorithm), (long long)how->now_unix, s->cv, STR_ARG(how->domain),
+                           STR_ARG(how->selector));
     /* 5.1.2: the seal that says "fail" covers its own set only. */
     if (c->status == ARC_FAIL) {
         BUF(text, 4 * FIELD_MAX);

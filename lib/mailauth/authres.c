@@ -113,7 +113,8 @@ void authres_arc(struct authres *r, const struct arc_chain *c)
 
 void authres_dmarc(struct authres *r, const struct dmarc_verdict *v)
 {
-    authres_method(r, "dmarc", dmarc_result_name(v->result), v->result == DMARC_PASS || v->result == DMARC_NONE ? STR_NONE : str_c(v->problem));
+    authres_method(r, "dmarc", dmarc_result_name(v->result),
+                   v->result == DMARC_PASS || v->result == DMARC_NONE ? STR_NONE : str_c(v->problem));
     authres_property(r, "header.from", v->author);
     if (v->record.domain.n)
         authres_property(r, "policy.dmarc", str_c(dmarc_policy_name(v->policy)));

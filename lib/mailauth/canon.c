@@ -38,12 +38,12 @@ void canon_header(enum canon form, str raw, struct buf *out)
 
 struct body_hash {
     enum canon form;
-    uint64_t wanted;    /* length that is hashed at most */
-    uint64_t length;    /* of the canonical body so far */
+    uint64_t wanted; /* length that is hashed at most */
+    uint64_t length; /* of the canonical body so far */
     EVP_MD_CTX *md;
     unsigned char value[BODY_HASH_SIZE];
     /* What has been seen and waits for what follows. */
-    uint64_t n_lines;   /* line ends: empty lines at the end do not count */
+    uint64_t n_lines; /* line ends: empty lines at the end do not count */
     bool has_cr, has_space;
     size_t n_gathered;
     char gathered[GATHER];
@@ -174,7 +174,8 @@ void body_hashes_end(struct body_hashes *b)
         if (h->has_cr)
             lone_cr(h);
         flush(h);
-        /* One line end closes the last line that has something. The simple form of an empty body is one, too (3.4.3); relaxed is nothing. */
+        /* One line end closes the last line that has something. The simple form of an empty body is one, too (3.4.3);
+         * relaxed is nothing. */
         if (h->length || h->form == CANON_SIMPLE)
             update(h, "\r\n", 2);
         if (EVP_DigestFinal_ex(h->md, h->value, NULL) != 1)

@@ -2,7 +2,8 @@
 
 #include "base/buf.h"
 
-#define FIELD_MAX 32768u /* SIGNED_FIELDS_MAX names at 22 bytes, folded, and what is bounded by itself */
+/* SIGNED_FIELDS_MAX names at 22 bytes, folded, and what is bounded by itself */
+#define FIELD_MAX 32768u
 #define LINE_MAX_ 76u
 
 /* --- verifying --- */
@@ -32,7 +33,8 @@ void dkim_begin(struct dkim_message *m, str header, struct body_hashes *bodies, 
     }
 }
 
-FIBER void dkim_check(struct dkim_message *m, size_t i, const struct body_hashes *bodies, struct auth_dns *dns, int64_t now_unix, struct arena *a)
+FIBER void dkim_check(struct dkim_message *m, size_t i, const struct body_hashes *bodies, struct auth_dns *dns,
+                      int64_t now_unix, struct arena *a)
 {
     struct dkim_verdict *v = &m->v[i];
     unsigned char digest[DKIM_DIGEST_SIZE];
@@ -41,7 +43,8 @@ FIBER void dkim_check(struct dkim_message *m, size_t i, const struct body_hashes
         return;
     const unsigned char *body = body_hash_value(bodies, v->sig.body_at, &length);
     v->is_partial = v->sig.length < length;
-    if (memcmp(body, v->sig.body_hash.p, BODY_HASH_SIZE) != 0 || (v->sig.length != CANON_NO_LENGTH && v->sig.length > length)) {
+    if (memcmp(body, v->sig.body_hash.p, BODY_HASH_SIZE) != 0 ||
+        (v->sig.length != CANON_NO_LENGTH && v->sig.length > length)) {
         v->result = DKIM_FAIL;
         v->problem = "the body was changed";
         return;
@@ -61,14 +64,41 @@ FIBER void dkim_check(struct dkim_message *m, size_t i, const struct body_hashes
 
 /* --- signing --- */
 
-/* RFC 6376 5.4.1, with what mail programs and RFC 8058 need. The first ones are signed once more than they are there. */
-const char *const dkim_signed_fields[] = {"from",       "to",           "cc",          "subject",     "date",          "message-id",
-                                          "reply-to",   "sender",       "mime-version", "content-type", "content-transfer-encoding", "in-reply-to",
+/* RFC 6376 5.4.1, with what mail programs and RFC 8058 need. The first ones are signed once more than they are there.
+ */
+const char *const dkim_signed_fields[] = {"from",
+                                          "to",
+                                          "cc",
+                                          "subject",
+                                          "date",
+                                          "message-id",
+                                          "reply-to",
+                                          "sender",
+                                          "mime-version",
+                                          "content-type",
+                                          "content-transfer-encoding",
+                                          "in-reply-to",
                                           "references", /* oversigned up to here */
-                                          "list-id",    "list-help",    "list-unsubscribe", "list-unsubscribe-post", "list-subscribe",
-                                          "list-post",  "list-owner",   "list-archive", "autocrypt",  "content-id",    "content-description",
-                                          "resent-date", "resent-from", "resent-to",   "resent-cc", "resent-message-id", "resent-sender",
-                                          "feedback-id", "auto-submitted", NULL};
+                                          "list-id",
+                                          "list-help",
+                                          "list-unsubscribe",
+                                          "list-unsubscribe-post",
+                                          "list-subscribe",
+                                          "list-post",
+                                          "list-owner",
+                                          "list-archive",
+                                          "autocrypt",
+                                          "content-id",
+                                          "content-description",
+                                          "resent-date",
+                                          "resent-from",
+                                          "resent-to",
+                                          "resent-cc",
+                                          "resent-message-id",
+                                          "resent-sender",
+                                          "feedback-id",
+                                          "auto-submitted",
+                                          NULL};
 #define N_OVERSIGNED 13u
 
 static size_t count_fields(str header, str name)
@@ -128,7 +158,8 @@ static void add_names(struct folded *out, str header, struct buf *scratch)
     }
 }
 
-str dkim_prepare_field(const struct dkim_signing *how, str beginning, str header, const unsigned char body_hash[BODY_HASH_SIZE], struct arena *a,
+str dkim_prepare_field(const struct dkim_signing *how, str beginning, str header,
+                       const unsigned char body_hash[BODY_HASH_SIZE], struct arena *a,
                        unsigned char digest[DKIM_DIGEST_SIZE])
 {
     static const char *const forms[] = {"simple", "relaxed"};
@@ -171,8 +202,8 @@ str dkim_prepare_field(const struct dkim_signing *how, str beginning, str header
     return text;
 }
 
-str dkim_prepare(const struct dkim_signing *how, str header, const unsigned char body_hash[BODY_HASH_SIZE], struct arena *a,
-                 unsigned char digest[DKIM_DIGEST_SIZE])
+str dkim_prepare(const struct dkim_signing *how, str header, const unsigned char body_hash[BODY_HASH_SIZE],
+                 struct arena *a, unsigned char digest[DKIM_DIGEST_SIZE])
 {
     return dkim_prepare_field(how, S("DKIM-Signature: v=1;"), header, body_hash, a, digest);
 }

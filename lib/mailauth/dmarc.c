@@ -51,7 +51,8 @@ bool dmarc_uri_next(str *list, struct arena *a, str *address)
         char *p = arena_alloc(a, uri.n + 1);
         size_t n = 0;
         for (size_t i = 0; i < uri.n; i++) { /* RFC 3986 2.1 */
-            if (uri.p[i] == '%' && i + 2 < uri.n && ascii_hex((unsigned char)uri.p[i + 1]) >= 0 && ascii_hex((unsigned char)uri.p[i + 2]) >= 0) {
+            if (uri.p[i] == '%' && i + 2 < uri.n && ascii_hex((unsigned char)uri.p[i + 1]) >= 0 &&
+                ascii_hex((unsigned char)uri.p[i + 2]) >= 0) {
                 p[n++] = (char)(ascii_hex((unsigned char)uri.p[i + 1]) * 16 + ascii_hex((unsigned char)uri.p[i + 2]));
                 i += 2;
             } else {
@@ -88,8 +89,8 @@ bool dmarc_record_parse(str text, struct dmarc_record *out)
     if (t.n == 0 || !str_eq(t.v[0].name, S("v")) || !str_eq(t.v[0].value, S("DMARC1")) || eq < 0 ||
         !str_eq(str_trim(str_slice(text, 0, (size_t)eq)), S("v")))
         return false;
-    const str *sp = tags_get(&t, "sp"), *np = tags_get(&t, "np"), *psd = tags_get(&t, "psd"), *rua = tags_get(&t, "rua"),
-              *ruf = tags_get(&t, "ruf"), *fo = tags_get(&t, "fo");
+    const str *sp = tags_get(&t, "sp"), *np = tags_get(&t, "np"), *psd = tags_get(&t, "psd"),
+              *rua = tags_get(&t, "rua"), *ruf = tags_get(&t, "ruf"), *fo = tags_get(&t, "fo");
     bool p_ok = policy_of(tags_get(&t, "p"), &r.p), sp_ok = policy_of(sp, &r.sp), np_ok = policy_of(np, &r.np);
     if (!p_ok || (sp && !sp_ok) || (np && !np_ok)) { /* 4.10.1 */
         if (!has_report_address(rua))
@@ -187,9 +188,9 @@ FIBER static enum found ask_record(struct auth_dns *dns, str domain, struct aren
 }
 
 struct walk {
-    struct dmarc_record of_start; /* domain empty: none */
+    struct dmarc_record of_start;        /* domain empty: none */
     struct dmarc_record of_organization; /* its own record, domain empty: none */
-    struct dmarc_record of_suffix; /* with psd=y, above the organization */
+    struct dmarc_record of_suffix;       /* with psd=y, above the organization */
     str organization;
 };
 
@@ -299,7 +300,8 @@ FIBER static bool is_aligned(struct check *c, str author, str domain, bool is_st
 }
 
 /* The policy of one author's domain. */
-FIBER static void check_author(struct auth_dns *dns, const struct dmarc_input *in, str author, struct arena *a, struct dmarc_verdict *out)
+FIBER static void check_author(struct auth_dns *dns, const struct dmarc_input *in, str author, struct arena *a,
+                               struct dmarc_verdict *out)
 {
     struct walk w;
     struct check c = {.dns = dns, .in = in, .arena = a, .of_author = &w};
@@ -338,7 +340,8 @@ FIBER static void check_author(struct auth_dns *dns, const struct dmarc_input *i
 /* Of the verdicts for several authors the worst counts: nobody is to lend another's name. */
 static bool is_worse(const struct dmarc_verdict *x, const struct dmarc_verdict *y)
 {
-    static const int rank[] = {[DMARC_PASS] = 0, [DMARC_NONE] = 1, [DMARC_TEMPERROR] = 2, [DMARC_PERMERROR] = 3, [DMARC_FAIL] = 4};
+    static const int rank[] = {
+        [DMARC_PASS] = 0, [DMARC_NONE] = 1, [DMARC_TEMPERROR] = 2, [DMARC_PERMERROR] = 3, [DMARC_FAIL] = 4};
     return rank[x->result] != rank[y->result] ? rank[x->result] > rank[y->result] : x->to_apply > y->to_apply;
 }
 

@@ -102,11 +102,13 @@ static bool verify_ed25519(EVP_PKEY *pk, const unsigned char *digest, str sig)
     return ok;
 }
 
-bool dkim_key_verify(const struct dkim_key_record *key, const unsigned char digest[DKIM_DIGEST_SIZE], str sig, const char **problem)
+bool dkim_key_verify(const struct dkim_key_record *key, const unsigned char digest[DKIM_DIGEST_SIZE], str sig,
+                     const char **problem)
 {
     EVP_PKEY *pk = public_key(key);
     *problem = key_problem(pk, key->algorithm);
-    bool ok = !*problem && (key->algorithm == DKIM_RSA_SHA256 ? verify_rsa(pk, digest, sig) : verify_ed25519(pk, digest, sig));
+    bool ok = !*problem &&
+              (key->algorithm == DKIM_RSA_SHA256 ? verify_rsa(pk, digest, sig) : verify_ed25519(pk, digest, sig));
     EVP_PKEY_free(pk);
     ERR_clear_error();
     return ok;
@@ -219,7 +221,8 @@ static bool sign_rsa(EVP_PKEY *pk, const unsigned char *digest, unsigned char *o
 {
     EVP_PKEY_CTX *c = EVP_PKEY_CTX_new(pk, NULL);
     bool ok = c && EVP_PKEY_sign_init(c) == 1 && EVP_PKEY_CTX_set_rsa_padding(c, RSA_PKCS1_PADDING) == 1 &&
-              EVP_PKEY_CTX_set_signature_md(c, EVP_sha256()) == 1 && EVP_PKEY_sign(c, out, n, digest, DKIM_DIGEST_SIZE) == 1;
+              EVP_PKEY_CTX_set_signature_md(c, EVP_sha256()) == 1 &&
+              EVP_PKEY_sign(c, out, n, digest, DKIM_DIGEST_SIZE) == 1;
     EVP_PKEY_CTX_free(c);
     return ok;
 }
@@ -227,13 +230,14 @@ static bool sign_rsa(EVP_PKEY *pk, const unsigned char *digest, unsigned char *o
 static bool sign_ed25519(EVP_PKEY *pk, const unsigned char *digest, unsigned char *out, size_t *n)
 {
     EVP_MD_CTX *c = EVP_MD_CTX_new();
-    bool ok = c && EVP_DigestSignInit(c, NULL, NULL, NULL, pk) == 1 && EVP_DigestSign(c, out, n, digest, DKIM_DIGEST_SIZE) == 1;
+    bool ok = c && EVP_DigestSignInit(c, NULL, NULL, NULL, pk) == 1 &&
+              EVP_DigestSign(c, out, n, digest, DKIM_DIGEST_SIZE) == 1;
     EVP_MD_CTX_free(c);
     return ok;
 }
 
-bool dkim_private_key_sign(const struct dkim_private_key *k, const unsigned char digest[DKIM_DIGEST_SIZE], struct arena *a, str *out,
-                           struct err *err)
+bool dkim_private_key_sign(const struct dkim_private_key *k, const unsigned char digest[DKIM_DIGEST_SIZE],
+                           struct arena *a, str *out, struct err *err)
 {
     size_t n = DKIM_RSA_BITS_MAX / 8;
     unsigned char *p = arena_alloc(a, n);

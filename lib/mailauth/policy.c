@@ -9,7 +9,8 @@ static bool one_record(const str *texts, size_t n, const char *version, struct t
 {
     const str *found = NULL;
     for (size_t i = 0; i < n; i++) {
-        if (!str_starts(texts[i], str_c(version)) || (texts[i].n > strlen(version) && !strchr("; \t", texts[i].p[strlen(version)])))
+        if (!str_starts(texts[i], str_c(version)) ||
+            (texts[i].n > strlen(version) && !strchr("; \t", texts[i].p[strlen(version)])))
             continue;
         if (found)
             return false;
@@ -72,7 +73,8 @@ bool mta_sts_parse(str text, struct arena *a, struct mta_sts_policy *out, const 
         *problem = "a line of the policy is no key: value";
         if (colon < 0)
             return false;
-        str key = str_trim(str_slice(line, 0, (size_t)colon)), value = str_trim(str_slice(line, (size_t)colon + 1, SIZE_MAX));
+        str key = str_trim(str_slice(line, 0, (size_t)colon)),
+            value = str_trim(str_slice(line, (size_t)colon + 1, SIZE_MAX));
         if (str_eq(key, S("version"))) {
             *problem = "version is not STSv1";
             if (!has_version && !str_eq(value, S("STSv1")))
@@ -80,7 +82,9 @@ bool mta_sts_parse(str text, struct arena *a, struct mta_sts_policy *out, const 
             has_version = true;
         } else if (str_eq(key, S("mode")) && !has_mode) { /* of a key twice the first counts */
             *problem = "mode is not known";
-            p.mode = str_eq(value, S("enforce")) ? MTA_STS_ENFORCE : str_eq(value, S("testing")) ? MTA_STS_TESTING : MTA_STS_NONE;
+            p.mode = str_eq(value, S("enforce"))   ? MTA_STS_ENFORCE
+                     : str_eq(value, S("testing")) ? MTA_STS_TESTING
+                                                   : MTA_STS_NONE;
             if (p.mode == MTA_STS_NONE && !str_eq(value, S("none")))
                 return false;
             has_mode = true;

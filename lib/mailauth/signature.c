@@ -5,8 +5,8 @@
 #include "base/num.h"
 #include "mailauth/tags.h"
 
-#define FIELDS_MAX 4000u /* of a header: what is above is not looked at */
-#define KEYS_MAX 8u      /* records of one selector that are tried */
+#define FIELDS_MAX 4000u      /* of a header: what is above is not looked at */
+#define KEYS_MAX 8u           /* records of one selector that are tried */
 #define TIME_MAX 999999999999 /* RFC 6376 3.5: 12 digits */
 
 const char *dkim_result_name(enum dkim_result r)
@@ -29,7 +29,8 @@ static bool parse_forms(const str *c, struct signature *s)
     ptrdiff_t slash = str_find(*c, '/');
     if (slash < 0)
         return canon_of(*c, &s->header_form);
-    return canon_of(str_slice(*c, 0, (size_t)slash), &s->header_form) && canon_of(str_slice(*c, (size_t)slash + 1, SIZE_MAX), &s->body_form);
+    return canon_of(str_slice(*c, 0, (size_t)slash), &s->header_form) &&
+           canon_of(str_slice(*c, (size_t)slash + 1, SIZE_MAX), &s->body_form);
 }
 
 static bool parse_time(const str *v, int64_t *out)
@@ -67,7 +68,8 @@ static bool parse_length(const str *l, struct signature *s)
     return true;
 }
 
-bool signature_parse(const struct header_field *field, bool is_arc, struct arena *a, struct signature *out, const char **problem)
+bool signature_parse(const struct header_field *field, bool is_arc, struct arena *a, struct signature *out,
+                     const char **problem)
 {
     struct tags t;
     struct signature s = {.field = *field, .body_at = -1};
@@ -80,15 +82,16 @@ bool signature_parse(const struct header_field *field, bool is_arc, struct arena
     v = tags_get(&t, "v");
     if (!is_arc && (!v || !str_eq(*v, S("1"))))
         return false;
-    const str *algorithm = tags_get(&t, "a"), *d = tags_get(&t, "d"), *selector = tags_get(&t, "s"), *h = tags_get(&t, "h"),
-              *bh = tags_get(&t, "bh"), *b = tags_get(&t, "b");
+    const str *algorithm = tags_get(&t, "a"), *d = tags_get(&t, "d"), *selector = tags_get(&t, "s"),
+              *h = tags_get(&t, "h"), *bh = tags_get(&t, "bh"), *b = tags_get(&t, "b");
     *problem = "a tag is missing";
     if (!algorithm || !d || !selector || !h || !bh || !b)
         return false;
     s.domain = *d; /* what can still be said of a signature that is refused */
     s.selector = *selector;
     *out = s;
-    *problem = str_eq_nocase(*algorithm, S("rsa-sha1")) ? "rsa-sha1 is not secure any more (RFC 8301)" : "an algorithm that is not known";
+    *problem = str_eq_nocase(*algorithm, S("rsa-sha1")) ? "rsa-sha1 is not secure any more (RFC 8301)"
+                                                        : "an algorithm that is not known";
     if (str_eq_nocase(*algorithm, S("rsa-sha256")))
         s.algorithm = DKIM_RSA_SHA256;
     else if (str_eq_nocase(*algorithm, S("ed25519-sha256")))
@@ -99,7 +102,8 @@ bool signature_parse(const struct header_field *field, bool is_arc, struct arena
     if (!parse_forms(tags_get(&t, "c"), &s))
         return false;
     *problem = "d= or s= is no domain name";
-    if (!auth_name_ok(s.domain) || !auth_name_ok(s.selector) || s.domain.n + s.selector.n + strlen("._domainkey.") > 253)
+    if (!auth_name_ok(s.domain) || !auth_name_ok(s.selector) ||
+        s.domain.n + s.selector.n + strlen("._domainkey.") > 253)
         return false;
     *problem = "b= or bh= is no base64";
     if (!tag_base64(*b, a, &s.value) || !tag_base64(*bh, a, &s.body_hash) || s.body_hash.n != BODY_HASH_SIZE)
@@ -191,11 +195,13 @@ void signature_digest(const struct signature *s, str header, unsigned char out[D
     free(is_used);
 }
 
-FIBER enum dkim_result signature_check(struct auth_dns *dns, const struct signature *s, const unsigned char digest[DKIM_DIGEST_SIZE],
-                                       struct arena *a, const char **problem, bool *is_testing)
+FIBER enum dkim_result signature_check(struct auth_dns *dns, const struct signature *s,
+                                       const unsigned char digest[DKIM_DIGEST_SIZE], struct arena *a,
+                                       const char **problem, bool *is_testing)
 {
     struct auth_dns_answer r = {0};
-    str name = arena_printf(a, "%.*s._domainkey.%.*s", STR_ARG(auth_name_trim(s->selector)), STR_ARG(auth_name_trim(s->domain)));
+    str name = arena_printf(a, "%.*s._domainkey.%.*s", STR_ARG(auth_name_trim(s->selector)),
+                            STR_ARG(auth_name_trim(s->domain)));
     enum dkim_result result = DKIM_PERMERROR;
     *is_testing = false;
     *problem = "no key is published";
@@ -220,7 +226,8 @@ FIBER enum dkim_result signature_check(struct auth_dns *dns, const struct signat
             break;
         }
         ptrdiff_t at = str_rfind(s->auid, '@');
-        if (key.algorithm != s->algorithm || (key.is_strict && at >= 0 && !str_eq_nocase(str_slice(s->auid, (size_t)at + 1, SIZE_MAX), s->domain))) {
+        if (key.algorithm != s->algorithm ||
+            (key.is_strict && at >= 0 && !str_eq_nocase(str_slice(s->auid, (size_t)at + 1, SIZE_MAX), s->domain))) {
             *problem = "the published key is not for this signature";
             continue;
         }

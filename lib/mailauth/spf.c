@@ -1,6 +1,6 @@
 /*
- * A record is read whole before its first term is evaluated: a syntax error anywhere is permerror whatever stands before it (RFC 7208 4.6).
- * include and redirect evaluate another record; all count against the same limits.
+ * A record is read whole before its first term is evaluated: a syntax error anywhere is permerror whatever stands
+ * before it (RFC 7208 4.6). include and redirect evaluate another record; all count against the same limits.
  */
 #include "mailauth/spf.h"
 
@@ -15,9 +15,9 @@ enum term_kind { T_ALL, T_INCLUDE, T_A, T_MX, T_PTR, T_IP4, T_IP6, T_EXISTS };
 
 struct term {
     enum term_kind kind;
-    enum spf_result result;  /* when it matches */
-    str text;                /* as published */
-    str spec;                /* domain-spec; empty when absent */
+    enum spf_result result; /* when it matches */
+    str text;               /* as published */
+    str spec;               /* domain-spec; empty when absent */
     struct auth_ip net;
     unsigned bits4, bits6;
 };
@@ -34,7 +34,7 @@ struct spf {
     struct arena *arena;
     str sender, local, sender_domain; /* with postmaster in place of what is missing */
     unsigned n_terms, n_void;
-    str *names;               /* of the client, validated (5.5); asked for once */
+    str *names; /* of the client, validated (5.5); asked for once */
     size_t n_names;
     struct auth_dns_answer ptr;
     bool has_names;
@@ -50,7 +50,8 @@ const char *spf_result_name(enum spf_result r)
 static enum spf_result problem(struct spf *s, enum spf_result r, const char *what, str about)
 {
     if (str_empty(s->out->problem)) /* the first is the cause */
-        s->out->problem = arena_printf(s->arena, "%s%s%.*s", what, about.n ? ": " : "", (int)MIN(about.n, 200u), about.n ? about.p : "");
+        s->out->problem = arena_printf(s->arena, "%s%s%.*s", what, about.n ? ": " : "", (int)MIN(about.n, 200u),
+                                       about.n ? about.p : "");
     return r;
 }
 
@@ -189,8 +190,9 @@ static bool parse_mechanism(str text, struct term *t)
     static const struct {
         str name;
         enum term_kind kind;
-    } names[] = {{S_INIT("all"), T_ALL}, {S_INIT("include"), T_INCLUDE}, {S_INIT("a"), T_A},     {S_INIT("mx"), T_MX},
-                 {S_INIT("ptr"), T_PTR}, {S_INIT("ip4"), T_IP4},         {S_INIT("ip6"), T_IP6}, {S_INIT("exists"), T_EXISTS}};
+    } names[] = {{S_INIT("all"), T_ALL}, {S_INIT("include"), T_INCLUDE}, {S_INIT("a"), T_A},
+                 {S_INIT("mx"), T_MX},   {S_INIT("ptr"), T_PTR},         {S_INIT("ip4"), T_IP4},
+                 {S_INIT("ip6"), T_IP6}, {S_INIT("exists"), T_EXISTS}};
     *t = (struct term){.result = SPF_PASS, .text = text};
     str s = text;
     static const char signs[] = "+-~?";
@@ -665,7 +667,7 @@ FIBER static enum spf_result redirect(struct spf *s, str domain, struct record *
     if (!target_of(s, r->redirect, domain, &target))
         return problem(s, SPF_PERMERROR, "redirect to what is no domain name", r->redirect);
     enum spf_result result = check_host(s, target, depth + 1, r); /* and its exp, 6.2 */
-    if (result == SPF_NONE) /* 6.1 */
+    if (result == SPF_NONE)                                       /* 6.1 */
         return problem(s, SPF_PERMERROR, "redirect to a domain without an SPF record", target);
     return result;
 }
@@ -724,7 +726,8 @@ static bool domain_ok(str domain)
     return auth_name_ok(domain) && str_find(auth_name_trim(domain), '.') > 0 && domain.p[0] != '[';
 }
 
-FIBER static void check(struct auth_dns *dns, const struct spf_query *q, str sender, struct arena *a, struct spf_verdict *out)
+FIBER static void check(struct auth_dns *dns, const struct spf_query *q, str sender, struct arena *a,
+                        struct spf_verdict *out)
 {
     struct spf s = {.dns = dns, .q = q, .arena = a, .out = out};
     struct record r;

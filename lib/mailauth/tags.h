@@ -1,5 +1,6 @@
 /*
- * tags.h: lists of tag=value, as DKIM signatures and key records (RFC 6376 3.2), ARC, DMARC and MTA-STS records have them.
+ * tags.h: lists of tag=value, as DKIM signatures and key records (RFC 6376 3.2), ARC, DMARC and MTA-STS records have
+ * them.
  */
 #ifndef MAILAUTH_TAGS_H
 #define MAILAUTH_TAGS_H
@@ -10,7 +11,7 @@
 
 struct tag {
     str name;
-    str value;  /* white space at both ends removed; what is folded is left so */
+    str value; /* white space at both ends removed; what is folded is left so */
 };
 struct tags {
     struct tag v[TAGS_MAX];

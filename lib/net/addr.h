@@ -36,8 +36,8 @@ void net_addr_set_port(struct net_addr *a, uint16_t port);
 bool net_addr_is_loopback(const struct net_addr *a);
 bool net_addr_is_unix(const struct net_addr *a);
 bool net_addr_equal_ip(const struct net_addr *a, const struct net_addr *b);
-/* Whether two listeners could not be at both: one port, and one address or one of them "all" ("*" stands for IPv4 too); or one
- * socket. Port 0 takes any that is free and is in nobody's way. */
+/* Whether two listeners could not be at both: one port, and one address or one of them "all" ("*" stands for IPv4 too);
+ * or one socket. Port 0 takes any that is free and is in nobody's way. */
 bool net_addr_collides(const struct net_addr *a, const struct net_addr *b);
 /* What limits count by: the /32 of IPv4, the /64 of IPv6, as text. */
 str net_addr_limit_key(const struct net_addr *a, char buf[NET_ADDR_TEXT_MAX]);

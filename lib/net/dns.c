@@ -3,8 +3,8 @@
  * (ub_process), which calls on_answer for each. That stores the result and wakes the fiber. ub_cancel takes a query out
  * at once: on_answer is not called for it any more.
  *
- * A question that nobody answers is answered from what was known before (dns_kept.h), after a short wait at first and then
- * at once for a while, so that a name whose servers are away costs its mail no time.
+ * A question that nobody answers is answered from what was known before (dns_kept.h), after a short wait at first and
+ * then at once for a while, so that a name whose servers are away costs its mail no time.
  */
 #include "net/dns.h"
 
@@ -89,8 +89,8 @@ static bool parse_server(str server, struct net_addr *out, struct err *err)
     if (net_ip_parse(server, out))
         net_addr_set_port(out, 53);
     else if (!net_addr_parse(server, out, &ignored) || net_addr_is_unix(out) || !net_addr_port(out))
-        return err_set(err, ERR_INVALID, "'%.*s', which is no address like 192.0.2.53 or 127.0.0.1:5300", (int)MIN(server.n, (size_t)100),
-                       server.p);
+        return err_set(err, ERR_INVALID, "'%.*s', which is no address like 192.0.2.53 or 127.0.0.1:5300",
+                       (int)MIN(server.n, (size_t)100), server.p);
     return true;
 }
 
@@ -115,7 +115,8 @@ static bool add_server(struct dns *d, str server, struct err *err)
 
 static bool configure(struct dns *d, const struct dns_opts *opts, struct err *err)
 {
-    /* Servers on loopback, and names under private zones and .test, are the operator's business and not filtered here. */
+    /* Servers on loopback, and names under private zones and .test, are the operator's business and not filtered here.
+     */
     if (!option(d, "do-not-query-localhost:", "no", err) || !option(d, "unblock-lan-zones:", "yes", err) ||
         !option(d, "insecure-lan-zones:", "yes", err) || !option(d, "infra-keep-probing:", "yes", err) ||
         !option(d, "use-syslog:", "no", err) || !option(d, "verbosity:", "0", err))
@@ -199,7 +200,8 @@ static void look_at(struct dns *d, const char *name, int type, struct known *k)
     k->is_trusted |= dns_kept_is_trusted(&d->kept, name, type);
 }
 
-static bool query_start(struct dns *d, struct query *q, const char *name, int type, const struct known *known, struct err *err)
+static bool query_start(struct dns *d, struct query *q, const char *name, int type, const struct known *known,
+                        struct err *err)
 {
     unsigned wait_ms = known->is_kept ? MIN(d->timeout_ms, KEPT_AFTER_MS) : d->timeout_ms;
     *q = (struct query){.name = name, .type = type, .fiber = fiber_self(), .end_ms = clock_mono_ms() + wait_ms};
@@ -207,7 +209,8 @@ static bool query_start(struct dns *d, struct query *q, const char *name, int ty
         return true;
     int e = ub_resolve_async(d->ctx, name, type, CLASS_IN, q, on_answer, &q->id);
     if (e != 0)
-        return err_set(err, e == UB_SYNTAX ? ERR_INVALID : ERR_UNAVAILABLE, "look-up of '%s': %s", name, ub_strerror(e));
+        return err_set(err, e == UB_SYNTAX ? ERR_INVALID : ERR_UNAVAILABLE, "look-up of '%s': %s", name,
+                       ub_strerror(e));
     q->is_asked = true;
     if (d->n_active++ == 0)
         uv_ref((uv_handle_t *)d->poll);
@@ -241,7 +244,8 @@ static void judge(const struct query *q, const struct ub_result *r, struct err *
     if (q->error != 0)
         err_set(err, ERR_UNAVAILABLE, "look-up of '%s': %s", q->name, ub_strerror(q->error));
     else if (r->bogus)
-        err_set(err, ERR_UNAVAILABLE, "DNSSEC validation of '%s' failed: %s", q->name, r->why_bogus ? r->why_bogus : "bogus");
+        err_set(err, ERR_UNAVAILABLE, "DNSSEC validation of '%s' failed: %s", q->name,
+                r->why_bogus ? r->why_bogus : "bogus");
     else if (r->nxdomain || r->rcode == RCODE_NXDOMAIN)
         err_set(err, ERR_NOT_FOUND, "no such domain '%s'", q->name);
     else if (r->rcode != RCODE_OK)
@@ -394,7 +398,8 @@ static void mx_order(struct dns_mx *mx, size_t n)
         qsort(mx, n, sizeof(*mx), mx_cmp);
 }
 
-bool dns_mx(struct dns *d, str domain, struct arena *a, struct dns_mx **out, size_t *n, bool *is_secure, struct err *err)
+bool dns_mx(struct dns *d, str domain, struct arena *a, struct dns_mx **out, size_t *n, bool *is_secure,
+            struct err *err)
 {
     const struct ub_result *r = lookup(d, domain, TYPE_MX, err);
     if (!r)
@@ -438,8 +443,8 @@ static size_t add_ips(const struct ub_result *r, int family, struct net_addr *ou
     return n;
 }
 
-/* Both types at once: each gives its addresses, or errs[i] says why not. A host that is known by one kind of address is not
- * kept waiting for the other when nobody answers. */
+/* Both types at once: each gives its addresses, or errs[i] says why not. A host that is known by one kind of address is
+ * not kept waiting for the other when nobody answers. */
 FIBER static size_t lookup_both(struct dns *d, const char *z, struct net_addr *ips, bool *is_secure, struct err errs[2])
 {
     static const struct {
@@ -464,7 +469,8 @@ FIBER static size_t lookup_both(struct dns *d, const char *z, struct net_addr *i
     return n;
 }
 
-bool dns_ips(struct dns *d, str name, struct arena *a, struct net_addr **out, size_t *n, bool *is_secure, struct err *err)
+bool dns_ips(struct dns *d, str name, struct arena *a, struct net_addr **out, size_t *n, bool *is_secure,
+             struct err *err)
 {
     CHECK(d, DNS_MAGIC);
     char z[NAME_MAX_ + 1];
@@ -531,7 +537,8 @@ bool dns_txt(struct dns *d, str name, struct arena *a, str **out, size_t *n, boo
     return lookup_strings(d, name, TYPE_TXT, true, a, out, n, is_secure, err);
 }
 
-bool dns_raw(struct dns *d, str name, int rrtype, struct arena *a, str **out, size_t *n, bool *is_secure, struct err *err)
+bool dns_raw(struct dns *d, str name, int rrtype, struct arena *a, str **out, size_t *n, bool *is_secure,
+             struct err *err)
 {
     return lookup_strings(d, name, rrtype, false, a, out, n, is_secure, err);
 }

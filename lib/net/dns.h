@@ -14,10 +14,10 @@
 struct dns;
 
 struct dns_opts {
-    const str *servers;     /* "192.0.2.53" or "127.0.0.1:5300"; none = /etc/resolv.conf */
+    const str *servers; /* "192.0.2.53" or "127.0.0.1:5300"; none = /etc/resolv.conf */
     size_t n_servers;
-    str trust_anchor_file;  /* empty = no DNSSEC validation here */
-    unsigned timeout_ms;    /* for one look-up; default 5000 */
+    str trust_anchor_file; /* empty = no DNSSEC validation here */
+    unsigned timeout_ms;   /* for one look-up; default 5000 */
 };
 /* Whether this may stand among the servers; the error is "'…', which is no address like …". */
 bool dns_check_server(str server, struct err *err) WARN_UNUSED;
@@ -35,8 +35,10 @@ FIBER bool dns_mx(struct dns *d, str domain, struct arena *a, struct dns_mx **ou
 FIBER bool dns_ips(struct dns *d, str name, struct arena *a, struct net_addr **out, size_t *n, bool *is_secure,
                    struct err *err) WARN_UNUSED;
 /* TXT records, each joined to one string. */
-FIBER bool dns_txt(struct dns *d, str name, struct arena *a, str **out, size_t *n, bool *is_secure, struct err *err) WARN_UNUSED;
-FIBER bool dns_ptr(struct dns *d, const struct net_addr *ip, struct arena *a, str **out, size_t *n, struct err *err) WARN_UNUSED;
+FIBER bool dns_txt(struct dns *d, str name, struct arena *a, str **out, size_t *n, bool *is_secure, struct err *err)
+    WARN_UNUSED;
+FIBER bool dns_ptr(struct dns *d, const struct net_addr *ip, struct arena *a, str **out, size_t *n, struct err *err)
+    WARN_UNUSED;
 /* Raw RDATA of any type (TLSA = 52). */
 FIBER bool dns_raw(struct dns *d, str name, int rrtype, struct arena *a, str **out, size_t *n, bool *is_secure,
                    struct err *err) WARN_UNUSED;

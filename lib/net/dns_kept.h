@@ -1,8 +1,9 @@
 /*
  * dns_kept.h: the last good answer to each question, for the time when nobody answers (RFC 8767).
  *
- * Only answers with records are kept, for a day, in bounded number and size; the one not used for longest goes first. An answer
- * that the world takes back (no such name, no such record) is forgotten: nobody is told of an absence that is a day old.
+ * Only answers with records are kept, for a day, in bounded number and size; the one not used for longest goes first.
+ * An answer that the world takes back (no such name, no such record) is forgotten: nobody is told of an absence that is
+ * a day old.
  */
 #ifndef NET_DNS_KEPT_H
 #define NET_DNS_KEPT_H
@@ -15,7 +16,8 @@
 #define DNS_KEPT_MAX 4096u
 #define DNS_KEPT_BYTES ((size_t)8 << 20)
 #define DNS_KEPT_MS ((int64_t)24 * 3600 * 1000) /* RFC 8767 5: one to three days */
-#define DNS_KEPT_TRUST_MS 30000                 /* after a failure it answers at once for so long (5: failure recheck timer) */
+/* after a failure it answers at once for so long (5: failure recheck timer) */
+#define DNS_KEPT_TRUST_MS 30000
 
 struct dns_kept {
     struct map by_question;

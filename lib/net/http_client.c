@@ -48,13 +48,13 @@ struct transfer {
     struct arena *arena;
     struct http_response res;
     size_t header_bytes;
-    struct buf in;         /* received bytes: all of them, or those not yet given to on_data */
-    str out;               /* bytes of next_body that curl has not taken yet */
-    uint64_t out_left;     /* of body_size, not yet obtained from next_body */
+    struct buf in;     /* received bytes: all of them, or those not yet given to on_data */
+    str out;           /* bytes of next_body that curl has not taken yet */
+    uint64_t out_left; /* of body_size, not yet obtained from next_body */
     bool in_paused, out_paused, wants_out, is_done;
     CURLcode code;
     char text[CURL_ERROR_SIZE];
-    struct err err;        /* what a callback found wrong; beats curl's own code */
+    struct err err; /* what a callback found wrong; beats curl's own code */
 };
 
 static void free_handle(uv_handle_t *h)
@@ -167,8 +167,8 @@ static size_t on_header(char *p, size_t size, size_t count, void *arg)
     char *name = arena_strz(t->arena, str_trim(str_slice(line, 0, (size_t)colon)));
     for (char *q = name; *q; q++)
         *q = (char)ascii_lower((unsigned char)*q);
-    t->res.headers[t->res.n_headers++] = (struct http_header){
-        str_c(name), arena_str(t->arena, str_trim(str_slice(line, (size_t)colon + 1, SIZE_MAX)))};
+    t->res.headers[t->res.n_headers++] =
+        (struct http_header){str_c(name), arena_str(t->arena, str_trim(str_slice(line, (size_t)colon + 1, SIZE_MAX)))};
     return n;
 }
 
@@ -256,8 +256,12 @@ static bool sign_parts(const struct http_request *req, str host, str path, str q
     signed_headers[n++] = (struct http_header){S("host"), host};
     for (size_t i = 0; i < req->n_headers && n < HEADERS_MAX; i++)
         signed_headers[n++] = req->headers[i];
-    struct sigv4_request sv = {.method = str_c(req->method), .path = buf_str(&cpath), .query = buf_str(&cquery),
-                               .headers = signed_headers, .n_headers = n, .payload_hash = payload,
+    struct sigv4_request sv = {.method = str_c(req->method),
+                               .path = buf_str(&cpath),
+                               .query = buf_str(&cquery),
+                               .headers = signed_headers,
+                               .n_headers = n,
+                               .payload_hash = payload,
                                .now_unix = clock_unix()};
     BUF(authorization, HEADER_BYTES_MAX);
     if (!sigv4_authorization(&sv, &req->sign, &authorization, err))
@@ -385,7 +389,8 @@ FIBER static bool feed_body(struct transfer *t, struct err *err)
     return true;
 }
 
-/* Hand on what has come in. The bytes move to a buffer of their own, as the next ones may arrive while on_data waits. */
+/* Hand on what has come in. The bytes move to a buffer of their own, as the next ones may arrive while on_data waits.
+ */
 FIBER static bool drain_input(struct transfer *t, struct err *err)
 {
     struct buf piece = t->in;

@@ -75,7 +75,8 @@ static bool list_has(str list, str token)
 }
 
 /* What framing depends on. RFC 9112 6.1 to 6.3. */
-static enum http_parse note_field(struct http_head *h, str name, str value, unsigned *hosts, int *status, struct err *err)
+static enum http_parse note_field(struct http_head *h, str name, str value, unsigned *hosts, int *status,
+                                  struct err *err)
 {
     if (str_eq(name, S("content-length"))) {
         if (h->has_length || !num_u64(value, INT64_MAX, &h->content_length))
@@ -262,7 +263,8 @@ bool http_parse_target(str target, struct arena *a, str *path, str *query, struc
     str q = mark < 0 ? S("") : str_slice(target, (size_t)mark + 1, SIZE_MAX);
     str decoded;
     if (raw.n == 0 || raw.p[0] != '/' || str_find(raw, '#') >= 0 || str_find_nocase(raw, S("%2f")) >= 0 ||
-        !segments_ok(raw) || !decode(raw, false, a, &decoded) || !utf8_valid(decoded.p, decoded.n) || has_dot_segment(decoded))
+        !segments_ok(raw) || !decode(raw, false, a, &decoded) || !utf8_valid(decoded.p, decoded.n) ||
+        has_dot_segment(decoded))
         return err_set(err, ERR_INVALID, "malformed path");
     for (size_t i = 0; i < decoded.n; i++)
         if (ascii_is_ctl((unsigned char)decoded.p[i]))

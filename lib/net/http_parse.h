@@ -1,8 +1,8 @@
 /*
  * http_parse.h: the pure parts of HTTP/1.1 (RFC 9112): request head, chunked framing, targets and queries.
  *
- * Strict where leniency lets two parsers disagree (request smuggling): only CRLF ends a line, no obs-fold, no space before
- * a colon, one Content-Length, no Content-Length beside Transfer-Encoding, one Host.
+ * Strict where leniency lets two parsers disagree (request smuggling): only CRLF ends a line, no obs-fold, no space
+ * before a colon, one Content-Length, no Content-Length beside Transfer-Encoding, one Host.
  */
 #ifndef NET_HTTP_PARSE_H
 #define NET_HTTP_PARSE_H
@@ -23,12 +23,13 @@ struct http_head {
     struct http_header *headers; /* names lower case; in the arena */
     size_t n_headers;
     bool has_length, is_chunked, keeps_alive, wants_continue;
-    uint64_t content_length;     /* when has_length */
-    size_t length;               /* bytes of the head in the input */
+    uint64_t content_length; /* when has_length */
+    size_t length;           /* bytes of the head in the input */
 };
 
 /* Values are views of the input. BAD: *status is what to answer (400, 414, 431, 501, 505) and err says why. */
-enum http_parse http_parse_head(str input, struct arena *a, struct http_head *out, int *status, struct err *err) WARN_UNUSED;
+enum http_parse http_parse_head(str input, struct arena *a, struct http_head *out, int *status, struct err *err)
+    WARN_UNUSED;
 
 /* A target's path and raw query. origin-form and absolute-form (RFC 9112 3.2); "*" is its own path. The path is
  * percent-decoded UTF-8; empty, "." and ".." segments, encoded slashes and control characters are INVALID. */

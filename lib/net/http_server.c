@@ -1,7 +1,7 @@
 /*
  * A connection is either idle (given to stream_idle, an idle timer runs) or served by one fiber, from the moment that a
- * whole head is there until no further one is. Half a head is waited for without a fiber. Closing happens in two places only: close_conn for idle ones, the end of serve for
- * the others.
+ * whole head is there until no further one is. Half a head is waited for without a fiber. Closing happens in two places
+ * only: close_conn for idle ones, the end of serve for the others.
  */
 #include "net/http_server.h"
 
@@ -38,13 +38,13 @@ struct http_conn {
     struct http_server *server;
     struct stream *stream;
     struct fiber_timer idle_timer;
-    bool has_begun;         /* while idle: part of a head is here */
+    bool has_begun; /* while idle: part of a head is here */
     /* of the request in hand */
     enum body_state body;
     enum reply_state reply;
-    uint64_t body_left;     /* of the whole body, or of the chunk */
+    uint64_t body_left; /* of the whole body, or of the chunk */
     bool keeps_alive, is_head, is_http10, wants_continue;
-    struct buf extra;       /* header lines from http_reply_header */
+    struct buf extra; /* header lines from http_reply_header */
 };
 
 static void on_ready(void *arg);
@@ -127,7 +127,8 @@ void http_server_free(struct http_server *s)
         return;
     CHECK(s, SERVER_MAGIC);
     s->is_stopping = s->is_held = true;
-    LIST_EACH(&s->conns, n) {
+    LIST_EACH(&s->conns, n)
+    {
         struct http_conn *c = LIST_ITEM(n, struct http_conn, node);
         if (conn_is_idle(c))
             close_idle(c);
@@ -158,7 +159,8 @@ static void on_idle_timeout(void *arg)
     struct http_conn *c = arg;
     if (c->has_begun) {
         metric_inc_label(M_HTTP_REQUESTS, "4xx");
-        (void)stream_try_write(c->stream, S("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"));
+        (void)stream_try_write(c->stream,
+                               S("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"));
     }
     close_idle(c);
 }
@@ -202,7 +204,8 @@ static void on_ready(void *arg)
         return;
     if (err_is_set(&err)) {
         metric_inc_label(M_HTTP_REQUESTS, "5xx");
-        (void)stream_try_write(c->stream, S("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"));
+        (void)stream_try_write(c->stream,
+                               S("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"));
     }
     conn_free(c);
 }
@@ -319,14 +322,37 @@ static const char *reason_phrase(int status)
     static const struct {
         int status;
         const char *text;
-    } table[] = {{200, "OK"}, {201, "Created"}, {202, "Accepted"}, {204, "No Content"}, {206, "Partial Content"},
-                 {207, "Multi-Status"}, {301, "Moved Permanently"}, {302, "Found"}, {303, "See Other"}, {304, "Not Modified"},
-                 {307, "Temporary Redirect"}, {308, "Permanent Redirect"}, {400, "Bad Request"}, {401, "Unauthorized"},
-                 {403, "Forbidden"}, {404, "Not Found"}, {405, "Method Not Allowed"}, {408, "Request Timeout"},
-                 {409, "Conflict"}, {412, "Precondition Failed"}, {413, "Content Too Large"}, {414, "URI Too Long"},
-                 {415, "Unsupported Media Type"}, {416, "Range Not Satisfiable"}, {429, "Too Many Requests"},
-                 {431, "Request Header Fields Too Large"}, {500, "Internal Server Error"}, {501, "Not Implemented"},
-                 {503, "Service Unavailable"}, {504, "Gateway Timeout"}, {505, "HTTP Version Not Supported"},
+    } table[] = {{200, "OK"},
+                 {201, "Created"},
+                 {202, "Accepted"},
+                 {204, "No Content"},
+                 {206, "Partial Content"},
+                 {207, "Multi-Status"},
+                 {301, "Moved Permanently"},
+                 {302, "Found"},
+                 {303, "See Other"},
+                 {304, "Not Modified"},
+                 {307, "Temporary Redirect"},
+                 {308, "Permanent Redirect"},
+                 {400, "Bad Request"},
+                 {401, "Unauthorized"},
+                 {403, "Forbidden"},
+                 {404, "Not Found"},
+                 {405, "Method Not Allowed"},
+                 {408, "Request Timeout"},
+                 {409, "Conflict"},
+                 {412, "Precondition Failed"},
+                 {413, "Content Too Large"},
+                 {414, "URI Too Long"},
+                 {415, "Unsupported Media Type"},
+                 {416, "Range Not Satisfiable"},
+                 {429, "Too Many Requests"},
+                 {431, "Request Header Fields Too Large"},
+                 {500, "Internal Server Error"},
+                 {501, "Not Implemented"},
+                 {503, "Service Unavailable"},
+                 {504, "Gateway Timeout"},
+                 {505, "HTTP Version Not Supported"},
                  {507, "Insufficient Storage"}};
     for (size_t i = 0; i < ARRAY_LEN(table); i++)
         if (table[i].status == status)
@@ -334,19 +360,19 @@ static const char *reason_phrase(int status)
     return "Status";
 }
 
-#define STATUSES(X)                                                                                \
-    X(NONE, 200)                                                                                   \
-    X(INVALID, 400)                                                                                \
-    X(NOT_FOUND, 404)                                                                              \
-    X(EXISTS, 409)                                                                                 \
-    X(DENIED, 403)                                                                                 \
-    X(LIMIT, 429)                                                                                  \
-    X(CONFLICT, 409)                                                                               \
-    X(UNAVAILABLE, 503)                                                                            \
-    X(TIMEOUT, 504)                                                                                \
-    X(CANCELLED, 503)                                                                              \
-    X(INTERNAL, 500)                                                                               \
-    X(BUSY, 503)                                                                                   \
+#define STATUSES(X)                                                                                                    \
+    X(NONE, 200)                                                                                                       \
+    X(INVALID, 400)                                                                                                    \
+    X(NOT_FOUND, 404)                                                                                                  \
+    X(EXISTS, 409)                                                                                                     \
+    X(DENIED, 403)                                                                                                     \
+    X(LIMIT, 429)                                                                                                      \
+    X(CONFLICT, 409)                                                                                                   \
+    X(UNAVAILABLE, 503)                                                                                                \
+    X(TIMEOUT, 504)                                                                                                    \
+    X(CANCELLED, 503)                                                                                                  \
+    X(INTERNAL, 500)                                                                                                   \
+    X(BUSY, 503)                                                                                                       \
     X(QUOTA, 507) /* RFC 4918 11.5 */
 #define STATUS(kind, status) +1
 _Static_assert(STATUSES(STATUS) == ERR_KINDS_, "each kind of error has a status");
@@ -481,7 +507,8 @@ FIBER static void finish_reply(struct http_req *req)
     if (c->reply == REPLY_NONE)
         http_reply(req, 500, NULL, S(""));
     if (c->reply == REPLY_STREAMING)
-        c->reply = c->is_head || c->is_http10 || stream_write(c->stream, S("0\r\n\r\n"), &err) ? REPLY_DONE : REPLY_BROKEN;
+        c->reply =
+            c->is_head || c->is_http10 || stream_write(c->stream, S("0\r\n\r\n"), &err) ? REPLY_DONE : REPLY_BROKEN;
 }
 
 /* --- requests --- */
@@ -572,8 +599,12 @@ FIBER static void handle(struct http_req *req)
             return;
         }
         if (c->body != BODY_NONE && !read_whole_body(req, route->body_max, &err)) {
-            refuse(req, err.kind == ERR_LIMIT ? 413 : err.kind == ERR_TIMEOUT ? 408 : err.kind == ERR_UNAVAILABLE ? 400
-                        : http_status_of(err.kind), &err); /* UNAVAILABLE: the peer went away in the middle of it */
+            refuse(req,
+                   err.kind == ERR_LIMIT         ? 413
+                   : err.kind == ERR_TIMEOUT     ? 408
+                   : err.kind == ERR_UNAVAILABLE ? 400
+                                                 : http_status_of(err.kind),
+                   &err); /* UNAVAILABLE: the peer went away in the middle of it */
             return;
         }
     }

@@ -17,7 +17,7 @@ struct http_param {
     str name, value;
 };
 struct http_req {
-    str method, path, query; /* path is percent-decoded and normalised ("..", "//" refused); query is raw */
+    str method, path, query;     /* path is percent-decoded and normalised ("..", "//" refused); query is raw */
     struct http_header *headers; /* names lower case */
     size_t n_headers;
     str body;                /* when the route asked for whole bodies */
@@ -30,23 +30,23 @@ struct http_req {
     bool is_tls;
     struct http_param *params; /* decoded query parameters */
     size_t n_params;
-    const void *admitted;    /* what the route's admit found, for its handler; NULL at first. In the arena */
+    const void *admitted; /* what the route's admit found, for its handler; NULL at first. In the arena */
 };
 typedef FIBER void (*http_handler)(void *arg, struct http_req *req);
 typedef FIBER bool (*http_admit)(void *arg, struct http_req *req); /* false: it has answered */
 struct http_route {
-    const char *method;      /* "GET" (answers HEAD too), "POST", …, or "*" */
-    const char *path;        /* exact, or a prefix when it ends in "*" */
+    const char *method; /* "GET" (answers HEAD too), "POST", …, or "*" */
+    const char *path;   /* exact, or a prefix when it ends in "*" */
     http_handler handler;
-    size_t body_max;         /* 0 = no body allowed */
-    bool is_streaming;       /* the handler reads the body by http_read_body */
-    bool is_vital;           /* answered also when all fibers are in use (the path is exact, the head came at once) */
-    http_admit admit;        /* who may ask: looks at the head before a byte of the body is read. NULL: anybody */
+    size_t body_max;   /* 0 = no body allowed */
+    bool is_streaming; /* the handler reads the body by http_read_body */
+    bool is_vital;     /* answered also when all fibers are in use (the path is exact, the head came at once) */
+    http_admit admit;  /* who may ask: looks at the head before a byte of the body is read. NULL: anybody */
 };
 struct http_server_opts {
     const struct http_route *routes; /* first match wins; copied */
     size_t n_routes;
-    void *arg;               /* for every handler */
+    void *arg;                   /* for every handler */
     unsigned request_timeout_ms; /* for the head, and for body and handler; default 60000 each */
     unsigned idle_timeout_ms;    /* default 75000 */
 };

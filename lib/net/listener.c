@@ -17,7 +17,8 @@
 #define BACKLOG 4096
 #define PROXY_INPUT_MAX (8u * 1024)
 #define HANDSHAKE_TIMEOUT_MS 30000
-#define PREPARING_MAX 256u /* handshakes of one listener at once; what is established must still get a fiber, and so must the others */
+/* handshakes of one listener at once; what is established must still get a fiber, and so must the others */
+#define PREPARING_MAX 256u
 
 struct listener {
     uint32_t magic;
@@ -365,14 +366,17 @@ static const char *what_to_do_unix(const struct sockaddr_un *un, int r)
     struct stat st;
     str path = str_c(un->sun_path);
     ptrdiff_t slash = str_rfind(path, '/');
-    CLEANUP(xfree_char) char *folder = slash > 0 ? str_dup(str_slice(path, 0, (size_t)slash)) : xstrdup(slash < 0 ? "." : "/");
+    CLEANUP(xfree_char) char *folder =
+        slash > 0 ? str_dup(str_slice(path, 0, (size_t)slash)) : xstrdup(slash < 0 ? "." : "/");
     if (r == UV_EADDRINUSE)
-        return stat(un->sun_path, &st) == 0 && !S_ISSOCK(st.st_mode) ? "a file that is no socket is there: remove it, or choose another path"
-                                                                     : "another program listens there: stop it, or choose another path";
+        return stat(un->sun_path, &st) == 0 && !S_ISSOCK(st.st_mode)
+                   ? "a file that is no socket is there: remove it, or choose another path"
+                   : "another program listens there: stop it, or choose another path";
     if (r != UV_EACCES && r != UV_ENOTDIR)
         return uv_strerror(r);
-    return stat(folder, &st) != 0 || !S_ISDIR(st.st_mode) ? "its folder cannot be reached: make it, or choose another path"
-                                  : "its folder is not writable: run as its owner, or choose another path";
+    return stat(folder, &st) != 0 || !S_ISDIR(st.st_mode)
+               ? "its folder cannot be reached: make it, or choose another path"
+               : "its folder is not writable: run as its owner, or choose another path";
 }
 
 /* The whole sentence; in a. */

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define INODES_MAX   16u /* a port may be listened to at several addresses */
+#define INODES_MAX 16u /* a port may be listened to at several addresses */
 #define STATE_LISTEN 0x0au
 
 struct inodes {
@@ -21,9 +21,10 @@ static void listeners_in(const char *table, unsigned port, struct inodes *out)
         unsigned local_port, state;
         unsigned long inode;
         /* sl local:port remote:port state tx:rx tr:when retransmits uid timeout inode */
-        if (sscanf(line,
-                   " %*u: %*[0-9A-F]:%4x %*[0-9A-F]:%*4x %2x %*[0-9A-F]:%*[0-9A-F] %*[0-9A-F]:%*[0-9A-F] %*[0-9A-F] %*u %*d %lu",
-                   &local_port, &state, &inode) == 3 &&
+        if (sscanf(
+                line,
+                " %*u: %*[0-9A-F]:%4x %*[0-9A-F]:%*4x %2x %*[0-9A-F]:%*[0-9A-F] %*[0-9A-F]:%*[0-9A-F] %*[0-9A-F] %*u %*d %lu",
+                &local_port, &state, &inode) == 3 &&
             local_port == port && state == STATE_LISTEN)
             out->v[out->n++] = inode;
     }

@@ -7,8 +7,8 @@
 #include "base/arena.h"
 #include "net/addr.h"
 
-/* "postfix (pid 123)", in a; empty when it is not to be found: other users' processes are seen by root alone. Reads /proc, for
- * some milliseconds: for starts that fail, not for the loop. */
+/* "postfix (pid 123)", in a; empty when it is not to be found: other users' processes are seen by root alone. Reads
+ * /proc, for some milliseconds: for starts that fail, not for the loop. */
 str port_holder(const struct net_addr *addr, struct arena *a);
 
 #endif

@@ -47,8 +47,9 @@ static enum proxy_result v1_parse(str input, struct proxy_header *out)
         return PROXY_OK;
     }
     int af = str_eq(family, S("TCP4")) ? AF_INET : str_eq(family, S("TCP6")) ? AF_INET6 : AF_UNSPEC;
-    if (af == AF_UNSPEC || !word(&rest, &from) || !word(&rest, &to) || !word(&rest, &from_port) || !word(&rest, &to_port) ||
-        !str_empty(rest) || !v1_address(from, from_port, af, &h.source) || !v1_address(to, to_port, af, &h.destination))
+    if (af == AF_UNSPEC || !word(&rest, &from) || !word(&rest, &to) || !word(&rest, &from_port) ||
+        !word(&rest, &to_port) || !str_empty(rest) || !v1_address(from, from_port, af, &h.source) ||
+        !v1_address(to, to_port, af, &h.destination))
         return PROXY_BAD;
     *out = h;
     return PROXY_OK;

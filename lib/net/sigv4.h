@@ -17,10 +17,10 @@ bool sigv4_canonical_path(str path, struct buf *out, struct err *err) WARN_UNUSE
 bool sigv4_canonical_query(str query, struct buf *out, struct err *err) WARN_UNUSED;
 
 struct sigv4_request {
-    str method, path, query; /* path and query in canonical form */
+    str method, path, query;           /* path and query in canonical form */
     const struct http_header *headers; /* every header that is to be signed, "host" among them; at most 62 */
     size_t n_headers;
-    str payload_hash;        /* lower-case hex SHA-256, or SIGV4_UNSIGNED_PAYLOAD */
+    str payload_hash; /* lower-case hex SHA-256, or SIGV4_UNSIGNED_PAYLOAD */
     int64_t now_unix;
 };
 /* "20240131T235959Z" as x-amz-date wants it. */

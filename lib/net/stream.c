@@ -7,7 +7,8 @@
 #define READ_BUFFER ((size_t)64 * 1024)
 #define INPUT_MAX_DEFAULT ((size_t)64 * 1024)
 #define OUTPUT_HIGH_DEFAULT ((size_t)256 * 1024)
-#define OUTPUT_SLACK ((size_t)1024 * 1024) /* over the high-water mark: one write's piece, TLS overhead */
+/* over the high-water mark: one write's piece, TLS overhead */
+#define OUTPUT_SLACK ((size_t)1024 * 1024)
 #define INPUT_CAP ((size_t)256 * 1024 * 1024) /* over any input_max */
 #define LINGER_MS 2000
 
@@ -239,11 +240,13 @@ static int64_t too_slow_at(const struct stream *s)
     return s->rate_from_ms + MAX((int64_t)30000, (int64_t)(moved / s->min_rate * 1000));
 }
 
-/* Something came, and there is no answer to carry the acknowledgement. Also when one has left: then this does nothing. */
+/* Something came, and there is no answer to carry the acknowledgement. Also when one has left: then this does nothing.
+ */
 static void acknowledge(struct stream *s)
 {
     int fd, on = 1;
-    if (s->acknowledged == s->bytes_in || s->opts.is_prompt || s->handle.type != UV_TCP || uv_fileno(&s->handle, &fd) != 0)
+    if (s->acknowledged == s->bytes_in || s->opts.is_prompt || s->handle.type != UV_TCP ||
+        uv_fileno(&s->handle, &fd) != 0)
         return;
     s->acknowledged = s->bytes_in;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on)); /* it is a hint */
@@ -487,8 +490,8 @@ static void on_shutdown(uv_shutdown_t *req, int status)
 }
 
 /*
- * First the output goes out, then our side is closed, then we wait for the peer's end: a close with unread input would make
- * the kernel send a reset, which can destroy our last bytes at the peer. Comes back here from after_output.
+ * First the output goes out, then our side is closed, then we wait for the peer's end: a close with unread input would
+ * make the kernel send a reset, which can destroy our last bytes at the peer. Comes back here from after_output.
  */
 void stream_close(struct stream *s)
 {

@@ -7,13 +7,14 @@
  *
  * Writing: stream_write copies into the output buffer and suspends only while it is above its high-water mark;
  * stream_flush suspends until the kernel has all of it. Replies to pipelined commands gather into one write: flush when
- * no further whole command is in the input. A reader that has to wait for input sends what is written first, and acknowledges what
- * has come: many clients send a command or a message in two writes, and the kernel holds the second back for the first (RFC 896) while
- * ours would wait for something to send with the acknowledgement, 40 ms.
+ * no further whole command is in the input. A reader that has to wait for input sends what is written first, and
+ * acknowledges what has come: many clients send a command or a message in two writes, and the kernel holds the second
+ * back for the first (RFC 896) while ours would wait for something to send with the acknowledgement, 40 ms.
  *
- * Idle: a stream with no fiber is given to stream_idle: when bytes arrive (or the peer goes away) the callback runs once,
- * on the loop and outside of any library's callback, and may look at stream_input and spawn a fiber, or call stream_idle
- * again to wait for more. While idle and empty the stream holds no buffers, and its TLS state has released its own.
+ * Idle: a stream with no fiber is given to stream_idle: when bytes arrive (or the peer goes away) the callback runs
+ * once, on the loop and outside of any library's callback, and may look at stream_input and spawn a fiber, or call
+ * stream_idle again to wait for more. While idle and empty the stream holds no buffers, and its TLS state has released
+ * its own.
  *
  * Time: each suspending call honours the fiber's deadline. stream_set_min_rate adds a least rate for long transfers.
  * One fiber reads and one (the same or another) writes; two readers are a bug (asserted).
@@ -30,9 +31,10 @@
 struct stream;
 
 struct stream_opts {
-    size_t input_max;  /* default 64 KiB */
+    size_t input_max;   /* default 64 KiB */
     size_t output_high; /* default 256 KiB */
-    bool is_prompt;     /* the peer never waits for an acknowledgement (our own programs): none is sent before its time */
+    /* the peer never waits for an acknowledgement (our own programs): none is sent before its time */
+    bool is_prompt;
 };
 
 /* Connect. addr may be TCP or Unix. local may be NULL (source address). */
@@ -92,19 +94,20 @@ bool stream_at_end(const struct stream *s);
  * After STARTTLS. Plain bytes that are in the input now are dropped and reported (*had_plaintext, may be NULL): command
  * injection. So write the go-ahead and do NOT flush it: this call sends it, and what arrives later is TLS.
  */
-FIBER bool stream_start_tls_server(struct stream *s, struct tls_server *t, bool *had_plaintext, struct err *err) WARN_UNUSED;
+FIBER bool stream_start_tls_server(struct stream *s, struct tls_server *t, bool *had_plaintext, struct err *err)
+    WARN_UNUSED;
 FIBER bool stream_start_tls_client(struct stream *s, struct tls_client *t, str server_name, enum tls_verify verify,
                                    struct err *err) WARN_UNUSED;
 bool stream_has_tls(const struct stream *s);
 str stream_tls_version(const struct stream *s); /* "TLSv1.3", empty without */
 str stream_tls_cipher(const struct stream *s);
-str stream_tls_sni(const struct stream *s);     /* empty when none */
+str stream_tls_sni(const struct stream *s); /* empty when none */
 str stream_tls_alpn(const struct stream *s);
 /* Whether the peer's certificate (accepted in the handshake) has this URI among its alternative names. */
 bool stream_tls_peer_has_uri(const struct stream *s, str uri);
 
 /* --- facts --- */
-const struct net_addr *stream_peer(const struct stream *s);  /* from the PROXY header when there was one */
+const struct net_addr *stream_peer(const struct stream *s); /* from the PROXY header when there was one */
 const struct net_addr *stream_local(const struct stream *s);
 const struct net_addr *stream_wire_peer(const struct stream *s); /* who is really connected */
 /* The user of the process at the other end of a Unix socket, as the kernel says; false for others. */

@@ -31,8 +31,8 @@ struct stream {
     struct err failure; /* set once the connection is of no use */
     struct stream_opts opts;
 
-    /* Input. The first in_off bytes of `in` are consumed; the next `lent` are in the reader's hands. While they are, `in`
-     * does not move: what does not fit goes to `late`. scanned: so many bytes past in_off hold no LF. */
+    /* Input. The first in_off bytes of `in` are consumed; the next `lent` are in the reader's hands. While they are,
+     * `in` does not move: what does not fit goes to `late`. scanned: so many bytes past in_off hold no LF. */
     struct buf in, late;
     size_t in_off, lent, scanned;
     struct fiber *reader;
@@ -52,7 +52,7 @@ struct stream {
     struct tls_client *tls_client;
     struct buf cipher; /* arrived, and not taken by OpenSSL yet */
     size_t cipher_off;
-    str chunk;         /* in the read callback: the bytes that just arrived */
+    str chunk; /* in the read callback: the bytes that just arrived */
 
     uint64_t bytes_in, bytes_out;
     uint64_t acknowledged; /* bytes_in when the kernel was last told to acknowledge */
@@ -81,11 +81,11 @@ void stream_opened(struct stream *s);
 
 /* --- stream.c, for stream_tls.c and stream_io.c --- */
 void stream_broke(struct stream *s, enum err_kind kind, const char *why);
-void stream_read_on(struct stream *s);  /* start or stop libuv's reading as the room demands */
-void stream_send(struct stream *s);     /* hand `out` to TLS, `queue` to the kernel */
+void stream_read_on(struct stream *s); /* start or stop libuv's reading as the room demands */
+void stream_send(struct stream *s);    /* hand `out` to TLS, `queue` to the kernel */
 size_t stream_room(const struct stream *s);
 void stream_take_in(struct stream *s, str bytes); /* plaintext arrived */
-void stream_arrived(struct stream *s);  /* wake whoever waits for input */
+void stream_arrived(struct stream *s);            /* wake whoever waits for input */
 void stream_unlend(struct stream *s);
 /* One wait of the reader or writer, with the least rate. */
 FIBER bool stream_wait(struct stream *s, struct fiber **who, struct err *err) WARN_UNUSED;

@@ -1,5 +1,6 @@
 /*
- * stream_tls.c: TLS between a stream's buffers. OpenSSL reads and writes them through a BIO that has no memory of its own.
+ * stream_tls.c: TLS between a stream's buffers. OpenSSL reads and writes them through a BIO that has no memory of its
+ * own.
  */
 #include <openssl/err.h>
 #include <openssl/x509v3.h>

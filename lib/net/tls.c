@@ -52,7 +52,8 @@ bool tls_cert_has_uri(X509 *cert, str uri)
         const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
         if (name->type == GEN_URI)
             found = str_eq(str_n(ASN1_STRING_get0_data(name->d.uniformResourceIdentifier),
-                                 (size_t)ASN1_STRING_length(name->d.uniformResourceIdentifier)), uri);
+                                 (size_t)ASN1_STRING_length(name->d.uniformResourceIdentifier)),
+                           uri);
     }
     GENERAL_NAMES_free(names);
     return found;
@@ -77,7 +78,8 @@ static SSL_CTX *new_context(const SSL_METHOD *method)
     return ctx;
 }
 
-/* A PEM file that cannot be used; when it is seen to hold what has this mark instead, that is the mistake to be told of. */
+/* A PEM file that cannot be used; when it is seen to hold what has this mark instead, that is the mistake to be told
+ * of. */
 static bool fail_pem(struct err *err, const char *what, str path, const char *mark, const char *mistake)
 {
     CLEANUP(xfree_char) char *name = str_dup(path);
@@ -208,7 +210,8 @@ static bool set_load(struct tls_server *t, const struct tls_server_opts *opts, s
         SSL_CTX *ctx = set.contexts[set.n++] = new_context(TLS_server_method());
         (void)SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
         (void)SSL_CTX_set_num_tickets(ctx, 1); /* each costs 60 µs */
-        if (!opts->allows_cbc && SSL_CTX_set_cipher_list(ctx, "DEFAULT:!SHA1:!SHA256:!SHA384") != 1) /* what has a MAC of its own is CBC */
+        /* what has a MAC of its own is CBC */
+        if (!opts->allows_cbc && SSL_CTX_set_cipher_list(ctx, "DEFAULT:!SHA1:!SHA256:!SHA384") != 1)
             panic("no TLS 1.2 suites");
         (void)SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"thurn", 5);
         answer_from(t, ctx);

@@ -13,7 +13,8 @@
 #include "net/addr.h"
 
 #define VALID_S (825 * 86400L)
-#define COMMON_NAME_MAX 64u /* RFC 5280 A.1 ub-common-name; the whole name is among the alternative names */
+/* RFC 5280 A.1 ub-common-name; the whole name is among the alternative names */
+#define COMMON_NAME_MAX 64u
 
 static void free_key(EVP_PKEY *k)
 {
@@ -52,7 +53,9 @@ static bool fill(X509 *x, EVP_PKEY *key, const char *const *names, size_t n_name
         struct net_addr ip;
         if (!is_plain_name(names[i]))
             return false;
-        const char *kind = str_starts(str_c(names[i]), S("URI:")) ? "" : net_ip_parse(str_c(names[i]), &ip) ? "IP:" : "DNS:";
+        const char *kind = str_starts(str_c(names[i]), S("URI:")) ? ""
+                           : net_ip_parse(str_c(names[i]), &ip)   ? "IP:"
+                                                                  : "DNS:";
         buf_printf(&san, "%s%s%s", i ? "," : "", kind, names[i]);
     }
     uint64_t serial;

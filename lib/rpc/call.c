@@ -4,10 +4,8 @@
 
 void rpc_call_init(struct rpc_call *c, struct arena *a)
 {
-    *c = (struct rpc_call){.arena = a,
-                           .deadline_mono_ms = fiber_deadline(),
-                           .trace_id = fiber_context()->trace_id,
-                           .is_idempotent = true};
+    *c = (struct rpc_call){
+        .arena = a, .deadline_mono_ms = fiber_deadline(), .trace_id = fiber_context()->trace_id, .is_idempotent = true};
 }
 
 void rpc_call_again(struct rpc_call *c)

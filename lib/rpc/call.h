@@ -8,9 +8,9 @@
  *               bool store_append(struct rpc_call *c, ProtobufCService *s, const Thurn__AppendRequest *q,
  *                                 const Thurn__AppendReply **r);
  *           which suspends, and on failure returns false with c->err set.
- * Service:  the generated method; it is entered on a fiber of its own with the call's deadline (a local call runs on the
- *           caller's fiber), gets closure_data, and answers by closure(&reply, closure_data) or, on failure, sets
- *           c->err and calls closure(NULL, closure_data), before it returns. reply may live on its stack or in c->arena.
+ * Service:  the generated method; it is entered on a fiber of its own with the call's deadline (a local call runs on
+ * the caller's fiber), gets closure_data, and answers by closure(&reply, closure_data) or, on failure, sets c->err and
+ * calls closure(NULL, closure_data), before it returns. reply may live on its stack or in c->arena.
  *
  * Bodies: a request may carry a source of bytes beside its message, and a reply may be followed by bytes into a sink.
  * Both move in chunks of at most 64 KiB with a window, local or remote; nothing is buffered whole.
@@ -38,8 +38,9 @@ struct rpc_sink {
 };
 
 /*
- * Which databases a process stands on (data/sql.h, sql_set): peers of two installations do not talk to each other. A process that has none of its
- * own learns the id from the first peer that has. The buffer holds RPC_SET_SIZE bytes with the id and its NUL, empty: not known; NULL: not asked.
+ * Which databases a process stands on (data/sql.h, sql_set): peers of two installations do not talk to each other. A
+ * process that has none of its own learns the id from the first peer that has. The buffer holds RPC_SET_SIZE bytes with
+ * the id and its NUL, empty: not known; NULL: not asked.
  */
 #define RPC_SET_SIZE 33u
 bool rpc_set_fits(char *own, str theirs);
@@ -48,22 +49,22 @@ struct rpc_call {
     /* Set by the caller (rpc_call_init fills in defaults: the fiber's deadline, context and arena). */
     struct arena *arena;
     int64_t deadline_mono_ms;
-    struct rpc_pass pass;       /* on whose behalf: from the log-in; none = the process by itself */
+    struct rpc_pass pass; /* on whose behalf: from the log-in; none = the process by itself */
     uint64_t trace_id;
-    uint64_t route_key;         /* same key, same node while it is healthy (account id); 0 = any */
-    bool is_idempotent;         /* may be sent again after an unknown outcome. All methods are, some only with a key in the
-                                 * request: their .proto says which */
-    struct rpc_source *body;    /* may be NULL */
-    struct rpc_sink *out;       /* may be NULL */
+    uint64_t route_key;      /* same key, same node while it is healthy (account id); 0 = any */
+    bool is_idempotent;      /* may be sent again after an unknown outcome. All methods are, some only with a key in the
+                              * request: their .proto says which */
+    struct rpc_source *body; /* may be NULL */
+    struct rpc_sink *out;    /* may be NULL */
     /* Set by the server that took it from a peer. */
     bool is_remote;
-    unsigned roles;             /* RPC_BY_*: whom the connection is from */
+    unsigned roles; /* RPC_BY_*: whom the connection is from */
     /* Set by the callee. */
     struct err err;
     const ProtobufCMessage *reply; /* in arena */
     bool is_done;
     struct fiber *waiter;
-    void *transport;            /* the remote stub's own */
+    void *transport; /* the remote stub's own */
 };
 void rpc_call_init(struct rpc_call *c, struct arena *a);
 
@@ -71,7 +72,8 @@ void rpc_call_init(struct rpc_call *c, struct arena *a);
  * Invoke method number `method` and wait. The typed wrappers call this. False: c->err says why; may be called again
  * with the same call after rpc_call_again(). Errors: what the service said; UNAVAILABLE (no node), TIMEOUT, CANCELLED.
  */
-FIBER bool rpc_invoke(ProtobufCService *s, unsigned method, const ProtobufCMessage *request, struct rpc_call *c) WARN_UNUSED;
+FIBER bool rpc_invoke(ProtobufCService *s, unsigned method, const ProtobufCMessage *request, struct rpc_call *c)
+    WARN_UNUSED;
 void rpc_call_again(struct rpc_call *c);
 
 /* Helpers. */

@@ -14,7 +14,8 @@
 #define RESOLVE_TIMEOUT_MS 5000
 #define ATTEMPTS_MAX 4
 #define RETRY_PAUSE_MS 50
-#define RETRY_WAIT_MAX_MS 1000 /* for a node that is left alone; one that is so for longer is given up on */
+/* for a node that is left alone; one that is so for longer is given up on */
+#define RETRY_WAIT_MAX_MS 1000
 #define NODES_MAX 256u
 #define EACH_TIMEOUT_MS 5000
 
@@ -24,7 +25,8 @@ static struct rpc_node *find(const struct rpc_remote *r, const struct net_addr *
 {
     char text[NET_ADDR_TEXT_MAX];
     str want = net_addr_format(a, text);
-    LIST_EACH(&r->nodes, n) {
+    LIST_EACH(&r->nodes, n)
+    {
         struct rpc_node *node = LIST_ITEM(n, struct rpc_node, node);
         if (str_eq(want, str_c(node->text)))
             return node;
@@ -70,8 +72,8 @@ static bool host_parse(str s, str *host, uint16_t *port)
     return true;
 }
 
-/* Look the names up and bring the nodes in line. A name that cannot be resolved now keeps nothing alive but is tried again;
- * when none can, the nodes stay as they are. */
+/* Look the names up and bring the nodes in line. A name that cannot be resolved now keeps nothing alive but is tried
+ * again; when none can, the nodes stay as they are. */
 static bool resolve(struct rpc_remote *r, struct err *err)
 {
     FIBER_DEADLINE(RESOLVE_TIMEOUT_MS);
@@ -97,7 +99,7 @@ static bool resolve(struct rpc_remote *r, struct err *err)
         return false;
     err_clear(err);
     LIST_EACH(&r->nodes, n)
-        LIST_ITEM(n, struct rpc_node, node)->is_removed = true;
+    LIST_ITEM(n, struct rpc_node, node)->is_removed = true;
     unsigned n_wanted = 0;
     for (size_t i = 0; i < r->n_hosts; i++) {
         (void)want_literal(r, r->hosts[i], &n_wanted);
@@ -106,7 +108,8 @@ static bool resolve(struct rpc_remote *r, struct err *err)
         for (size_t k = 0; k < n_found[i] && host_parse(r->hosts[i], &host, &port); k++)
             want(r, &found[i][k], host, &n_wanted);
     }
-    LIST_EACH(&r->nodes, n) {
+    LIST_EACH(&r->nodes, n)
+    {
         struct rpc_node *node = LIST_ITEM(n, struct rpc_node, node);
         if (node->is_removed)
             rpc_node_settle(node);
@@ -141,7 +144,7 @@ static void keep(void *arg)
     struct rpc_remote *r = arg;
     resolve_behind(r);
     LIST_EACH(&r->nodes, n)
-        rpc_node_wake(LIST_ITEM(n, struct rpc_node, node));
+    rpc_node_wake(LIST_ITEM(n, struct rpc_node, node));
     fiber_timer_start(&r->keeper, KEEP_EVERY_MS, keep, r);
 }
 
@@ -179,12 +182,14 @@ static bool was_busy(const struct tried *t, const struct rpc_node *n)
     return false;
 }
 
-/* Rendezvous hashing by key; without one, a node with the fewest calls. The one tried last is taken only when it is the only one. */
+/* Rendezvous hashing by key; without one, a node with the fewest calls. The one tried last is taken only when it is the
+ * only one. */
 static struct rpc_node *pick(const struct rpc_remote *r, uint64_t key, const struct tried *tried)
 {
     struct rpc_node *best = NULL;
     uint64_t best_score = 0, n_equal = 0;
-    LIST_EACH(&r->nodes, l) {
+    LIST_EACH(&r->nodes, l)
+    {
         struct rpc_node *n = LIST_ITEM(l, struct rpc_node, node);
         if (!node_is_healthy(n) || was_busy(tried, n))
             continue;
@@ -206,7 +211,8 @@ static struct rpc_node *pick(const struct rpc_remote *r, uint64_t key, const str
 static bool no_node(const struct rpc_remote *r, struct err *err)
 {
     const char *why = "none is known";
-    LIST_EACH(&r->nodes, l) {
+    LIST_EACH(&r->nodes, l)
+    {
         const struct rpc_node *n = LIST_ITEM(l, struct rpc_node, node);
         why = err_is_set(&n->failure) ? n->failure.msg : "going away";
     }
@@ -235,8 +241,8 @@ static bool may_be_cured(const struct err *err)
 }
 
 /*
- * How long to wait before attempt number i + 1; negative: do not. A node that is BUSY did nothing, and another may do it at once;
- * the same is not asked again, for it has too much to do already.
+ * How long to wait before attempt number i + 1; negative: do not. A node that is BUSY did nothing, and another may do
+ * it at once; the same is not asked again, for it has too much to do already.
  */
 static int64_t pause_before(const struct rpc_remote *r, const struct rpc_call *c, struct tried *tried, int i)
 {
@@ -245,7 +251,8 @@ static int64_t pause_before(const struct rpc_remote *r, const struct rpc_call *c
         return pick(r, c->route_key, tried) ? 0 : -1;
     }
     int64_t soonest = INT64_MAX;
-    LIST_EACH(&r->nodes, l) {
+    LIST_EACH(&r->nodes, l)
+    {
         const struct rpc_node *n = LIST_ITEM(l, struct rpc_node, node);
         if (!n->is_removed)
             soonest = MIN(soonest, node_is_healthy(n) ? 0 : n->retry_at_ms - clock_mono_ms());
@@ -263,8 +270,8 @@ static void leave(struct rpc_remote *r)
         fiber_cond_broadcast(&r->changed);
 }
 
-FIBER static void invoke(ProtobufCService *service, unsigned method, const ProtobufCMessage *request, ProtobufCClosure closure,
-                   void *closure_data)
+FIBER static void invoke(ProtobufCService *service, unsigned method, const ProtobufCMessage *request,
+                         ProtobufCClosure closure, void *closure_data)
 {
     struct rpc_remote *r = (struct rpc_remote *)(void *)service;
     struct rpc_call *c = closure_data;
@@ -301,7 +308,8 @@ bool rpc_client_check(const str *nodes, size_t n, struct err *err)
         str host;
         uint16_t port;
         if (!net_addr_parse(nodes[i], &addr, &ignored) && !host_parse(nodes[i], &host, &port))
-            return err_set(err, ERR_INVALID, "'%.*s': expected HOST:PORT or unix:PATH", (int)MIN(nodes[i].n, (size_t)100), nodes[i].p);
+            return err_set(err, ERR_INVALID, "'%.*s': expected HOST:PORT or unix:PATH",
+                           (int)MIN(nodes[i].n, (size_t)100), nodes[i].p);
     }
     return true;
 }
@@ -374,7 +382,8 @@ void rpc_client_free(ProtobufCService *client)
     static const struct err why = {ERR_CANCELLED, "the client closes"};
     r->is_closing = true;
     fiber_timer_stop(&r->keeper);
-    LIST_EACH(&r->nodes, l) {
+    LIST_EACH(&r->nodes, l)
+    {
         struct rpc_node *n = LIST_ITEM(l, struct rpc_node, node);
         if (n->connector)
             fiber_cancel(n->connector);
@@ -411,12 +420,15 @@ FIBER static void ask_all(struct question *questions, size_t n)
     FIBER_GROUP(g, NODES_MAX);
     struct err err = ERR_INIT;
     for (size_t i = 0; i < n; i++)
-        IGNORE(fiber_group_spawn(&g, "rpc.each", ask, &questions[i], &questions[i].call.err)); /* the node's error, then */
+        IGNORE(
+            fiber_group_spawn(&g, "rpc.each", ask, &questions[i], &questions[i].call.err)); /* the node's error, then */
     IGNORE(fiber_group_wait(&g, &err)); /* what is cut short has its own error */
 }
 
-bool rpc_client_each(ProtobufCService *client, unsigned method, const ProtobufCMessage *request, const struct rpc_pass *pass, struct arena *a,
-                     void (*fn)(void *arg, const ProtobufCMessage *reply, const struct err *err), void *arg, struct err *err)
+bool rpc_client_each(ProtobufCService *client, unsigned method, const ProtobufCMessage *request,
+                     const struct rpc_pass *pass, struct arena *a,
+                     void (*fn)(void *arg, const ProtobufCMessage *reply, const struct err *err), void *arg,
+                     struct err *err)
 {
     struct rpc_remote *r = remote_of(client);
     r->n_users++;
@@ -426,7 +438,8 @@ bool rpc_client_each(ProtobufCService *client, unsigned method, const ProtobufCM
     }
     struct question *questions = arena_array(a, struct question, NODES_MAX);
     size_t n = 0;
-    LIST_EACH(&r->nodes, l) {
+    LIST_EACH(&r->nodes, l)
+    {
         struct rpc_node *node = LIST_ITEM(l, struct rpc_node, node);
         if (node->is_removed || n == NODES_MAX)
             continue;
@@ -452,6 +465,6 @@ unsigned rpc_client_healthy(ProtobufCService *client)
 {
     unsigned n = 0;
     LIST_EACH(&remote_of(client)->nodes, l)
-        n += LIST_ITEM(l, struct rpc_node, node)->state == NODE_UP && !LIST_ITEM(l, struct rpc_node, node)->is_going_away;
+    n += LIST_ITEM(l, struct rpc_node, node)->state == NODE_UP && !LIST_ITEM(l, struct rpc_node, node)->is_going_away;
     return n;
 }

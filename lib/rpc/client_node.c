@@ -14,11 +14,11 @@ struct remote_call {
     const ProtobufCMessageDescriptor *output;
     uint32_t number;
     struct fiber *fiber;
-    bool is_over;       /* answered, or the connection ended */
-    bool is_lost;       /* the latter */
+    bool is_over; /* answered, or the connection ended */
+    bool is_lost; /* the latter */
     struct rpc_inflow inflow;
     uint64_t credit;
-    str unsent;         /* of the body's present piece */
+    str unsent; /* of the body's present piece */
     bool is_body_sent;
     bool has_side_effect; /* the source was read, or the sink written to */
 };
@@ -213,7 +213,8 @@ FIBER static bool open_conn(struct rpc_node *n, struct err *err)
     }
     /* Whoever has a certificate of ours could listen where a service is expected: it is one that may be. */
     char uri[RPC_ROLES_TEXT];
-    if (stream_has_tls(s) && client->server_role && !stream_tls_peer_has_uri(s, rpc_role_uri(client->server_role, uri))) {
+    if (stream_has_tls(s) && client->server_role &&
+        !stream_tls_peer_has_uri(s, rpc_role_uri(client->server_role, uri))) {
         stream_close(s);
         return err_set(err, ERR_DENIED, "its certificate does not name %s", uri);
     }
@@ -290,7 +291,9 @@ FIBER static bool send_body(struct rpc_node *n, struct remote_call *r, struct er
         r->has_side_effect = true;
         if (!r->call->body->read(r->call->body, &r->unsent, err)) {
             if (n->conn && !r->is_over)
-                rpc_conn_post(n->conn, &(struct rpc_frame){.type = RPC_DATA_END, .call = r->number, .kind = err->kind,
+                rpc_conn_post(n->conn, &(struct rpc_frame){.type = RPC_DATA_END,
+                                                           .call = r->number,
+                                                           .kind = err->kind,
                                                            .payload = str_c(err->msg)});
             return false;
         }
@@ -315,8 +318,8 @@ FIBER static bool take_out(struct rpc_node *n, struct remote_call *r, struct err
     size_t credit;
     str piece = rpc_inflow_take(&r->inflow, &credit);
     if (credit > 0 && n->conn && !r->is_over)
-        rpc_conn_post(n->conn, &(struct rpc_frame){
-                                   .type = RPC_WINDOW_MORE, .call = r->number, .credit = (uint32_t)credit});
+        rpc_conn_post(n->conn,
+                      &(struct rpc_frame){.type = RPC_WINDOW_MORE, .call = r->number, .credit = (uint32_t)credit});
     r->has_side_effect = true;
     return r->call->out->write(r->call->out, piece, err);
 }
@@ -349,7 +352,7 @@ static uint32_t ms_left(const struct rpc_call *c)
 }
 
 bool rpc_node_call(struct rpc_node *n, unsigned method, const ProtobufCMessage *request, struct rpc_call *c,
-               bool *is_retryable)
+                   bool *is_retryable)
 {
     struct remote_call r = {.call = c,
                             .output = n->client->base.descriptor->methods[method].output,

@@ -3,8 +3,8 @@
 #include "fiber/loop.h"
 
 #define CONN_MAGIC 0x49c00001u
-#define OUTPUT_MARK ((size_t)512 * 1024)       /* senders wait above it */
-#define OUTPUT_MAX ((size_t)8 * 1024 * 1024)   /* posts end the connection above it */
+#define OUTPUT_MARK ((size_t)512 * 1024)     /* senders wait above it */
+#define OUTPUT_MAX ((size_t)8 * 1024 * 1024) /* posts end the connection above it */
 #define SILENCE_MS 5000
 
 struct rpc_conn {
@@ -14,10 +14,10 @@ struct rpc_conn {
     void *owner;
     struct fiber_mutex room; /* one sender at a time waits for the stream */
     unsigned n_senders;
-    bool is_over;            /* end was called, or is about to be */
+    bool is_over; /* end was called, or is about to be */
     bool is_pinged;
-    bool is_freed;           /* the last sender frees */
-    uint64_t heard_bytes;    /* at the last look */
+    bool is_freed;        /* the last sender frees */
+    uint64_t heard_bytes; /* at the last look */
     struct fiber_timer silence;
     struct loop_task end_task;
     struct err why;

@@ -16,8 +16,8 @@ static void swallow(const ProtobufCMessage *reply, void *closure_data)
     (void)closure_data;
 }
 
-static void invoke(ProtobufCService *service, unsigned method, const ProtobufCMessage *request, ProtobufCClosure closure,
-                   void *closure_data)
+static void invoke(ProtobufCService *service, unsigned method, const ProtobufCMessage *request,
+                   ProtobufCClosure closure, void *closure_data)
 {
     struct faulty *f = (struct faulty *)(void *)service;
     CHECK(f, FAULTY_MAGIC);
@@ -36,7 +36,8 @@ static void invoke(ProtobufCService *service, unsigned method, const ProtobufCMe
 ProtobufCService *rpc_faulty_new(ProtobufCService *inner)
 {
     struct faulty *f = xnew(struct faulty);
-    *f = (struct faulty){.base = {.descriptor = inner->descriptor, .invoke = invoke}, .magic = FAULTY_MAGIC, .inner = inner};
+    *f = (struct faulty){
+        .base = {.descriptor = inner->descriptor, .invoke = invoke}, .magic = FAULTY_MAGIC, .inner = inner};
     return &f->base;
 }
 

@@ -15,14 +15,14 @@ static bool take_u(struct cursor *c, size_t bytes, uint64_t *out)
     *out = v;
     return true;
 }
-#define TAKE_FIELD(type, name)                                                                     \
-    static bool name(struct cursor *c, type *out)                                                  \
-    {                                                                                              \
-        uint64_t v;                                                                                \
-        if (!take_u(c, sizeof(type), &v))                                                          \
-            return false;                                                                          \
-        *out = (type)v;                                                                            \
-        return true;                                                                               \
+#define TAKE_FIELD(type, name)                                                                                         \
+    static bool name(struct cursor *c, type *out)                                                                      \
+    {                                                                                                                  \
+        uint64_t v;                                                                                                    \
+        if (!take_u(c, sizeof(type), &v))                                                                              \
+            return false;                                                                                              \
+        *out = (type)v;                                                                                                \
+        return true;                                                                                                   \
     }
 TAKE_FIELD(uint8_t, take_u8)
 TAKE_FIELD(uint16_t, take_u16)
@@ -42,8 +42,8 @@ static bool hello_parse(struct cursor *c, struct rpc_frame *f)
 {
     uint8_t n;
     if (!str_eq(cur_take(c, hello_magic.n), hello_magic) || !take_u16(c, &f->hello.version_min) ||
-        !take_u16(c, &f->hello.version_max) || !take_name(c, &f->hello.roles) || !take_u8(c, &n) || n > RPC_SERVICES_MAX ||
-        f->hello.version_min > f->hello.version_max)
+        !take_u16(c, &f->hello.version_max) || !take_name(c, &f->hello.roles) || !take_u8(c, &n) ||
+        n > RPC_SERVICES_MAX || f->hello.version_min > f->hello.version_max)
         return false;
     for (f->hello.n_services = 0; f->hello.n_services < n; f->hello.n_services++)
         if (!take_name(c, &f->hello.services[f->hello.n_services]))
@@ -71,8 +71,9 @@ static bool take_pass(struct cursor *c, struct rpc_pass *out)
 static bool request_parse(struct cursor *c, struct rpc_frame *f)
 {
     return take_u32(c, &f->call) && take_u8(c, &f->request.service) && take_u16(c, &f->request.method) &&
-           take_u8(c, &f->request.flags) && take_u32(c, &f->request.ms_left) &&
-           take_pass(c, &f->request.pass) && take_u64(c, &f->request.trace_id) && take_u64(c, &f->request.route_key) && rest(c, f) && f->payload.n <= RPC_MESSAGE_MAX;
+           take_u8(c, &f->request.flags) && take_u32(c, &f->request.ms_left) && take_pass(c, &f->request.pass) &&
+           take_u64(c, &f->request.trace_id) && take_u64(c, &f->request.route_key) && rest(c, f) &&
+           f->payload.n <= RPC_MESSAGE_MAX;
 }
 
 static bool kind_parse(struct cursor *c, struct rpc_frame *f)

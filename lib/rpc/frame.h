@@ -35,11 +35,11 @@ enum rpc_frame_type {
 
 struct rpc_frame {
     enum rpc_frame_type type;
-    uint32_t call;       /* all but HELLO, PING, PONG, GOAWAY */
-    str payload;         /* the message of REQUEST and REPLY, the bytes of DATA, the text of ERROR and DATA_END */
-    enum err_kind kind;  /* ERROR (never NONE), DATA_END */
-    uint32_t credit;     /* WINDOW */
-    uint64_t number;     /* PING, PONG */
+    uint32_t call;      /* all but HELLO, PING, PONG, GOAWAY */
+    str payload;        /* the message of REQUEST and REPLY, the bytes of DATA, the text of ERROR and DATA_END */
+    enum err_kind kind; /* ERROR (never NONE), DATA_END */
+    uint32_t credit;    /* WINDOW */
+    uint64_t number;    /* PING, PONG */
     struct {
         uint16_t version_min, version_max;
         str roles; /* of the sender, with spaces between */

@@ -20,7 +20,7 @@ struct rpc_inflow {
     struct buf arrived, lent; /* lent: in the reader's hands */
     size_t lent_used;
     bool is_ended;
-    struct err failure;       /* why it ended, when not by its end */
+    struct err failure; /* why it ended, when not by its end */
     struct fiber *waiter;
 };
 void rpc_inflow_init(struct rpc_inflow *f);
@@ -34,7 +34,8 @@ str rpc_inflow_take(struct rpc_inflow *f, size_t *credit);
 /* --- conn.c: frames over a stream. Runs on the loop; holds no fiber. --- */
 struct rpc_conn;
 struct rpc_conn_events {
-    /* A frame arrived. False: it breaks the protocol, the connection ends. Must not suspend, nor free the connection. */
+    /* A frame arrived. False: it breaks the protocol, the connection ends. Must not suspend, nor free the connection.
+     */
     bool (*frame)(void *owner, const struct rpc_frame *f);
     /* The connection is of no use any more; called once, never inside another rpc_conn function. */
     void (*end)(void *owner, const struct err *why);
@@ -44,8 +45,10 @@ struct rpc_conn *rpc_conn_new(struct stream *s, const struct rpc_conn_events *ev
 /* Close (what is queued still goes out) and free; end is not called any more. Senders under way get UNAVAILABLE. */
 void rpc_conn_free(struct rpc_conn *c);
 struct stream *rpc_conn_stream(struct rpc_conn *c);
-/* Send a frame; suspends while the output is above its mark. Errors: UNAVAILABLE, TIMEOUT, CANCELLED, LIMIT (too large). */
-FIBER bool rpc_conn_send(struct rpc_conn *c, const struct rpc_frame *f, const ProtobufCMessage *m, struct err *err) WARN_UNUSED;
+/* Send a frame; suspends while the output is above its mark. Errors: UNAVAILABLE, TIMEOUT, CANCELLED, LIMIT (too
+ * large). */
+FIBER bool rpc_conn_send(struct rpc_conn *c, const struct rpc_frame *f, const ProtobufCMessage *m, struct err *err)
+    WARN_UNUSED;
 /* A small frame without suspending. When there is no room for it, the connection ends. */
 void rpc_conn_post(struct rpc_conn *c, const struct rpc_frame *f);
 /* Give it up; `end` follows from the loop. */

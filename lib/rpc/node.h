@@ -15,18 +15,18 @@ struct rpc_node {
     struct rpc_remote *client;
     struct net_addr addr;
     char text[NET_ADDR_TEXT_MAX];
-    char *host;              /* as configured: whom the certificate is for */
-    uint64_t hash;           /* of the text: equal in every process */
+    char *host;    /* as configured: whom the certificate is for */
+    uint64_t hash; /* of the text: equal in every process */
     enum node_state state;
-    bool is_greeted;         /* the server's HELLO is here */
-    bool is_going_away;      /* takes no new calls */
-    bool is_removed;         /* not in the list any more: goes with its last call */
+    bool is_greeted;    /* the server's HELLO is here */
+    bool is_going_away; /* takes no new calls */
+    bool is_removed;    /* not in the list any more: goes with its last call */
     struct rpc_conn *conn;
     struct fiber *connector;
-    unsigned n_failures;     /* in a row */
-    int64_t retry_at_ms;     /* left alone until then */
-    struct err failure;      /* the last one */
-    struct map64 calls;      /* number + 1 → struct remote_call */
+    unsigned n_failures;         /* in a row */
+    int64_t retry_at_ms;         /* left alone until then */
+    struct err failure;          /* the last one */
+    struct map64 calls;          /* number + 1 → struct remote_call */
     unsigned n_calls, n_waiting; /* under way; waiting for the connection */
     uint32_t next_number;
     struct fiber_cond changed;
@@ -40,14 +40,14 @@ struct rpc_remote {
     struct tls_client *tls;
     struct dns *dns;
     unsigned connect_timeout_ms;
-    str *hosts;            /* as configured */
+    str *hosts; /* as configured */
     size_t n_hosts;
-    bool has_names;        /* some are to be resolved */
+    bool has_names; /* some are to be resolved */
     bool is_resolving;
     int64_t resolved_at_ms; /* 0 = never */
     struct list nodes;
     struct fiber_cond changed; /* nodes, resolving, the last connector */
-    unsigned n_users;      /* calls, connectors, the resolver: it is not freed before they have left */
+    unsigned n_users;          /* calls, connectors, the resolver: it is not freed before they have left */
     bool is_closing;
     struct fiber_timer keeper; /* reconnects, resolves again */
 };
@@ -64,7 +64,7 @@ bool node_is_healthy(const struct rpc_node *n); /* may be given a call */
 FIBER bool rpc_node_connect(struct rpc_node *n, struct err *err) WARN_UNUSED;
 /* One call on a connected node. *is_retryable says whether it may be made again (nothing happened that cannot). */
 FIBER bool rpc_node_call(struct rpc_node *n, unsigned method, const ProtobufCMessage *request, struct rpc_call *c,
-                     bool *is_retryable) WARN_UNUSED;
+                         bool *is_retryable) WARN_UNUSED;
 void rpc_node_close(struct rpc_node *n, const struct err *why);
 
 #endif

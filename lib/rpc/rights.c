@@ -145,8 +145,8 @@ static bool read_valid(const struct rpc_call *c, struct rpc_principal *out, stru
     return clock_unix() < expires_unix || err_set(err, ERR_UNAVAILABLE, "the pass is past its time");
 }
 
-bool rpc_may_call(const struct rpc_call *c, unsigned callers, int64_t account_id, int64_t tenant_id, uint64_t incarnation,
-                  struct err *err)
+bool rpc_may_call(const struct rpc_call *c, unsigned callers, int64_t account_id, int64_t tenant_id,
+                  uint64_t incarnation, struct err *err)
 {
     struct rpc_principal p;
     unsigned roles = c->is_remote ? c->roles : RPC_ROLES_ALL;
@@ -160,8 +160,8 @@ bool rpc_may_call(const struct rpc_call *c, unsigned callers, int64_t account_id
         return false;
     if (callers & RPC_BY_ADMIN && p.is_admin)
         return true;
-    if (callers & RPC_BY_ACCOUNT && !p.is_admin && account_id && p.account_id == account_id && p.tenant_id == tenant_id &&
-        p.incarnation == incarnation)
+    if (callers & RPC_BY_ACCOUNT && !p.is_admin && account_id && p.account_id == account_id &&
+        p.tenant_id == tenant_id && p.incarnation == incarnation)
         return true;
     return err_set(err, ERR_DENIED, "the pass is not for account %lld", (long long)account_id);
 }
@@ -171,6 +171,7 @@ bool rpc_speaks_for(const struct rpc_call *c, int64_t account_id, struct err *er
     struct rpc_principal p;
     if (!c->is_remote && !c->pass.n)
         return true;
-    return read_valid(c, &p, err) && ((!p.is_admin && p.account_id == account_id) ||
-                                      err_set(err, ERR_DENIED, "the pass is not for account %lld", (long long)account_id));
+    return read_valid(c, &p, err) &&
+           ((!p.is_admin && p.account_id == account_id) ||
+            err_set(err, ERR_DENIED, "the pass is not for account %lld", (long long)account_id));
 }

@@ -10,7 +10,8 @@
 #define MAX_INFLIGHT_DEFAULT 4096
 #define HELLO_TIMEOUT_MS 10000
 #define REQUEST_ARENA_CAP ((size_t)64 * 1024 * 1024)
-#define ANSWER_MS 250 /* of the caller's time, kept for the answer: he hears from us what we wait for, and not that we are silent */
+/* of the caller's time, kept for the answer: he hears from us what we wait for, and not that we are silent */
+#define ANSWER_MS 250
 
 struct rpc_server {
     uint32_t magic;
@@ -79,8 +80,8 @@ FIBER static bool source_read(struct rpc_source *source, str *piece, struct err 
     size_t credit;
     *piece = rpc_inflow_take(&v->inflow, &credit);
     if (credit > 0 && v->peer->conn)
-        rpc_conn_post(v->peer->conn, &(struct rpc_frame){
-                                         .type = RPC_WINDOW_MORE, .call = v->number, .credit = (uint32_t)credit});
+        rpc_conn_post(v->peer->conn,
+                      &(struct rpc_frame){.type = RPC_WINDOW_MORE, .call = v->number, .credit = (uint32_t)credit});
     return true;
 }
 
@@ -132,8 +133,7 @@ static void served_free(struct served *v)
 FIBER static void send_error(struct served *v, const struct err *why)
 {
     struct err err = ERR_INIT;
-    const struct rpc_frame f = {
-        .type = RPC_ERROR, .call = v->number, .kind = why->kind, .payload = str_c(why->msg)};
+    const struct rpc_frame f = {.type = RPC_ERROR, .call = v->number, .kind = why->kind, .payload = str_c(why->msg)};
     if (!send_to(v, &f, NULL, &err)) /* then nobody waits for it */
         err_clear(&err);
 }
@@ -197,23 +197,23 @@ static struct served *served_new(struct peer *p, const struct rpc_frame *f, Prot
     v->sink.write = sink_write;
     rpc_inflow_init(&v->inflow);
     arena_init(&v->arena, REQUEST_ARENA_CAP);
-    v->call = (struct rpc_call){
-        .arena = &v->arena,
-        .deadline_mono_ms = f->request.ms_left == RPC_NO_DEADLINE
-                                ? FIBER_NO_DEADLINE
-                                : clock_mono_ms() + f->request.ms_left - MIN(f->request.ms_left / 16, ANSWER_MS),
-        .pass = f->request.pass,
-        .is_remote = true,
-        .roles = p->roles,
-        .trace_id = f->request.trace_id,
-        .route_key = f->request.route_key,
-        .is_idempotent = true,
-        .body = f->request.flags & RPC_FLAG_BODY ? &v->source : NULL,
-        .out = f->request.flags & RPC_FLAG_OUT ? &v->sink : NULL};
+    v->call = (struct rpc_call){.arena = &v->arena,
+                                .deadline_mono_ms = f->request.ms_left == RPC_NO_DEADLINE
+                                                        ? FIBER_NO_DEADLINE
+                                                        : clock_mono_ms() + f->request.ms_left -
+                                                              MIN(f->request.ms_left / 16, ANSWER_MS),
+                                .pass = f->request.pass,
+                                .is_remote = true,
+                                .roles = p->roles,
+                                .trace_id = f->request.trace_id,
+                                .route_key = f->request.route_key,
+                                .is_idempotent = true,
+                                .body = f->request.flags & RPC_FLAG_BODY ? &v->source : NULL,
+                                .out = f->request.flags & RPC_FLAG_OUT ? &v->sink : NULL};
     ProtobufCAllocator alloc;
-    v->request = protobuf_c_message_unpack(service->descriptor->methods[v->method].input,
-                                           rpc_arena_allocator(&v->arena, &alloc), f->payload.n,
-                                           (const uint8_t *)f->payload.p);
+    v->request =
+        protobuf_c_message_unpack(service->descriptor->methods[v->method].input, rpc_arena_allocator(&v->arena, &alloc),
+                                  f->payload.n, (const uint8_t *)f->payload.p);
     return v;
 }
 
@@ -226,12 +226,13 @@ static bool on_request(struct peer *p, const struct rpc_frame *f)
     if (!service || f->request.method >= service->descriptor->n_methods) {
         /* a newer caller: a node of its own release may answer, or will once the upgrade is through */
         refuse(p, f->call, ERR_UNAVAILABLE,
-               service ? "this node's release does not know the method" : "this node does not serve the service", "unknown");
+               service ? "this node's release does not know the method" : "this node does not serve the service",
+               "unknown");
         return true;
     }
     if (s->is_draining || s->n_inflight >= s->max_inflight) {
-        refuse(p, f->call, s->is_draining ? ERR_UNAVAILABLE : ERR_BUSY, s->is_draining ? "draining" : "too many requests",
-               s->is_draining ? "draining" : "inflight");
+        refuse(p, f->call, s->is_draining ? ERR_UNAVAILABLE : ERR_BUSY,
+               s->is_draining ? "draining" : "too many requests", s->is_draining ? "draining" : "inflight");
         return true;
     }
     struct served *v = served_new(p, f, service);
@@ -277,7 +278,8 @@ static bool take_roles(struct peer *p, const struct rpc_frame *f)
         return no_role(f, "it claims no role that there is");
     for (unsigned i = 0; i < RPC_ROLES; i++) {
         char uri[RPC_ROLES_TEXT];
-        if ((claimed & 1u << i) && stream_has_tls(stream) && !stream_tls_peer_has_uri(stream, rpc_role_uri(1u << i, uri)))
+        if ((claimed & 1u << i) && stream_has_tls(stream) &&
+            !stream_tls_peer_has_uri(stream, rpc_role_uri(1u << i, uri)))
             return no_role(f, "its certificate does not name the role");
     }
     if (claimed & ~p->door)
@@ -426,7 +428,8 @@ void rpc_server_drain(struct rpc_server *s)
     struct err err = ERR_INIT;
     if (!s->is_draining) {
         s->is_draining = true;
-        LIST_EACH(&s->peers, n) {
+        LIST_EACH(&s->peers, n)
+        {
             struct peer *p = LIST_ITEM(n, struct peer, node);
             if (p->conn && p->is_greeted)
                 rpc_conn_post(p->conn, &(struct rpc_frame){.type = RPC_GOAWAY});
@@ -443,7 +446,8 @@ void rpc_server_free(struct rpc_server *s)
         return;
     CHECK(s, SERVER_MAGIC);
     s->is_draining = true;
-    LIST_EACH(&s->peers, n) {
+    LIST_EACH(&s->peers, n)
+    {
         struct peer *p = LIST_ITEM(n, struct peer, node);
         if (p->conn)
             rpc_conn_break(p->conn, ERR_CANCELLED, "server stopped");

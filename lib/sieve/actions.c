@@ -58,7 +58,8 @@ static bool conflicts(struct run *r, bool is_refusal)
 /* keep, or the same in other words. */
 static bool is_inbox(const struct sieve_action *a)
 {
-    return a->kind == SIEVE_KEEP || (a->kind == SIEVE_FILEINTO && str_eq_nocase(a->mailbox, S("INBOX")) && !a->special_use.n && !a->mailbox_id.n);
+    return a->kind == SIEVE_KEEP || (a->kind == SIEVE_FILEINTO && str_eq_nocase(a->mailbox, S("INBOX")) &&
+                                     !a->special_use.n && !a->mailbox_id.n);
 }
 
 FIBER static enum flow do_keep(struct run *r, const struct call *c)
@@ -177,7 +178,8 @@ static void take_fcc(struct run *r, const struct call *c, struct sieve_action *a
 
 static enum flow do_vacation(struct run *r, const struct call *c)
 {
-    const struct item *days = call_item(c, I_DAYS), *seconds = call_item(c, I_SECONDS), *addresses = call_item(c, I_ADDRESSES);
+    const struct item *days = call_item(c, I_DAYS), *seconds = call_item(c, I_SECONDS),
+                      *addresses = call_item(c, I_ADDRESSES);
     if (conflicts(r, false))
         return FLOW_ERROR;
     if (r->has_vacation) /* RFC 5230 4.7 */
@@ -192,7 +194,9 @@ static enum flow do_vacation(struct run *r, const struct call *c)
     a->from = from.p ? flat_text(r, from) : S("");
     a->handle = handle.p ? handle : STR_NONE;
     a->is_mime = call_has(c, I_MIME);
-    a->seconds = seconds ? (int64_t)MIN(seconds->number, (uint64_t)INT32_MAX) : days ? (int64_t)days->number * 86400 : -1;
+    a->seconds = seconds ? (int64_t)MIN(seconds->number, (uint64_t)INT32_MAX)
+                 : days  ? (int64_t)days->number * 86400
+                         : -1;
     if (addresses) {
         struct cursor at = addresses->list;
         a->addresses = arena_array(r->arena, str, addresses->number);
@@ -205,11 +209,12 @@ static enum flow do_vacation(struct run *r, const struct call *c)
 
 static enum flow do_notify(struct run *r, const struct call *c)
 {
-    str method = call_string(r, c, I_STRING_1), importance = call_string(r, c, I_IMPORTANCE), message = call_string(r, c, I_MESSAGE),
-        from = call_string(r, c, I_FROM);
+    str method = call_string(r, c, I_STRING_1), importance = call_string(r, c, I_IMPORTANCE),
+        message = call_string(r, c, I_MESSAGE), from = call_string(r, c, I_FROM);
     const struct item *options = call_item(c, I_OPTIONS);
     const char *problem;
-    if (str_starts_nocase(method, S("mailto:")) ? !word_uri_mailto(method, r->arena, &problem) : str_find(method, ':') <= 0)
+    if (str_starts_nocase(method, S("mailto:")) ? !word_uri_mailto(method, r->arena, &problem)
+                                                : str_find(method, ':') <= 0)
         return run_error(r, "'%.*s' is no method of notification", STR_ARG(str_slice(flat_text(r, method), 0, 60)));
     if (++r->n_notifies > r->limits.notifies)
         return run_error(r, "the script sends more than %u notices", r->limits.notifies);
@@ -234,14 +239,16 @@ static enum flow do_notify(struct run *r, const struct call *c)
 
 static bool is_protected(str name, bool to_delete)
 {
-    return to_delete && (str_eq_nocase(name, S("Received")) || str_eq_nocase(name, S("Auto-Submitted")) || str_eq_nocase(name, S("X-Sieve-Redirected-From")));
+    return to_delete && (str_eq_nocase(name, S("Received")) || str_eq_nocase(name, S("Auto-Submitted")) ||
+                         str_eq_nocase(name, S("X-Sieve-Redirected-From")));
 }
 
 static enum flow do_addheader(struct run *r, const struct call *c)
 {
     str name = call_string(r, c, I_STRING_1), value = call_string(r, c, I_STRING_2);
     if (!word_header_name(name))
-        return run_error(r, "'%.*s' cannot be the name of a header field", STR_ARG(str_slice(flat_text(r, name), 0, 60)));
+        return run_error(r, "'%.*s' cannot be the name of a header field",
+                         STR_ARG(str_slice(flat_text(r, name), 0, 60)));
     if (r->header.n > 2000)
         return run_error(r, "the header has too many fields");
     message_add_field(r, name, value, call_has(c, I_LAST));
@@ -255,7 +262,8 @@ FIBER static enum flow do_deleteheader(struct run *r, const struct call *c)
     struct matcher m;
     size_t *v;
     if (!word_header_name(name))
-        return run_error(r, "'%.*s' cannot be the name of a header field", STR_ARG(str_slice(flat_text(r, name), 0, 60)));
+        return run_error(r, "'%.*s' cannot be the name of a header field",
+                         STR_ARG(str_slice(flat_text(r, name), 0, 60)));
     if (is_protected(name, true)) /* RFC 5293 5: left alone without an error */
         return FLOW_GO_ON;
     matcher_of(r, c, &m);
@@ -316,7 +324,9 @@ static void split_entity(str entity, str *header, str *body)
     if (str_starts(entity, S("\r\n")))
         blank = -2;
     *header = blank > 0 ? str_slice(entity, 0, (size_t)blank + 2) : blank == -2 ? S("") : entity;
-    *body = blank == -2 ? str_slice(entity, 2, SIZE_MAX) : blank > 0 ? str_slice(entity, (size_t)blank + 4, SIZE_MAX) : S("");
+    *body = blank == -2 ? str_slice(entity, 2, SIZE_MAX)
+            : blank > 0 ? str_slice(entity, (size_t)blank + 4, SIZE_MAX)
+                        : S("");
 }
 
 FIBER static enum flow do_replace(struct run *r, const struct call *c)
@@ -355,7 +365,8 @@ FIBER static enum flow do_enclose(struct run *r, const struct call *c)
         return FLOW_ERROR;
     BUF(h, 1u << 20);
     BUF(b, (4u << 20) + 4 * text.n + 2 * whole.n);
-    str boundary = arena_printf(r->arena, "enclosed-%08x%08x", (unsigned)hash_stable(whole), (unsigned)(hash_stable(whole) >> 32));
+    str boundary =
+        arena_printf(r->arena, "enclosed-%08x%08x", (unsigned)hash_stable(whole), (unsigned)(hash_stable(whole) >> 32));
     add_header_without_mime(r, &h, call_string(r, c, I_SUBJECT), STR_NONE);
     if (fields) {
         struct cursor at = fields->list;
@@ -371,7 +382,8 @@ FIBER static enum flow do_enclose(struct run *r, const struct call *c)
     buf_printf(&h, "Content-Type: multipart/mixed; boundary=\"%.*s\"\r\n\r\n", STR_ARG(boundary));
     buf_printf(&b, "--%.*s\r\n", STR_ARG(boundary));
     add_text_entity(r, &b, text);
-    buf_printf(&b, "\r\n--%.*s\r\nContent-Type: message/rfc822\r\nContent-Disposition: attachment\r\n\r\n", STR_ARG(boundary));
+    buf_printf(&b, "\r\n--%.*s\r\nContent-Type: message/rfc822\r\nContent-Disposition: attachment\r\n\r\n",
+               STR_ARG(boundary));
     buf_add(&b, whole);
     buf_printf(&b, "\r\n--%.*s--\r\n", STR_ARG(boundary));
     message_replace(r, arena_str(r->arena, buf_str(&h)), arena_str(r->arena, buf_str(&b)));
@@ -419,7 +431,9 @@ FIBER enum flow run_action(struct run *r, const struct call *c)
     case OP_NOTIFY:
         return do_notify(r, c);
     case OP_SET:
-        return variable_set(r, call_string(r, c, I_STRING_1), variable_modify(r, c, call_string(r, c, I_STRING_2))) ? FLOW_GO_ON : FLOW_ERROR;
+        return variable_set(r, call_string(r, c, I_STRING_1), variable_modify(r, c, call_string(r, c, I_STRING_2)))
+                   ? FLOW_GO_ON
+                   : FLOW_ERROR;
     case OP_SETFLAG:
     case OP_ADDFLAG:
     case OP_REMOVEFLAG:

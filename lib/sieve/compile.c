@@ -1,6 +1,6 @@
 /*
- * One pass: each command is read, checked against its specification and written. A mistake is noted and reading goes on behind the next ';' or '}',
- * so that an author sees several at once.
+ * One pass: each command is read, checked against its specification and written. A mistake is noted and reading goes on
+ * behind the next ';' or '}', so that an author sees several at once.
  */
 #include <stdio.h>
 
@@ -25,8 +25,8 @@ struct call_in_making {
     struct token at;
     struct buf items;
     unsigned n_items;
-    uint64_t seen;            /* tags by bit of their item, and MATCH, PART, COMPARATOR below */
-    int precedences;          /* of set's modifiers, one bit for ten */
+    uint64_t seen;   /* tags by bit of their item, and MATCH, PART, COMPARATOR below */
+    int precedences; /* of set's modifiers, one bit for ten */
     bool has_match, has_part, has_comparator, has_mime_option;
     enum match_type match;
     enum relation relation;
@@ -42,7 +42,7 @@ struct compiler {
     struct sieve_errors *errors;
     const struct sieve_options *options;
     struct buf code;
-    uint64_t caps, all_caps;  /* here; anywhere in the script */
+    uint64_t caps, all_caps; /* here; anywhere in the script */
     unsigned depth, n_loops;
     bool may_require;
     bool is_ihave;
@@ -139,7 +139,8 @@ static bool is_reference_start(str s)
     return str_find_str(s, S("${")) >= 0;
 }
 
-/* "${hex: 24 24}" and "${unicode: 40}", RFC 5228 2.4.2.4; what is not quite so stays. False: a character that there is not. */
+/* "${hex: 24 24}" and "${unicode: 40}", RFC 5228 2.4.2.4; what is not quite so stays. False: a character that there is
+ * not. */
 static bool decode_one(str inner, struct buf *out, bool *is_one)
 {
     bool is_hex = str_starts_nocase(inner, S("hex:")), is_unicode = str_starts_nocase(inner, S("unicode:"));
@@ -292,9 +293,17 @@ static void check_envelope_parts(struct compiler *c, const struct strings *l)
     static const struct {
         const char *name;
         enum cap cap;
-    } parts[] = {{"from", CAP_NONE}, {"to", CAP_NONE}, {"auth", CAP_NONE}, {"notify", CAP_ENVELOPE_DSN}, {"orcpt", CAP_ENVELOPE_DSN},
-                 {"ret", CAP_ENVELOPE_DSN}, {"envid", CAP_ENVELOPE_DSN}, {"bytimeabsolute", CAP_ENVELOPE_DELIVERBY},
-                 {"bytimerelative", CAP_ENVELOPE_DELIVERBY}, {"bymode", CAP_ENVELOPE_DELIVERBY}, {"bytrace", CAP_ENVELOPE_DELIVERBY}};
+    } parts[] = {{"from", CAP_NONE},
+                 {"to", CAP_NONE},
+                 {"auth", CAP_NONE},
+                 {"notify", CAP_ENVELOPE_DSN},
+                 {"orcpt", CAP_ENVELOPE_DSN},
+                 {"ret", CAP_ENVELOPE_DSN},
+                 {"envid", CAP_ENVELOPE_DSN},
+                 {"bytimeabsolute", CAP_ENVELOPE_DELIVERBY},
+                 {"bytimerelative", CAP_ENVELOPE_DELIVERBY},
+                 {"bymode", CAP_ENVELOPE_DELIVERBY},
+                 {"bytrace", CAP_ENVELOPE_DELIVERBY}};
     for (size_t i = 0; i < l->n; i++) {
         size_t k = 0;
         while (k < ARRAY_LEN(parts) && !str_eq_nocase(l->v[i].text, str_c(parts[k].name)))
@@ -327,7 +336,8 @@ static void check_notify_method(struct compiler *c, const struct token *t)
     ptrdiff_t colon = str_find(t->text, ':');
     bool is_known = str_starts_nocase(t->text, S("mailto:"));
     for (size_t i = 0; c->options && c->options->schemes && c->options->schemes[i]; i++)
-        is_known = is_known || (colon > 0 && str_eq_nocase(str_slice(t->text, 0, (size_t)colon), str_c(c->options->schemes[i])));
+        is_known = is_known ||
+                   (colon > 0 && str_eq_nocase(str_slice(t->text, 0, (size_t)colon), str_c(c->options->schemes[i])));
     if (colon <= 0)
         fail(c, t, "a method of notification is a URI, like mailto:user@example.org");
     else if (str_starts_nocase(t->text, S("mailto:")) && !word_uri_mailto(t->text, &a, &problem))
@@ -357,7 +367,8 @@ static void check_call(struct compiler *c, struct call_in_making *k)
 {
     struct positional *p = k->pos;
     enum op op = k->spec->op;
-    if (k->has_match && k->has_comparator && k->comparator == CMP_NUMERIC && k->match != MATCH_IS && k->match != MATCH_VALUE && k->match != MATCH_COUNT)
+    if (k->has_match && k->has_comparator && k->comparator == CMP_NUMERIC && k->match != MATCH_IS &&
+        k->match != MATCH_VALUE && k->match != MATCH_COUNT)
         fail(c, &k->tag_at, "the comparator i;ascii-numeric cannot look for parts of a text");
     if ((k->seen >> I_LAST & 1) && !(k->seen >> 63 & 1) && op != OP_DUPLICATE && op != OP_ADDHEADER)
         fail(c, &k->at, ":last needs :index");
@@ -550,7 +561,8 @@ static bool seen_twice(struct compiler *c, struct call_in_making *k, const struc
     return is_twice;
 }
 
-static bool read_match_tag(struct compiler *c, struct call_in_making *k, const struct tag_spec *t, const struct token *tag)
+static bool read_match_tag(struct compiler *c, struct call_in_making *k, const struct tag_spec *t,
+                           const struct token *tag)
 {
     struct strings v;
     if (k->has_match) {
@@ -583,7 +595,8 @@ static bool read_comparator(struct compiler *c, struct call_in_making *k, const 
     if (!read_tag_value(c, tag, &v, false))
         return false;
     if (!word_comparator(v.v[0].text, &k->comparator, &cap) || !has_cap(c, cap)) {
-        fail(c, &v.v[0], "the comparator '%.*s' is not known, or needs a require", STR_ARG(str_slice(v.v[0].text, 0, 60)));
+        fail(c, &v.v[0], "the comparator '%.*s' is not known, or needs a require",
+             STR_ARG(str_slice(v.v[0].text, 0, 60)));
         return false;
     }
     return true;
@@ -663,7 +676,8 @@ static bool read_tag(struct compiler *c, struct call_in_making *k)
         next(c);
         return true;
     case TAG_STRING:
-        if ((t->item == I_HEADER && seen_twice(c, k, &tag, 62)) || (t->item == I_UNIQUEID && seen_twice(c, k, &tag, 61)))
+        if ((t->item == I_HEADER && seen_twice(c, k, &tag, 62)) ||
+            (t->item == I_UNIQUEID && seen_twice(c, k, &tag, 61)))
             return false;
         if (!read_tag_value(c, &tag, &v, false))
             return false;
@@ -767,7 +781,8 @@ static bool place_positional(struct compiler *c, struct call_in_making *k)
     }
     if (k->n_pos != n) {
         if (k->n_pos < n)
-            fail(c, &c->now, "%s takes %s here, not %s", k->spec->name, kind_name(kinds[k->n_pos]), token_name(c->now.kind));
+            fail(c, &c->now, "%s takes %s here, not %s", k->spec->name, kind_name(kinds[k->n_pos]),
+                 token_name(c->now.kind));
         else
             fail(c, &k->pos[n].at, "%s takes no more arguments", k->spec->name);
         return false;
@@ -833,7 +848,8 @@ static const struct sieve_extra *find_extra(const struct compiler *c, str name, 
 }
 
 /* A call of a specification, up to where its ';' or block begins. */
-static bool read_call(struct compiler *c, const struct token *at, const struct call_spec *spec, const struct sieve_extra *extra, enum op op)
+static bool read_call(struct compiler *c, const struct token *at, const struct call_spec *spec,
+                      const struct sieve_extra *extra, enum op op)
 {
     struct call_in_making k = {.spec = spec, .at = *at, .tag_at = *at};
     buf_init(&k.items, CODE_MAX);
@@ -850,6 +866,7 @@ static bool read_call(struct compiler *c, const struct token *at, const struct c
     return ok;
 }
 
+// clang-format off
 static const struct tag_spec extra_match_tags[] = {
     {"is", TAG_MATCH, I_MATCH, CAP_NONE, CAP_NONE, MATCH_IS}, {"contains", TAG_MATCH, I_MATCH, CAP_NONE, CAP_NONE, MATCH_CONTAINS},
     {"matches", TAG_MATCH, I_MATCH, CAP_NONE, CAP_NONE, MATCH_MATCHES}, {"regex", TAG_MATCH, I_MATCH, CAP_REGEX, CAP_NONE, MATCH_REGEX},
@@ -870,13 +887,16 @@ static void skip_unknown(struct compiler *c)
         next(c);
     }
 }
+// clang-format on
 
 static void put_unknown(struct compiler *c, const struct token *at, const char *what)
 {
     struct call_in_making k = {.at = *at};
     buf_init(&k.items, CODE_MAX);
     size_t node = begin_node(c, OP_UNKNOWN, at->line);
-    item_string(c, &k, I_STRING_1, arena_printf(c->arena, "%s '%.*s' is not known, or needs a require", what, STR_ARG(str_slice(at->text, 0, 60))));
+    item_string(c, &k, I_STRING_1,
+                arena_printf(c->arena, "%s '%.*s' is not known, or needs a require", what,
+                             STR_ARG(str_slice(at->text, 0, 60))));
     buf_addc(&c->code, 1);
     buf_add(&c->code, buf_str(&k.items));
     buf_done(&k.items);
@@ -940,7 +960,10 @@ static bool test_inner(struct compiler *c)
         return false;
     }
     next(c);
-    enum op tree = str_eq_nocase(at.text, S("not")) ? OP_NOT : str_eq_nocase(at.text, S("allof")) ? OP_ALLOF : str_eq_nocase(at.text, S("anyof")) ? OP_ANYOF : OP_END;
+    enum op tree = str_eq_nocase(at.text, S("not"))     ? OP_NOT
+                   : str_eq_nocase(at.text, S("allof")) ? OP_ALLOF
+                   : str_eq_nocase(at.text, S("anyof")) ? OP_ANYOF
+                                                        : OP_END;
     if (tree) {
         size_t node = begin_node(c, tree, at.line);
         bool ok = tree == OP_NOT ? test(c) : test_list(c);
@@ -950,7 +973,8 @@ static bool test_inner(struct compiler *c)
     const struct call_spec *spec = call_spec_find(at.text, true);
     const struct sieve_extra *extra = find_extra(c, at.text, true, &index);
     if (extra) {
-        struct call_spec own = {.name = extra->name, .is_test = true, .arguments = extra->arguments, .groups = {extra_match_tags}};
+        struct call_spec own = {
+            .name = extra->name, .is_test = true, .arguments = extra->arguments, .groups = {extra_match_tags}};
         return read_call(c, &at, &own, extra, (enum op)(OP_EXTRA + index));
     }
     if (!spec || (!has_cap(c, spec->cap) && (spec->other_cap == CAP_NONE || !has_cap(c, spec->other_cap)))) {
@@ -1159,7 +1183,8 @@ static uint64_t offered(const struct sieve_options *o)
 {
     uint64_t caps = 0;
     for (const struct cap_spec *s = cap_specs; s->name; s++) {
-        bool is_there = s->cap != CAP_VARIABLES && s->cap != CAP_ENCODED_CHARACTER; /* RFC 5463 4: they change how strings are read */
+        /* RFC 5463 4: they change how strings are read */
+        bool is_there = s->cap != CAP_VARIABLES && s->cap != CAP_ENCODED_CHARACTER;
         for (size_t i = 0; o && o->without && o->without[i]; i++)
             is_there = is_there && strcmp(s->name, o->without[i]) != 0;
         if (is_there)
@@ -1182,7 +1207,8 @@ struct sieve_program *sieve_compile(str script, const struct sieve_options *opti
     }
     buf_init(&c.code, CODE_MAX);
     /* 2.7.3: always there; the one of Unicode with them, as scripts of others use it so. */
-    c.caps = (uint64_t)1 << CAP_COMPARATOR_OCTET | (uint64_t)1 << CAP_COMPARATOR_CASEMAP | (uint64_t)1 << CAP_COMPARATOR_UNICODE;
+    c.caps = (uint64_t)1 << CAP_COMPARATOR_OCTET | (uint64_t)1 << CAP_COMPARATOR_CASEMAP |
+             (uint64_t)1 << CAP_COMPARATOR_UNICODE;
     if (str_starts(script, S("\xef\xbb\xbf")))
         script = str_slice(script, 3, SIZE_MAX);
     lexer_init(&c.lexer, script, &a);
@@ -1193,7 +1219,8 @@ struct sieve_program *sieve_compile(str script, const struct sieve_options *opti
     struct sieve_program *p = NULL;
     if (errors->n == 0) {
         p = xmalloc(sizeof *p + c.code.n);
-        *p = (struct sieve_program){.n_code = (uint32_t)c.code.n, .caps = c.all_caps | c.caps, .offered = offered(options)};
+        *p = (struct sieve_program){
+            .n_code = (uint32_t)c.code.n, .caps = c.all_caps | c.caps, .offered = offered(options)};
         if (c.code.n)
             memcpy(p->code, c.code.p, c.code.n);
     }

@@ -43,7 +43,8 @@ str date_part(struct run *r, str part, int64_t unix_seconds, int zone)
     else if (IS("time"))
         snprintf(z, sizeof z, "%02d:%02d:%02d", h, m, s);
     else if (IS("iso8601"))
-        snprintf(z, sizeof z, "%04d-%02d-%02dT%02d:%02d:%02d%c%02d:%02d", year, month, day, h, m, s, zone < 0 ? '-' : '+', minutes / 60, minutes % 60);
+        snprintf(z, sizeof z, "%04d-%02d-%02dT%02d:%02d:%02d%c%02d:%02d", year, month, day, h, m, s,
+                 zone < 0 ? '-' : '+', minutes / 60, minutes % 60);
     else if (IS("zone"))
         snprintf(z, sizeof z, "%c%02d%02d", zone < 0 ? '-' : '+', minutes / 60, minutes % 60);
     else if (IS("weekday"))

@@ -1,5 +1,6 @@
 /*
- * imap4flags, RFC 5232: lists of flags are texts with a space between each two; without a variable's name they are the internal one.
+ * imap4flags, RFC 5232: lists of flags are texts with a space between each two; without a variable's name they are the
+ * internal one.
  */
 #include "sieve/state.h"
 
@@ -20,7 +21,8 @@ static void add_words(struct run *r, str text, str **v, size_t *n)
         if (ascii_is_ctl((unsigned char)text.p[i]))
             return;
     while (str_split(&text, ' ', &word)) {
-        if (word.n == 0 || !word_flag(word) || str_eq_nocase(word, S("\\Recent")) || has(*v, *n, word) || *n == FLAGS_MAX)
+        if (word.n == 0 || !word_flag(word) || str_eq_nocase(word, S("\\Recent")) || has(*v, *n, word) ||
+            *n == FLAGS_MAX)
             continue; /* RFC 5232 2: what is no flag is left out */
         if (!*v)
             *v = arena_array(r->arena, str, FLAGS_MAX);
@@ -86,7 +88,8 @@ bool flags_test(struct run *r, const struct call *c)
     str *v = NULL;
     size_t n = 0;
     struct matcher m;
-    const struct item *names = call_item(c, I_LIST_2) ? call_item(c, I_LIST_1) : NULL, *keys = call_item(c, I_LIST_2) ? call_item(c, I_LIST_2) : call_item(c, I_LIST_1);
+    const struct item *names = call_item(c, I_LIST_2) ? call_item(c, I_LIST_1) : NULL,
+                      *keys = call_item(c, I_LIST_2) ? call_item(c, I_LIST_2) : call_item(c, I_LIST_1);
     matcher_of(r, c, &m);
     if (names) {
         struct cursor at = names->list;

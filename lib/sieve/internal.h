@@ -8,8 +8,9 @@
  *     NOT               a test node;  ALLOF, ANYOF: test nodes
  *     all others        one byte of how many items there are, the items, and for those with a block its nodes
  *
- * An item is a byte that names it, whose two top bits say what follows: nothing, a number, a string, or a list (a count and strings). Numbers are
- * varints. A string is a varint, twice its length and one more if it holds references to variables, and its bytes.
+ * An item is a byte that names it, whose two top bits say what follows: nothing, a number, a string, or a list (a count
+ * and strings). Numbers are varints. A string is a varint, twice its length and one more if it holds references to
+ * variables, and its bytes.
  */
 #ifndef SIEVE_INTERNAL_H
 #define SIEVE_INTERNAL_H
@@ -18,6 +19,7 @@
 #include "base/varint.h"
 #include "sieve/sieve.h"
 
+// clang-format off
 enum cap {
     CAP_NONE, /* always there */
     CAP_FILEINTO, CAP_ENVELOPE, CAP_ENCODED_CHARACTER, CAP_VARIABLES, CAP_BODY, CAP_RELATIONAL, CAP_SUBADDRESS, CAP_REGEX, CAP_COPY, CAP_DATE,
@@ -30,7 +32,9 @@ enum cap {
     CAP_EXTRA,
     CAPS_
 };
+// clang-format on
 
+// clang-format off
 enum op {
     OP_END,
     /* control */
@@ -46,9 +50,11 @@ enum op {
     OP_UNKNOWN,               /* under ihave: an error only if it is reached */
     OP_EXTRA                  /* + place in sieve_options.extra */
 };
+// clang-format on
 
-#define ITEM_KIND(id) ((id) & 0xc0)
+#define ITEM_KIND(id) ((id)&0xc0)
 enum { ITEM_FLAG = 0x00, ITEM_NUMBER = 0x40, ITEM_STRING = 0x80, ITEM_LIST = 0xc0 };
+// clang-format off
 enum item_id {
     I_NONE,
     I_COPY, I_CREATE, I_OVER, I_UNDER, I_LAST, I_RAW, I_TEXT, I_MIME, I_ANYCHILD, I_TYPE, I_SUBTYPE, I_CONTENTTYPE, I_ONCE, I_OPTIONAL, I_GLOBAL,
@@ -61,6 +67,7 @@ enum item_id {
     I_EXTRA_STRING = 0xa8,    /* + place of the tag */
     I_LIST_1 = ITEM_LIST, I_LIST_2, I_LIST_3, I_FLAGS, I_ADDRESSES, I_OPTIONS, I_CONTENT, I_PARAM
 };
+// clang-format on
 
 enum match_type { MATCH_IS, MATCH_CONTAINS, MATCH_MATCHES, MATCH_REGEX, MATCH_COUNT, MATCH_VALUE, MATCH_LIST };
 enum relation { REL_GT, REL_GE, REL_LT, REL_LE, REL_EQ, REL_NE };
@@ -84,9 +91,9 @@ struct sv_string {
 };
 struct item {
     unsigned char id;
-    uint64_t number;          /* of a list: how many strings */
+    uint64_t number; /* of a list: how many strings */
     struct sv_string string;
-    struct cursor list;       /* its strings */
+    struct cursor list; /* its strings */
 };
 struct call {
     struct node node;
@@ -100,8 +107,8 @@ bool sv_string_next(struct cursor *list, struct sv_string *out);
 
 struct sieve_program {
     uint32_t n_code;
-    uint64_t caps;            /* that it has asked for, by require or ihave */
-    uint64_t offered;         /* that there are, for ihave */
+    uint64_t caps;    /* that it has asked for, by require or ihave */
+    uint64_t offered; /* that there are, for ihave */
     unsigned char code[];
 };
 static inline bool program_has(const struct sieve_program *p, enum cap c)
@@ -113,19 +120,30 @@ static inline bool program_has(const struct sieve_program *p, enum cap c)
 struct cap_spec {
     const char *name;
     enum cap cap;
-    bool is_hidden;           /* not announced: another name for one that is */
+    bool is_hidden; /* not announced: another name for one that is */
 };
 extern const struct cap_spec cap_specs[];
 bool cap_find(str name, enum cap *out);
 const char *cap_name(enum cap c);
 
-enum tag_kind { TAG_PLAIN, TAG_STRING, TAG_LIST, TAG_NUMBER, TAG_MATCH, TAG_RELATION, TAG_COMPARATOR, TAG_PART, TAG_SIZE, TAG_MIME_OPT };
+enum tag_kind {
+    TAG_PLAIN,
+    TAG_STRING,
+    TAG_LIST,
+    TAG_NUMBER,
+    TAG_MATCH,
+    TAG_RELATION,
+    TAG_COMPARATOR,
+    TAG_PART,
+    TAG_SIZE,
+    TAG_MIME_OPT
+};
 struct tag_spec {
     const char *name;
     enum tag_kind kind;
     unsigned char item;
-    enum cap cap, cap2;       /* both are needed */
-    int value;                /* MATCH: type; PART: part */
+    enum cap cap, cap2; /* both are needed */
+    int value;          /* MATCH: type; PART: part */
 };
 #define TAG_GROUPS_MAX 5u
 enum block_kind { BLOCK_NONE, BLOCK_YES };
@@ -133,8 +151,8 @@ struct call_spec {
     const char *name;
     enum op op;
     bool is_test;
-    enum cap cap, other_cap;  /* either one will do */
-    const char *arguments;    /* s string, l list, n number, one for each; a leading '?' makes the first optional */
+    enum cap cap, other_cap; /* either one will do */
+    const char *arguments;   /* s string, l list, n number, one for each; a leading '?' makes the first optional */
     const struct tag_spec *groups[TAG_GROUPS_MAX];
     enum block_kind block;
 };
@@ -142,12 +160,13 @@ extern const struct call_spec call_specs[];
 const struct call_spec *call_spec_find(str name, bool is_test);
 const struct call_spec *call_spec_of(enum op op);
 
-/* --- words of the language that are checked when they are constant, and again when they were made at run time (words.c) --- */
-bool word_header_name(str s);                /* RFC 5322 2.2 */
+/* --- words of the language that are checked when they are constant, and again when they were made at run time
+ * (words.c) --- */
+bool word_header_name(str s);                          /* RFC 5322 2.2 */
 bool word_variable_name(str s, str *space, str *name); /* "a.b.c": namespace "a.b" and name */
 bool word_comparator(str s, enum comparator *out, enum cap *cap);
 bool word_relation(str s, enum relation *out);
-bool word_flag(str s);                       /* one flag or keyword that IMAP can have */
+bool word_flag(str s);                               /* one flag or keyword that IMAP can have */
 bool word_address(str s, struct arena *a, str *out); /* one bare address, RFC 5228 2.4.2.3 */
 bool word_date_part(str s);
 bool word_zone(str s, int *minutes);         /* "+0100" */

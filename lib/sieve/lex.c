@@ -9,8 +9,20 @@ void lexer_init(struct lexer *l, str script, struct arena *a)
 
 const char *token_name(enum token_kind k)
 {
-    static const char *const names[] = {"the end of the script", "a word", "a tag", "a number", "a string", "';'", "','", "'('", "')'", "'{'", "'}'",
-                                        "'['", "']'", "something else"};
+    static const char *const names[] = {"the end of the script",
+                                        "a word",
+                                        "a tag",
+                                        "a number",
+                                        "a string",
+                                        "';'",
+                                        "','",
+                                        "'('",
+                                        "')'",
+                                        "'{'",
+                                        "'}'",
+                                        "'['",
+                                        "']'",
+                                        "something else"};
     return names[k];
 }
 
@@ -141,7 +153,8 @@ static void quoted(struct lexer *l, struct token *t)
     l->p++;
 }
 
-/* 8.1 multi-line: behind "text:", up to a line with a dot alone; a dot in front of a line is doubled; lines end with CRLF. */
+/* 8.1 multi-line: behind "text:", up to a line with a dot alone; a dot in front of a line is doubled; lines end with
+ * CRLF. */
 static void multi_line(struct lexer *l, struct token *t)
 {
     BUF(out, 2 * (size_t)(l->end - l->p) + 2);

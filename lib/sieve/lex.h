@@ -7,14 +7,16 @@
 #include "base/arena.h"
 #include "base/buf.h"
 
+// clang-format off
 enum token_kind {
     T_EOF, T_IDENTIFIER, T_TAG, T_NUMBER, T_STRING, T_SEMICOLON, T_COMMA, T_LPAREN, T_RPAREN, T_LBRACE, T_RBRACE, T_LBRACKET, T_RBRACKET,
     T_BAD /* text: what is wrong */
 };
+// clang-format on
 struct token {
     enum token_kind kind;
     unsigned line, column;
-    str text;          /* identifier or tag without its colon; the string's content */
+    str text; /* identifier or tag without its colon; the string's content */
     uint64_t number;
 };
 struct lexer {

@@ -12,7 +12,7 @@
 #define REGEXES_MAX 32u
 #define REGEX_MATCH_LIMIT 200000u /* of pcre2, one match */
 #define REGEX_HEAP_KIB 4096u
-#define WORK_OF_REGEX 100u        /* for each thousand steps allowed */
+#define WORK_OF_REGEX 100u /* for each thousand steps allowed */
 
 /* --- numbers --- */
 
@@ -61,8 +61,8 @@ bool match_numbers(enum relation r, uint64_t value, uint64_t key)
 
 /* --- characters: what is compared of a text, one unit after the other --- */
 
-/* NFKC, so that what looks alike is alike; then one character is compared at a time in its simple folding. RFC 5051 titlecases and decomposes:
- * the same for what has one form only. */
+/* NFKC, so that what looks alike is alike; then one character is compared at a time in its simple folding. RFC 5051
+ * titlecases and decomposes: the same for what has one form only. */
 static str unicode_form(str s, struct arena *a)
 {
     UErrorCode e = U_ZERO_ERROR;
@@ -196,14 +196,17 @@ static size_t parse_wild(str key, struct arena *a, struct wild **out)
 }
 
 /*
- * Each * takes as little as it can (RFC 5229 3.2), so once what stands between two of them has been found, it stays found: nothing is ever tried
- * twice from an earlier star. The last one takes what is left.
+ * Each * takes as little as it can (RFC 5229 3.2), so once what stands between two of them has been found, it stays
+ * found: nothing is ever tried twice from an earlier star. The last one takes what is left.
  */
-static enum match_answer wild_match(const struct matcher *m, str value, const struct wild *w, size_t n, struct match_values *values)
+static enum match_answer wild_match(const struct matcher *m, str value, const struct wild *w, size_t n,
+                                    struct match_values *values)
 {
-    size_t at = 0, i = 0;                        /* in value, in w */
+    size_t at = 0, i = 0;                              /* in value, in w */
     size_t star = SIZE_MAX, star_at = 0, star_end = 0; /* the last star, what it takes */
-    struct { size_t from, to; } *took = arena_alloc(m->arena, (n + 1) * sizeof *took);
+    struct {
+        size_t from, to;
+    } *took = arena_alloc(m->arena, (n + 1) * sizeof *took);
     size_t cost = 0;
     for (;;) {
         if (i < n && w[i].kind == W_ANY) {
@@ -308,8 +311,9 @@ static pcre2_code *regex_of(struct regex_cache *c, str key, bool is_caseless)
     PCRE2_SIZE at;
     if (word_regex_problem(key))
         return NULL;
-    pcre2_code *re = pcre2_compile((PCRE2_SPTR)(key.n ? key.p : ""), key.n,
-                                   PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C | (is_caseless ? PCRE2_CASELESS : 0), &code, &at, NULL);
+    pcre2_code *re =
+        pcre2_compile((PCRE2_SPTR)(key.n ? key.p : ""), key.n,
+                      PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C | (is_caseless ? PCRE2_CASELESS : 0), &code, &at, NULL);
     if (!re)
         return NULL;
     size_t i = c->n < REGEXES_MAX ? c->n++ : c->next++ % REGEXES_MAX;
@@ -344,7 +348,8 @@ static enum match_answer regex_match(const struct matcher *m, str value, str key
         if (values) {
             values->n = 0;
             for (uint32_t i = 0; i <= groups && values->n < MATCH_VALUES_MAX; i++)
-                values->v[values->n++] = i < (uint32_t)rc && v[2 * i] != PCRE2_UNSET ? str_slice(value, v[2 * i], v[2 * i + 1]) : S("");
+                values->v[values->n++] =
+                    i < (uint32_t)rc && v[2 * i] != PCRE2_UNSET ? str_slice(value, v[2 * i], v[2 * i + 1]) : S("");
         }
     }
     pcre2_match_data_free(data);
@@ -364,7 +369,10 @@ enum match_answer match_one(const struct matcher *m, str value, str key, struct 
             return compare_numeric(value, key) == 0 ? MATCH_YES : MATCH_NO;
         return equal(m->comparator, value, key) ? MATCH_YES : MATCH_NO;
     case MATCH_VALUE:
-        return relation_holds(m->relation, m->comparator == CMP_NUMERIC ? compare_numeric(value, key) : order(m->comparator, value, key)) ? MATCH_YES : MATCH_NO;
+        return relation_holds(m->relation, m->comparator == CMP_NUMERIC ? compare_numeric(value, key)
+                                                                        : order(m->comparator, value, key))
+                   ? MATCH_YES
+                   : MATCH_NO;
     case MATCH_CONTAINS:
         return spend(m, value.n) ? contains(m, value, key) : MATCH_TOO_MUCH;
     case MATCH_MATCHES: {

@@ -79,7 +79,8 @@ FIBER static bool read_bytes(struct run *r, uint64_t offset, uint64_t length, st
         uint64_t head = r->made.header.n, from_head = offset < head ? MIN(length, head - offset) : 0;
         str first = str_slice(r->made.header, (size_t)MIN(offset, head), (size_t)(MIN(offset, head) + from_head));
         uint64_t at = offset > head ? offset - head : 0;
-        str second = str_slice(r->made.body, (size_t)MIN(at, r->made.body.n), (size_t)MIN(at + (length - from_head), (uint64_t)r->made.body.n));
+        str second = str_slice(r->made.body, (size_t)MIN(at, r->made.body.n),
+                               (size_t)MIN(at + (length - from_head), (uint64_t)r->made.body.n));
         char *p = arena_alloc(r->arena, first.n + second.n + 1);
         memcpy(p, first.p ? first.p : "", first.n);
         memcpy(p + first.n, second.p ? second.p : "", second.n);
@@ -126,7 +127,8 @@ FIBER bool part_content(struct run *r, const struct mime_part *p, bool is_text, 
 
 FIBER bool message_raw_body(struct run *r, size_t max, str *out)
 {
-    return read_bytes(r, r->message->root->body_offset, MIN(r->message->size - r->message->root->body_offset, (uint64_t)max), out);
+    return read_bytes(r, r->message->root->body_offset,
+                      MIN(r->message->size - r->message->root->body_offset, (uint64_t)max), out);
 }
 
 /* --- changes --- */
@@ -171,7 +173,9 @@ void message_add_field(struct run *r, str name, str value, bool at_end)
 {
     message_load_header(r);
     value = flat_text(r, value);
-    add(r, &r->header, (struct field){.name = arena_str(r->arena, name), .raw = raw_field(r, name, value), .value = value.p ? value : S("")},
+    add(r, &r->header,
+        (struct field){
+            .name = arena_str(r->arena, name), .raw = raw_field(r, name, value), .value = value.p ? value : S("")},
         at_end ? r->header.n : 0);
     r->is_edited = true;
 }

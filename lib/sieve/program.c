@@ -7,7 +7,8 @@ bool node_next(const unsigned char **p, const unsigned char *end, struct node *o
     const unsigned char *h = *p;
     size_t n = (size_t)h[3] << 24 | (size_t)h[4] << 16 | (size_t)h[5] << 8 | h[6];
     assert(n <= (size_t)(end - h) - NODE_HEAD);
-    *out = (struct node){.op = (enum op)h[0], .line = (unsigned)h[1] << 8 | h[2], .p = h + NODE_HEAD, .end = h + NODE_HEAD + n};
+    *out = (struct node){
+        .op = (enum op)h[0], .line = (unsigned)h[1] << 8 | h[2], .p = h + NODE_HEAD, .end = h + NODE_HEAD + n};
     *p = out->end;
     return true;
 }

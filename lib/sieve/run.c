@@ -42,7 +42,9 @@ FIBER static enum flow do_include(struct run *r, const struct call *c)
     if (ops && ops->include && !ops->include(r->in->host, name, is_global, &program, &err))
         return run_host_error(r, &err) ? FLOW_GO_ON : FLOW_ERROR;
     if (!program)
-        return call_has(c, I_OPTIONAL) ? FLOW_GO_ON : run_error(r, "there is no script '%.*s' to include", STR_ARG(str_slice(name, 0, 60)));
+        return call_has(c, I_OPTIONAL)
+                   ? FLOW_GO_ON
+                   : run_error(r, "there is no script '%.*s' to include", STR_ARG(str_slice(name, 0, 60)));
     bool was_there = map_get(&r->once, key) != NULL;
     if (call_has(c, I_ONCE) && was_there)
         return FLOW_GO_ON;
@@ -100,7 +102,8 @@ static enum flow do_global(struct run *r, const struct call *c)
 
 /* --- foreverypart, RFC 5703 3 --- */
 
-FIBER static enum flow each_part(struct run *r, const struct call *c, const struct mime_part *p, str name, struct part_state *outer)
+FIBER static enum flow each_part(struct run *r, const struct call *c, const struct mime_part *p, str name,
+                                 struct part_state *outer)
 {
     struct part_state here = {.part = p, .name = name, .outer = outer};
     r->part = &here;
@@ -244,7 +247,8 @@ FIBER static void run_script(struct run *r, const struct sieve_script *script, b
     r->match_values.n = 0;
     r->n_before = r->out->n;
     r->is_keep_cancelled = r->has_keep = r->has_reject = false;
-    (void)run_block(r, script->program->code, script->program->code + script->program->n_code); /* how it ended does not matter */
+    /* how it ended does not matter */
+    (void)run_block(r, script->program->code, script->program->code + script->program->n_code);
     scope_done(&scope);
     r->scope = NULL;
     if (r->out->has_error) {
@@ -278,7 +282,8 @@ FIBER static void add_implicit_keep(struct run *r)
         keep->header = keep->body = STR_NONE; /* has_error is set */
 }
 
-FIBER void sieve_run(const struct sieve_run *in, const struct sieve_script *scripts, size_t n, struct arena *a, struct sieve_result *out)
+FIBER void sieve_run(const struct sieve_run *in, const struct sieve_script *scripts, size_t n, struct arena *a,
+                     struct sieve_result *out)
 {
     struct run *r = xnew(struct run);
     size_t cap = a->cap;
@@ -313,7 +318,8 @@ FIBER void sieve_run(const struct sieve_run *in, const struct sieve_script *scri
 
 bool sieve_extra_has(const struct sieve_arguments *args, unsigned tag)
 {
-    return call_has(args->call, (unsigned char)(I_EXTRA_FLAG + tag)) || call_has(args->call, (unsigned char)(I_EXTRA_STRING + tag)) ||
+    return call_has(args->call, (unsigned char)(I_EXTRA_FLAG + tag)) ||
+           call_has(args->call, (unsigned char)(I_EXTRA_STRING + tag)) ||
            call_has(args->call, (unsigned char)(I_EXTRA_NUMBER + tag));
 }
 

@@ -1,5 +1,6 @@
 #include "sieve/internal.h"
 
+// clang-format off
 const struct cap_spec cap_specs[] = {
     {"fileinto", CAP_FILEINTO, false}, {"envelope", CAP_ENVELOPE, false}, {"encoded-character", CAP_ENCODED_CHARACTER, false},
     {"variables", CAP_VARIABLES, false}, {"body", CAP_BODY, false}, {"relational", CAP_RELATIONAL, false}, {"subaddress", CAP_SUBADDRESS, false},
@@ -28,6 +29,7 @@ bool cap_find(str name, enum cap *out)
     }
     return false;
 }
+// clang-format on
 
 const char *cap_name(enum cap c)
 {
@@ -37,7 +39,11 @@ const char *cap_name(enum cap c)
     return "";
 }
 
-#define END {NULL, TAG_PLAIN, 0, CAP_NONE, CAP_NONE, 0}
+#define END                                                                                                            \
+    {                                                                                                                  \
+        NULL, TAG_PLAIN, 0, CAP_NONE, CAP_NONE, 0                                                                      \
+    }
+// clang-format off
 static const struct tag_spec match_tags[] = {
     {"is", TAG_MATCH, I_MATCH, CAP_NONE, CAP_NONE, MATCH_IS}, {"contains", TAG_MATCH, I_MATCH, CAP_NONE, CAP_NONE, MATCH_CONTAINS},
     {"matches", TAG_MATCH, I_MATCH, CAP_NONE, CAP_NONE, MATCH_MATCHES}, {"regex", TAG_MATCH, I_MATCH, CAP_REGEX, CAP_NONE, MATCH_REGEX},
@@ -175,6 +181,7 @@ const struct call_spec *call_spec_find(str name, bool is_test)
             return s;
     return NULL;
 }
+// clang-format on
 
 const struct call_spec *call_spec_of(enum op op)
 {

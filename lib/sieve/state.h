@@ -10,31 +10,31 @@
 struct variable {
     str value;
 };
-struct scope {               /* of one script: its own variables, and which names are the global ones (RFC 6609 3.4) */
-    struct map names;        /* lower case -> struct variable *, or &scope_global */
+struct scope {        /* of one script: its own variables, and which names are the global ones (RFC 6609 3.4) */
+    struct map names; /* lower case -> struct variable *, or &scope_global */
     unsigned n;
 };
 
 /* A header field as the script sees it. */
 struct field {
     str name;
-    str raw;                 /* with its line end, as it is sent on; of an added field made by us */
-    str value;               /* decoded; p NULL = not asked for yet */
+    str raw;   /* with its line end, as it is sent on; of an added field made by us */
+    str value; /* decoded; p NULL = not asked for yet */
 };
 struct header {
     struct field *v;
     size_t n, cap;
 };
 
-struct part_state {          /* one turn of foreverypart */
+struct part_state { /* one turn of foreverypart */
     const struct mime_part *part;
-    str name;                /* of the loop */
+    str name; /* of the loop */
     struct part_state *outer;
 };
 
 /* A message that a script has made in place of the one that came: replace and enclose. */
 struct made_message {
-    str header, body;        /* p NULL: as it came */
+    str header, body; /* p NULL: as it came */
 };
 /* Parts that `replace` has put others in place of; the message is put together anew when an action wants it. */
 #define EDITS_MAX 100u
@@ -62,26 +62,29 @@ struct run {
     size_t variable_bytes;
     /* message */
     struct header header;
-    bool has_header;         /* it is read */
+    bool has_header; /* it is read */
     bool is_edited;
     struct made_message made;
     struct edit *edits;
     size_t n_edits;
     const struct mime_message *message; /* of what was made, or as it came */
     struct part_state *part;
-    str break_to;            /* FLOW_BREAK: name of the loop, empty = the innermost */
+    str break_to; /* FLOW_BREAK: name of the loop, empty = the innermost */
     /* result */
     size_t actions_cap;
-    bool is_keep_cancelled;  /* the implicit one, by this script */
-    bool has_keep;           /* an explicit one, of this script */
-    size_t n_before;         /* actions of the scripts before this one */
-    str *flags;              /* the internal variable of imap4flags */
+    bool is_keep_cancelled; /* the implicit one, by this script */
+    bool has_keep;          /* an explicit one, of this script */
+    size_t n_before;        /* actions of the scripts before this one */
+    str *flags;             /* the internal variable of imap4flags */
     size_t n_flags;
     unsigned n_redirects, n_notifies, n_includes, include_depth;
     bool has_vacation, has_reject;
-    struct map once;         /* names of scripts that were included with :once */
-    struct included { const struct sieve_program *program; struct included *outer; } *included;
-    struct err *err;         /* of the host */
+    struct map once; /* names of scripts that were included with :once */
+    struct included {
+        const struct sieve_program *program;
+        struct included *outer;
+    } * included;
+    struct err *err; /* of the host */
 };
 
 /* End with an error of the script's doing, at the line that runs. Returns FLOW_ERROR. */
@@ -99,7 +102,7 @@ bool variable_set(struct run *r, str full_name, str value); /* false: run_error 
 str variable_get(struct run *r, str full_name);
 str variable_modify(struct run *r, const struct call *c, str value);
 bool variable_is_global_name(str full_name);
-str value_cut(str value);    /* to SIEVE_VALUE_MAX, at a character */
+str value_cut(str value); /* to SIEVE_VALUE_MAX, at a character */
 
 /* --- strings of a call --- */
 str call_string(struct run *r, const struct call *c, unsigned char id); /* p NULL: it is absent */
@@ -148,7 +151,8 @@ bool match_count(struct run *r, const struct matcher *m, uint64_t n, const struc
 
 /* --- actions (actions.c) --- */
 FIBER enum flow run_action(struct run *r, const struct call *c);
-struct sieve_action *action_add(struct run *r, enum sieve_action_kind kind, const struct call *c); /* NULL: run_error was called */
+/* NULL: run_error was called */
+struct sieve_action *action_add(struct run *r, enum sieve_action_kind kind, const struct call *c);
 
 struct sieve_arguments {
     struct run *run;

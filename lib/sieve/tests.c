@@ -4,7 +4,7 @@
 #include "sieve/state.h"
 
 #define FIELD_ADDRESSES_MAX 1000u
-#define BODY_MAX ((size_t)1 << 20)   /* of a body or part that a test looks at */
+#define BODY_MAX ((size_t)1 << 20) /* of a body or part that a test looks at */
 
 /* --- matching --- */
 
@@ -14,7 +14,9 @@ void matcher_of(struct run *r, const struct call *c, struct matcher *m)
     *m = (struct matcher){.type = match ? (enum match_type)(match->number & 15) : MATCH_IS,
                           .relation = match ? (enum relation)(match->number >> 4) : REL_EQ,
                           .comparator = comparator ? (enum comparator)comparator->number : CMP_CASEMAP,
-                          .regexes = r->regexes, .arena = r->arena, .work = &r->work};
+                          .regexes = r->regexes,
+                          .arena = r->arena,
+                          .work = &r->work};
 }
 
 FIBER bool match_keys(struct run *r, const struct matcher *m, str value, const struct item *keys, bool *out)
@@ -27,7 +29,8 @@ FIBER bool match_keys(struct run *r, const struct matcher *m, str value, const s
         return true;
     while (!*out && list_next(r, &at, &key)) {
         if (m->type == MATCH_LIST) {
-            if (r->in->host && r->in->host->ops->in_list && !r->in->host->ops->in_list(r->in->host, key, value, out, &err))
+            if (r->in->host && r->in->host->ops->in_list &&
+                !r->in->host->ops->in_list(r->in->host, key, value, out, &err))
                 return run_host_error(r, &err);
             continue;
         }
@@ -201,7 +204,8 @@ FIBER static bool walk_header(struct run *r, const struct call *c, struct walk *
 }
 
 /* Each part below and including this one, RFC 5703 4.1. */
-FIBER static bool for_each_part(struct run *r, const struct mime_part *p, bool (*fn)(struct run *r, const struct mime_part *p, void *arg), void *arg)
+FIBER static bool for_each_part(struct run *r, const struct mime_part *p,
+                                bool (*fn)(struct run *r, const struct mime_part *p, void *arg), void *arg)
 {
     if (!fn(r, p, arg))
         return false;
@@ -374,7 +378,8 @@ FIBER static bool test_date(struct run *r, const struct call *c, bool *out)
         const struct item *index = call_item(c, I_INDEX);
         size_t *v;
         message_load_header(r);
-        size_t n = header_find_all(r, &r->header, call_string(r, c, I_STRING_1), index ? index->number : 1, call_has(c, I_LAST), &v);
+        size_t n = header_find_all(r, &r->header, call_string(r, c, I_STRING_1), index ? index->number : 1,
+                                   call_has(c, I_LAST), &v);
         ptrdiff_t colon = n ? str_find(r->header.v[v[0]].raw, ':') : -1;
         if (n == 0 || !date_of_field(str_slice(r->header.v[v[0]].raw, (size_t)(colon + 1), SIZE_MAX), &at, &own_zone)) {
             *out = w.m.type == MATCH_COUNT && walk_end(r, &w);
@@ -398,7 +403,8 @@ FIBER static bool test_date(struct run *r, const struct call *c, bool *out)
 }
 
 /* A question to the host about each name of a list: whether it holds for all. */
-FIBER static bool all_of(struct run *r, const struct item *list, bool (*ask)(struct sieve_host *h, str name, bool *out, struct err *err), bool *out)
+FIBER static bool all_of(struct run *r, const struct item *list,
+                         bool (*ask)(struct sieve_host *h, str name, bool *out, struct err *err), bool *out)
 {
     struct cursor at = list->list;
     struct err err = ERR_INIT;
@@ -443,7 +449,8 @@ FIBER static bool ask_metadata(struct run *r, str mailbox, str name, str *value)
     const struct sieve_host_ops *ops = r->in->host ? r->in->host->ops : NULL;
     struct err err = ERR_INIT;
     *value = STR_NONE;
-    return !ops || !ops->metadata || ops->metadata(r->in->host, mailbox, name, r->arena, value, &err) || run_host_error(r, &err);
+    return !ops || !ops->metadata || ops->metadata(r->in->host, mailbox, name, r->arena, value, &err) ||
+           run_host_error(r, &err);
 }
 
 FIBER static bool test_metadata(struct run *r, const struct call *c, bool *out)
@@ -500,7 +507,8 @@ FIBER static bool test_notify(struct run *r, const struct call *c, bool *out)
     *out = false;
     if (!method_ok(r, call_string(r, c, I_STRING_1), &is_method))
         return false;
-    if (!is_method || !str_eq_nocase(call_string(r, c, I_STRING_2), S("online"))) /* RFC 5435 5: the one that there is */
+    /* RFC 5435 5: the one that there is */
+    if (!is_method || !str_eq_nocase(call_string(r, c, I_STRING_2), S("online")))
         return true;
     if (!walk_value(r, &w, S("maybe")))
         return false;
@@ -532,7 +540,8 @@ FIBER static bool test_duplicate(struct run *r, const struct call *c, bool *out)
     buf_addc(&key, ':');
     buf_add(&key, id);
     return !ops || !ops->is_duplicate ||
-           ops->is_duplicate(r->in->host, arena_str(r->arena, buf_str(&key)), seconds ? (int64_t)MIN(seconds->number, (uint64_t)INT32_MAX) : 7 * 86400,
+           ops->is_duplicate(r->in->host, arena_str(r->arena, buf_str(&key)),
+                             seconds ? (int64_t)MIN(seconds->number, (uint64_t)INT32_MAX) : 7 * 86400,
                              call_has(c, I_LAST), out, &err) ||
            run_host_error(r, &err);
 }
@@ -543,7 +552,8 @@ FIBER static bool test_environment(struct run *r, const struct call *c, bool *ou
     struct walk w = walk_of(r, c, call_item(c, I_LIST_1));
     struct err err = ERR_INIT;
     str value = STR_NONE;
-    if (ops && ops->environment && !ops->environment(r->in->host, call_string(r, c, I_STRING_1), r->arena, &value, &err))
+    if (ops && ops->environment &&
+        !ops->environment(r->in->host, call_string(r, c, I_STRING_1), r->arena, &value, &err))
         return run_host_error(r, &err);
     if (value.p && !walk_value(r, &w, value))
         return false;
@@ -569,7 +579,8 @@ FIBER static bool test_spam(struct run *r, const struct call *c, bool *out)
     if (m.type == MATCH_COUNT) {
         BUF(one, 32);
         buf_add_u64(&one, n > 0);
-        *out = match_numbers(m.relation, (uint64_t)(compare_numeric(buf_str(&one), call_string(r, c, I_STRING_1)) + 1), 1);
+        *out =
+            match_numbers(m.relation, (uint64_t)(compare_numeric(buf_str(&one), call_string(r, c, I_STRING_1)) + 1), 1);
         return true;
     }
     str value = arena_printf(r->arena, "%u", n);
@@ -584,10 +595,12 @@ static bool content_type_fits(const struct mime_part *p, str want)
     ptrdiff_t slash = str_find(want, '/');
     if (want.n == 0)
         return true;
-    if (slash == 0 || slash == (ptrdiff_t)want.n - 1 || (slash > 0 && str_find(str_slice(want, (size_t)slash + 1, SIZE_MAX), '/') >= 0))
+    if (slash == 0 || slash == (ptrdiff_t)want.n - 1 ||
+        (slash > 0 && str_find(str_slice(want, (size_t)slash + 1, SIZE_MAX), '/') >= 0))
         return false; /* 5.2: no type that there can be */
     str type = slash < 0 ? want : str_slice(want, 0, (size_t)slash);
-    return str_eq_nocase(p->type, type) && (slash < 0 || str_eq_nocase(p->subtype, str_slice(want, (size_t)slash + 1, SIZE_MAX)));
+    return str_eq_nocase(p->type, type) &&
+           (slash < 0 || str_eq_nocase(p->subtype, str_slice(want, (size_t)slash + 1, SIZE_MAX)));
 }
 
 struct body_walk {
@@ -612,7 +625,8 @@ FIBER static bool walk_body(struct run *r, const struct mime_part *p, void *arg)
     }
     if (!fits)
         return true;
-    if (p->children && !mime_is_message(p)) /* 5.2: prologue and epilogue of a multipart: what stands before its first part */
+    /* 5.2: prologue and epilogue of a multipart: what stands before its first part */
+    if (p->children && !mime_is_message(p))
         return true;
     if (mime_is_message(p)) { /* the header of the message within */
         struct header h;
@@ -665,7 +679,8 @@ FIBER static bool run_call_test(struct run *r, const struct node *n, bool *out)
     if (n->op >= OP_EXTRA) {
         struct sieve_arguments args = {r, &c};
         bool run_block;
-        return !ops || !ops->extra || ops->extra(r->in->host, n->op - OP_EXTRA, &args, out, &run_block, &err) || run_host_error(r, &err);
+        return !ops || !ops->extra || ops->extra(r->in->host, n->op - OP_EXTRA, &args, out, &run_block, &err) ||
+               run_host_error(r, &err);
     }
     switch (n->op) {
     case OP_TRUE:
@@ -680,7 +695,8 @@ FIBER static bool run_call_test(struct run *r, const struct node *n, bool *out)
     case OP_EXISTS:
         return test_exists(r, &c, out);
     case OP_SIZE: {
-        uint64_t size = r->made.body.p ? r->made.header.n + r->made.body.n : r->in->size, want = call_item(&c, I_NUMBER_1)->number;
+        uint64_t size = r->made.body.p ? r->made.header.n + r->made.body.n : r->in->size,
+                 want = call_item(&c, I_NUMBER_1)->number;
         *out = call_has(&c, I_OVER) ? size > want : size < want;
         return true;
     }

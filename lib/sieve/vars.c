@@ -2,7 +2,7 @@
 
 #include "base/num.h"
 
-#define EXPANDED_MAX ((size_t)1 << 20)  /* of one string of a script */
+#define EXPANDED_MAX ((size_t)1 << 20) /* of one string of a script */
 #define VARIABLES_BYTES_MAX ((size_t)4 << 20)
 
 struct variable scope_global;
@@ -85,7 +85,8 @@ bool variable_set(struct run *r, str full, str value)
     return true;
 }
 
-/* A reference at s, which begins with "${": how long it is, and what it stands for. 0: it is none, and stays as it is. */
+/* A reference at s, which begins with "${": how long it is, and what it stands for. 0: it is none, and stays as it is.
+ */
 static size_t reference(struct run *r, str s, str *value)
 {
     size_t i = 2;

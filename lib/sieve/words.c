@@ -42,8 +42,10 @@ bool word_comparator(str s, enum comparator *out, enum cap *cap)
         const char *name;
         enum comparator c;
         enum cap cap;
-    } names[] = {{"i;octet", CMP_OCTET, CAP_COMPARATOR_OCTET}, {"i;ascii-casemap", CMP_CASEMAP, CAP_COMPARATOR_CASEMAP},
-                 {"i;ascii-numeric", CMP_NUMERIC, CAP_COMPARATOR_NUMERIC}, {"i;unicode-casemap", CMP_UNICODE, CAP_COMPARATOR_UNICODE}};
+    } names[] = {{"i;octet", CMP_OCTET, CAP_COMPARATOR_OCTET},
+                 {"i;ascii-casemap", CMP_CASEMAP, CAP_COMPARATOR_CASEMAP},
+                 {"i;ascii-numeric", CMP_NUMERIC, CAP_COMPARATOR_NUMERIC},
+                 {"i;unicode-casemap", CMP_UNICODE, CAP_COMPARATOR_UNICODE}};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         if (!str_eq(s, str_c(names[i].name)))
             continue;
@@ -102,7 +104,8 @@ bool word_address(str s, struct arena *a, str *out)
     if (n_at != 1 || is_quoted)
         return false;
     address_list_parse(a, s, 2, &list);
-    if (list.n != 1 || list.is_cut || list.v[0].group_start.p || list.v[0].is_group_end || !list.v[0].local.n || !list.v[0].domain.n)
+    if (list.n != 1 || list.is_cut || list.v[0].group_start.p || list.v[0].is_group_end || !list.v[0].local.n ||
+        !list.v[0].domain.n)
         return false;
     BUF(b, 1024);
     address_add_local(&b, list.v[0].local);
@@ -116,7 +119,8 @@ bool word_address(str s, struct arena *a, str *out)
 
 bool word_date_part(str s)
 {
-    static const char *const names[] = {"year", "month", "day", "date", "julian", "hour", "minute", "second", "time", "iso8601", "std11", "zone", "weekday"};
+    static const char *const names[] = {"year",   "month", "day",     "date",  "julian", "hour",   "minute",
+                                        "second", "time",  "iso8601", "std11", "zone",   "weekday"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (str_eq_nocase(s, str_c(names[i])))
             return true;
@@ -152,7 +156,8 @@ const char *word_regex_problem(str pattern)
     PCRE2_SIZE at;
     if (pattern.n > 1024)
         return "it is longer than 1024 bytes";
-    pcre2_code *re = pcre2_compile((PCRE2_SPTR)(pattern.n ? pattern.p : ""), pattern.n, PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
+    pcre2_code *re = pcre2_compile((PCRE2_SPTR)(pattern.n ? pattern.p : ""), pattern.n,
+                                   PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
     if (re) {
         pcre2_code_free(re);
         return NULL;
@@ -166,7 +171,8 @@ static bool decode_uri(str s, struct arena *a, str *out)
     char *p = arena_alloc(a, s.n + 1);
     size_t n = 0;
     for (size_t i = 0; i < s.n; i++) {
-        int hi = i + 2 < s.n ? ascii_hex((unsigned char)s.p[i + 1]) : -1, lo = i + 2 < s.n ? ascii_hex((unsigned char)s.p[i + 2]) : -1;
+        int hi = i + 2 < s.n ? ascii_hex((unsigned char)s.p[i + 1]) : -1,
+            lo = i + 2 < s.n ? ascii_hex((unsigned char)s.p[i + 2]) : -1;
         bool is_escape = s.p[i] == '%' && hi >= 0 && lo >= 0;
         unsigned char c = (unsigned char)s.p[i];
         if (!is_escape && !ascii_is_alnum(c) && (c == 0 || !strchr("-._~!$'()*+,:@/?", c))) /* qchar, RFC 6068 2 */

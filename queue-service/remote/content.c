@@ -25,9 +25,11 @@ static str settle_cr(struct smtp_content *c, str *in)
 /* How many of these bytes of one line leave before it must be folded: where a character would not fit any more. */
 static size_t till_fold(const struct smtp_content *c, str text)
 {
-    for (size_t i = c->n_line + CHAR_MAX_BYTES > LINE_MAX_BYTES ? 0 : LINE_MAX_BYTES - CHAR_MAX_BYTES + 1 - c->n_line; i < text.n; i++) {
+    for (size_t i = c->n_line + CHAR_MAX_BYTES > LINE_MAX_BYTES ? 0 : LINE_MAX_BYTES - CHAR_MAX_BYTES + 1 - c->n_line;
+         i < text.n; i++) {
         unsigned char ch = (unsigned char)text.p[i];
-        size_t need = ch < 0xc0 ? 1 : ch < 0xe0 ? 2 : ch < 0xf0 ? 3 : CHAR_MAX_BYTES; /* what goes on a character was counted with it */
+        /* what goes on a character was counted with it */
+        size_t need = ch < 0xc0 ? 1 : ch < 0xe0 ? 2 : ch < 0xf0 ? 3 : CHAR_MAX_BYTES;
         if (c->n_line + i + need > LINE_MAX_BYTES)
             return i;
     }
@@ -35,8 +37,8 @@ static size_t till_fold(const struct smtp_content *c, str text)
 }
 
 /*
- * How many bytes from the front leave as they are: whole lines, up to a line that begins with a dot, a CR or LF that stands
- * alone, a NUL, or the end of what a line may have. Leaves the state as after them.
+ * How many bytes from the front leave as they are: whole lines, up to a line that begins with a dot, a CR or LF that
+ * stands alone, a NUL, or the end of what a line may have. Leaves the state as after them.
  */
 static size_t plain_run(struct smtp_content *c, str in)
 {

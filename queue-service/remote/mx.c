@@ -21,9 +21,9 @@ struct mx_kept {
 
 /* RFC 6890 and its registries: what is not the public internet's. */
 static const char *const private_networks[] = {
-    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
-    "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
-    "::/127", "64:ff9b:1::/48", "100::/64", "fc00::/7", "fe80::/9", "ff00::/8",
+    "0.0.0.0/8",      "10.0.0.0/8",     "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+    "192.0.0.0/24",   "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",    "::/127",
+    "64:ff9b:1::/48", "100::/64",       "fc00::/7",      "fe80::/9",    "ff00::/8",
 };
 /* IPv6 networks whose addresses carry an IPv4 address, and where: NAT64, IPv4-compatible, 6to4. (Mapped
  * ones are IPv4 addresses by the time they come here.) */
@@ -170,7 +170,8 @@ str mx_site_key(const struct dns_mx *mx, size_t n, struct arena *a)
     }
     if (key.n <= MX_KEY_MAX)
         return arena_str(a, buf_str(&key));
-    return arena_printf(a, "%.*s,+%016llx", (int)(MX_KEY_MAX - 32), key.p, (unsigned long long)hash_stable(buf_str(&key)));
+    return arena_printf(a, "%.*s,+%016llx", (int)(MX_KEY_MAX - 32), key.p,
+                        (unsigned long long)hash_stable(buf_str(&key)));
 }
 
 static void forget(struct mx *mx, struct mx_kept *k)
@@ -193,14 +194,14 @@ void mx_init(struct mx *mx, struct dns *dns, bool allow_private)
 void mx_done(struct mx *mx)
 {
     LIST_EACH(&mx->by_age, n)
-        forget(mx, LIST_ITEM(n, struct mx_kept, node));
+    forget(mx, LIST_ITEM(n, struct mx_kept, node));
     map_done(&mx->sites);
 }
 
 static void copy_site(const struct remote_site *from, struct arena *a, struct remote_site *out)
 {
-    *out = (struct remote_site){.key = arena_str(a, from->key), .mx = arena_array(a, struct dns_mx, from->n_mx),
-                                .n_mx = from->n_mx};
+    *out = (struct remote_site){
+        .key = arena_str(a, from->key), .mx = arena_array(a, struct dns_mx, from->n_mx), .n_mx = from->n_mx};
     for (size_t i = 0; i < from->n_mx; i++)
         out->mx[i] = (struct dns_mx){from->mx[i].preference, arena_str(a, from->mx[i].name)};
 }

@@ -52,7 +52,7 @@ static void drop(void *arg)
 void pool_done(struct pool *p)
 {
     LIST_EACH(&p->by_age, n)
-        drop(LIST_ITEM(n, struct kept, in_pool));
+    drop(LIST_ITEM(n, struct kept, in_pool));
     map_done(&p->sites);
 }
 
@@ -90,7 +90,8 @@ struct smtp_client *pool_take(struct pool *p, str site_key, bool needs_tls)
     struct pool_site *site = map_get(&p->sites, site_key);
     if (!site)
         return NULL;
-    LIST_EACH(&site->kept, n) {
+    LIST_EACH(&site->kept, n)
+    {
         struct kept *k = LIST_ITEM(n, struct kept, in_site);
         if (needs_tls && !stream_has_tls(smtp_client_stream(k->client)))
             continue;

@@ -1,8 +1,8 @@
 /*
  * pool.h: connections that are kept for a while after a message, by site.
  *
- * A kept connection holds no fiber. It is dropped when its peer says or closes something, after POOL_IDLE_MS, at the end of its
- * life, and when the pool is full and it is the one that waits longest.
+ * A kept connection holds no fiber. It is dropped when its peer says or closes something, after POOL_IDLE_MS, at the
+ * end of its life, and when the pool is full and it is the one that waits longest.
  */
 #ifndef QUEUE_SERVICE_REMOTE_POOL_H
 #define QUEUE_SERVICE_REMOTE_POOL_H
@@ -14,8 +14,8 @@
 #define POOL_IDLE_MS 20000
 
 struct pool {
-    struct map sites;     /* site key → struct pool_site */
-    struct list by_age;   /* all kept connections, the one that waits longest first */
+    struct map sites;   /* site key → struct pool_site */
+    struct list by_age; /* all kept connections, the one that waits longest first */
     unsigned n, max;
 };
 void pool_init(struct pool *p, unsigned max);

@@ -1,8 +1,9 @@
 /*
  * remote.c: one attempt: kept connections first, then the hosts of the site in the order of their preference.
  *
- * A recipient leaves the attempt when it is delivered or refused for good. One that was refused for now is tried at the next
- * host, too (RFC 5321 5.1), within ADDRESSES_MAX addresses and SESSIONS_MAX sessions that got as far as talking about mail.
+ * A recipient leaves the attempt when it is delivered or refused for good. One that was refused for now is tried at the
+ * next host, too (RFC 5321 5.1), within ADDRESSES_MAX addresses and SESSIONS_MAX sessions that got as far as talking
+ * about mail.
  */
 #include "queue-service/remote/remote.h"
 
@@ -30,9 +31,9 @@ struct remote {
     struct mx mx;
     struct pool pool;
     uint16_t port;
-    char *relay;        /* the host for everything, or NULL */
+    char *relay; /* the host for everything, or NULL */
     uint16_t relay_port;
-    unsigned n_active;  /* attempts under way */
+    unsigned n_active; /* attempts under way */
 };
 
 struct attempt {
@@ -52,7 +53,8 @@ struct attempt {
 
 /* --- life --- */
 
-/* "host", "host:port", "192.0.2.1:25", "[2001:db8::1]:25". An address becomes a literal; *port stays when there is none. */
+/* "host", "host:port", "192.0.2.1:25", "[2001:db8::1]:25". An address becomes a literal; *port stays when there is
+ * none. */
 static bool parse_relay(str relay, struct arena *a, str *name, uint16_t *port, struct err *err)
 {
     ptrdiff_t colon = str_rfind(relay, ':');
@@ -150,7 +152,8 @@ static size_t n_waiting(const struct attempt *at)
     return n;
 }
 
-/* What can stand between "<" and ">" and end nothing: no control characters; spaces and brackets only inside of quotes. */
+/* What can stand between "<" and ">" and end nothing: no control characters; spaces and brackets only inside of quotes.
+ */
 static bool is_path(str s)
 {
     bool is_quoted = false;
@@ -334,7 +337,8 @@ FIBER static void walk(struct attempt *at)
         const struct dns_mx *mx = &at->site->mx[i];
         if (mx->preference >= own) {
             struct smtp_trouble why;
-            smtp_trouble_set(&why, true, "5.4.6", "mail would loop: '%.*s' is this host", STR_ARG(at->r->settings.hostname));
+            smtp_trouble_set(&why, true, "5.4.6", "mail would loop: '%.*s' is this host",
+                             STR_ARG(at->r->settings.hostname));
             note(at, &why, STR_NONE);
             return;
         }
@@ -363,8 +367,8 @@ FIBER static bool has_utf8_header(const struct remote_message *m)
     return !is_ascii;
 }
 
-void remote_deliver(struct remote *r, const struct remote_site *site, const struct remote_message *m, struct remote_rcpt *rcpts,
-                    size_t n)
+void remote_deliver(struct remote *r, const struct remote_site *site, const struct remote_message *m,
+                    struct remote_rcpt *rcpts, size_t n)
 {
     CHECK(r, REMOTE_MAGIC);
     int64_t started_us = clock_mono_us();

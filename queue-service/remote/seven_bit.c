@@ -8,7 +8,7 @@ struct seven_bit {
     const struct remote_message *m;
     struct rpc_source *inner;
     uint64_t n_read;
-    str piece;             /* of the content, not converted yet */
+    str piece; /* of the content, not converted yet */
     struct downgrade *downgrade;
     struct buf out;
     bool is_at_end;
@@ -18,7 +18,8 @@ static bool count_ok(const struct remote_message *m, uint64_t n, bool is_end, st
 {
     if (is_end ? n == m->size : n <= m->size)
         return true;
-    return err_set(err, ERR_INTERNAL, "content has %llu bytes, not %llu", (unsigned long long)n, (unsigned long long)m->size);
+    return err_set(err, ERR_INTERNAL, "content has %llu bytes, not %llu", (unsigned long long)n,
+                   (unsigned long long)m->size);
 }
 
 FIBER static bool read_next(struct rpc_source *src, str *piece, struct err *err)

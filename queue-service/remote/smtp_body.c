@@ -9,7 +9,8 @@
 #include "queue-service/remote/smtp_internal.h"
 
 #define CHUNK ((size_t)64 * 1024) /* of BDAT */
-#define CHUNKS_OPEN 3u            /* with PIPELINING: chunks that may wait for their answers when one more is sent */
+/* with PIPELINING: chunks that may wait for their answers when one more is sent */
+#define CHUNKS_OPEN 3u
 #define CHUNK_BUF_MAX ((size_t)512 * 1024)
 #define BLOCK ((size_t)16 * 1024) /* what may take data_ms to be taken */
 #define MIN_RATE 500u             /* bytes a second of the content as a whole, beyond final_ms */
@@ -41,8 +42,8 @@ static void trouble_content(struct smtp_trouble *why, const struct err *err)
 }
 
 /*
- * A write failed, or the peer spoke too early. One that has had enough often says why before it closes; nothing but a refusal can be
- * meant, because it has not seen the end.
+ * A write failed, or the peer spoke too early. One that has had enough often says why before it closes; nothing but a
+ * refusal can be meant, because it has not seen the end.
  */
 FIBER static void trouble_write(struct body *b, struct smtp_trouble *why, const struct err *failed)
 {
@@ -52,7 +53,8 @@ FIBER static void trouble_write(struct body *b, struct smtp_trouble *why, const 
     if (str_find(in, '\n') >= 0 && smtp_read_reply(b->c, 1000, NULL, &r, &err) && smtp_reply_class(&r) >= 4)
         smtp_trouble_reply(why, &r);
     else
-        smtp_trouble_set(why, false, "4.4.2", "connection with %s lost while sending the message: %s", b->c->peer, failed->msg);
+        smtp_trouble_set(why, false, "4.4.2", "connection with %s lost while sending the message: %s", b->c->peer,
+                         failed->msg);
 }
 
 FIBER static bool write_content(struct body *b, str bytes, struct err *err)
@@ -75,7 +77,7 @@ static void note_sent(const struct remote_message *m, bool is_sent)
 
 /* Dots doubled, a dot at the end (RFC 5321 4.1.1.4). */
 FIBER static enum smtp_body_end send_data(struct body *b, struct rpc_source *s, struct smtp_reply *r,
-                                        struct smtp_trouble *why)
+                                          struct smtp_trouble *why)
 {
     struct smtp_content content;
     struct err err = ERR_INIT;
@@ -120,7 +122,8 @@ struct chunks {
 };
 
 /* Take answers until at most `open` are to come. The last one read, or the first refusal, is in *r. */
-FIBER static bool take_chunk_replies(struct body *b, struct chunks *k, unsigned open, struct smtp_reply *r, struct err *err)
+FIBER static bool take_chunk_replies(struct body *b, struct chunks *k, unsigned open, struct smtp_reply *r,
+                                     struct err *err)
 {
     while (k->n_open > open) {
         struct smtp_reply one;
@@ -149,8 +152,8 @@ FIBER static bool send_chunk(struct body *b, struct chunks *k, bool is_last, str
 }
 
 /* Gather until a chunk is full or the content ends. */
-FIBER static bool fill_chunk(struct body *b, struct rpc_source *s, struct smtp_content *content, str *piece, struct buf *out,
-                             bool *is_end, struct err *err)
+FIBER static bool fill_chunk(struct body *b, struct rpc_source *s, struct smtp_content *content, str *piece,
+                             struct buf *out, bool *is_end, struct err *err)
 {
     str run;
     while (out->n < CHUNK) {
@@ -169,8 +172,8 @@ FIBER static bool fill_chunk(struct body *b, struct rpc_source *s, struct smtp_c
     return true;
 }
 
-FIBER static enum smtp_body_end send_chunks(struct body *b, struct rpc_source *s, struct chunks *k, struct smtp_reply *r,
-                                          struct smtp_trouble *why)
+FIBER static enum smtp_body_end send_chunks(struct body *b, struct rpc_source *s, struct chunks *k,
+                                            struct smtp_reply *r, struct smtp_trouble *why)
 {
     unsigned open = smtp_can(b->c, SMTP_CAP_PIPELINING) ? CHUNKS_OPEN : 0;
     struct smtp_content content;
@@ -199,8 +202,8 @@ FIBER static enum smtp_body_end send_chunks(struct body *b, struct rpc_source *s
     return is_end && !k->is_refused ? SMTP_BODY_UNKNOWN : SMTP_BODY_BROKEN;
 }
 
-enum smtp_body_end smtp_body_send(struct smtp_client *c, const struct remote_message *m, bool by_data, struct smtp_reply *r,
-                                  struct smtp_trouble *why)
+enum smtp_body_end smtp_body_send(struct smtp_client *c, const struct remote_message *m, bool by_data,
+                                  struct smtp_reply *r, struct smtp_trouble *why)
 {
     struct body b = {.c = c, .m = m, .is_converted = smtp_must_convert(c, m)};
     struct err err = ERR_INIT;
@@ -213,7 +216,8 @@ enum smtp_body_end smtp_body_send(struct smtp_client *c, const struct remote_mes
         c->is_in_content = by_data;
         return SMTP_BODY_BROKEN;
     }
-    /* A least rate of the stream would go on while we wait for the answer, and would end a peer that stands still for less than it may. */
+    /* A least rate of the stream would go on while we wait for the answer, and would end a peer that stands still for
+     * less than it may. */
     FIBER_DEADLINE((int64_t)c->settings->final_ms * 2 + (int64_t)(m->size * 1000 / MIN_RATE));
     enum smtp_body_end end;
     if (by_data) {

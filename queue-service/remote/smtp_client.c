@@ -39,13 +39,14 @@ void smtp_trouble_reply(struct smtp_trouble *t, const struct smtp_reply *r)
 void smtp_trouble_lost(struct smtp_trouble *t, const struct smtp_client *c, const char *command, const struct err *err)
 {
     const char *status = err->kind == ERR_INVALID || err->kind == ERR_LIMIT ? "4.5.0" : "4.4.2";
-    smtp_trouble_set(t, false, status, "connection with %s lost while waiting for the answer to %s: %s", c->peer, command,
-                     err->msg);
+    smtp_trouble_set(t, false, status, "connection with %s lost while waiting for the answer to %s: %s", c->peer,
+                     command, err->msg);
 }
 
 /* --- replies --- */
 
-/* The next line; of one that is longer than it may be its beginning: what counts is the code. n_read: bytes of the reply so far. */
+/* The next line; of one that is longer than it may be its beginning: what counts is the code. n_read: bytes of the
+ * reply so far. */
 FIBER static bool reply_line(struct smtp_client *c, struct buf *beginning, size_t *n_read, str *line, struct err *err)
 {
     if (stream_read_line(c->stream, SMTP_REPLY_LINE_MAX, false, line, err)) {

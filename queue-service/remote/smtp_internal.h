@@ -1,4 +1,5 @@
-/* smtp_internal.h: what smtp_client.c (the connection), smtp_send.c (a transaction) and smtp_body.c (its content) share. */
+/* smtp_internal.h: what smtp_client.c (the connection), smtp_send.c (a transaction) and smtp_body.c (its content)
+ * share. */
 #ifndef QUEUE_SERVICE_REMOTE_SMTP_INTERNAL_H
 #define QUEUE_SERVICE_REMOTE_SMTP_INTERNAL_H
 
@@ -12,10 +13,10 @@ struct smtp_client {
     struct stream *stream;
     struct smtp_caps caps;
     char peer[300];
-    str host;              /* while opening */
-    bool is_in_content;    /* a command said now would be part of the message */
-    bool needs_reset;      /* a transaction may be open at the peer */
-    bool is_reused;        /* nothing was heard since it was kept */
+    str host;           /* while opening */
+    bool is_in_content; /* a command said now would be part of the message */
+    bool needs_reset;   /* a transaction may be open at the peer */
+    bool is_reused;     /* nothing was heard since it was kept */
     unsigned n_messages;
     int64_t opened_mono_ms;
 };
@@ -43,7 +44,7 @@ enum smtp_body_end {
     SMTP_BODY_UNKNOWN /* sent to its end, and no answer came */
 };
 /* Send the content, after 354 (by_data) or by BDAT. *r is the answer, or *why says what happened. Suspends. */
-FIBER enum smtp_body_end smtp_body_send(struct smtp_client *c, const struct remote_message *m, bool by_data, struct smtp_reply *r,
-                                        struct smtp_trouble *why);
+FIBER enum smtp_body_end smtp_body_send(struct smtp_client *c, const struct remote_message *m, bool by_data,
+                                        struct smtp_reply *r, struct smtp_trouble *why);
 
 #endif

@@ -1,10 +1,10 @@
 /*
  * smtp_send.c: one message over an open connection: the commands, and what becomes of the recipients.
  *
- * A transaction is a list of commands (RSET when due, MAIL, a RCPT for each recipient, DATA when there is no CHUNKING) and then
- * the content. Commands are numbered; they go out in groups of WINDOW with PIPELINING and one by one without, and
- * the replies are taken in the same order. Recipients that the peer calls too many get a transaction of their own after this
- * one, as long as each delivers something.
+ * A transaction is a list of commands (RSET when due, MAIL, a RCPT for each recipient, DATA when there is no CHUNKING)
+ * and then the content. Commands are numbered; they go out in groups of WINDOW with PIPELINING and one by one without,
+ * and the replies are taken in the same order. Recipients that the peer calls too many get a transaction of their own
+ * after this one, as long as each delivers something.
  */
 #include "queue-service/remote/smtp_internal.h"
 
@@ -15,24 +15,24 @@
 #include "fiber/fiber.h"
 #include "mail/dsn.h"
 
-#define WINDOW 100u               /* replies that may be under way: both sides' buffers hold them */
-#define VALUE_MAX 500u            /* of ENVID and ORCPT (RFC 3461 5.4) */
+#define WINDOW 100u    /* replies that may be under way: both sides' buffers hold them */
+#define VALUE_MAX 500u /* of ENVID and ORCPT (RFC 3461 5.4) */
 
 struct transaction {
     struct smtp_client *c;
     const struct remote_message *m;
-    struct smtp_rcpt **asked;     /* the recipients of this transaction */
+    struct smtp_rcpt **asked; /* the recipients of this transaction */
     size_t n_asked, n_accepted, n_overflow, n_delivered;
-    bool has_reset, has_data;     /* among the commands */
+    bool has_reset, has_data; /* among the commands */
     bool is_mail_ok, is_data_ok;
-    bool is_closing;              /* 421 was said */
+    bool is_closing; /* 421 was said */
     bool is_utf8;
 };
 
 /* --- recipients --- */
 
-static void put_answer(struct remote_rcpt *to, enum remote_outcome outcome, uint16_t code, const char *status, const char *text,
-                       str peer)
+static void put_answer(struct remote_rcpt *to, enum remote_outcome outcome, uint16_t code, const char *status,
+                       const char *text, str peer)
 {
     to->outcome = outcome;
     to->code = code;
@@ -78,13 +78,13 @@ static bool needs_utf8(const struct remote_message *m, const struct smtp_rcpt *r
     return needs;
 }
 
-bool smtp_client_can(const struct smtp_client *c, const struct remote_message *m, const struct smtp_rcpt *rcpts, size_t n,
-                     struct smtp_trouble *why)
+bool smtp_client_can(const struct smtp_client *c, const struct remote_message *m, const struct smtp_rcpt *rcpts,
+                     size_t n, struct smtp_trouble *why)
 {
     CHECK(c, SMTP_CLIENT_MAGIC);
     if (c->caps.size_max && m->size > c->caps.size_max) {
-        smtp_trouble_set(why, true, "5.3.4", "the message has %llu bytes, and %s takes at most %llu", (unsigned long long)m->size,
-                         c->peer, (unsigned long long)c->caps.size_max);
+        smtp_trouble_set(why, true, "5.3.4", "the message has %llu bytes, and %s takes at most %llu",
+                         (unsigned long long)m->size, c->peer, (unsigned long long)c->caps.size_max);
         return false;
     }
     if (!smtp_can(c, SMTP_CAP_SMTPUTF8) && needs_utf8(m, rcpts, n)) { /* RFC 6531 3.5 */
@@ -368,8 +368,12 @@ enum smtp_end smtp_client_send(struct smtp_client *c, const struct remote_messag
     enum smtp_end end;
     size_t n_delivered;
     do {
-        struct transaction t = {.c = c, .m = m, .asked = memory, .has_reset = c->needs_reset,
-                                .has_data = !smtp_can(c, SMTP_CAP_CHUNKING), .is_utf8 = needs_utf8(m, rcpts, n)};
+        struct transaction t = {.c = c,
+                                .m = m,
+                                .asked = memory,
+                                .has_reset = c->needs_reset,
+                                .has_data = !smtp_can(c, SMTP_CAP_CHUNKING),
+                                .is_utf8 = needs_utf8(m, rcpts, n)};
         t.n_asked = choose(c, rcpts, n, which, t.asked);
         if (t.n_asked == 0)
             return SMTP_END_GOOD;

@@ -21,7 +21,7 @@
 #define PUTS_MAX 32u /* at once */
 #define TRIES 3
 #define RETRY_MS 100
-#define RETRY_WITHIN_MS 5000 /* a try that took longer is not followed by another: somebody waits */
+#define RETRY_WITHIN_MS 5000       /* a try that took longer is not followed by another: somebody waits */
 #define RESPONSE_MAX (512u * 1024) /* an error for each of BLOB_REMOVE_MAX objects */
 
 struct s3 {
@@ -49,13 +49,13 @@ static str object_name(struct blob_backend *b, const struct blob_object *o, stru
 
 struct exchange {
     const char *method;
-    str name;                 /* of the object; empty: the bucket */
-    str query;                /* with its question mark, or empty */
+    str name;  /* of the object; empty: the bucket */
+    str query; /* with its question mark, or empty */
     struct http_header headers[4];
     size_t n_headers;
-    str body;                 /* POST */
-    struct putting *put;      /* PUT: its body */
-    struct getting *get;      /* GET: where the answer goes */
+    str body;            /* POST */
+    struct putting *put; /* PUT: its body */
+    struct getting *get; /* GET: where the answer goes */
     struct arena *a;
     struct http_response r;
 };
@@ -63,7 +63,7 @@ struct putting {
     const struct spool *body;
     uint64_t sent;
     struct buf hash_hex;
-    struct arena *piece;      /* of the piece under way */
+    struct arena *piece; /* of the piece under way */
 };
 struct getting {
     struct rpc_sink *out;
@@ -129,7 +129,8 @@ static bool is_our_doing(const struct exchange *x, bool is_answered, const struc
     return !is_answered && (err->kind == ERR_CANCELLED || (x->get && x->get->is_reader_gone));
 }
 
-/* Whoever cannot store or read large bodies says so while it lasts: no answer, a wrong key, no bucket, a server in trouble. */
+/* Whoever cannot store or read large bodies says so while it lasts: no answer, a wrong key, no bucket, a server in
+ * trouble. */
 static void tell(const struct s3 *s, const struct exchange *x, bool is_answered, const struct err *err)
 {
     char why[160];
@@ -140,8 +141,10 @@ static void tell(const struct s3 *s, const struct exchange *x, bool is_answered,
         (void)snprintf(why, sizeof(why), "%s: %s", s->endpoint, err->msg);
     else if (status == 404 && !is_no_such_key(x))
         (void)snprintf(why, sizeof(why), "there is no bucket '%s' at %s", s->bucket, s->endpoint);
-    else if (status >= 400 && status != 404 && status != 412 && status != 416 && status != 501) /* no such object; there already; what it does not know */
-        (void)snprintf(why, sizeof(why), "%s answers %d %.*s (bucket '%s')", s->endpoint, status, STR_ARG(str_slice(code_of(x), 0, 40)), s->bucket);
+    /* no such object; there already; what it does not know */
+    else if (status >= 400 && status != 404 && status != 412 && status != 416 && status != 501)
+        (void)snprintf(why, sizeof(why), "%s answers %d %.*s (bucket '%s')", s->endpoint, status,
+                       STR_ARG(str_slice(code_of(x), 0, 40)), s->bucket);
     else {
         trouble_over("s3");
         return;
@@ -192,8 +195,10 @@ FIBER static bool exchange(struct s3 *s, struct exchange *x, struct err *err)
         observe(x, began_us, ok, err);
         tell(s, x, ok, err);
         if (!ok && !is_our_doing(x, ok, err) && err->kind != ERR_TIMEOUT)
-            err->kind = ERR_UNAVAILABLE; /* whatever is wrong with the answer is the server's trouble, and says nothing about the body */
-        bool may_retry = i < TRIES && !(x->get && x->get->is_begun) && clock_mono_us() - began_us < RETRY_WITHIN_MS * 1000;
+            err->kind = ERR_UNAVAILABLE; /* whatever is wrong with the answer is the server's trouble, and says nothing
+                                            about the body */
+        bool may_retry =
+            i < TRIES && !(x->get && x->get->is_begun) && clock_mono_us() - began_us < RETRY_WITHIN_MS * 1000;
         if (ok && (x->r.status < 500 || x->r.status == 501 || !may_retry))
             return true;
         if (!ok && (err->kind != ERR_UNAVAILABLE || !may_retry))
@@ -213,8 +218,8 @@ static bool set_status_error(const struct s3 *s, const struct exchange *x, struc
         metric_inc_label(M_S3_ERRORS, "no_bucket");
         return err_set(err, ERR_UNAVAILABLE, "s3: there is no bucket '%s' at %s", s->bucket, s->endpoint);
     }
-    return err_set(err, is_get && is_no_such_key(x) ? ERR_NOT_FOUND : ERR_UNAVAILABLE, "s3: %s %.*s: status %d %.*s", x->method,
-                   STR_ARG(x->name), x->r.status, STR_ARG(code));
+    return err_set(err, is_get && is_no_such_key(x) ? ERR_NOT_FOUND : ERR_UNAVAILABLE, "s3: %s %.*s: status %d %.*s",
+                   x->method, STR_ARG(x->name), x->r.status, STR_ARG(code));
 }
 
 static bool is_2xx(const struct exchange *x)
@@ -224,17 +229,20 @@ static bool is_2xx(const struct exchange *x)
 
 /* --- put, get, remove --- */
 
-/* "It is there already" is believed of a put whose answer was lost; a server or a proxy that says so of anything must not lose mail. */
+/* "It is there already" is believed of a put whose answer was lost; a server or a proxy that says so of anything must
+ * not lose mail. */
 FIBER static bool see(struct s3 *s, str name, uint64_t size, struct arena *a, struct err *err)
 {
     struct exchange x = {.method = "HEAD", .name = name, .a = a};
     uint64_t length = 0;
     if (!exchange(s, &x, err))
         return false;
-    if (is_2xx(&x) && num_u64(http_header_get(x.r.headers, x.r.n_headers, S("content-length")), UINT64_MAX, &length) && length == size)
+    if (is_2xx(&x) && num_u64(http_header_get(x.r.headers, x.r.n_headers, S("content-length")), UINT64_MAX, &length) &&
+        length == size)
         return true;
-    return err_set(err, ERR_UNAVAILABLE, "s3: PUT %.*s: it is there already, says the server, and is not (HEAD: status %d, %llu bytes)", STR_ARG(name),
-                   x.r.status, (unsigned long long)length);
+    return err_set(err, ERR_UNAVAILABLE,
+                   "s3: PUT %.*s: it is there already, says the server, and is not (HEAD: status %d, %llu bytes)",
+                   STR_ARG(name), x.r.status, (unsigned long long)length);
 }
 
 FIBER static bool put(struct s3 *s, str name, struct putting *p, struct arena *a, struct err *err)
@@ -254,8 +262,8 @@ FIBER static bool put(struct s3 *s, str name, struct putting *p, struct arena *a
     return is_2xx(&x) || set_status_error(s, &x, err);
 }
 
-FIBER static bool s3_put(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg, int64_t *off,
-                   struct err *err)
+FIBER static bool s3_put(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg,
+                         int64_t *off, struct err *err)
 {
     struct s3 *s = of(b);
     ARENA(a, 1 << 20);
@@ -274,7 +282,7 @@ FIBER static bool s3_put(struct blob_backend *b, const struct blob_object *o, st
 }
 
 FIBER static bool s3_get(struct blob_backend *b, const struct blob_object *o, uint64_t offset, uint64_t length,
-                   struct rpc_sink *out, struct err *err)
+                         struct rpc_sink *out, struct err *err)
 {
     struct s3 *s = of(b);
     ARENA(a, 1 << 20);
@@ -341,7 +349,8 @@ static bool take_failures(str xml, const str *names, size_t n, bool *is_gone, st
     for (size_t i = 0; i < n; i++)
         is_gone[i] = true;
     for (; !str_empty(failure = element(xml, S("<Error>"), S("</Error>"), &xml));) {
-        str name = element(failure, S("<Key>"), S("</Key>"), &rest), code = element(failure, S("<Code>"), S("</Code>"), &rest);
+        str name = element(failure, S("<Key>"), S("</Key>"), &rest),
+            code = element(failure, S("<Code>"), S("</Code>"), &rest);
         if (str_eq(code, S("NoSuchKey")))
             continue;
         for (size_t i = 0; i < n; i++)
@@ -394,8 +403,13 @@ struct blob_backend *blob_s3_new(const struct store_blob_opts *opts, struct err 
         return NULL;
     }
     struct s3 *s = xnew(struct s3);
-    s->base = (struct blob_backend){.name = "s3", .tier = BLOB_OBJECT, .put = s3_put, .get = s3_get,
-                                    .garbage_name = object_name, .remove = s3_remove, .free = s3_free};
+    s->base = (struct blob_backend){.name = "s3",
+                                    .tier = BLOB_OBJECT,
+                                    .put = s3_put,
+                                    .get = s3_get,
+                                    .garbage_name = object_name,
+                                    .remove = s3_remove,
+                                    .free = s3_free};
     s->http = opts->http;
     str endpoint = opts->endpoint;
     while (str_ends(endpoint, S("/")))

@@ -3,9 +3,10 @@
  * bytes and the body. One thread appends; all bodies that wait are written and then made durable by one fdatasync.
  *
  * A record is proven by the SHA-256 of its body, which is in its header, and the header by the first bytes of its own
- * SHA-256. At the start the newest segment is read to its end. A last record that runs past the end of the file was never
- * finished, and is cut off. Anything else that does not hold may be damage in front of acknowledged bodies: the file is
- * left as it is, and appending goes on in a new one. So it does after a failed write or sync, when nothing is known.
+ * SHA-256. At the start the newest segment is read to its end. A last record that runs past the end of the file was
+ * never finished, and is cut off. Anything else that does not hold may be damage in front of acknowledged bodies: the
+ * file is left as it is, and appending goes on in a new one. So it does after a failed write or sync, when nothing is
+ * known.
  *
  * segment_file.c knows the files and their records, segment_compact.c makes room.
  */
@@ -27,7 +28,7 @@ struct put_job {
     const struct blob_object *o;
     const struct spool *body;
     int64_t seg, off;
-    int error;             /* errno; 0 = stored */
+    int error; /* errno; 0 = stored */
 };
 
 static struct segments *of(struct blob_backend *b)
@@ -50,7 +51,8 @@ static bool write_all(int fd, const void *p, size_t n, uint64_t at)
     return true;
 }
 
-/* A number is used once at most, whether or not its file came to be: a file of that name may be there, left by a failure. */
+/* A number is used once at most, whether or not its file came to be: a file of that name may be there, left by a
+ * failure. */
 static int create_next(struct segments *s, char name[SEGMENT_NAME_MAX])
 {
     int fd;
@@ -139,8 +141,8 @@ static void put_batch(void *ctx, struct work_item **items, size_t n)
     }
 }
 
-FIBER bool segment_put(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg, int64_t *off,
-                        struct err *err)
+FIBER bool segment_put(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg,
+                       int64_t *off, struct err *err)
 {
     struct segments *s = of(b);
     struct put_job j = {.o = o, .body = body};
@@ -187,7 +189,7 @@ static void read_piece(void *arg)
 }
 
 FIBER static bool segment_get(struct blob_backend *b, const struct blob_object *o, uint64_t offset, uint64_t length,
-                        struct rpc_sink *out, struct err *err)
+                              struct rpc_sink *out, struct err *err)
 {
     struct segments *s = of(b);
     struct get_job j = {.s = s, .seg = o->place->seg, .fd = -1, .p = xmalloc(MIN(length, SPOOL_CHUNK))};
@@ -246,7 +248,8 @@ static bool open_newest(struct open_job *j)
     return true;
 }
 
-/* A new folder's name has to be on the disk before what is in it is acknowledged. One that we may not see is not new. */
+/* A new folder's name has to be on the disk before what is in it is acknowledged. One that we may not see is not new.
+ */
 static bool sync_parent(const struct segments *s)
 {
     int fd = openat(s->dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -306,8 +309,13 @@ FIBER static void segment_free(struct blob_backend *b)
 struct blob_backend *blob_segment_new(str folder, struct err *err)
 {
     struct segments *s = xnew(struct segments);
-    s->base = (struct blob_backend){.name = "folder", .tier = BLOB_SEGMENT, .put = segment_put, .get = segment_get,
-                                    .garbage_name = segment_garbage_name, .compact = segment_compact, .free = segment_free};
+    s->base = (struct blob_backend){.name = "folder",
+                                    .tier = BLOB_SEGMENT,
+                                    .put = segment_put,
+                                    .get = segment_get,
+                                    .garbage_name = segment_garbage_name,
+                                    .compact = segment_compact,
+                                    .free = segment_free};
     s->folder = str_dup(folder);
     s->fd = s->dir_fd = s->lock_fd = -1;
     struct open_job j = {.s = s};

@@ -13,8 +13,8 @@ struct segments {
     int dir_fd, lock_fd;
     struct work_lane *lane;
     /* Of the lane's thread. */
-    int fd;                /* the segment that is appended to; -1 = begin a new one */
-    int64_t seg;           /* its number, or the last one tried */
+    int fd;      /* the segment that is appended to; -1 = begin a new one */
+    int64_t seg; /* its number, or the last one tried */
     uint64_t end;
     _Atomic int64_t open_seg; /* its number, for compaction, which leaves it alone */
 };
@@ -33,7 +33,7 @@ struct segment_list {
     struct arena *a;
     struct segment_file *v; /* in any order; in a */
     size_t n, cap;
-    int error;              /* errno; 0 = read */
+    int error; /* errno; 0 = read */
 };
 void segment_list_read(void *list); /* of list->s's folder; blocks: for work_run */
 
@@ -53,8 +53,8 @@ enum segment_state {
 enum segment_state segment_check(int fd, uint64_t bytes, uint64_t *end);
 
 /* --- the backend's members --- */
-FIBER bool segment_put(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg, int64_t *off,
-                       struct err *err) WARN_UNUSED;
+FIBER bool segment_put(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg,
+                       int64_t *off, struct err *err) WARN_UNUSED;
 FIBER bool segment_compact(struct blob_backend *b, struct store *store, bool dry_run, struct err *err) WARN_UNUSED;
 
 #endif

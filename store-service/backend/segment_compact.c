@@ -1,8 +1,8 @@
 /*
- * Compaction of segments. One that is mostly dead is emptied: its bodies are appended anew and their rows changed. The file
- * stays for a day after that, as a copy of the databases that was made before names the old places. Its time says since
- * when it waits: nothing was appended to it or moved out of it since then. Bodies that died in it have been dead for a day
- * anyway.
+ * Compaction of segments. One that is mostly dead is emptied: its bodies are appended anew and their rows changed. The
+ * file stays for a day after that, as a copy of the databases that was made before names the old places. Its time says
+ * since when it waits: nothing was appended to it or moved out of it since then. Bodies that died in it have been dead
+ * for a day anyway.
  */
 #include "store-service/backend/segment.h"
 
@@ -17,6 +17,7 @@
 #define COMPACT_PAGE 200
 #define EMPTY_KEPT_S DAY_S /* so long is a segment kept after the last body was moved out of it */
 
+// clang-format off
 static const struct sql_stmt live_bytes = {
     "s_live_bytes", "i", "ii",
     "SELECT coalesce(sum(stored_len), 0), count(*) FROM s_blob WHERE tier = 1 AND seg = ?1",
@@ -28,6 +29,7 @@ static const struct sql_stmt live_blobs = {
 static const struct sql_stmt move_blob = {
     "s_move_blob", "iiiii", "",
     "UPDATE s_blob SET seg = ?4, off = ?5 WHERE blob_id = ?1 AND tier = 1 AND seg = ?2 AND off = ?3", NULL, false};
+// clang-format on
 
 struct moving {
     const struct blob_place *p;
@@ -37,7 +39,8 @@ struct moving {
 FIBER static bool move_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     const struct moving *m = arg;
-    const struct sql_value v[] = {sql_i(m->p->blob_id), sql_i(m->p->seg), sql_i(m->p->off), sql_i(m->seg), sql_i(m->off)};
+    const struct sql_value v[] = {sql_i(m->p->blob_id), sql_i(m->p->seg), sql_i(m->p->off), sql_i(m->seg),
+                                  sql_i(m->off)};
     return sql_exec(tx, &move_blob, v, 1, NULL, err);
 }
 
@@ -50,7 +53,8 @@ struct proving {
 static void prove(void *arg)
 {
     struct proving *pr = arg;
-    pr->ok = segment_body_holds(pr->fd, (uint64_t)pr->p->off, (uint64_t)pr->p->size, (const unsigned char *)pr->p->hash.p);
+    pr->ok =
+        segment_body_holds(pr->fd, (uint64_t)pr->p->off, (uint64_t)pr->p->size, (const unsigned char *)pr->p->hash.p);
 }
 
 /* What is damaged stays where it is, and with it its segment: the copy would look sound to whoever opens it. */
@@ -133,7 +137,8 @@ FIBER static bool count_live(struct store *store, int64_t seg, uint64_t *bytes, 
     return true;
 }
 
-FIBER static bool compact_one(struct segments *s, struct store *store, const struct segment_file *f, bool dry_run, struct err *err)
+FIBER static bool compact_one(struct segments *s, struct store *store, const struct segment_file *f, bool dry_run,
+                              struct err *err)
 {
     uint64_t live, n;
     if (!count_live(store, f->seg, &live, &n, err))

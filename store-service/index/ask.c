@@ -141,7 +141,8 @@ static void ask(const struct search_node *n, const struct index_page *p, struct 
     }
 }
 
-void index_ask(const struct search_tree *t, const struct index_page *p, struct index_bits *yes, struct index_bits *maybe)
+void index_ask(const struct search_tree *t, const struct index_page *p, struct index_bits *yes,
+               struct index_bits *maybe)
 {
     struct answer *a = xnew(struct answer);
     ask(&t->root, p, a);

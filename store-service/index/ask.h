@@ -17,9 +17,10 @@ struct index_bits {
 /* The groups that a tree asks for, as bits 1 << enum index_group. */
 unsigned index_ask_groups(const struct search_tree *t);
 /*
- * Ask about all messages of a page, which has the tree's groups. yes: those that match. maybe: those about which the columns cannot
- * decide, but what was parsed of them or their bodies will (search_ask); none is in both.
+ * Ask about all messages of a page, which has the tree's groups. yes: those that match. maybe: those about which the
+ * columns cannot decide, but what was parsed of them or their bodies will (search_ask); none is in both.
  */
-void index_ask(const struct search_tree *t, const struct index_page *p, struct index_bits *yes, struct index_bits *maybe);
+void index_ask(const struct search_tree *t, const struct index_page *p, struct index_bits *yes,
+               struct index_bits *maybe);
 
 #endif

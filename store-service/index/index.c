@@ -57,9 +57,16 @@ struct index_page *index_add_page(struct index *ix, uint32_t no)
 struct index_row index_row_at(const struct index_page *p, size_t i)
 {
     assert(i < p->n && p->has[INDEX_STATE] && p->has[INDEX_FACTS]);
-    return (struct index_row){.uid = index_uid(p, i), .flags = p->flags[i], .kw = index_kw(p, i), .modseq = p->modseq[i],
-                              .email_id = p->email_id[i], .thread_id = p->thread_id[i], .internal_unix = p->internal_unix[i],
-                              .saved_unix = p->saved_unix[i], .sent_unix = p->sent_unix[i], .size = p->size[i],
+    return (struct index_row){.uid = index_uid(p, i),
+                              .flags = p->flags[i],
+                              .kw = index_kw(p, i),
+                              .modseq = p->modseq[i],
+                              .email_id = p->email_id[i],
+                              .thread_id = p->thread_id[i],
+                              .internal_unix = p->internal_unix[i],
+                              .saved_unix = p->saved_unix[i],
+                              .sent_unix = p->sent_unix[i],
+                              .size = p->size[i],
                               .internal_zone = p->internal_zone[i]};
 }
 

@@ -1,7 +1,7 @@
 /*
- * The values in the database. Numbers are varints; columns are differences from row to row, which are small where messages came
- * one after the other. Every value begins with its format's number; a page's groups repeat the UIDs that they are of, so that a group
- * which does not belong to the page as it is now is refused instead of believed.
+ * The values in the database. Numbers are varints; columns are differences from row to row, which are small where
+ * messages came one after the other. Every value begins with its format's number; a page's groups repeat the UIDs that
+ * they are of, so that a group which does not belong to the page as it is now is refused instead of believed.
  */
 #include "base/num.h"
 #include "base/varint.h"
@@ -78,8 +78,8 @@ void index_pack_head(const struct index *ix, struct buf *out)
 static bool unpack_page(struct cursor *c, struct index *ix, uint64_t *no, bool is_first)
 {
     uint64_t step, n_unseen, first_unseen;
-    if (!varint_get(c, &step) || !varint_get(c, &n_unseen) || !varint_get(c, &first_unseen) || (step == 0 && !is_first) ||
-        step > UINT32_MAX / INDEX_PAGE_UIDS - *no)
+    if (!varint_get(c, &step) || !varint_get(c, &n_unseen) || !varint_get(c, &first_unseen) ||
+        (step == 0 && !is_first) || step > UINT32_MAX / INDEX_PAGE_UIDS - *no)
         return false;
     *no += step;
     struct index_page *p = index_add_page(ix, (uint32_t)*no);

@@ -23,7 +23,7 @@ uint16_t page_kw_ref(struct index_page *p, str ids);
 
 struct index_page *index_add_page(struct index *ix, uint32_t no); /* there is none of that number */
 
-bool page_put(struct index_page *p, const struct index_row *row); /* true: it is new */
+bool page_put(struct index_page *p, const struct index_row *row);                         /* true: it is new */
 bool page_set(struct index_page *p, uint32_t uid, uint8_t flags, str kw, int64_t modseq); /* false: no such UID */
 /* Remove what is in uids, looking from its range *at on; how many went. */
 size_t page_remove(struct index_page *p, const struct uidset *uids, size_t *at);

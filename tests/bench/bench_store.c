@@ -1,7 +1,7 @@
 /*
- * bench_store [deliveries] [at once] [bytes]: CPU and rates of the store's main paths, in one process: deliveries to 500
- * accounts, FETCH of flags, envelopes and bodies, STORE. On SQLite, and on PostgreSQL when THURN_TEST_PG is set (there the
- * CPU is the client's alone). Not a test: it asserts nothing but success.
+ * bench_store [deliveries] [at once] [bytes]: CPU and rates of the store's main paths, in one process: deliveries to
+ * 500 accounts, FETCH of flags, envelopes and bodies, STORE. On SQLite, and on PostgreSQL when THURN_TEST_PG is set
+ * (there the CPU is the client's alone). Not a test: it asserts nothing but success.
  */
 #include <stdio.h>
 #include <sys/resource.h>
@@ -189,14 +189,17 @@ static void store_main(void *arg)
 /* Text with the redundancy of mail. */
 static str make_body(struct arena *a, unsigned seed, unsigned bytes)
 {
-    static const char *const words[] = {"the", "meeting", "tomorrow", "report", "please", "find", "attached", "regards",
-                                        "project", "we", "will", "discuss", "budget", "schedule", "thanks", "and", "to"};
+    static const char *const words[] = {"the",      "meeting",  "tomorrow", "report", "please", "find",
+                                        "attached", "regards",  "project",  "we",     "will",   "discuss",
+                                        "budget",   "schedule", "thanks",   "and",    "to"};
     BUF(b, bytes + 4096);
-    buf_printf(&b, "Received: from mail.example.org (mail.example.org [192.0.2.%u])\r\n\tby mx.example.com with ESMTPS id %x;\r\n"
-                   "\tMon, 01 Jan 2024 00:00:00 +0000\r\nDate: Mon, 01 Jan 2024 00:00:00 +0000\r\nFrom: Sender %u "
-                   "<sender%u@example.org>\r\nTo: User <user%u@example.com>\r\nSubject: Message number %u\r\n"
-                   "Message-ID: <%u.%u@example.org>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n",
-               seed % 250, seed, seed % 90, seed % 90, seed % ACCOUNTS, seed, seed, seed * 31);
+    buf_printf(
+        &b,
+        "Received: from mail.example.org (mail.example.org [192.0.2.%u])\r\n\tby mx.example.com with ESMTPS id %x;\r\n"
+        "\tMon, 01 Jan 2024 00:00:00 +0000\r\nDate: Mon, 01 Jan 2024 00:00:00 +0000\r\nFrom: Sender %u "
+        "<sender%u@example.org>\r\nTo: User <user%u@example.com>\r\nSubject: Message number %u\r\n"
+        "Message-ID: <%u.%u@example.org>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n",
+        seed % 250, seed, seed % 90, seed % 90, seed % ACCOUNTS, seed, seed, seed * 31);
     uint32_t x = seed * 2654435761u + 1;
     while (b.n < bytes) {
         x = x * 1664525u + 1013904223u;
@@ -226,7 +229,10 @@ static void bench_main(void *arg)
     b->n = ACCOUNTS;
     run(b, deliver_main); /* makes the accounts */
     b->bodies += ACCOUNTS;
-    if (getenv("BENCH_PAUSE")) { fprintf(stderr, "GO %d\n", (int)getpid()); sleep(1); }
+    if (getenv("BENCH_PAUSE")) {
+        fprintf(stderr, "GO %d\n", (int)getpid());
+        sleep(1);
+    }
     b->n = n;
     struct mark m = mark(b);
     run(b, deliver_main);
@@ -246,7 +252,8 @@ static void bench_main(void *arg)
     static const struct {
         const char *what;
         fiber_fn fn;
-    } rows[] = {{"FETCH flags, per message", fetch_flags_main}, {"FETCH parsed, per message", fetch_parsed_main},
+    } rows[] = {{"FETCH flags, per message", fetch_flags_main},
+                {"FETCH parsed, per message", fetch_parsed_main},
                 {"FETCH bodies, per message", fetch_raw_main}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         n_messages = 0;

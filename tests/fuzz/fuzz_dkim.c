@@ -20,7 +20,8 @@ static void ask(struct auth_dns *dns, enum auth_dns_type type, str name, struct 
     out->v[0].text = f->text;
 }
 
-static void verify(str header, str body, struct auth_dns *dns, struct arena *a, struct dkim_message *m, struct arc_chain *c)
+static void verify(str header, str body, struct auth_dns *dns, struct arena *a, struct dkim_message *m,
+                   struct arc_chain *c)
 {
     struct body_hashes bodies = {0};
     dkim_begin(m, header, &bodies, a);
@@ -34,8 +35,8 @@ static void verify(str header, str body, struct auth_dns *dns, struct arena *a, 
     body_hashes_done(&bodies);
 }
 
-/* A key record in the first line, then a message: DKIM and ARC end with some result, which is written as one of ours; and a message that we sign
- * verifies but for its key. */
+/* A key record in the first line, then a message: DKIM and ARC end with some result, which is written as one of ours;
+ * and a message that we sign verifies but for its key. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     ARENA(a, 256 << 20);
@@ -44,7 +45,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     struct fuzz_dns dns = {.dns.ask = ask, .text = key};
     ptrdiff_t blank = str_find_str(rest, S("\r\n\r\n"));
-    str header = blank < 0 ? rest : str_slice(rest, 0, (size_t)blank + 2), body = blank < 0 ? S("") : str_slice(rest, (size_t)blank + 4, SIZE_MAX);
+    str header = blank < 0 ? rest : str_slice(rest, 0, (size_t)blank + 2),
+        body = blank < 0 ? S("") : str_slice(rest, (size_t)blank + 4, SIZE_MAX);
     struct dkim_message m;
     struct arc_chain c;
     struct authres r;
@@ -60,7 +62,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         assert(!ascii_is_ctl((unsigned char)out.p[i]) || strchr("\r\n\t", out.p[i]));
     (void)authres_is_ours(in, S("mx.example"));
     if (header.n && header.n < 20000 && header.p[0] != ' ' && header.p[0] != '\t') { /* no continuation of our field */
-        struct dkim_signing how = {.header_form = CANON_RELAXED, .body_form = CANON_RELAXED, .domain = S("example.org"), .selector = S("s")};
+        struct dkim_signing how = {
+            .header_form = CANON_RELAXED, .body_form = CANON_RELAXED, .domain = S("example.org"), .selector = S("s")};
         struct body_hashes b = {0};
         unsigned char digest[DKIM_DIGEST_SIZE], again[DKIM_DIGEST_SIZE];
         uint64_t length;
@@ -70,7 +73,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         IGNORE(body_hashes_want(&b, CANON_RELAXED, CANON_NO_LENGTH));
         body_hashes_feed(&b, body);
         body_hashes_end(&b);
-        str field = dkim_finish(dkim_prepare(&how, header, body_hash_value(&b, 0, &length), &a, digest), S("signature"), &a);
+        str field =
+            dkim_finish(dkim_prepare(&how, header, body_hash_value(&b, 0, &length), &a, digest), S("signature"), &a);
         body_hashes_done(&b);
         BUF(both, 1 << 20);
         buf_add(&both, field);

@@ -32,7 +32,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     if (has_dots) {
         str before = str_slice(buf_str(&whole), 0, whole.n - 3);
-        assert(str_ends(buf_str(&whole), S(".\r\n")) && str_find_str(before, S("\r\n.\r\n")) < 0 && !str_starts(before, S(".\r\n")));
+        assert(str_ends(buf_str(&whole), S(".\r\n")) && str_find_str(before, S("\r\n.\r\n")) < 0 &&
+               !str_starts(before, S(".\r\n")));
     }
     return 0;
 }

@@ -44,6 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     smtp_chunks_check(&once, in);
     for (size_t i = 0; i < size; i++)
         smtp_chunks_check(&bytes, str_slice(in, i, i + 1));
-    assert(once.has_stray == bytes.has_stray && once.is_after_cr == bytes.is_after_cr && once.is_after_lf == bytes.is_after_lf);
+    assert(once.has_stray == bytes.has_stray && once.is_after_cr == bytes.is_after_cr &&
+           once.is_after_lf == bytes.is_after_lf);
     return 0;
 }

@@ -47,7 +47,7 @@ static void mutate_and_run(const uint8_t *seed, size_t n)
                 work[next_random() % n] = (uint8_t)next_random();
             break;
         case 2:
-            work[next_random() % n] = (uint8_t)"\r\n\0\"(){}<>@:;=%*"[next_random() % 16];
+            work[next_random() % n] = (uint8_t) "\r\n\0\"(){}<>@:;=%*"[next_random() % 16];
             break;
         default: {
             size_t from = next_random() % n, len = next_random() % (n - from) + 1;

@@ -1,6 +1,6 @@
 /*
- * confine_probe DIR KIND: go behind the fences of a process of this kind, whose data folder is DIR/data and whose certificates are in DIR/certs, and
- * say for each thing that a program gone bad would try what the kernel answered.
+ * confine_probe DIR KIND: go behind the fences of a process of this kind, whose data folder is DIR/data and whose
+ * certificates are in DIR/certs, and say for each thing that a program gone bad would try what the kernel answered.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -116,17 +116,22 @@ int main(int argc, char **argv)
     if (argc != 3)
         return 2;
     dir = argv[1];
-    bool is_worker = !strcmp(argv[2], "worker"), is_frontend = !strcmp(argv[2], "frontend"), is_front_parent = !strcmp(argv[2], "frontend-parent");
+    bool is_worker = !strcmp(argv[2], "worker"), is_frontend = !strcmp(argv[2], "frontend"),
+         is_front_parent = !strcmp(argv[2], "frontend-parent");
     bool is_parent = !strcmp(argv[2], "parent") || is_front_parent;
-    struct confine what = {.roles = is_worker || is_frontend || is_front_parent ? RPC_BY_FRONTEND : RPC_ROLES_ALL, .is_worker = is_worker, .starts_workers = is_parent};
-    if (!configure(&c, &err) || !confine_become(&c, &err) || !confine_fence(&c, &what, &err) || (is_frontend && !confine_sockets(&err))) {
+    struct confine what = {.roles = is_worker || is_frontend || is_front_parent ? RPC_BY_FRONTEND : RPC_ROLES_ALL,
+                           .is_worker = is_worker,
+                           .starts_workers = is_parent};
+    if (!configure(&c, &err) || !confine_become(&c, &err) || !confine_fence(&c, &what, &err) ||
+        (is_frontend && !confine_sockets(&err))) {
         fprintf(stderr, "%s\n", err.msg);
         return 1;
     }
     try_open("read-database", "data/mail.db", O_RDONLY);
     try_open("read-certificate", "certs/c.key", O_RDONLY);
     try_open("read-other", "other/file", O_RDONLY);
-    say("read-settings", open("/etc/debian_version", O_RDONLY | O_CLOEXEC) >= 0); /* any file there that is no library's */
+    /* any file there that is no library's */
+    say("read-settings", open("/etc/debian_version", O_RDONLY | O_CLOEXEC) >= 0);
     try_open("write-data", "data/new", O_WRONLY | O_CREAT);
     try_open("write-other", "other/new", O_WRONLY | O_CREAT);
     say("remove-other", unlink(path("other/file")) == 0);

@@ -1,4 +1,5 @@
-/* Runs the scripts of tests/protocol/imap and in_process against the IMAP front-end over the real store and auth services. */
+/* Runs the scripts of tests/protocol/imap and in_process against the IMAP front-end over the real store and auth
+ * services. */
 #include "unit/test.h"
 
 #include <dirent.h>
@@ -23,7 +24,8 @@
 
 static enum testdb_kind kind;
 
-/* The store as the front-end sees it. The watcher's own calls come at any time, so they are never the ones that fail. */
+/* The store as the front-end sees it. The watcher's own calls come at any time, so they are never the ones that fail.
+ */
 struct proxy {
     ProtobufCService base; /* first */
     ProtobufCService *real, *faulty;
@@ -79,7 +81,7 @@ static void add_users(struct world *w)
     struct rpc_call c;
     rpc_call_init(&c, &w->a);
     Thurn__AddDomainRequest domain = THURN__ADD_DOMAIN_REQUEST__INIT;
-    domain.name = (char *)(uintptr_t)"example.test";
+    domain.name = (char *)(uintptr_t) "example.test";
     if (!auth_add_domain(&c, auth_service(w->auth), &domain, NULL))
         fail_msg("%s", c.err.msg);
     Thurn__AddAccountsRequest accounts = THURN__ADD_ACCOUNTS_REQUEST__INIT;
@@ -136,7 +138,8 @@ FIBER static void walk(struct world *w, struct script *s, str text)
     }
 }
 
-/* "suspend alice", "activate alice", "password alice NEW", "remove alice": by an administrator. False: none of these. */
+/* "suspend alice", "activate alice", "password alice NEW", "remove alice": by an administrator. False: none of these.
+ */
 FIBER static bool change_account(struct world *w, str line)
 {
     ARENA(a, 65536);
@@ -157,7 +160,8 @@ FIBER static bool change_account(struct world *w, str line)
         q.has_password = str_eq(what, S("password"));
         q.password = rpc_bytes(rest);
         q.has_state = !q.has_password;
-        q.state = str_eq(what, S("suspend")) ? THURN__ACCOUNT_STATE__ACCOUNT_SUSPENDED : THURN__ACCOUNT_STATE__ACCOUNT_ACTIVE;
+        q.state =
+            str_eq(what, S("suspend")) ? THURN__ACCOUNT_STATE__ACCOUNT_SUSPENDED : THURN__ACCOUNT_STATE__ACCOUNT_ACTIVE;
         if (q.has_state && !str_eq(what, S("suspend")) && !str_eq(what, S("activate")))
             return false;
         ok = auth_set_account(&c, auth_service(w->auth), &q, NULL);
@@ -174,7 +178,8 @@ FIBER static bool command(void *arg, struct script *s, str line)
         walk(w, s, str_slice(line, 5, SIZE_MAX));
         return true;
     }
-    if (str_eq(line, S("twice"))) { /* from now on the store's nodes die when they have answered, and the stub asks others */
+    /* from now on the store's nodes die when they have answered, and the stub asks others */
+    if (str_eq(line, S("twice"))) {
         w->proxy.is_twice = true;
         return true;
     }
@@ -202,21 +207,33 @@ static void world_main(void *arg)
                                                {"imap.sessions.account", 0, 0, 3}};
     w->directory = testdb_open(kind, "imap_auth", 2, &w->a);
     w->shard = testdb_open(kind, "imap_store", 2, &w->a);
-    struct auth_opts auth = {.directory = w->directory, .default_domain = S("example.test"), .limits = limits,
-                             .n_limits = ARRAY_LEN(limits), .n_shards = 1, .argon2_memory_kib = 64, .argon2_passes = 1,
-                             .penalty_first_ms = 1, .penalty_max_ms = 2, .takes_weak_passwords = true};
-    struct store_opts store = {.shards = &w->shard, .n_shards = 1, .blobs = {.folder = str_c(w->folder)},
-                               .limits = {.watch_linger_ms = 1}};
+    struct auth_opts auth = {.directory = w->directory,
+                             .default_domain = S("example.test"),
+                             .limits = limits,
+                             .n_limits = ARRAY_LEN(limits),
+                             .n_shards = 1,
+                             .argon2_memory_kib = 64,
+                             .argon2_passes = 1,
+                             .penalty_first_ms = 1,
+                             .penalty_max_ms = 2,
+                             .takes_weak_passwords = true};
+    struct store_opts store = {
+        .shards = &w->shard, .n_shards = 1, .blobs = {.folder = str_c(w->folder)}, .limits = {.watch_linger_ms = 1}};
     if (!auth_migrate(w->directory, false, &n, &err) || !store_migrate(w->shard, false, &n, &err) ||
         !(w->auth = auth_new(&auth, &err)) || !(w->store = store_new(&store, &err)))
         fail_msg("%s", err.msg);
     add_users(w);
     w->faulty = rpc_faulty_new(store_service(w->store));
     w->proxy = (struct proxy){.base = {store_service(w->store)->descriptor, proxy_invoke, NULL},
-                              .real = store_service(w->store), .faulty = w->faulty};
+                              .real = store_service(w->store),
+                              .faulty = w->faulty};
     w->logins = logins_new(auth_service(w->auth), NULL, 10);
     w->guests = guests_new((unsigned[GUEST_SERVICES_]){0}, 0);
-    struct imap_opts imap = {.logins = w->logins, .guests = w->guests, .hostname = S("mx.example.test"), .auth = auth_service(w->auth), .store = &w->proxy.base,
+    struct imap_opts imap = {.logins = w->logins,
+                             .guests = w->guests,
+                             .hostname = S("mx.example.test"),
+                             .auth = auth_service(w->auth),
+                             .store = &w->proxy.base,
                              .plain = IMAP_PLAIN_ALWAYS,
                              .limits = {.message_bytes = 2u << 20, .bad_commands = 5, .auth_failures = 2}};
     w->imap = imap_server_new(&imap);
@@ -266,8 +283,8 @@ static void add_scripts(const char *folder, const char *only)
         char path[512];
         snprintf(path, sizeof(path), "%s/%s", folder, names[i]->d_name);
         if (strstr(names[i]->d_name, only) && n_tests < ARRAY_LEN(tests))
-            tests[n_tests++] = (struct CMUnitTest){.name = xstrdup(names[i]->d_name), .test_func = run_script,
-                                                   .initial_state = xstrdup(path)};
+            tests[n_tests++] = (struct CMUnitTest){
+                .name = xstrdup(names[i]->d_name), .test_func = run_script, .initial_state = xstrdup(path)};
         free(names[i]);
     }
     free(names);

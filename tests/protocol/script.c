@@ -16,7 +16,7 @@
 struct script {
     const char *path;
     unsigned line;
-    str rest;          /* of the file, after this line */
+    str rest;                /* of the file, after this line */
     unsigned literal_client; /* who sends the L: lines */
     const struct script_hooks *hooks;
     struct stream *clients[SCRIPT_CLIENTS];

@@ -1,8 +1,9 @@
 /*
  * script.h: conversations of clients with a server, as plain text: see README.md for the language.
  *
- * script.c reads it, words.c has the words that stand for several lines. Who runs a script brings the connections, and words of
- * its own: imap.c (the IMAP front-end and the services in this process), dialog.c (a server that runs already).
+ * script.c reads it, words.c has the words that stand for several lines. Who runs a script brings the connections, and
+ * words of its own: imap.c (the IMAP front-end and the services in this process), dialog.c (a server that runs
+ * already).
  */
 #ifndef TESTS_PROTOCOL_SCRIPT_H
 #define TESTS_PROTOCOL_SCRIPT_H

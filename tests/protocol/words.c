@@ -71,7 +71,8 @@ FIBER bool script_word(struct script *s, str line)
     static const struct {
         str name;
         FIBER void (*run)(struct script *s, unsigned client, str args);
-    } words[] = {{S("dial"), dial}, {S("login"), login}, {S("append"), append}, {S("large"), large}, {S("header"), header}};
+    } words[] = {
+        {S("dial"), dial}, {S("login"), login}, {S("append"), append}, {S("large"), large}, {S("header"), header}};
     str args = line, word;
     unsigned client = 1;
     if (!str_split(&args, ' ', &word) || !word.n)

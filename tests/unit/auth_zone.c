@@ -11,7 +11,8 @@ static enum auth_dns_type type_of(const char *name)
     panic("no type %s", name);
 }
 
-FIBER static void ask(struct auth_dns *dns, enum auth_dns_type type, str name, struct arena *a, struct auth_dns_answer *out)
+FIBER static void ask(struct auth_dns *dns, enum auth_dns_type type, str name, struct arena *a,
+                      struct auth_dns_answer *out)
 {
     struct auth_zone *z = CONTAINER_OF(dns, struct auth_zone, dns);
     bool is_there = false, is_mute = false;

@@ -12,7 +12,7 @@ struct auth_zone {
         str name;
         enum { ZONE_RECORD, ZONE_CNAME, ZONE_TIMEOUT } kind; /* TIMEOUT: for each type that is not there */
         enum auth_dns_type type;
-        str value;           /* text, address, name */
+        str value; /* text, address, name */
         unsigned preference;
     } v[4000];
     size_t n;

@@ -15,18 +15,18 @@ static inline void assert_str_(str got, str want, const char *file, int line)
         fail();
     }
 }
-#define assert_ok(expr, err)                                                                       \
-    do {                                                                                           \
-        if (!(expr)) {                                                                             \
-            print_error("%s:%d: %s: %s: %s\n", __FILE__, __LINE__, #expr, err_kind_name((err)->kind), (err)->msg); \
-            fail();                                                                                \
-        }                                                                                          \
+#define assert_ok(expr, err)                                                                                           \
+    do {                                                                                                               \
+        if (!(expr)) {                                                                                                 \
+            print_error("%s:%d: %s: %s: %s\n", __FILE__, __LINE__, #expr, err_kind_name((err)->kind), (err)->msg);     \
+            fail();                                                                                                    \
+        }                                                                                                              \
     } while (0)
-#define assert_fails(expr, err, want_kind)                                                         \
-    do {                                                                                           \
-        err_clear(err);                                                                            \
-        assert_false(expr);                                                                        \
-        assert_string_equal(err_kind_name((err)->kind), err_kind_name(want_kind));                 \
+#define assert_fails(expr, err, want_kind)                                                                             \
+    do {                                                                                                               \
+        err_clear(err);                                                                                                \
+        assert_false(expr);                                                                                            \
+        assert_string_equal(err_kind_name((err)->kind), err_kind_name(want_kind));                                     \
     } while (0)
 
 #endif

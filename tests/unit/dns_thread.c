@@ -129,7 +129,8 @@ void dns_thread_start(struct dns_thread *d, const struct dns_record *records, si
     d->n = n;
     d->n_questions = 0;
     d->fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (d->fd < 0 || bind(d->fd, (struct sockaddr *)&addr, len) != 0 || getsockname(d->fd, (struct sockaddr *)&addr, &len) != 0)
+    if (d->fd < 0 || bind(d->fd, (struct sockaddr *)&addr, len) != 0 ||
+        getsockname(d->fd, (struct sockaddr *)&addr, &len) != 0)
         die("dns_thread");
     d->port = ntohs(addr.sin_port);
     if (pthread_create(&d->thread, NULL, serve, d) != 0)
@@ -138,7 +139,8 @@ void dns_thread_start(struct dns_thread *d, const struct dns_record *records, si
 
 void dns_thread_stop(struct dns_thread *d)
 {
-    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons(d->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in addr = {
+        .sin_family = AF_INET, .sin_port = htons(d->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     if (sendto(d->fd, "", 1, 0, (struct sockaddr *)&addr, sizeof(addr)) != 1)
         die("dns_thread");
     pthread_join(d->thread, NULL);

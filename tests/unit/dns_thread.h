@@ -7,8 +7,8 @@
 #include <pthread.h>
 #include <stdint.h>
 
-/* Names in lower case without the final dot. data: "10 mx.test" (or "0 ." ), "192.0.2.1", "2001:db8::1". type "FAIL": every
- * question for that name gets SERVFAIL. A name without rows does not exist. */
+/* Names in lower case without the final dot. data: "10 mx.test" (or "0 ." ), "192.0.2.1", "2001:db8::1". type "FAIL":
+ * every question for that name gets SERVFAIL. A name without rows does not exist. */
 struct dns_record {
     const char *name, *type, *data;
 };

@@ -19,11 +19,13 @@ void fake_services_done(struct fake_services *f)
     arena_done(&f->arena);
 }
 
-struct fake_address *fake_account(struct fake_services *f, const char *address, const char *password, int64_t account_id)
+struct fake_address *fake_account(struct fake_services *f, const char *address, const char *password,
+                                  int64_t account_id)
 {
     assert(f->n_addresses < FAKE_MAX);
     struct fake_address *a = &f->addresses[f->n_addresses++];
-    *a = (struct fake_address){.address = address, .password = password, .account_id = account_id, .tenant_id = 1, .version = 1};
+    *a = (struct fake_address){
+        .address = address, .password = password, .account_id = account_id, .tenant_id = 1, .version = 1};
     return a;
 }
 
@@ -97,8 +99,8 @@ static Thurn__AccountRef *ref_of(const struct fake_address *a, struct arena *are
     return r;
 }
 
-static void authenticate(Thurn__Auth_Service *s, const Thurn__AuthenticateRequest *q, Thurn__AuthenticateReply_Closure done,
-                         void *closure)
+static void authenticate(Thurn__Auth_Service *s, const Thurn__AuthenticateRequest *q,
+                         Thurn__AuthenticateReply_Closure done, void *closure)
 {
     struct fake_services *f = CONTAINER_OF(s, struct fake_services, auth);
     struct rpc_call *c = closure;
@@ -120,8 +122,8 @@ static void authenticate(Thurn__Auth_Service *s, const Thurn__AuthenticateReques
     done(&r, closure);
 }
 
-static void credentials(Thurn__Auth_Service *s, const Thurn__CredentialsRequest *q, Thurn__CredentialsReply_Closure done,
-                        void *closure)
+static void credentials(Thurn__Auth_Service *s, const Thurn__CredentialsRequest *q,
+                        Thurn__CredentialsReply_Closure done, void *closure)
 {
     struct fake_services *f = CONTAINER_OF(s, struct fake_services, auth);
     struct rpc_call *c = closure;
@@ -151,12 +153,12 @@ static Thurn__Resolution *resolution_of(struct fake_services *f, str address, st
     Thurn__Resolution *r = arena_new(a, Thurn__Resolution);
     struct fake_address *known = find(f, address);
     thurn__resolution__init(r);
-    r->kind = !is_ours(f, domain_of(address))                               ? THURN__RECIPIENT_KIND__RECIPIENT_REMOTE
-              : !known                                                      ? THURN__RECIPIENT_KIND__RECIPIENT_UNKNOWN
-              : known->state == THURN__ACCOUNT_STATE__ACCOUNT_SUSPENDED     ? THURN__RECIPIENT_KIND__RECIPIENT_SUSPENDED
-              : known->state == THURN__ACCOUNT_STATE__ACCOUNT_CLOSED        ? THURN__RECIPIENT_KIND__RECIPIENT_CLOSED
+    r->kind = !is_ours(f, domain_of(address))                              ? THURN__RECIPIENT_KIND__RECIPIENT_REMOTE
+              : !known                                                     ? THURN__RECIPIENT_KIND__RECIPIENT_UNKNOWN
+              : known->state == THURN__ACCOUNT_STATE__ACCOUNT_SUSPENDED    ? THURN__RECIPIENT_KIND__RECIPIENT_SUSPENDED
+              : known->state == THURN__ACCOUNT_STATE__ACCOUNT_CLOSED       ? THURN__RECIPIENT_KIND__RECIPIENT_CLOSED
               : known->targets && str_eq(str_c(known->targets), S("loop")) ? THURN__RECIPIENT_KIND__RECIPIENT_LOOP
-                                                                            : THURN__RECIPIENT_KIND__RECIPIENT_LOCAL;
+                                                                           : THURN__RECIPIENT_KIND__RECIPIENT_LOCAL;
     if (r->kind != THURN__RECIPIENT_KIND__RECIPIENT_LOCAL)
         return r;
     r->targets = arena_array(a, Thurn__Target *, FAKE_MAX);
@@ -167,7 +169,8 @@ static Thurn__Resolution *resolution_of(struct fake_services *f, str address, st
     return r;
 }
 
-static void resolve(Thurn__Auth_Service *s, const Thurn__ResolveRequest *q, Thurn__ResolveReply_Closure done, void *closure)
+static void resolve(Thurn__Auth_Service *s, const Thurn__ResolveRequest *q, Thurn__ResolveReply_Closure done,
+                    void *closure)
 {
     struct fake_services *f = CONTAINER_OF(s, struct fake_services, auth);
     struct rpc_call *c = closure;
@@ -223,7 +226,8 @@ static struct fake_message *next(struct fake_message *list, size_t *n)
     return m;
 }
 
-static bool keep_body(struct fake_services *f, struct fake_message *m, ProtobufCBinaryData prefix, const Thurn__Body *body)
+static bool keep_body(struct fake_services *f, struct fake_message *m, ProtobufCBinaryData prefix,
+                      const Thurn__Body *body)
 {
     unsigned char hash[32];
     buf_add(&m->content, rpc_str(prefix));
@@ -262,7 +266,8 @@ static bool read_source(struct fake_services *f, struct fake_message *m, struct 
     return true;
 }
 
-static void put_blob(Thurn__Store_Service *s, const Thurn__PutBlobRequest *q, Thurn__PutBlobReply_Closure done, void *closure)
+static void put_blob(Thurn__Store_Service *s, const Thurn__PutBlobRequest *q, Thurn__PutBlobReply_Closure done,
+                     void *closure)
 {
     struct fake_services *f = CONTAINER_OF(s, struct fake_services, store);
     struct rpc_call *c = closure;
@@ -300,7 +305,8 @@ static bool has_key(const struct fake_services *f, const unsigned char *key)
     return false;
 }
 
-static enum err_kind deliver_one(struct fake_services *f, const Thurn__DeliverRequest *q, const Thurn__DeliverRecipient *r)
+static enum err_kind deliver_one(struct fake_services *f, const Thurn__DeliverRequest *q,
+                                 const Thurn__DeliverRecipient *r)
 {
     struct fake_address *a = by_id(f, r->account->account_id);
     if (!a || r->delivery_key.len != 32)
@@ -316,7 +322,8 @@ static enum err_kind deliver_one(struct fake_services *f, const Thurn__DeliverRe
     return keep_body(f, m, q->prefix, q->body) ? ERR_NONE : ERR_INTERNAL;
 }
 
-static void deliver(Thurn__Store_Service *s, const Thurn__DeliverRequest *q, Thurn__DeliverReply_Closure done, void *closure)
+static void deliver(Thurn__Store_Service *s, const Thurn__DeliverRequest *q, Thurn__DeliverReply_Closure done,
+                    void *closure)
 {
     struct fake_services *f = CONTAINER_OF(s, struct fake_services, store);
     struct rpc_call *c = closure;
@@ -337,7 +344,8 @@ static void deliver(Thurn__Store_Service *s, const Thurn__DeliverRequest *q, Thu
 
 /* --- queue --- */
 
-static void enqueue(Thurn__Queue_Service *s, const Thurn__EnqueueRequest *q, Thurn__EnqueueReply_Closure done, void *closure)
+static void enqueue(Thurn__Queue_Service *s, const Thurn__EnqueueRequest *q, Thurn__EnqueueReply_Closure done,
+                    void *closure)
 {
     struct fake_services *f = CONTAINER_OF(s, struct fake_services, queue);
     struct rpc_call *c = closure;

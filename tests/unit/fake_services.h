@@ -1,5 +1,6 @@
 /*
- * fake_services.h: auth, store and queue in memory, for tests of front-ends: settable answers, failures, and what was asked.
+ * fake_services.h: auth, store and queue in memory, for tests of front-ends: settable answers, failures, and what was
+ * asked.
  */
 #ifndef UNIT_FAKE_SERVICES_H
 #define UNIT_FAKE_SERVICES_H
@@ -21,10 +22,10 @@ struct fake_address {
     int64_t version;       /* of the credentials; 1 at first, 0: may not be logged in */
     enum err_kind deliver; /* what Deliver says of this account */
 };
-struct fake_message { /* what the store or the queue was given */
+struct fake_message {   /* what the store or the queue was given */
     struct buf content; /* prefix, then body */
     size_t prefix_n;
-    struct buf text;    /* accounts, or "sender>rcpt,rcpt" */
+    struct buf text; /* accounts, or "sender>rcpt,rcpt" */
     unsigned char key[32];
     uint32_t day;
     bool was_blob;
@@ -54,7 +55,8 @@ struct fake_services {
 void fake_services_init(struct fake_services *f, const char *domains);
 void fake_services_done(struct fake_services *f);
 /* Strings are borrowed. */
-struct fake_address *fake_account(struct fake_services *f, const char *address, const char *password, int64_t account_id);
+struct fake_address *fake_account(struct fake_services *f, const char *address, const char *password,
+                                  int64_t account_id);
 struct fake_address *fake_alias(struct fake_services *f, const char *address, const char *targets);
 
 #endif

@@ -27,7 +27,8 @@ unsigned imap_rig_method(const struct imap_rig_service *s, const char *name)
 
 /* --- the store --- */
 
-static Thurn__Mailbox *mailbox(const struct imap_rig *r, struct arena *a, int64_t id, const char *name, Thurn__MailboxRole role)
+static Thurn__Mailbox *mailbox(const struct imap_rig *r, struct arena *a, int64_t id, const char *name,
+                               Thurn__MailboxRole role)
 {
     Thurn__Mailbox *m = arena_new(a, Thurn__Mailbox);
     thurn__mailbox__init(m);
@@ -64,11 +65,11 @@ static Thurn__Message *message(const struct imap_rig *r, struct arena *a, uint32
         thurn__parsed_email__init(m->parsed);
         m->parsed->envelope = arena_new(a, Thurn__Envelope);
         thurn__envelope__init(m->parsed->envelope);
-        m->parsed->envelope->subject = (char *)(uintptr_t)"x";
+        m->parsed->envelope->subject = (char *)(uintptr_t) "x";
         m->parsed->root = arena_new(a, Thurn__Part);
         thurn__part__init(m->parsed->root);
-        m->parsed->root->type = (char *)(uintptr_t)"TEXT";
-        m->parsed->root->subtype = (char *)(uintptr_t)"PLAIN";
+        m->parsed->root->type = (char *)(uintptr_t) "TEXT";
+        m->parsed->root->subtype = (char *)(uintptr_t) "PLAIN";
         m->parsed->root->body_offset = strlen("Subject: x\r\n\r\n");
         m->parsed->root->body_size = m->size - m->parsed->root->body_offset;
     }
@@ -79,8 +80,8 @@ static Thurn__Message *message(const struct imap_rig *r, struct arena *a, uint32
 }
 
 /* Those of the ranges, at most a page; *next is where the next one begins. */
-static Thurn__Message **messages(const struct imap_rig *r, struct arena *a, Thurn__Range *const *uids, size_t n_uids, bool with_parsed,
-                                 bool with_raw, size_t *n, uint32_t *next)
+static Thurn__Message **messages(const struct imap_rig *r, struct arena *a, Thurn__Range *const *uids, size_t n_uids,
+                                 bool with_parsed, bool with_raw, size_t *n, uint32_t *next)
 {
     Thurn__Message **v = arena_array(a, Thurn__Message *, PAGE);
     *next = 0;
@@ -133,7 +134,8 @@ static const ProtobufCMessage *fetch(struct imap_rig *r, const void *request, st
     const Thurn__FetchRequest *q = request;
     Thurn__FetchReply *out = arena_new(c->arena, Thurn__FetchReply);
     thurn__fetch_reply__init(out);
-    out->messages = messages(r, c->arena, q->uids, q->n_uids, q->with_parsed, q->with_raw, &out->n_messages, &out->next_uid);
+    out->messages =
+        messages(r, c->arena, q->uids, q->n_uids, q->with_parsed, q->with_raw, &out->n_messages, &out->next_uid);
     return &out->base;
 }
 
@@ -275,7 +277,7 @@ static const ProtobufCMessage *authenticate(struct imap_rig *r, const void *q, s
     out->account->account_id = 11;
     out->account->tenant_id = 1;
     out->account->shard = 1;
-    out->address = (char *)(uintptr_t)"alice@example.org";
+    out->address = (char *)(uintptr_t) "alice@example.org";
     out->credential_version = 1;
     return &out->base;
 }
@@ -310,16 +312,30 @@ static const struct {
     const char *method;
     const ProtobufCMessage *(*answer)(struct imap_rig *r, const void *q, struct rpc_call *c);
 } answers[] = {
-    {"ListMailboxes", list_mailboxes}, {"CreateMailbox", mailbox_reply}, {"RenameMailbox", mailbox_reply},
-    {"DeleteMailbox", mailbox_reply},  {"Subscribe", mailbox_reply},     {"ListSubscriptions", subscriptions},
-    {"Search", search},                {"Fetch", fetch},                 {"StoreFlags", store_flags},
-    {"Expunge", expunge},              {"Copy", copy},                   {"Append", append},
-    {"PutBlob", put_blob},             {"ReadBody", read_body},          {"Sync", sync_},
-    {"Watch", watch},                  {"States", states},               {"Authenticate", authenticate},
-    {"Lease", lease},                  {"Credentials", credentials},
+    {"ListMailboxes", list_mailboxes},
+    {"CreateMailbox", mailbox_reply},
+    {"RenameMailbox", mailbox_reply},
+    {"DeleteMailbox", mailbox_reply},
+    {"Subscribe", mailbox_reply},
+    {"ListSubscriptions", subscriptions},
+    {"Search", search},
+    {"Fetch", fetch},
+    {"StoreFlags", store_flags},
+    {"Expunge", expunge},
+    {"Copy", copy},
+    {"Append", append},
+    {"PutBlob", put_blob},
+    {"ReadBody", read_body},
+    {"Sync", sync_},
+    {"Watch", watch},
+    {"States", states},
+    {"Authenticate", authenticate},
+    {"Lease", lease},
+    {"Credentials", credentials},
 };
 
-static void invoke(ProtobufCService *base, unsigned method, const ProtobufCMessage *request, ProtobufCClosure closure, void *data)
+static void invoke(ProtobufCService *base, unsigned method, const ProtobufCMessage *request, ProtobufCClosure closure,
+                   void *data)
 {
     struct imap_rig_service *s = CONTAINER_OF(base, struct imap_rig_service, base);
     struct rpc_call *c = data;
@@ -428,7 +444,8 @@ void imap_rig_run(void (*prepare)(struct imap_rig *r), void (*test)(struct imap_
     *r = (struct imap_rig){.n_messages = 3, .modseq = 10, .test = test, .arg = arg};
     r->auth = (struct imap_rig_service){.base = {&thurn__auth__descriptor, invoke, NULL}, .rig = r};
     r->store = (struct imap_rig_service){.base = {&thurn__store__descriptor, invoke, NULL}, .rig = r};
-    r->opts = (struct imap_opts){.hostname = S("mail.example.org"), .auth = &r->auth.base, .store = &r->store.base, .plain = IMAP_PLAIN_ALWAYS};
+    r->opts = (struct imap_opts){
+        .hostname = S("mail.example.org"), .auth = &r->auth.base, .store = &r->store.base, .plain = IMAP_PLAIN_ALWAYS};
     if (prepare)
         prepare(r);
     log_set_sink(quiet);

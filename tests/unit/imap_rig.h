@@ -1,8 +1,9 @@
 /*
- * imap_rig.h: an IMAP server over a store and an auth service in memory, of which each method can be made to fail, and a client.
+ * imap_rig.h: an IMAP server over a store and an auth service in memory, of which each method can be made to fail, and
+ * a client.
  *
- * One account with the mailboxes INBOX and Other; INBOX has messages of some bytes, all alike, the last one too large to come with a page.
- * Everything runs on one fiber runtime; imap_rig_run calls the test on a fiber.
+ * One account with the mailboxes INBOX and Other; INBOX has messages of some bytes, all alike, the last one too large
+ * to come with a page. Everything runs on one fiber runtime; imap_rig_run calls the test on a fiber.
  */
 #ifndef UNIT_IMAP_RIG_H
 #define UNIT_IMAP_RIG_H
@@ -29,14 +30,14 @@ struct imap_rig {
     struct imap_opts opts;
     struct imap_server *server;
     struct stream *client;
-    uint32_t n_messages;   /* in INBOX; 3 at first */
-    uint64_t modseq;       /* of INBOX; 10 at first */
-    bool expunges_all;     /* what Expunge says */
-    bool is_other_gone;    /* Other is not listed */
+    uint32_t n_messages;           /* in INBOX; 3 at first */
+    uint64_t modseq;               /* of INBOX; 10 at first */
+    bool expunges_all;             /* what Expunge says */
+    bool is_other_gone;            /* Other is not listed */
     const char *hides_other_after; /* … once this method has failed */
     struct fiber_cond changed;
-    uint64_t beacon;       /* what the next Watch tells, when not 0 */
-    void *arg;             /* of the test */
+    uint64_t beacon; /* what the next Watch tells, when not 0 */
+    void *arg;       /* of the test */
     void (*test)(struct imap_rig *r);
 };
 /* prepare may be NULL; it may change opts and the counts. */

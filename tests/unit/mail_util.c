@@ -82,7 +82,8 @@ const char *shared_data(const char *sub, char path[4096])
     return NULL;
 }
 
-unsigned each_file(const char *folder, const char *suffix, void (*fn)(const char *path, str content, void *arg), void *arg)
+unsigned each_file(const char *folder, const char *suffix, void (*fn)(const char *path, str content, void *arg),
+                   void *arg)
 {
     struct dirent **names;
     unsigned found = 0;

@@ -13,6 +13,7 @@ bool read_file(const char *path, struct buf *b);
 /* The folder of sample data: $THURN_SHARED_DATA or ../shared/data; NULL (and one line on stdout) when it is absent. */
 const char *shared_data(const char *sub, char path[4096]);
 /* Call fn for each file in the folder (not below it) whose name ends with suffix; returns how many. */
-unsigned each_file(const char *folder, const char *suffix, void (*fn)(const char *path, str content, void *arg), void *arg);
+unsigned each_file(const char *folder, const char *suffix, void (*fn)(const char *path, str content, void *arg),
+                   void *arg);
 
 #endif

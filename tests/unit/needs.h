@@ -1,6 +1,7 @@
 /*
- * needs.h: servers of other projects that a test runs against. One that is not there is a failure: ./test installs them all.
- * THURN_TEST_WITHOUT="pg s3" leaves those named out (pg, s3, redis, postfix); ctest then shows the test as skipped.
+ * needs.h: servers of other projects that a test runs against. One that is not there is a failure: ./test installs them
+ * all. THURN_TEST_WITHOUT="pg s3" leaves those named out (pg, s3, redis, postfix); ctest then shows the test as
+ * skipped.
  */
 #ifndef UNIT_NEEDS_H
 #define UNIT_NEEDS_H

@@ -37,8 +37,8 @@ void redis_peer_start(struct redis_peer *p)
     (void)unlink(p->socket); /* of one that was killed */
     p->pid = fork();
     if (p->pid == 0) {
-        execl(SERVER, "redis-server", "--port", "0", "--unixsocket", p->socket, "--save", "", "--dir", p->dir, "--logfile",
-              "/dev/null", (char *)NULL);
+        execl(SERVER, "redis-server", "--port", "0", "--unixsocket", p->socket, "--save", "", "--dir", p->dir,
+              "--logfile", "/dev/null", (char *)NULL);
         _exit(1);
     }
     for (int i = 0; i < 10000 && !answers(p); i++)

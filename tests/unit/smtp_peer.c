@@ -42,7 +42,8 @@ FIBER static bool say_line(struct talk *t, str text)
 static void complain(struct talk *t, str step, str got)
 {
     if (!t->p->failure[0])
-        (void)snprintf(t->p->failure, sizeof(t->p->failure), "'%.*s' expected, got '%.*s'", STR_ARG(step), STR_ARG(got));
+        (void)snprintf(t->p->failure, sizeof(t->p->failure), "'%.*s' expected, got '%.*s'", STR_ARG(step),
+                       STR_ARG(got));
 }
 
 FIBER static bool next_line(struct talk *t, str *line)
@@ -73,8 +74,8 @@ FIBER static bool read_chunk(struct talk *t)
     struct err err = ERR_INIT;
     str line, word;
     uint32_t n;
-    if (!next_line(t, &line) || !str_split(&line, ' ', &word) || !str_eq(word, S("BDAT")) || !str_split(&line, ' ', &word) ||
-        !num_u32(word, 1u << 20, &n))
+    if (!next_line(t, &line) || !str_split(&line, ' ', &word) || !str_eq(word, S("BDAT")) ||
+        !str_split(&line, ' ', &word) || !num_u32(word, 1u << 20, &n))
         return false;
     while (n > 0) {
         str piece;

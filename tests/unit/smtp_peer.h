@@ -20,13 +20,13 @@
 
 struct peer {
     const char *scripts[PEER_SCRIPTS_MAX]; /* of the first, second, … connection */
-    size_t split;                 /* the bytes that it says are cut here by a pause; SIZE_MAX = nowhere */
+    size_t split;                          /* the bytes that it says are cut here by a pause; SIZE_MAX = nowhere */
     struct tls_server *tls;
     struct listener *listener;
     unsigned n_connections, n_running;
-    size_t n_said;                /* bytes, on the last connection */
-    struct buf lines;             /* what the clients said, each line with LF */
-    struct buf content;           /* of D and B, raw */
+    size_t n_said;      /* bytes, on the last connection */
+    struct buf lines;   /* what the clients said, each line with LF */
+    struct buf content; /* of D and B, raw */
     char failure[300];
 };
 /* Listen on ip (a loopback address); port 0 takes any. Returns the port. */

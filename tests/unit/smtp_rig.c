@@ -40,7 +40,8 @@ void rig_run(void (*prepare)(struct rig *r), void (*test)(struct rig *r))
     fake_alias(&r->fake, "both@example.org", "alice@example.org bob@example.org");
     fake_alias(&r->fake, "away@example.org", "alice@example.org someone@elsewhere.example");
     fake_alias(&r->fake, "info@example.org", "alice@example.org");
-    r->opts = (struct smtp_opts){.hostname = S("mx.example.org"), .postmaster = S("postmaster@example.org"), .plain_login = 2};
+    r->opts = (struct smtp_opts){
+        .hostname = S("mx.example.org"), .postmaster = S("postmaster@example.org"), .plain_login = 2};
     r->opts.auth = &r->fake.auth.base;
     r->opts.store = &r->fake.store.base;
     r->opts.queue = &r->fake.queue.base;

@@ -1,8 +1,9 @@
 /*
  * smtp_rig.h: an SMTP server over fake services, and a client that talks to it from a script.
  *
- * Everything runs on one fiber runtime; rig_run calls the test on a fiber. A script is lines "C: text" (sent with CRLF) and
- * "S: pattern" (a reply line must begin so; "S! pattern": the connection then closes). Consecutive C lines are sent at once.
+ * Everything runs on one fiber runtime; rig_run calls the test on a fiber. A script is lines "C: text" (sent with CRLF)
+ * and "S: pattern" (a reply line must begin so; "S! pattern": the connection then closes). Consecutive C lines are sent
+ * at once.
  */
 #ifndef UNIT_SMTP_RIG_H
 #define UNIT_SMTP_RIG_H
@@ -27,12 +28,12 @@ struct rig {
 void rig_run(void (*prepare)(struct rig *r), void (*test)(struct rig *r));
 
 /* A cmocka test, test_<name>, which runs name(rig) on a fresh rig with metrics at zero. */
-#define RIG_TEST(name, prepare)                                                                    \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        metrics_reset();                                                                           \
-        rig_run(prepare, name);                                                                    \
+#define RIG_TEST(name, prepare)                                                                                        \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        metrics_reset();                                                                                               \
+        rig_run(prepare, name);                                                                                        \
     }
 FIBER void rig_connect(struct rig *r, enum rig_kind kind);
 FIBER void rig_close(struct rig *r);

@@ -58,8 +58,8 @@ static void world_fiber(void *arg)
             fail_msg("%s", err.msg);
     snprintf(w->folder, sizeof w->folder, "%s/thurn-test-store-%d", test_tmp(), (int)getpid());
     remove_folder(w->folder);
-    w->opts = (struct store_opts){.shards = dbs, .n_shards = w->n_shards,
-                                  .blobs = {.kind = STORE_BLOBS_FOLDER, .folder = str_c(w->folder)}};
+    w->opts = (struct store_opts){
+        .shards = dbs, .n_shards = w->n_shards, .blobs = {.kind = STORE_BLOBS_FOLDER, .folder = str_c(w->folder)}};
     w->opts.limits.watch_linger_ms = 1;
     w->ref = world_account(w, 1);
     if (running_setup)
@@ -330,7 +330,8 @@ void world_audit(struct world *w)
         {"inline bodies",
          "SELECT count(*) FROM s_blob b WHERE (tier = 0) <> EXISTS (SELECT 1 FROM s_blob_inline i WHERE i.blob_id ="
          " b.blob_id)"},
-        {"holds without a body", "SELECT count(*) FROM s_hold h WHERE NOT EXISTS (SELECT 1 FROM s_blob b WHERE h.blob_id = b.blob_id)"},
+        {"holds without a body",
+         "SELECT count(*) FROM s_hold h WHERE NOT EXISTS (SELECT 1 FROM s_blob b WHERE h.blob_id = b.blob_id)"},
         {"inline data without a row",
          "SELECT count(*) FROM s_blob_inline i WHERE NOT EXISTS (SELECT 1 FROM s_blob b WHERE i.blob_id = b.blob_id)"},
     };
@@ -400,7 +401,8 @@ str world_read(struct world *w, int64_t mailbox_id, uint32_t uid, uint64_t offse
 
 str world_message(struct world *w, unsigned seed, size_t bytes)
 {
-    str head = arena_printf(&w->a, "From: a@example.org\r\nSubject: message %u\r\nMessage-ID: <%u@example.org>\r\n\r\n", seed, seed);
+    str head = arena_printf(&w->a, "From: a@example.org\r\nSubject: message %u\r\nMessage-ID: <%u@example.org>\r\n\r\n",
+                            seed, seed);
     char *p = arena_alloc(&w->a, bytes);
     memcpy(p, head.p, MIN(head.n, bytes));
     uint32_t x = seed * 2654435761u + 1;

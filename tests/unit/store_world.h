@@ -18,14 +18,14 @@
 struct world {
     enum testdb_kind kind;
     struct sql_db *db;
-    struct sql_db *db2;        /* second shard, when n_shards is 2 */
+    struct sql_db *db2; /* second shard, when n_shards is 2 */
     struct store *store;
     struct store_opts opts;
     ProtobufCService *service;
     struct arena a;
-    Thurn__AccountRef ref;     /* account 1 */
-    struct err err;            /* of the last call */
-    struct rpc_source *body;   /* for the next call */
+    Thurn__AccountRef ref;   /* account 1 */
+    struct err err;          /* of the last call */
+    struct rpc_source *body; /* for the next call */
     struct rpc_sink *out;
     char folder[128];
     unsigned n_shards;

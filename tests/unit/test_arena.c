@@ -50,8 +50,10 @@ static void large_blocks_keep_the_small_chunk(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(allocates_aligned_and_zeroed), cmocka_unit_test(copies_strings),
-        cmocka_unit_test(says_when_over_its_cap),       cmocka_unit_test(large_blocks_keep_the_small_chunk),
+        cmocka_unit_test(allocates_aligned_and_zeroed),
+        cmocka_unit_test(copies_strings),
+        cmocka_unit_test(says_when_over_its_cap),
+        cmocka_unit_test(large_blocks_keep_the_small_chunk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

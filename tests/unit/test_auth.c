@@ -32,9 +32,18 @@ struct world {
 #define ADMIN_TOKEN "the administrator's token of a test"
 static struct auth_opts options(struct world *w)
 {
-    return (struct auth_opts){.directory = w->db, .admin_token = S(ADMIN_TOKEN), .default_domain = S("example.org"), .limits = limit_rows,
-                              .n_limits = ARRAY_LEN(limit_rows), .n_shards = 3, .shard_weights = weights, .argon2_memory_kib = 64,
-                              .argon2_passes = 1, .penalty_first_ms = 1, .penalty_max_ms = 3, .takes_weak_passwords = true};
+    return (struct auth_opts){.directory = w->db,
+                              .admin_token = S(ADMIN_TOKEN),
+                              .default_domain = S("example.org"),
+                              .limits = limit_rows,
+                              .n_limits = ARRAY_LEN(limit_rows),
+                              .n_shards = 3,
+                              .shard_weights = weights,
+                              .argon2_memory_kib = 64,
+                              .argon2_passes = 1,
+                              .penalty_first_ms = 1,
+                              .penalty_max_ms = 3,
+                              .takes_weak_passwords = true};
 }
 
 static void world_main(void *arg)
@@ -68,15 +77,15 @@ static void begin(struct world *w, struct rpc_call *c)
     rpc_call_init(c, &w->a);
 }
 /* CALL(w, method, request): the reply, or NULL with w->err set. */
-#define CALL(w, method, Reply, request)                                                                                    \
-    __extension__({                                                                                                        \
-        struct rpc_call c_;                                                                                                \
-        const Thurn__##Reply *r_ = NULL;                                                                                   \
-        begin(w, &c_);                                                                                                    \
-        if (!auth_##method(&c_, (w)->s, request, &r_))                                                                     \
-            r_ = NULL;                                                                                                     \
-        (w)->err = c_.err;                                                                                                 \
-        r_;                                                                                                                \
+#define CALL(w, method, Reply, request)                                                                                \
+    __extension__({                                                                                                    \
+        struct rpc_call c_;                                                                                            \
+        const Thurn__##Reply *r_ = NULL;                                                                               \
+        begin(w, &c_);                                                                                                 \
+        if (!auth_##method(&c_, (w)->s, request, &r_))                                                                 \
+            r_ = NULL;                                                                                                 \
+        (w)->err = c_.err;                                                                                             \
+        r_;                                                                                                            \
     })
 
 static char *z(const char *s)
@@ -123,9 +132,11 @@ static bool set_alias(struct world *w, const char *address, const char *targets)
 }
 
 /* What another process wrote at the same time: past the check for circles. */
+// clang-format off
 static const struct sql_stmt q_alias_row = {
     .name = "alias_row", .params = "ttt", .cols = "",
     .sqlite = "INSERT INTO dir_alias (key, domain, address, targets) VALUES (?1, ?2, ?1, ?3)"};
+// clang-format on
 FIBER static bool alias_row_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     return sql_exec(tx, &q_alias_row, arg, 1, NULL, err);
@@ -192,7 +203,10 @@ static void directory(struct world *w)
     assert_false(add_domain(w, "exa mple", ""));
     assert_int_equal(w->err.kind, ERR_INVALID);
     assert_false(add_domain(w, "[192.0.2.1]", ""));
-    assert_true(add_domain(w, "b\xc3\xbc" "cher.example", ""));
+    assert_true(add_domain(w,
+                           "b\xc3\xbc"
+                           "cher.example",
+                           ""));
     assert_int_equal(add(w, "Alice@example.org", "secret", "", false), ERR_NONE);
     assert_int_equal(add(w, "aLICE@EXAMPLE.org", "secret", "", false), ERR_EXISTS);
     assert_int_equal(add(w, "bob@nowhere.example", "secret", "", false), ERR_NOT_FOUND);
@@ -201,7 +215,11 @@ static void directory(struct world *w)
     assert_int_equal(add(w, "bob@example.org", "", "", false), ERR_INVALID);
     assert_int_equal(add(w, "bob@example.org", "", "{NEW}x", false), ERR_INVALID);
     assert_int_equal(add(w, "bob@example.org", "", "$6$rounds=900000000$abcdefgh$x", false), ERR_INVALID);
-    assert_int_equal(add(w, "gr\xc3\xbc\xc3\x9f@b\xc3\xbc" "cher.example", "secret", "", false), ERR_NONE);
+    assert_int_equal(add(w,
+                         "gr\xc3\xbc\xc3\x9f@b\xc3\xbc"
+                         "cher.example",
+                         "secret", "", false),
+                     ERR_NONE);
     assert_int_equal(add(w, "gru\xcc\x88\xc3\x9f@xn--bcher-kva.example", "secret", "", false), ERR_EXISTS);
     Thurn__NameRequest name = THURN__NAME_REQUEST__INIT;
     name.name = z("ALICE@example.org");
@@ -269,7 +287,8 @@ static void rights(struct world *w)
     assert_int_equal(call_as(w, RPC_BY_FRONTEND, NULL, true), ERR_DENIED);
     assert_int_equal(call_as(w, RPC_BY_FRONTEND, &account, true), ERR_DENIED);
     assert_int_equal(call_as(w, RPC_BY_FRONTEND, &forged, true), ERR_DENIED);
-    assert_int_equal(call_as(w, RPC_BY_QUEUE | RPC_BY_STORE | RPC_BY_AUTH, &admin, true), ERR_DENIED); /* only front-ends serve administrators */
+    /* only front-ends serve administrators */
+    assert_int_equal(call_as(w, RPC_BY_QUEUE | RPC_BY_STORE | RPC_BY_AUTH, &admin, true), ERR_DENIED);
     assert_int_equal(call_as(w, RPC_BY_FRONTEND, &admin, true), ERR_NONE);
     struct rpc_principal p;
     int64_t expires_unix;
@@ -314,7 +333,8 @@ static void passes(struct world *w)
     int64_t ids[3] = {p.account_id, p.account_id, p.account_id + 1};
     struct rpc_pass forged = pass;
     forged.bytes[20] ^= 1;
-    ProtobufCBinaryData given[3] = {rpc_bytes(rpc_pass_str(&pass)), rpc_bytes(rpc_pass_str(&forged)), rpc_bytes(rpc_pass_str(&pass))};
+    ProtobufCBinaryData given[3] = {rpc_bytes(rpc_pass_str(&pass)), rpc_bytes(rpc_pass_str(&forged)),
+                                    rpc_bytes(rpc_pass_str(&pass))};
     Thurn__CredentialsRequest q = THURN__CREDENTIALS_REQUEST__INIT;
     q.account_ids = ids;
     q.n_account_ids = 3;
@@ -446,10 +466,10 @@ static void one_guess(void *arg)
     char password[32];
     (void)snprintf(password, sizeof(password), g->n < 0 ? "secret" : "guess%d", g->n);
     rpc_call_init(&c, &a);
-    q.login = (char *)(uintptr_t)"alice@example.org";
+    q.login = (char *)(uintptr_t) "alice@example.org";
     q.password = rpc_bytes(str_c(password));
     q.peer_ip = rpc_bytes(S("192.0.2.1"));
-    q.service = q.session = (char *)(uintptr_t)"t";
+    q.service = q.session = (char *)(uintptr_t) "t";
     if (auth_authenticate(&c, g->w->s, &q, &r))
         ++*g->ok;
     else if (c.err.kind == ERR_DENIED)
@@ -460,8 +480,8 @@ static void one_guess(void *arg)
         fail_msg("%s", c.err.msg);
 }
 
-/* Many at one time are not more than the limit: an attempt is paid for before the password is looked at, and paid back when it was
- * right. */
+/* Many at one time are not more than the limit: an attempt is paid for before the password is looked at, and paid back
+ * when it was right. */
 static void parallel(struct world *w)
 {
     enum { GUESSES = 60, RIGHT = 20 };
@@ -473,7 +493,8 @@ static void parallel(struct world *w)
     int64_t before = metric_get(M_AUTH_HASHES, NULL);
     {
         FIBER_GROUP(group, GUESSES);
-        for (int i = 0; i < RIGHT; i++) { /* as many devices that come back at once: more than the limit, and none is refused */
+        /* as many devices that come back at once: more than the limit, and none is refused */
+        for (int i = 0; i < RIGHT; i++) {
             g[i] = (struct guess){w, -1, &wrong, &limited, &ok};
             assert_true(fiber_group_spawn(&group, "right", one_guess, &g[i], &err));
         }
@@ -493,13 +514,15 @@ static void parallel(struct world *w)
     assert_int_equal(wrong, 4); /* the account's limit in limit_rows */
     assert_int_equal(limited, GUESSES - 4);
     assert_int_equal(metric_get(M_AUTH_HASHES, NULL) - before, 4);
-    int64_t waits = metric_get(M_AUTH_WAITS, NULL) - waits_before; /* each waits once or twice, not once for each decision */
+    /* each waits once or twice, not once for each decision */
+    int64_t waits = metric_get(M_AUTH_WAITS, NULL) - waits_before;
     if (waits > 2 * GUESSES)
         fail_msg("%lld waits of %d attempts", (long long)waits, (int)GUESSES);
     assert_true(waits > 0);
 }
 
-/* What nobody has (names under a "+" too) is remembered beside what is there, within bytes, and pushes none of it out. */
+/* What nobody has (names under a "+" too) is remembered beside what is there, within bytes, and pushes none of it out.
+ */
 static void made_up(struct world *w)
 {
     struct err err = ERR_INIT;
@@ -556,7 +579,8 @@ static void routes(struct world *w)
     assert_int_equal(add(w, "away@example.org", "x", "", false), ERR_NONE);
     set_state(w, "gone@example.org", THURN__ACCOUNT_STATE__ACCOUNT_CLOSED);
     set_state(w, "away@example.org", THURN__ACCOUNT_STATE__ACCOUNT_SUSPENDED);
-    assert_true(set_alias(w, "team@example.org", "bob@example.org alice@example.org team2@example.org far@away.example"));
+    assert_true(
+        set_alias(w, "team@example.org", "bob@example.org alice@example.org team2@example.org far@away.example"));
     assert_true(set_alias(w, "team2@example.org", "bob@example.org bob+list@example.org FAR@away.example"));
     alias_row(w, S("loop1@example.org"), S("example.org"), S("loop2@example.org\n"));
     alias_row(w, S("loop2@example.org"), S("example.org"), S("loop1@example.org\n"));
@@ -637,16 +661,20 @@ static void dead_ends(struct world *w)
     assert_int_equal(add(w, "gone@example.org", "x", "", false), ERR_NONE);
     set_state(w, "gone@example.org", THURN__ACCOUNT_STATE__ACCOUNT_CLOSED);
     assert_string_equal(alias_answer(w, "self@example.org", "SELF+x@example.org"), "refused");
-    assert_string_equal(alias_answer(w, "one@example.org", "two@example.org"), "mail for two@example.org goes nowhere: nobody has this address");
+    assert_string_equal(alias_answer(w, "one@example.org", "two@example.org"),
+                        "mail for two@example.org goes nowhere: nobody has this address");
     assert_string_equal(alias_answer(w, "two@example.org", "three@elsewhere.example"), "");
     assert_string_equal(alias_answer(w, "two@example.org", "one@example.org"), "refused");
     assert_string_equal(route(w, "two@example.org"), "local ~three@elsewhere.example bob@example.org"); /* as it was */
-    assert_string_equal(alias_answer(w, "three@example.org", "gone@example.org"), "mail for gone@example.org goes nowhere: the account is closed");
+    assert_string_equal(alias_answer(w, "three@example.org", "gone@example.org"),
+                        "mail for gone@example.org goes nowhere: the account is closed");
     assert_string_equal(alias_answer(w, "four@example.org", "two+tag@example.org"), "");
     assert_string_equal(catch_all_answer(w, "other.example", "bob@example.org"), "");
-    assert_string_equal(catch_all_answer(w, "other.example", "none@other.example"), "mail for none@other.example goes nowhere: nobody has this address");
+    assert_string_equal(catch_all_answer(w, "other.example", "none@other.example"),
+                        "mail for none@other.example goes nowhere: nobody has this address");
     assert_string_equal(catch_all_answer(w, "other.example", ""), "");
-    assert_string_equal(alias_answer(w, "list@other.example", "none@other.example"), "mail for none@other.example goes nowhere: nobody has this address");
+    assert_string_equal(alias_answer(w, "list@other.example", "none@other.example"),
+                        "mail for none@other.example goes nowhere: nobody has this address");
     assert_string_equal(catch_all_answer(w, "other.example", "list@other.example"), "refused"); /* by way of none@ */
     assert_string_equal(route(w, "none@other.example"), "unknown");
     /* A chain has an end, or is taken for a circle: rows of another process, which this one did not see coming. */
@@ -670,12 +698,14 @@ static void letters(struct world *w)
     assert_string_equal(route(w, "U\u0308NI\u0308@example.org"), "local ÜNÏ@example.org"); /* decomposed */
     assert_string_equal(route(w, "ОЛЬГА@example.org"), "local ОЛЬГА@example.org");
     assert_non_null(log_in(w, "ольга", "x", "192.0.2.1"));
-    static const char *const unseen[] = {"a\u200bb@example.org", "\ufeffann@example.org", "a\u00adb@example.org", "\"a\u2060\"@example.org"};
+    static const char *const unseen[] = {"a\u200bb@example.org", "\ufeffann@example.org", "a\u00adb@example.org",
+                                         "\"a\u2060\"@example.org"};
     for (size_t i = 0; i < ARRAY_LEN(unseen); i++) {
         assert_int_equal(add(w, unseen[i], "x", "", false), ERR_INVALID);
         assert_false(set_alias(w, unseen[i], "bob@elsewhere.example"));
     }
-    assert_string_equal(route(w, "a\u200db@elsewhere.example"), "remote ~a\u200db@elsewhere.example"); /* others' names are theirs */
+    /* others' names are theirs */
+    assert_string_equal(route(w, "a\u200db@elsewhere.example"), "remote ~a\u200db@elsewhere.example");
 }
 
 /* 100 aliases of 100 aliases …: bounded work, and a clear answer. */
@@ -688,7 +718,8 @@ static void alias_bomb(struct world *w)
             char *targets[60], address[64];
             for (int k = 0; k < 60; k++)
                 targets[k] = z(arena_printf(&w->a, "l%d-%d-%d@%s", level + 1, level == 2 ? i : 0, k,
-                                            level == 2 ? "far.example" : "example.org").p);
+                                            level == 2 ? "far.example" : "example.org")
+                                   .p);
             (void)snprintf(address, sizeof(address), "l%d-0-%d@example.org", level, i);
             q.address = address;
             q.targets = targets;
@@ -904,7 +935,8 @@ static void bulk(struct world *w)
 /* Sent again after an unknown outcome, a request finds what it made; another request of the same content does not. */
 static const Thurn__AddAccountsReply *add_two(struct world *w, uint64_t request_id)
 {
-    Thurn__NewAccount n[3] = {THURN__NEW_ACCOUNT__INIT, THURN__NEW_ACCOUNT__INIT, THURN__NEW_ACCOUNT__INIT}, *list[] = {&n[0], &n[1], &n[2]};
+    Thurn__NewAccount n[3] = {THURN__NEW_ACCOUNT__INIT, THURN__NEW_ACCOUNT__INIT, THURN__NEW_ACCOUNT__INIT},
+                      *list[] = {&n[0], &n[1], &n[2]};
     Thurn__AddAccountsRequest q = THURN__ADD_ACCOUNTS_REQUEST__INIT;
     static const char *const addresses[] = {"ann@example.org", "bob@example.org", "Ann@example.org"};
     for (size_t i = 0; i < 3; i++) {
@@ -947,7 +979,8 @@ static void repeated(struct world *w)
     assert_int_equal(again->results[2]->error_kind, ERR_EXISTS);
 }
 
-/* A failover took the directory back to before an account was made: nobody gets its number again, nor its incarnation. */
+/* A failover took the directory back to before an account was made: nobody gets its number again, nor its incarnation.
+ */
 static const struct sql_stmt q_lose = {.name = "lose", .params = "", .cols = "", .sqlite = "DELETE FROM dir_account"};
 FIBER static bool lose_body(struct sql_tx *tx, void *arg, struct err *err)
 {
@@ -995,7 +1028,8 @@ static void ids(struct world *w)
     Thurn__ResolveRequest resolve = THURN__RESOLVE_REQUEST__INIT;
     resolve.addresses = &address;
     resolve.n_addresses = 1;
-    assert_true(CALL(w, resolve, ResolveReply, &resolve)->resolutions[0]->targets[0]->account->incarnation == bob->incarnation);
+    assert_true(CALL(w, resolve, ResolveReply, &resolve)->resolutions[0]->targets[0]->account->incarnation ==
+                bob->incarnation);
     Thurn__AuthenticateRequest login = THURN__AUTHENTICATE_REQUEST__INIT;
     login.login = address;
     login.password = rpc_bytes(S("x"));
@@ -1093,7 +1127,8 @@ FIBER static void compete(void *arg)
     struct rival *r = arg;
     struct rpc_call c;
     begin(r->w, &c);
-    char *address = arena_strz(&r->w->a, arena_printf(&r->w->a, "r%d@example.org", r->i / 2)), *target = z("x@elsewhere.example");
+    char *address = arena_strz(&r->w->a, arena_printf(&r->w->a, "r%d@example.org", r->i / 2)),
+         *target = z("x@elsewhere.example");
     if (r->is_alias) {
         Thurn__Alias q = THURN__ALIAS__INIT;
         q.address = address;
@@ -1112,8 +1147,10 @@ FIBER static void compete(void *arg)
     }
 }
 
+// clang-format off
 static const struct sql_stmt q_both = {
     .name = "both", .params = "", .cols = "i", .sqlite = "SELECT count(*) FROM dir_account a JOIN dir_alias l ON l.key = a.key"};
+// clang-format on
 
 /* Nothing becomes an account and an alias, and each address becomes one of them. */
 static void account_or_alias(struct world *w)
@@ -1136,10 +1173,12 @@ static void account_or_alias(struct world *w)
     assert_int_equal(n_done, RIVALS / 2);
 }
 
+// clang-format off
 static const struct sql_stmt q_many_tenants = {
     .name = "many_tenants", .params = "", .cols = "",
     .sqlite = "WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 1500)"
               " INSERT INTO dir_tenant (tenant_id, name) SELECT i, 'tenant ' || i FROM n"};
+// clang-format on
 FIBER static bool many_tenants_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     (void)arg;
@@ -1235,7 +1274,11 @@ FIBER static void hog_main(void *arg)
 
 /* With all connections in use by others a look-up is given up after some seconds, whatever time its caller has. */
 /* A look-up that began before a change and ends after it does not bring the old row back into the cache. */
-static const struct sql_stmt q_lock_aliases = {.name = "lock_aliases", .params = "", .cols = "", .sqlite = "SELECT 1", .pg = "LOCK TABLE dir_alias IN ACCESS EXCLUSIVE MODE"};
+static const struct sql_stmt q_lock_aliases = {.name = "lock_aliases",
+                                               .params = "",
+                                               .cols = "",
+                                               .sqlite = "SELECT 1",
+                                               .pg = "LOCK TABLE dir_alias IN ACCESS EXCLUSIVE MODE"};
 FIBER static bool lock_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct hog *h = arg;
@@ -1277,7 +1320,8 @@ static void late_answer(struct world *w)
     sql_get_stats(w->db, &before);
     assert_true(fiber_group_spawn(&g, "route", route_main, &routing, &err));
     do {
-        assert_true(fiber_sleep_ms(20, &err)); /* its question is on the way: it has a snapshot when it waits for the lock */
+        /* its question is on the way: it has a snapshot when it waits for the lock */
+        assert_true(fiber_sleep_ms(20, &err));
         sql_get_stats(w->db, &after);
     } while (after.round_trips == before.round_trips);
     set_state(w, "ann@example.org", THURN__ACCOUNT_STATE__ACCOUNT_CLOSED);
@@ -1374,11 +1418,11 @@ static void directory_busy(struct world *w)
     assert_true(fiber_group_wait(&g, &err));
 }
 
-#define CASE(fn)                                                                                                           \
-    static void test_##fn(void **state)                                                                                    \
-    {                                                                                                                      \
-        (void)state;                                                                                                       \
-        run(fn);                                                                                                           \
+#define CASE(fn)                                                                                                       \
+    static void test_##fn(void **state)                                                                                \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        run(fn);                                                                                                       \
     }
 CASE(directory)
 CASE(rights)
@@ -1413,13 +1457,21 @@ CASE(heard)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_directory),   cmocka_unit_test(test_rights), cmocka_unit_test(test_admin_token), cmocka_unit_test(test_passes),         cmocka_unit_test(test_logins),
-        cmocka_unit_test(test_schemes),     cmocka_unit_test(test_brute_force),    cmocka_unit_test(test_success_resets), cmocka_unit_test(test_parallel), cmocka_unit_test(test_made_up),
-        cmocka_unit_test(test_routes),      cmocka_unit_test(test_alias_bomb), cmocka_unit_test(test_dead_ends), cmocka_unit_test(test_letters),     cmocka_unit_test(test_may_send_as),
-        cmocka_unit_test(test_limits),      cmocka_unit_test(test_bulk), cmocka_unit_test(test_ids), cmocka_unit_test(test_repeated), cmocka_unit_test(test_late_answer),           cmocka_unit_test(test_directory_away),
-        cmocka_unit_test(test_failures),    cmocka_unit_test(test_second_process), cmocka_unit_test(test_credentials),
-        cmocka_unit_test(test_removed_domain), cmocka_unit_test(test_account_or_alias), cmocka_unit_test(test_tenants),
-        cmocka_unit_test(test_directory_busy), cmocka_unit_test(test_heard),
+        cmocka_unit_test(test_directory),      cmocka_unit_test(test_rights),
+        cmocka_unit_test(test_admin_token),    cmocka_unit_test(test_passes),
+        cmocka_unit_test(test_logins),         cmocka_unit_test(test_schemes),
+        cmocka_unit_test(test_brute_force),    cmocka_unit_test(test_success_resets),
+        cmocka_unit_test(test_parallel),       cmocka_unit_test(test_made_up),
+        cmocka_unit_test(test_routes),         cmocka_unit_test(test_alias_bomb),
+        cmocka_unit_test(test_dead_ends),      cmocka_unit_test(test_letters),
+        cmocka_unit_test(test_may_send_as),    cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_bulk),           cmocka_unit_test(test_ids),
+        cmocka_unit_test(test_repeated),       cmocka_unit_test(test_late_answer),
+        cmocka_unit_test(test_directory_away), cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_second_process), cmocka_unit_test(test_credentials),
+        cmocka_unit_test(test_removed_domain), cmocka_unit_test(test_account_or_alias),
+        cmocka_unit_test(test_tenants),        cmocka_unit_test(test_directory_busy),
+        cmocka_unit_test(test_heard),
     };
     int failed = 0;
     log_configure(LOG_ERROR, LOG_LOGFMT);

@@ -1,4 +1,5 @@
-/* Administration through the auth service's methods: its record, removing and renaming, and which passwords are taken. */
+/* Administration through the auth service's methods: its record, removing and renaming, and which passwords are taken.
+ */
 #include "auth-service/auth.h"
 
 #include "unit/test.h"
@@ -10,7 +11,7 @@
 #include "unit/testdb.h"
 
 #define SECRET_TEXT "five wooden geese 71"
-#define HASH        "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0$0000000000000000000000"
+#define HASH "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0$0000000000000000000000"
 
 static enum testdb_kind kind;
 
@@ -57,23 +58,23 @@ static char *z(const char *s)
     return (char *)(uintptr_t)s;
 }
 
-/* CALL(w, method, Reply, request): the reply, or NULL with w->err set. ACT: of a change, whose author is w->by with an act of its
- * own. */
-#define CALL(w, method, Reply, request)                                                                                          \
-    __extension__({                                                                                                              \
-        struct rpc_call c_;                                                                                                      \
-        const Thurn__##Reply *r_ = NULL;                                                                                         \
-        rpc_call_init(&c_, &(w)->a);                                                                                             \
-        if (!auth_##method(&c_, (w)->s, request, &r_))                                                                           \
-            r_ = NULL;                                                                                                           \
-        (w)->err = c_.err;                                                                                                       \
-        r_;                                                                                                                      \
+/* CALL(w, method, Reply, request): the reply, or NULL with w->err set. ACT: of a change, whose author is w->by with an
+ * act of its own. */
+#define CALL(w, method, Reply, request)                                                                                \
+    __extension__({                                                                                                    \
+        struct rpc_call c_;                                                                                            \
+        const Thurn__##Reply *r_ = NULL;                                                                               \
+        rpc_call_init(&c_, &(w)->a);                                                                                   \
+        if (!auth_##method(&c_, (w)->s, request, &r_))                                                                 \
+            r_ = NULL;                                                                                                 \
+        (w)->err = c_.err;                                                                                             \
+        r_;                                                                                                            \
     })
-#define ACT(w, method, Reply, request)                                                                                           \
-    __extension__({                                                                                                              \
-        (w)->by.act = random_u64();                                                                                              \
-        (request)->by = &(w)->by;                                                                                                \
-        CALL(w, method, Reply, request);                                                                                         \
+#define ACT(w, method, Reply, request)                                                                                 \
+    __extension__({                                                                                                    \
+        (w)->by.act = random_u64();                                                                                    \
+        (request)->by = &(w)->by;                                                                                      \
+        CALL(w, method, Reply, request);                                                                               \
     })
 
 /* --- what each method does, with everything that it can change --- */
@@ -192,7 +193,8 @@ static void record(struct world *w)
     assert_non_null(CALL(w, record, Empty, &q));
 }
 
-/* Every method of the service. what: the event that fn's one call makes. NULL: it changes nothing that an administrator decides.
+/* Every method of the service. what: the event that fn's one call makes. NULL: it changes nothing that an administrator
+ * decides.
  */
 static const struct {
     const char *method, *what;
@@ -350,8 +352,10 @@ static void no_event(struct world *w)
 }
 
 /* An event that cannot be written takes its change with it. */
+// clang-format off
 static const struct sql_stmt q_break = {
     .name = "break_events", .params = "", .cols = "", .sqlite = "ALTER TABLE dir_event RENAME TO dir_event_away"};
+// clang-format on
 FIBER static bool break_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     (void)arg;
@@ -378,7 +382,8 @@ static void pages(struct world *w)
     for (int i = 0; i < 25; i++) {
         list[i] = &rows[i];
         thurn__new_account__init(&rows[i]);
-        rows[i].address = arena_strz(&w->a, arena_printf(&w->a, "u%02d@%s", i, i == 3 ? "nowhere.example" : "example.org"));
+        rows[i].address =
+            arena_strz(&w->a, arena_printf(&w->a, "u%02d@%s", i, i == 3 ? "nowhere.example" : "example.org"));
         rows[i].password_hash = z(HASH);
     }
     q.accounts = list;
@@ -406,11 +411,13 @@ static void pages(struct world *w)
 }
 
 /* A year of a busy directory, in slices; what is younger stays. */
+// clang-format off
 static const struct sql_stmt q_age = {.name = "age_events",
                                       .params = "ii",
                                       .cols = "",
                                       .sqlite = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)"
                                                 " INSERT INTO dir_event SELECT i, 0, ?1, 'a', 'b', 'c.d', 'e', '', '' FROM n"};
+// clang-format on
 FIBER static bool age_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     return sql_exec(tx, &q_age, arg, 1, NULL, err);
@@ -508,7 +515,8 @@ static void removed(struct world *w)
     assert_string_equal(way(w, "not@example.org"), "joann@example.org ann@far.example");
     const Thurn__Event *e = last_of(w, "account.remove");
     assert_string_equal(e->subject, "Ann@example.org");
-    assert_non_null(strstr(e->after, "[\"both@example.org\",\"list@example.org\",\"only@example.net\",\"@example.net\"]"));
+    assert_non_null(
+        strstr(e->after, "[\"both@example.org\",\"list@example.org\",\"only@example.net\",\"@example.net\"]"));
     assert_true(remove_named(w, "joann@example.org", 0, false)); /* by name, its alias stays */
     assert_string_equal(leads(w, "joann@example.org"), "not@example.org");
 }
@@ -601,9 +609,11 @@ static void weak_passwords(struct world *w)
     assert_true(add_domain_named(w, "example.org", 0));
     for (size_t i = 0; i < ARRAY_LEN(passwords); i++) {
         const char *address = arena_strz(&w->a, arena_printf(&w->a, "ann%zu@example.org", i));
-        enum err_kind k = add_account_named(
-            w, passwords[i].why && strstr(passwords[i].why, "address") ? "ann@example.org" : address, passwords[i].password);
-        if (k != (passwords[i].why ? ERR_INVALID : ERR_NONE) || (passwords[i].why && !strstr(w->err.msg, passwords[i].why)))
+        enum err_kind k =
+            add_account_named(w, passwords[i].why && strstr(passwords[i].why, "address") ? "ann@example.org" : address,
+                              passwords[i].password);
+        if (k != (passwords[i].why ? ERR_INVALID : ERR_NONE) ||
+            (passwords[i].why && !strstr(w->err.msg, passwords[i].why)))
             fail_msg("'%s': %s %s", passwords[i].password, err_kind_name(k), w->err.msg);
         if (passwords[i].why && i > 0 && strlen(passwords[i].password) > 3) /* "password" and "x" are in the sentence */
             assert_null(strstr(w->err.msg, passwords[i].password));
@@ -624,11 +634,11 @@ static void weak_passwords(struct world *w)
     assert_non_null(ACT(w, set_account, AccountReply, &q));
 }
 
-#define CASE(name)                                                                                                               \
-    static void test_##name(void **state)                                                                                        \
-    {                                                                                                                            \
-        (void)state;                                                                                                             \
-        run(name);                                                                                                               \
+#define CASE(name)                                                                                                     \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        run(name);                                                                                                     \
     }
 CASE(table_is_whole)
 CASE(one_event_each)
@@ -644,10 +654,11 @@ CASE(weak_passwords)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_table_is_whole), cmocka_unit_test(test_one_event_each), cmocka_unit_test(test_before_and_after),
-        cmocka_unit_test(test_no_event),       cmocka_unit_test(test_together),       cmocka_unit_test(test_pages),
-        cmocka_unit_test(test_pruned),         cmocka_unit_test(test_removed),        cmocka_unit_test(test_renamed),
-        cmocka_unit_test(test_weak_passwords),
+        cmocka_unit_test(test_table_is_whole),   cmocka_unit_test(test_one_event_each),
+        cmocka_unit_test(test_before_and_after), cmocka_unit_test(test_no_event),
+        cmocka_unit_test(test_together),         cmocka_unit_test(test_pages),
+        cmocka_unit_test(test_pruned),           cmocka_unit_test(test_removed),
+        cmocka_unit_test(test_renamed),          cmocka_unit_test(test_weak_passwords),
     };
     int failed = 0;
     log_configure(LOG_ERROR, LOG_LOGFMT);

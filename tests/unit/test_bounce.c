@@ -6,19 +6,29 @@
 #include "mail/mime_json.h"
 #include "queue-service/bounce.h"
 
-static const char original[] = "From: ann@example.test\r\nSubject: =?utf-8?Q?caf=C3=A9?=\r\n prices\r\nMessage-ID: <1@example.test>\r\n\r\nbody text\r\n";
+static const char original[] =
+    "From: ann@example.test\r\nSubject: =?utf-8?Q?caf=C3=A9?=\r\n prices\r\nMessage-ID: <1@example.test>\r\n\r\nbody text\r\n";
 
 static struct bounce_rcpt failed_rcpt(void)
 {
-    return (struct bounce_rcpt){.final_recipient = S("bob@remote.test"), .original_recipient = S("rfc822;b+2Bx@example.test"),
-                                .action = BOUNCE_FAILED, .status = S("5.1.1"), .code = 550,
-                                .diagnostic = S("550 5.1.1 no such user"), .remote_mta = S("mx.remote.test[192.0.2.1]"),
+    return (struct bounce_rcpt){.final_recipient = S("bob@remote.test"),
+                                .original_recipient = S("rfc822;b+2Bx@example.test"),
+                                .action = BOUNCE_FAILED,
+                                .status = S("5.1.1"),
+                                .code = 550,
+                                .diagnostic = S("550 5.1.1 no such user"),
+                                .remote_mta = S("mx.remote.test[192.0.2.1]"),
                                 .last_attempt_unix = 86400};
 }
 static struct bounce_input input(const struct bounce_rcpt *r, size_t n)
 {
-    return (struct bounce_input){.reporting_mta = S("mx.example.test"), .envelope_id = S("id+3D7"), .sender = S("ann@example.test"),
-                                 .arrival_unix = 1, .rcpts = r, .n_rcpts = n, .original = str_c(original)};
+    return (struct bounce_input){.reporting_mta = S("mx.example.test"),
+                                 .envelope_id = S("id+3D7"),
+                                 .sender = S("ann@example.test"),
+                                 .arrival_unix = 1,
+                                 .rcpts = r,
+                                 .n_rcpts = n,
+                                 .original = str_c(original)};
 }
 static void build(const struct bounce_input *in, struct buf *out)
 {
@@ -62,11 +72,12 @@ static void test_failure(void **state)
     has(&b, "In-Reply-To: <1@example.test>\r\nReferences: <1@example.test>\r\n");
     has(&b, "Content-Type: multipart/report; report-type=delivery-status;\r\n");
     has(&b, "<bob@remote.test>\r\n    mx.remote.test[192.0.2.1] said: 550 5.1.1 no such user\r\n");
-    has(&b, "Content-Type: message/delivery-status\r\n\r\nOriginal-Envelope-Id: id=7\r\nReporting-MTA: dns; mx.example.test\r\n"
-            "Arrival-Date: Thu, 01 Jan 1970 00:00:01 +0000\r\n\r\n"
-            "Original-Recipient: rfc822; b+x@example.test\r\nFinal-Recipient: rfc822; bob@remote.test\r\nAction: failed\r\n"
-            "Status: 5.1.1\r\nRemote-MTA: dns; mx.remote.test\r\nDiagnostic-Code: smtp; 550 5.1.1 no such user\r\n"
-            "Last-Attempt-Date: Fri, 02 Jan 1970 00:00:00 +0000\r\n");
+    has(&b,
+        "Content-Type: message/delivery-status\r\n\r\nOriginal-Envelope-Id: id=7\r\nReporting-MTA: dns; mx.example.test\r\n"
+        "Arrival-Date: Thu, 01 Jan 1970 00:00:01 +0000\r\n\r\n"
+        "Original-Recipient: rfc822; b+x@example.test\r\nFinal-Recipient: rfc822; bob@remote.test\r\nAction: failed\r\n"
+        "Status: 5.1.1\r\nRemote-MTA: dns; mx.remote.test\r\nDiagnostic-Code: smtp; 550 5.1.1 no such user\r\n"
+        "Last-Attempt-Date: Fri, 02 Jan 1970 00:00:00 +0000\r\n");
     has(&b, "Content-Type: text/rfc822-headers\r\n\r\nFrom: ann@example.test\r\n");
     has_not(&b, "body text");
     assert_true(ascii_only(b.p, b.n));

@@ -41,10 +41,16 @@ static void prints_and_consumes(void **state)
 static void codes_base64(void **state)
 {
     (void)state;
-    static const struct { str plain, coded; } cases[] = {
-        {S_INIT(""), S_INIT("")},             {S_INIT("f"), S_INIT("Zg==")},    {S_INIT("fo"), S_INIT("Zm8=")},
-        {S_INIT("foo"), S_INIT("Zm9v")},      {S_INIT("foob"), S_INIT("Zm9vYg==")},
-        {S_INIT("fooba"), S_INIT("Zm9vYmE=")}, {S_INIT("foobar"), S_INIT("Zm9vYmFy")},
+    static const struct {
+        str plain, coded;
+    } cases[] = {
+        {S_INIT(""), S_INIT("")},
+        {S_INIT("f"), S_INIT("Zg==")},
+        {S_INIT("fo"), S_INIT("Zm8=")},
+        {S_INIT("foo"), S_INIT("Zm9v")},
+        {S_INIT("foob"), S_INIT("Zm9vYg==")},
+        {S_INIT("fooba"), S_INIT("Zm9vYmE=")},
+        {S_INIT("foobar"), S_INIT("Zm9vYmFy")},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         BUF(b, 100);
@@ -92,8 +98,10 @@ static void codes_hex_and_json(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(grows_to_its_cap), cmocka_unit_test(prints_and_consumes),
-        cmocka_unit_test(codes_base64),     cmocka_unit_test(codes_hex_and_json),
+        cmocka_unit_test(grows_to_its_cap),
+        cmocka_unit_test(prints_and_consumes),
+        cmocka_unit_test(codes_base64),
+        cmocka_unit_test(codes_hex_and_json),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -43,7 +43,8 @@ static void reads_values(void **state)
              "# comment\nhostname: mx.example.net\nroles: [frontend, auth]\nworkers: 2\n"
              "listen:\n  smtp: 127.0.0.1:2525\n  imap: []\n  lmtp:\n    - 127.0.0.1:24\n    - '[::1]:24'\n"
              "limits: { message_size: 10M }\ndirectory.database: {env: THURN_TEST_SECRET}\n"
-             "store:\n  shards: [{file: %s}, postgresql://x]\noutbound:\n  allow_private_addresses: yes\n", path);
+             "store:\n  shards: [{file: %s}, postgresql://x]\noutbound:\n  allow_private_addresses: yes\n",
+             path);
     assert_ok(parse(&c, yaml, &err), &err);
     size_t n;
     assert_str(config_str(&c, CFG_HOSTNAME), S("mx.example.net"));
@@ -65,7 +66,9 @@ static void reads_values(void **state)
 static void complains_with_file_and_line(void **state)
 {
     (void)state;
-    static const struct { const char *yaml, *want; } cases[] = {
+    static const struct {
+        const char *yaml, *want;
+    } cases[] = {
         {"hostname: a\nlisten:\n  smpt: x\n", "t.yaml:3: unknown setting 'listen.smpt'; did you mean 'listen.smtp'?"},
         {"zzz: 1\n", "t.yaml:1: unknown setting 'zzz' (see 'thurn config reference')"},
         {"\nworkers: many\n", "t.yaml:2: 'workers' must be a whole number from 0 to 64, not 'many'"},
@@ -79,7 +82,8 @@ static void complains_with_file_and_line(void **state)
         {"hostname: &a x\ndata: *a\n", "t.yaml:2: YAML aliases are not used here; write the value out"},
         {"hostname: a\n---\ndata: b\n", "t.yaml:2: a second document is not read; put all settings into one"},
         {"redis:\n  url: {env: THURN_NO_SUCH}\n", "t.yaml:2: environment variable 'THURN_NO_SUCH' is not set"},
-        {"redis:\n  url: {file: /no/such}\n", "t.yaml:2: cannot read secret file '/no/such': No such file or directory"},
+        {"redis:\n  url: {file: /no/such}\n",
+         "t.yaml:2: cannot read secret file '/no/such': No such file or directory"},
         {"redis:\n  url: {fil: x}\n", "t.yaml:2: a secret is text, { file: PATH } or { env: NAME }"},
         {"drain_timeout: 30\n", "t.yaml:1: 'drain_timeout' must be a time such as 500ms, 30s, 5m, 4h or 2d, from 0 to "
                                 "3600000 ms, not '30'"},
@@ -120,12 +124,15 @@ static void takes_overrides(void **state)
 static void exports_what_is_named(void **state)
 {
     (void)state;
-    static const enum config_id ids[] = {CFG_HOSTNAME, CFG_LISTEN_SMTP, CFG_WORKERS, CFG_DRAIN_TIMEOUT, CFG_MESSAGE_MAX,
-                                         CFG_OUT_PRIVATE, CFG_LOG_LEVEL, CFG_RPC_STORE};
+    static const enum config_id ids[] = {CFG_HOSTNAME,    CFG_LISTEN_SMTP, CFG_WORKERS,   CFG_DRAIN_TIMEOUT,
+                                         CFG_MESSAGE_MAX, CFG_OUT_PRIVATE, CFG_LOG_LEVEL, CFG_RPC_STORE};
     struct config c, again;
     struct err err = ERR_INIT;
-    assert_ok(parse(&c, "hostname: \"a: \\\"b\\\" #c\"\nlisten.smtp: [\"*:25\", \"[::1]:26\"]\nlog.level: debug\n"
-                        "redis.url: secret\n", &err), &err);
+    assert_ok(parse(&c,
+                    "hostname: \"a: \\\"b\\\" #c\"\nlisten.smtp: [\"*:25\", \"[::1]:26\"]\nlog.level: debug\n"
+                    "redis.url: secret\n",
+                    &err),
+              &err);
     BUF(out, 65536);
     config_export(&c, ids, ARRAY_LEN(ids), &out);
     assert_null(strstr(buf_z(&out), "secret"));
@@ -153,8 +160,12 @@ static void prints_its_reference(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(has_defaults),    cmocka_unit_test(reads_values),         cmocka_unit_test(complains_with_file_and_line),
-        cmocka_unit_test(takes_overrides), cmocka_unit_test(exports_what_is_named), cmocka_unit_test(prints_its_reference),
+        cmocka_unit_test(has_defaults),
+        cmocka_unit_test(reads_values),
+        cmocka_unit_test(complains_with_file_and_line),
+        cmocka_unit_test(takes_overrides),
+        cmocka_unit_test(exports_what_is_named),
+        cmocka_unit_test(prints_its_reference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* DKIM and ARC: our own signatures, the vectors of others where THURN_SHARED_DATA (or ../shared/data) has them, and mistakes that others made. */
+/* DKIM and ARC: our own signatures, the vectors of others where THURN_SHARED_DATA (or ../shared/data) has them, and
+ * mistakes that others made. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,8 +18,9 @@ static struct auth_zone zone;
 static struct dkim_private_key *rsa, *ed;
 #define MESSAGE str_c(message)
 #define TEXT str_c(text)
-static const char message[] = "From: Alice <alice@example.org>\r\nTo: bob@example.net\r\nSubject: one\r\n  two\r\nDate: Mon, 1 Jan 2024 00:00:00 +0000\r\n"
-                              "Message-ID: <1@example.org>\r\nReferences: <0@example.org>\r\n\r\n";
+static const char message[] =
+    "From: Alice <alice@example.org>\r\nTo: bob@example.net\r\nSubject: one\r\n  two\r\nDate: Mon, 1 Jan 2024 00:00:00 +0000\r\n"
+    "Message-ID: <1@example.org>\r\nReferences: <0@example.org>\r\n\r\n";
 static const char text[] = "Hello  there \r\n\r\n two\t words\r\n\r\n\r\n";
 
 struct result {
@@ -85,7 +87,8 @@ static str replaced(struct arena *a, str s, str from, str to)
 {
     ptrdiff_t at = str_find_str(s, from);
     assert_true(at >= 0);
-    return arena_printf(a, "%.*s%.*s%.*s", (int)at, s.p, STR_ARG(to), STR_ARG(str_slice(s, (size_t)at + from.n, SIZE_MAX)));
+    return arena_printf(a, "%.*s%.*s%.*s", (int)at, s.p, STR_ARG(to),
+                        STR_ARG(str_slice(s, (size_t)at + from.n, SIZE_MAX)));
 }
 
 static int set_up(void **state)
@@ -112,14 +115,24 @@ static int tear_down(void **state)
     return 0;
 }
 
-static const struct dkim_signing plain = {.header_form = CANON_RELAXED, .body_form = CANON_RELAXED, .domain = S_INIT("example.org"),
-                                          .selector = S_INIT("r"), .now_unix = NOW};
+static const struct dkim_signing plain = {.header_form = CANON_RELAXED,
+                                          .body_form = CANON_RELAXED,
+                                          .domain = S_INIT("example.org"),
+                                          .selector = S_INIT("r"),
+                                          .now_unix = NOW};
 
 static void test_round_trip(void **state)
 {
     (void)state;
-    static const str bodies[] = {S_INIT(""), S_INIT("\r\n"), S_INIT("\r\n\r\n\r\n"), S_INIT("x"), S_INIT("x\r\n"), S_INIT(" \t \r\n\r\n"), S_INIT("a \r\n b\r"),
-                                 S_INIT("a\r\r\n\xc3\xbc  \r\n"), S_INIT("Hello  there \r\n\r\n two\t words\r\n\r\n\r\n")};
+    static const str bodies[] = {S_INIT(""),
+                                 S_INIT("\r\n"),
+                                 S_INIT("\r\n\r\n\r\n"),
+                                 S_INIT("x"),
+                                 S_INIT("x\r\n"),
+                                 S_INIT(" \t \r\n\r\n"),
+                                 S_INIT("a \r\n b\r"),
+                                 S_INIT("a\r\r\n\xc3\xbc  \r\n"),
+                                 S_INIT("Hello  there \r\n\r\n two\t words\r\n\r\n\r\n")};
     for (int forms = 0; forms < 4; forms++) {
         for (size_t i = 0; i < ARRAY_LEN(bodies); i++) {
             for (size_t step = 1; step < 5; step++) {
@@ -137,7 +150,8 @@ static void test_round_trip(void **state)
                 assert_int_equal(r.m.n, 2);
                 for (int k = 0; k < 2; k++)
                     if (r.m.v[k].result != DKIM_PASS)
-                        fail_msg("body %zu, forms %d, key %d: %s: %s", i, forms, k, dkim_result_name(r.m.v[k].result), r.m.v[k].problem);
+                        fail_msg("body %zu, forms %d, key %d: %s: %s", i, forms, k, dkim_result_name(r.m.v[k].result),
+                                 r.m.v[k].problem);
                 assert_int_equal(r.arc.status, ARC_NONE);
             }
         }
@@ -160,14 +174,17 @@ static void test_changes(void **state)
         {S_INIT("Subject: one\r\n  two"), S_INIT("SUBJECT :\tone two "), DKIM_PASS, DKIM_FAIL},
         {S_INIT("Subject: one\r\n  two"), S_INIT("Subject: one\r\n  three"), DKIM_FAIL, DKIM_FAIL},
         {S_INIT("Subject:"), S_INIT("X-New: 1\r\nSubject:"), DKIM_PASS, DKIM_PASS},
-        {S_INIT("From: Alice"), S_INIT("From: Mallory <m@evil.example>\r\nFrom: Alice"), DKIM_FAIL, DKIM_FAIL}, /* oversigned */
+        /* oversigned */
+        {S_INIT("From: Alice"), S_INIT("From: Mallory <m@evil.example>\r\nFrom: Alice"), DKIM_FAIL, DKIM_FAIL},
         {S_INIT("Subject: one"), S_INIT("Subject: zero\r\nSubject: one"), DKIM_FAIL, DKIM_FAIL},
         {S_INIT("To: bob@example.net\r\n"), S_INIT(""), DKIM_FAIL, DKIM_FAIL},
         {S_INIT("To: bob"), S_INIT("Cc: eve@example.com\r\nTo: bob"), DKIM_FAIL, DKIM_FAIL}, /* signed as absent */
     };
     for (size_t i = 0; i < ARRAY_LEN(of_header); i++) {
-        assert_int_equal(result_of(replaced(&a, relaxed, of_header[i].from, of_header[i].to), TEXT, NOW), of_header[i].relaxed);
-        assert_int_equal(result_of(replaced(&a, simple, of_header[i].from, of_header[i].to), TEXT, NOW), of_header[i].simple);
+        assert_int_equal(result_of(replaced(&a, relaxed, of_header[i].from, of_header[i].to), TEXT, NOW),
+                         of_header[i].relaxed);
+        assert_int_equal(result_of(replaced(&a, simple, of_header[i].from, of_header[i].to), TEXT, NOW),
+                         of_header[i].simple);
     }
     static const struct {
         str body;
@@ -194,17 +211,29 @@ static void test_tags(void **state)
         const char *from, *to;
         enum dkim_result want;
     } cases[] = {
-        {"v=1;", "v=2;", DKIM_PERMERROR},          {"v=1;", "", DKIM_PERMERROR},
-        {"a=rsa-sha256", "a=rsa-sha1", DKIM_PERMERROR}, {"a=rsa-sha256", "a=ed25519-sha256", DKIM_PERMERROR},
-        {"a=rsa-sha256", "a=RSA-SHA256", DKIM_PASS}, {"c=relaxed/relaxed", "c=relaxed/other", DKIM_PERMERROR},
-        {"d=example.org", "d=example..org", DKIM_PERMERROR}, {"t=1700000000;", "t=170000000000000;", DKIM_PERMERROR},
-        {"t=1700000000;", "t=1700000000; x=1699999999;", DKIM_PERMERROR}, {"t=1700000000;", "t=1700000000; i=@other.org;", DKIM_PERMERROR},
-        {"t=1700000000;", "t=1700000000; i=@notexample.org;", DKIM_PERMERROR}, {"t=1700000000;", "t=1700000000; i=a@x.example.org;", DKIM_PASS},
-        {"t=1700000000;", "t=1700000000; q=dns/txt;", DKIM_PASS}, {"t=1700000000;", "t=1700000000; q=http;", DKIM_PERMERROR},
-        {"t=1700000000;", "t=1700000000; t=1700000000;", DKIM_PERMERROR}, {"t=1700000000;", "t=1700000000; unknown=1;", DKIM_PASS},
-        {"t=1700000000;", "t=1700000000; x=1700000060;", DKIM_POLICY}, {"t=1700000000;", "t=1700000000; l=4;", DKIM_FAIL},
-        {"t=1700000000;", "t=1700000000; l=-1;", DKIM_PERMERROR}, {"h=from:from:", "h=to:", DKIM_PERMERROR},
-        {"t=1700000000;", "=; t=1700000000;", DKIM_PERMERROR}, {"s=r;", "s=none;", DKIM_PERMERROR}, {"s=r;", "s=mute;", DKIM_TEMPERROR},
+        {"v=1;", "v=2;", DKIM_PERMERROR},
+        {"v=1;", "", DKIM_PERMERROR},
+        {"a=rsa-sha256", "a=rsa-sha1", DKIM_PERMERROR},
+        {"a=rsa-sha256", "a=ed25519-sha256", DKIM_PERMERROR},
+        {"a=rsa-sha256", "a=RSA-SHA256", DKIM_PASS},
+        {"c=relaxed/relaxed", "c=relaxed/other", DKIM_PERMERROR},
+        {"d=example.org", "d=example..org", DKIM_PERMERROR},
+        {"t=1700000000;", "t=170000000000000;", DKIM_PERMERROR},
+        {"t=1700000000;", "t=1700000000; x=1699999999;", DKIM_PERMERROR},
+        {"t=1700000000;", "t=1700000000; i=@other.org;", DKIM_PERMERROR},
+        {"t=1700000000;", "t=1700000000; i=@notexample.org;", DKIM_PERMERROR},
+        {"t=1700000000;", "t=1700000000; i=a@x.example.org;", DKIM_PASS},
+        {"t=1700000000;", "t=1700000000; q=dns/txt;", DKIM_PASS},
+        {"t=1700000000;", "t=1700000000; q=http;", DKIM_PERMERROR},
+        {"t=1700000000;", "t=1700000000; t=1700000000;", DKIM_PERMERROR},
+        {"t=1700000000;", "t=1700000000; unknown=1;", DKIM_PASS},
+        {"t=1700000000;", "t=1700000000; x=1700000060;", DKIM_POLICY},
+        {"t=1700000000;", "t=1700000000; l=4;", DKIM_FAIL},
+        {"t=1700000000;", "t=1700000000; l=-1;", DKIM_PERMERROR},
+        {"h=from:from:", "h=to:", DKIM_PERMERROR},
+        {"t=1700000000;", "=; t=1700000000;", DKIM_PERMERROR},
+        {"s=r;", "s=none;", DKIM_PERMERROR},
+        {"s=r;", "s=mute;", DKIM_TEMPERROR},
         {"s=r;", "s=e;", DKIM_PERMERROR},
     };
     zone_add(&zone, "mute._domainkey.example.org", "TIMEOUT", "");
@@ -217,7 +246,8 @@ static void test_tags(void **state)
         const char *problem;
         str value;
         hash_body(TEXT, CANON_RELAXED, hash);
-        str field = replaced(&a, dkim_prepare(&plain, MESSAGE, hash, &a, digest), str_c(cases[i].from), str_c(cases[i].to));
+        str field =
+            replaced(&a, dkim_prepare(&plain, MESSAGE, hash, &a, digest), str_c(cases[i].from), str_c(cases[i].to));
         str header = joined(&a, dkim_finish(field, S("x"), &a), MESSAGE);
         assert_true(header_find(header, S("DKIM-Signature"), &f));
         if (signature_parse(&f, false, &a, &s, &problem)) {
@@ -227,7 +257,8 @@ static void test_tags(void **state)
         }
         enum dkim_result got = result_of(header, TEXT, NOW + 3600);
         if (got != cases[i].want)
-            fail_msg("%s -> %s: %s, not %s", cases[i].from, cases[i].to, dkim_result_name(got), dkim_result_name(cases[i].want));
+            fail_msg("%s -> %s: %s, not %s", cases[i].from, cases[i].to, dkim_result_name(got),
+                     dkim_result_name(cases[i].want));
     }
 }
 
@@ -244,7 +275,8 @@ static void test_lengths(void **state)
     struct header_field f;
     const char *problem;
     str value;
-    hash_body(S("Hello"), CANON_RELAXED, hash); /* "Hello\r\n": its first five bytes are those of the text, but the hash is of seven */
+    /* "Hello\r\n": its first five bytes are those of the text, but the hash is of seven */
+    hash_body(S("Hello"), CANON_RELAXED, hash);
     struct body_hashes b = {0};
     uint64_t length;
     assert_int_equal(body_hashes_want(&b, CANON_RELAXED, 5), 0);
@@ -253,7 +285,8 @@ static void test_lengths(void **state)
     memcpy(hash, body_hash_value(&b, 0, &length), BODY_HASH_SIZE);
     assert_int_equal(length, strlen("Hello there\r\n\r\n two words\r\n"));
     body_hashes_done(&b);
-    str field = replaced(&a, dkim_prepare(&plain, MESSAGE, hash, &a, digest), S("t=1700000000;"), S("t=1700000000; l=5;"));
+    str field =
+        replaced(&a, dkim_prepare(&plain, MESSAGE, hash, &a, digest), S("t=1700000000;"), S("t=1700000000; l=5;"));
     str header = joined(&a, dkim_finish(field, S("x"), &a), whole);
     assert_true(header_find(header, S("DKIM-Signature"), &f));
     assert_true(signature_parse(&f, false, &a, &s, &problem));
@@ -271,18 +304,34 @@ static void test_key_records(void **state)
 {
     (void)state;
     ARENA(a, 1 << 20);
-    str record = dkim_private_key_record(rsa, &a), p = str_slice(record, (size_t)str_find_str(record, S("p=")) + 2, SIZE_MAX);
+    str record = dkim_private_key_record(rsa, &a),
+        p = str_slice(record, (size_t)str_find_str(record, S("p=")) + 2, SIZE_MAX);
     static const struct {
         const char *form; /* %s: the key */
         enum dkim_key_status want;
     } cases[] = {
-        {"v=DKIM1; k=rsa; p=%s", DKIM_KEY_OK}, {"p=%s", DKIM_KEY_OK}, {"p=%s;", DKIM_KEY_OK}, {" v = DKIM1 ; p = %s ; ", DKIM_KEY_OK},
-        {"k=rsa; v=DKIM1; p=%s", DKIM_KEY_BAD}, {"v=DKIM2; p=%s", DKIM_KEY_BAD}, {"v=dkim1; p=%s", DKIM_KEY_BAD},
-        {"v=DKIM1; p=", DKIM_KEY_REVOKED}, {"v=DKIM1; p= ;", DKIM_KEY_REVOKED}, {"v=DKIM1", DKIM_KEY_BAD}, {"", DKIM_KEY_BAD},
-        {"v=DKIM1; k=gost; p=%s", DKIM_KEY_OTHER}, {"v=DKIM1; s=tlsrpt; p=%s", DKIM_KEY_OTHER}, {"v=DKIM1; s=tlsrpt:email; p=%s", DKIM_KEY_OK},
-        {"v=DKIM1; s=*; p=%s", DKIM_KEY_OK}, {"v=DKIM1; h=sha1; p=%s", DKIM_KEY_OTHER}, {"v=DKIM1; h=sha1:sha256; p=%s", DKIM_KEY_OK},
-        {"v=DKIM1; p=!%s", DKIM_KEY_BAD}, {"v=DKIM1; n=a note; x=y; p=%s", DKIM_KEY_OK}, {"p=%s; p=%s", DKIM_KEY_BAD},
-        {"v=spf1 -all", DKIM_KEY_BAD}, {"v=DKIM1; g=*; p=%s", DKIM_KEY_OK},
+        {"v=DKIM1; k=rsa; p=%s", DKIM_KEY_OK},
+        {"p=%s", DKIM_KEY_OK},
+        {"p=%s;", DKIM_KEY_OK},
+        {" v = DKIM1 ; p = %s ; ", DKIM_KEY_OK},
+        {"k=rsa; v=DKIM1; p=%s", DKIM_KEY_BAD},
+        {"v=DKIM2; p=%s", DKIM_KEY_BAD},
+        {"v=dkim1; p=%s", DKIM_KEY_BAD},
+        {"v=DKIM1; p=", DKIM_KEY_REVOKED},
+        {"v=DKIM1; p= ;", DKIM_KEY_REVOKED},
+        {"v=DKIM1", DKIM_KEY_BAD},
+        {"", DKIM_KEY_BAD},
+        {"v=DKIM1; k=gost; p=%s", DKIM_KEY_OTHER},
+        {"v=DKIM1; s=tlsrpt; p=%s", DKIM_KEY_OTHER},
+        {"v=DKIM1; s=tlsrpt:email; p=%s", DKIM_KEY_OK},
+        {"v=DKIM1; s=*; p=%s", DKIM_KEY_OK},
+        {"v=DKIM1; h=sha1; p=%s", DKIM_KEY_OTHER},
+        {"v=DKIM1; h=sha1:sha256; p=%s", DKIM_KEY_OK},
+        {"v=DKIM1; p=!%s", DKIM_KEY_BAD},
+        {"v=DKIM1; n=a note; x=y; p=%s", DKIM_KEY_OK},
+        {"p=%s; p=%s", DKIM_KEY_BAD},
+        {"v=spf1 -all", DKIM_KEY_BAD},
+        {"v=DKIM1; g=*; p=%s", DKIM_KEY_OK},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct dkim_key_record out;
@@ -307,7 +356,8 @@ static void test_key_records(void **state)
     err_clear(&err);
     assert_null(dkim_private_key_make(DKIM_RSA_SHA256, 768, &err));
     err_clear(&err);
-    CLEANUP(dkim_private_key_free) struct dkim_private_key *again = dkim_private_key_load(dkim_private_key_pem(ed, &a), &err);
+    CLEANUP(dkim_private_key_free) struct dkim_private_key *again =
+        dkim_private_key_load(dkim_private_key_pem(ed, &a), &err);
     assert_non_null(again);
     assert_true(str_eq(dkim_private_key_record(again, &a), dkim_private_key_record(ed, &a)));
 }
@@ -318,15 +368,20 @@ static void test_key_records(void **state)
 static str seal(str header, str body, struct arena *a)
 {
     struct result r;
-    struct dkim_signing how = {.algorithm = DKIM_ED25519_SHA256, .header_form = CANON_RELAXED, .body_form = CANON_RELAXED,
-                               .domain = S("relay.example"), .selector = S("e"), .now_unix = NOW};
+    struct dkim_signing how = {.algorithm = DKIM_ED25519_SHA256,
+                               .header_form = CANON_RELAXED,
+                               .body_form = CANON_RELAXED,
+                               .domain = S("relay.example"),
+                               .selector = S("e"),
+                               .now_unix = NOW};
     struct arc_sealing s;
     struct err err = ERR_INIT;
     unsigned char hash[BODY_HASH_SIZE], digest[DKIM_DIGEST_SIZE];
     str signature;
     verify(header, body, 5, NOW, a, &r);
     hash_body(body, CANON_RELAXED, hash);
-    if (!arc_prepare(&r.arc, &how, header, hash, S("mx.relay.example; spf=pass smtp.mailfrom=example.org"), a, &s, digest))
+    if (!arc_prepare(&r.arc, &how, header, hash, S("mx.relay.example; spf=pass smtp.mailfrom=example.org"), a, &s,
+                     digest))
         return header;
     assert_true(dkim_private_key_sign(ed, digest, a, &signature, &err));
     s.message = dkim_finish(s.message, signature, a);
@@ -358,9 +413,17 @@ static void test_arc(void **state)
     static const struct {
         const char *from, *to;
     } attacks[] = {
-        {"ARC-Seal: i=4", "ARC-Seal: i=3"}, {"ARC-Seal: i=4", "ARC-Seal: i=5"}, {"ARC-Seal: i=4", "X-Seal: i=4"}, {"i=2; mx.relay", "i=2; mx.other"},
-        {"ARC-Seal: i=2", "ARC-Seal: i=0"}, {"cv=none", "cv=pass"}, {"cv=pass", "cv=fail"}, {"ARC-Seal: i=1", "ARC-Seal: i=51"}, {"i=1; a=ed", "i=1; h=from; a=ed"},
-        {"ARC-Message-Signature: i=4", "ARC-Message-Signature: i=x"}, {"Subject: one", "Subject: two"},
+        {"ARC-Seal: i=4", "ARC-Seal: i=3"},
+        {"ARC-Seal: i=4", "ARC-Seal: i=5"},
+        {"ARC-Seal: i=4", "X-Seal: i=4"},
+        {"i=2; mx.relay", "i=2; mx.other"},
+        {"ARC-Seal: i=2", "ARC-Seal: i=0"},
+        {"cv=none", "cv=pass"},
+        {"cv=pass", "cv=fail"},
+        {"ARC-Seal: i=1", "ARC-Seal: i=51"},
+        {"i=1; a=ed", "i=1; h=from; a=ed"},
+        {"ARC-Message-Signature: i=4", "ARC-Message-Signature: i=x"},
+        {"Subject: one", "Subject: two"},
     };
     for (size_t i = 0; i < ARRAY_LEN(attacks); i++) {
         verify(replaced(&a, header, str_c(attacks[i].from), str_c(attacks[i].to)), TEXT, 1000, NOW, &a, &r);
@@ -392,7 +455,8 @@ static bool split_keys(str file, str *rest, struct arena *a)
             return true;
         if (space < 0)
             return false;
-        str value = str_trim(str_slice(line, (size_t)space, SIZE_MAX)), name = arena_str(a, str_slice(line, 0, (size_t)space));
+        str value = str_trim(str_slice(line, (size_t)space, SIZE_MAX)),
+            name = arena_str(a, str_slice(line, 0, (size_t)space));
         if (str_starts(value, S("~~")))
             zone_add(&zone, name.p, "TIMEOUT", "");
         else
@@ -420,7 +484,8 @@ static void verify_text(str whole, struct arena *a, struct result *r)
 static void test_vectors(void **state)
 {
     (void)state;
-    static const char *const files[] = {"dkim/mail-auth/001.txt", "dkim/mail-auth/002.txt", "dkim/mail-auth/003.txt", "arc/mail-auth/001.txt"};
+    static const char *const files[] = {"dkim/mail-auth/001.txt", "dkim/mail-auth/002.txt", "dkim/mail-auth/003.txt",
+                                        "arc/mail-auth/001.txt"};
     char path[4096];
     if (!shared_data("dkim/mail-auth", path))
         skip();
@@ -473,7 +538,8 @@ static void test_corpus(void **state)
         if (line.n == 0 || line.p[0] == '#')
             continue;
         str cells = line;
-        assert_true(str_split(&cells, '\t', &name) && str_split(&cells, '\t', &want) && str_split(&cells, '\t', &algorithms));
+        assert_true(str_split(&cells, '\t', &name) && str_split(&cells, '\t', &want) &&
+                    str_split(&cells, '\t', &algorithms));
         BUF(file, 1 << 20);
         struct result r;
         char sub[256];
@@ -491,7 +557,8 @@ static void test_corpus(void **state)
     assert_true(n >= 16);
 }
 
-/* Each field that we sign, more often than any message has it: the longest signature that a header can ask for is whole. */
+/* Each field that we sign, more often than any message has it: the longest signature that a header can ask for is
+ * whole. */
 static void test_many_fields(void **state)
 {
     (void)state;
@@ -505,14 +572,15 @@ static void test_many_fields(void **state)
     how.algorithm = DKIM_RSA_SHA256;
     str field = sign(rsa, how, buf_str(&header), TEXT, &a);
     assert_true(field.n > 10000 && field.n < 16384 && str_ends(field, S("\r\n")));
-    assert_int_equal(result_of(arena_printf(&a, "%.*s%.*s", STR_ARG(field), STR_ARG(buf_str(&header))), TEXT, NOW), DKIM_PASS);
+    assert_int_equal(result_of(arena_printf(&a, "%.*s%.*s", STR_ARG(field), STR_ARG(buf_str(&header))), TEXT, NOW),
+                     DKIM_PASS);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_changes), cmocka_unit_test(test_tags),
-                                       cmocka_unit_test(test_lengths), cmocka_unit_test(test_key_records), cmocka_unit_test(test_arc),
-                                       cmocka_unit_test(test_many_fields),
-                                       cmocka_unit_test(test_vectors), cmocka_unit_test(test_corpus)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_round_trip),  cmocka_unit_test(test_changes),     cmocka_unit_test(test_tags),
+        cmocka_unit_test(test_lengths),     cmocka_unit_test(test_key_records), cmocka_unit_test(test_arc),
+        cmocka_unit_test(test_many_fields), cmocka_unit_test(test_vectors),     cmocka_unit_test(test_corpus)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -28,8 +28,8 @@ static void expect(const char *from, const char *spf, const char *dkim, enum dma
     ARENA(a, 4 << 20);
     struct dmarc_verdict v = check(&a, from, spf, dkim);
     if (v.result != want || v.to_apply != apply)
-        fail_msg("%s, spf %s, dkim %s: %s, %s (%s)", from, spf, dkim, dmarc_result_name(v.result), dmarc_policy_name(v.to_apply),
-                 v.problem ? v.problem : "");
+        fail_msg("%s, spf %s, dkim %s: %s, %s (%s)", from, spf, dkim, dmarc_result_name(v.result),
+                 dmarc_policy_name(v.to_apply), v.problem ? v.problem : "");
 }
 
 static void test_records(void **state)
@@ -39,23 +39,41 @@ static void test_records(void **state)
         const char *text;
         int p, sp, np; /* p -1: none of DMARC's */
     } cases[] = {
-        {"v=DMARC1; p=reject", 2, 2, 2}, {"v=DMARC1;p=none", 0, 0, 0}, {"v = DMARC1 ; p = Reject ; foo=1;;", 2, 2, 2},
-        {"v=DMARC1; p=QUARANTINE; sp=none", 1, 0, 0}, {"v=DMARC1; p=none; np=reject", 0, 0, 2}, {"v=DMARC1; p=none; sp=quarantine; np=reject", 0, 1, 2},
-        {"p=reject; v=DMARC1", -1, 0, 0}, {"v=dmarc1; p=reject", -1, 0, 0}, {"v=DMARC2; p=reject", -1, 0, 0}, {"v=DMARC1", -1, 0, 0},
-        {"v=DMARC1; p=rejected", -1, 0, 0}, {"v=DMARC1; p=rejected; rua=mailto:a@example.org", 0, 0, 0},
-        {"v=DMARC1; rua=mailto:a@example.org", 0, 0, 0}, {"v=DMARC1; rua=https://example.org/x", -1, 0, 0},
-        {"v=DMARC1; p=reject; sp=nothing; rua=mailto:a@example.org!10m", 0, 0, 0}, {"v=DMARC1; p=reject; sp=nothing", -1, 0, 0},
-        {"v=DMARC1; p:reject", -1, 0, 0}, {"v=DMARC1; p=reject; pct=0", 2, 2, 2}, {"v=DMARC1; p=reject; p=none", 2, 2, 2}, {"", -1, 0, 0},
-        {"v=spf1 -all", -1, 0, 0}, {"  v=DMARC1; p=reject", 2, 2, 2}, {"v=DMARC1; p=reject; t=y; psd=n; adkim=s; aspf=S; fo=1:d", 2, 2, 2},
+        {"v=DMARC1; p=reject", 2, 2, 2},
+        {"v=DMARC1;p=none", 0, 0, 0},
+        {"v = DMARC1 ; p = Reject ; foo=1;;", 2, 2, 2},
+        {"v=DMARC1; p=QUARANTINE; sp=none", 1, 0, 0},
+        {"v=DMARC1; p=none; np=reject", 0, 0, 2},
+        {"v=DMARC1; p=none; sp=quarantine; np=reject", 0, 1, 2},
+        {"p=reject; v=DMARC1", -1, 0, 0},
+        {"v=dmarc1; p=reject", -1, 0, 0},
+        {"v=DMARC2; p=reject", -1, 0, 0},
+        {"v=DMARC1", -1, 0, 0},
+        {"v=DMARC1; p=rejected", -1, 0, 0},
+        {"v=DMARC1; p=rejected; rua=mailto:a@example.org", 0, 0, 0},
+        {"v=DMARC1; rua=mailto:a@example.org", 0, 0, 0},
+        {"v=DMARC1; rua=https://example.org/x", -1, 0, 0},
+        {"v=DMARC1; p=reject; sp=nothing; rua=mailto:a@example.org!10m", 0, 0, 0},
+        {"v=DMARC1; p=reject; sp=nothing", -1, 0, 0},
+        {"v=DMARC1; p:reject", -1, 0, 0},
+        {"v=DMARC1; p=reject; pct=0", 2, 2, 2},
+        {"v=DMARC1; p=reject; p=none", 2, 2, 2},
+        {"", -1, 0, 0},
+        {"v=spf1 -all", -1, 0, 0},
+        {"  v=DMARC1; p=reject", 2, 2, 2},
+        {"v=DMARC1; p=reject; t=y; psd=n; adkim=s; aspf=S; fo=1:d", 2, 2, 2},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct dmarc_record r;
         bool ok = dmarc_record_parse(str_c(cases[i].text), &r);
-        if (ok != (cases[i].p >= 0) || (ok && ((int)r.p != cases[i].p || (int)r.sp != cases[i].sp || (int)r.np != cases[i].np)))
+        if (ok != (cases[i].p >= 0) ||
+            (ok && ((int)r.p != cases[i].p || (int)r.sp != cases[i].sp || (int)r.np != cases[i].np)))
             fail_msg("%s", cases[i].text);
     }
     ARENA(a, 1 << 20);
-    str list = S("https://example.org/, mailto:x%2By@example.org!5m ,MAILTO:b@[192.0.2.1],mailto:nobody,mailto:c@example.net?subject=x"), address;
+    str list = S(
+            "https://example.org/, mailto:x%2By@example.org!5m ,MAILTO:b@[192.0.2.1],mailto:nobody,mailto:c@example.net?subject=x"),
+        address;
     static const char *const want[] = {"x+y@example.org", "b@[192.0.2.1]", "c@example.net"};
     for (size_t i = 0; i < ARRAY_LEN(want); i++) {
         assert_true(dmarc_uri_next(&list, &a, &address));
@@ -70,14 +88,24 @@ static void test_authors(void **state)
     static const struct {
         const char *header, *want; /* joined by commas; empty: none that counts */
     } cases[] = {
-        {"From: a@example.org\r\n", "example.org"}, {"From: A <a@EXAMPLE.org>\r\n", "example.org"},
-        {"From: \"Ann <ann@evil.example>\"@bank.example\r\n", "bank.example"}, {"From: \"a@evil.example\" <x@bank.example>\r\n", "bank.example"},
+        {"From: a@example.org\r\n", "example.org"},
+        {"From: A <a@EXAMPLE.org>\r\n", "example.org"},
+        {"From: \"Ann <ann@evil.example>\"@bank.example\r\n", "bank.example"},
+        {"From: \"a@evil.example\" <x@bank.example>\r\n", "bank.example"},
         {"From: Bank <a@bank.example>, X <x@evil.example>\r\n", "bank.example,evil.example"},
         {"From: a@bank.example\r\nFrom: x@evil.example\r\n", "bank.example,evil.example"},
-        {"From: a@example.org, b@example.org\r\n", "example.org"}, {"From:\r\n", ""}, {"To: a@example.org\r\n", ""}, {"From: nobody\r\n", ""},
-        {"From: a@example.org, nobody\r\n", ""}, {"From: a@b\xc3\xbc" "cher.example\r\n", "xn--bcher-kva.example"},
-        {"From: list: a@example.org;\r\n", "example.org"}, {"From: a@[192.0.2.1]\r\n", "[192.0.2.1]"},
-        {"From: a@a.example,b@b.example,c@c.example,d@d.example,e@e.example,f@f.example,g@g.example,h@h.example,i@i.example\r\n", ""},
+        {"From: a@example.org, b@example.org\r\n", "example.org"},
+        {"From:\r\n", ""},
+        {"To: a@example.org\r\n", ""},
+        {"From: nobody\r\n", ""},
+        {"From: a@example.org, nobody\r\n", ""},
+        {"From: a@b\xc3\xbc"
+         "cher.example\r\n",
+         "xn--bcher-kva.example"},
+        {"From: list: a@example.org;\r\n", "example.org"},
+        {"From: a@[192.0.2.1]\r\n", "[192.0.2.1]"},
+        {"From: a@a.example,b@b.example,c@c.example,d@d.example,e@e.example,f@f.example,g@g.example,h@h.example,i@i.example\r\n",
+         ""},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         ARENA(a, 4 << 20);
@@ -170,9 +198,9 @@ static void test_policies(void **state)
     zone_add(&zone, "_dmarc.agency.gov", "TXT", "v=DMARC1; p=none");
     zone_add(&zone, "there.gov", "A", "192.0.2.1");
     zone_add(&zone, "a.agency.gov", "MX", "10 mx.agency.gov");
-    expect("u@a.agency.gov", "", "", DMARC_FAIL, DMARC_POLICY_NONE);     /* the organization's, not the suffix's */
-    expect("u@nx.gov", "", "", DMARC_FAIL, DMARC_POLICY_REJECT);         /* np */
-    expect("u@there.gov", "", "", DMARC_FAIL, DMARC_POLICY_QUARANTINE);  /* sp */
+    expect("u@a.agency.gov", "", "", DMARC_FAIL, DMARC_POLICY_NONE);    /* the organization's, not the suffix's */
+    expect("u@nx.gov", "", "", DMARC_FAIL, DMARC_POLICY_REJECT);        /* np */
+    expect("u@there.gov", "", "", DMARC_FAIL, DMARC_POLICY_QUARANTINE); /* sp */
     zone_add(&zone, "_dmarc.test.example", "TXT", "v=DMARC1; p=reject; t=y; sp=quarantine; pct=0");
     zone_add(&zone, "sub.test.example", "A", "192.0.2.1");
     expect("u@test.example", "", "", DMARC_FAIL, DMARC_POLICY_QUARANTINE);
@@ -193,7 +221,8 @@ static void test_policies(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_records), cmocka_unit_test(test_authors), cmocka_unit_test(test_alignment),
-                                       cmocka_unit_test(test_tree_walk), cmocka_unit_test(test_policies)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_records), cmocka_unit_test(test_authors),
+                                       cmocka_unit_test(test_alignment), cmocka_unit_test(test_tree_walk),
+                                       cmocka_unit_test(test_policies)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -153,13 +153,14 @@ static void waits(void *arg)
     assert_int_equal(dns_peer_queries(), before);
 }
 
-/* RFC 8767: who was known is still known when nobody answers, and at once from the second time on; for a day, and never that
- * something is not there. */
+/* RFC 8767: who was known is still known when nobody answers, and at once from the second time on; for a day, and never
+ * that something is not there. */
 static void stale(void *arg)
 {
     (void)arg;
     static const int ways[] = {0, 2}; /* silence, SERVFAIL */
-    static const char *const domains[] = {"Short.0.test", "short.1.test"}, *const hosts[] = {"short.mx0.test", "short.mx1.test"};
+    static const char *const domains[] = {"Short.0.test", "short.1.test"}, *const hosts[] = {"short.mx0.test",
+                                                                                             "short.mx1.test"};
     struct dns_mx *v;
     struct net_addr *ips;
     size_t n;
@@ -266,11 +267,11 @@ static void bad_options(void *arg)
     assert_int_equal(err.kind, ERR_INVALID);
 }
 
-#define CASE(name)                                                                                 \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        assert_true(fiber_main(run_case, (void *)name));                                           \
+#define CASE(name)                                                                                                     \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        assert_true(fiber_main(run_case, (void *)name));                                                               \
     }
 CASE(mx)
 CASE(ips)
@@ -284,8 +285,9 @@ CASE(bad_options)
 int main(void)
 {
     port = dns_peer_start(records, ARRAY_LEN(records));
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_mx), cmocka_unit_test(test_ips), cmocka_unit_test(test_others),
-                                       cmocka_unit_test(test_waits), cmocka_unit_test(test_stale), cmocka_unit_test(test_hasty),
-                                       cmocka_unit_test(test_kept), cmocka_unit_test(test_bad_options)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_mx),     cmocka_unit_test(test_ips),
+                                       cmocka_unit_test(test_others), cmocka_unit_test(test_waits),
+                                       cmocka_unit_test(test_stale),  cmocka_unit_test(test_hasty),
+                                       cmocka_unit_test(test_kept),   cmocka_unit_test(test_bad_options)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

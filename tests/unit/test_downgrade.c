@@ -25,7 +25,8 @@ static const struct {
 } cases[] = {
     {"nothing to do, whatever the label says", "Content-Transfer-Encoding: 8bit\r\nSubject: a\r\n\r\nplain \r\n",
      "Content-Transfer-Encoding: 8bit\r\nSubject: a\r\n\r\nplain \r\n"},
-    {"text", "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: 8bit\r\nX: y\r\n\r\ngr\xfc\xdf\x65 =\r\n",
+    {"text",
+     "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: 8bit\r\nX: y\r\n\r\ngr\xfc\xdf\x65 =\r\n",
      "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=iso-8859-1\r\nX: y\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
      "gr=FC=DFe =3D\r\n"},
     {"text without MIME, UTF-8", "Subject: a\r\n\r\ngr\xc3\xbc\xc3\x9f\x65\r\n",
@@ -45,7 +46,8 @@ static const struct {
      "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\nSubject: \xc3\xbc\r\n\r\n\xc3\xbc\r\n",
      "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 7bit\r\n\r\nSubject: =?utf-8?B?w7w=?=\r\nMIME-Version: 1.0\r\n"
      "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=C3=BC\r\n"},
-    {"labels that lie", "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=41\xfc\r\n--b\r\n"
+    {"labels that lie",
+     "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=41\xfc\r\n--b\r\n"
      "Content-Transfer-Encoding: base64\r\n\r\nQU\xfcJD\r\n--b--\r\n",
      "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=41=FC\r\n--b\r\n"
      "Content-Transfer-Encoding: base64\r\n\r\nQU?JD\r\n--b--\r\n"},
@@ -55,7 +57,8 @@ static const struct {
      "From: =?utf-8?B?TcO8bGxlciwgSg==?= <a@b.test>, =?utf-8?B?SsO2cmcgTcO8bGxl?=\r\n =?utf-8?B?cg==?= <c@d.test>\r\nno field ??\r\n"
      "Subject: \"a\" =?utf-8?B?aMO8LCBow7Y=?= (b)\r\nContent-Disposition: attachment;\r\n filename=\"=?utf-8?B?w7wucGRm?=\"\r\n"
      "Received: by =?utf-8?B?w78=?=\r\n\r\nx\r\n"},
-    {"no header at all", "\r\n\xc3\xbc", "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=C3=BC"},
+    {"no header at all", "\r\n\xc3\xbc",
+     "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=C3=BC"},
 };
 
 static void test_cases(void **state)
@@ -83,7 +86,8 @@ static void test_large(void **state)
     buf_add(&in, S("Content-Type: text/plain; charset=utf-8\r\n\r\n"));
     size_t body = in.n;
     for (int i = 0; i < 20000; i++)
-        buf_printf(&in, "%d: \xc3\xa4\xc3\xb6\xc3\xbc and ascii =20 \t%s\r\n", i, i % 7 ? "" : "From me a line that is much longer than seventy-six characters are");
+        buf_printf(&in, "%d: \xc3\xa4\xc3\xb6\xc3\xbc and ascii =20 \t%s\r\n", i,
+                   i % 7 ? "" : "From me a line that is much longer than seventy-six characters are");
     convert(buf_str(&in), 60000, &out);
     assert_true(ascii_only(out.p, out.n));
     const struct mime_message *m = mime_parse(&a, buf_str(&out), NULL);
@@ -111,8 +115,9 @@ static void test_limits(void **state)
 static void test_encoders(void **state)
 {
     (void)state;
-    str text = S("From me\r\n.dot\r\ntrailing \r\nbare\rcr\nFrom\r\n\xc3\xa4=\tend\t\r\na very long line a very long line a very long line a very long "
-                 "line \r");
+    str text = S(
+        "From me\r\n.dot\r\ntrailing \r\nbare\rcr\nFrom\r\n\xc3\xa4=\tend\t\r\na very long line a very long line a very long line a very long "
+        "line \r");
     static const enum transfer_kind kinds[] = {TRANSFER_QP, TRANSFER_BASE64};
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         BUF(whole, 4096);
@@ -134,7 +139,7 @@ static void test_encoders(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases), cmocka_unit_test(test_large), cmocka_unit_test(test_limits),
-                                       cmocka_unit_test(test_encoders)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases), cmocka_unit_test(test_large),
+                                       cmocka_unit_test(test_limits), cmocka_unit_test(test_encoders)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

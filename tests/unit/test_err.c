@@ -64,7 +64,8 @@ static void a_broken_invariant_is_an_error(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_broken_invariant_is_an_error), cmocka_unit_test(sets_prefixes_and_cuts), cmocka_unit_test(is_one_line),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_broken_invariant_is_an_error),
+                                       cmocka_unit_test(sets_prefixes_and_cuts), cmocka_unit_test(is_one_line),
                                        cmocka_unit_test(kinds_have_names)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -369,7 +369,8 @@ static void test_ring(void **state)
     assert_true(fiber_main(ring_main, NULL));
 }
 
-/* A wait that outlasts an earlier one's deadline: what the heap of deadlines held for the first is carried over to the second. */
+/* A wait that outlasts an earlier one's deadline: what the heap of deadlines held for the first is carried over to the
+ * second. */
 static void wake_first(void *arg)
 {
     fiber_wake(arg);
@@ -577,12 +578,20 @@ static void test_yield_if_due(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_overflow_hits_guard), cmocka_unit_test(test_spawn),
-        cmocka_unit_test(test_pool_reuse),          cmocka_unit_test(test_sleep_and_deadline),
-        cmocka_unit_test(test_cancel),              cmocka_unit_test(test_uninterrupted),
-        cmocka_unit_test(test_cap),                 cmocka_unit_test(test_watchdog_and_context),
-        cmocka_unit_test(test_deep_stack),          cmocka_unit_test(test_timer), cmocka_unit_test(test_ring), cmocka_unit_test(test_carried),
-        cmocka_unit_test(test_tasks),               cmocka_unit_test(test_yield_if_due),
+        cmocka_unit_test(test_overflow_hits_guard),
+        cmocka_unit_test(test_spawn),
+        cmocka_unit_test(test_pool_reuse),
+        cmocka_unit_test(test_sleep_and_deadline),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_uninterrupted),
+        cmocka_unit_test(test_cap),
+        cmocka_unit_test(test_watchdog_and_context),
+        cmocka_unit_test(test_deep_stack),
+        cmocka_unit_test(test_timer),
+        cmocka_unit_test(test_ring),
+        cmocka_unit_test(test_carried),
+        cmocka_unit_test(test_tasks),
+        cmocka_unit_test(test_yield_if_due),
         cmocka_unit_test(test_input_before_timer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -225,11 +225,11 @@ static void group_main(void *arg)
     assert_int_equal(n, 5);
 }
 
-#define RUN(name)                                                                                  \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        assert_true(fiber_main(name##_main, NULL));                                                \
+#define RUN(name)                                                                                                      \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        assert_true(fiber_main(name##_main, NULL));                                                                    \
     }
 RUN(cond)
 RUN(mutex)
@@ -241,8 +241,8 @@ RUN(group)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cond), cmocka_unit_test(test_mutex), cmocka_unit_test(test_handover), cmocka_unit_test(test_deadline),
-        cmocka_unit_test(test_sem),  cmocka_unit_test(test_group),
+        cmocka_unit_test(test_cond),     cmocka_unit_test(test_mutex), cmocka_unit_test(test_handover),
+        cmocka_unit_test(test_deadline), cmocka_unit_test(test_sem),   cmocka_unit_test(test_group),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

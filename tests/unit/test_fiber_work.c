@@ -281,11 +281,11 @@ static void patience_main(void *arg)
     assert_int_equal(n_good, 3);
 }
 
-#define RUN(name)                                                                                  \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        assert_true(fiber_main(name##_main, NULL));                                                \
+#define RUN(name)                                                                                                      \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        assert_true(fiber_main(name##_main, NULL));                                                                    \
     }
 RUN(work)
 RUN(lane)

@@ -44,8 +44,8 @@ static void test_networks(void **state)
 {
     (void)state;
     struct guests *g = guests_new(few, 1);
-    struct net_addr a = addr("[2001:db8:1:2::1]:25"), near = addr("[2001:db8:1:2::2]:25"), far = addr("[2001:db8:1:3::1]:25"),
-                    home = addr("127.0.0.1:25");
+    struct net_addr a = addr("[2001:db8:1:2::1]:25"), near = addr("[2001:db8:1:2::2]:25"),
+                    far = addr("[2001:db8:1:3::1]:25"), home = addr("127.0.0.1:25");
     struct guest v[6] = {0};
     assert_true(guest_enter(g, GUEST_SMTP, &v[0], &a));
     assert_false(guest_enter(g, GUEST_SMTP, &v[1], &near)); /* one /64 */

@@ -43,7 +43,9 @@ static void answer(int fd, str path, str body)
         buf_printf(&b, "HTTP/1.1 200 OK\r\nX-Seen: yes\r\nContent-Length: %zu\r\n\r\n", body.n);
         buf_add(&b, body);
     } else if (str_starts(path, S("/hello"))) {
-        buf_printf(&b, "HTTP/1.1 100 Continue\r\nX-No: 1\r\n\r\nHTTP/1.1 200 OK\r\nX-Thing: a\r\nContent-Length: 5\r\n\r\nhello");
+        buf_printf(
+            &b,
+            "HTTP/1.1 100 Continue\r\nX-No: 1\r\n\r\nHTTP/1.1 200 OK\r\nX-Thing: a\r\nContent-Length: 5\r\n\r\nhello");
     } else {
         buf_printf(&b, "HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nnone");
     }
@@ -184,7 +186,8 @@ FIBER static void limits_and_errors(void *arg)
     assert_int_equal(err.kind, ERR_INVALID);
     err_clear(&err);
     struct http_header bad = {S("X"), S("a\r\nB: c")};
-    q = (struct http_request){.method = "GET", .url = url(&a, "/hello"), .headers = &bad, .n_headers = 1, .response_max = 9};
+    q = (struct http_request){
+        .method = "GET", .url = url(&a, "/hello"), .headers = &bad, .n_headers = 1, .response_max = 9};
     assert_false(http_request(client, &q, &a, &r, &err));
     assert_int_equal(err.kind, ERR_INVALID);
     err_clear(&err);
@@ -263,8 +266,13 @@ FIBER static void streams(void *arg)
     static const size_t pieces[] = {70000, 4096, 999};
     for (size_t i = 0; i < ARRAY_LEN(pieces); i++) {
         *f = (struct flow){.piece = pieces[i]};
-        q = (struct http_request){.method = "PUT", .url = url(&a, "/echo"), .next_body = give, .body_size = 500000,
-                                  .response_max = 1, .on_data = take, .arg = f};
+        q = (struct http_request){.method = "PUT",
+                                  .url = url(&a, "/echo"),
+                                  .next_body = give,
+                                  .body_size = 500000,
+                                  .response_max = 1,
+                                  .on_data = take,
+                                  .arg = f};
         assert_true(http_request(client, &q, &a, &r, &err));
         assert_int_equal(f->seen, 500000);
     }
@@ -275,7 +283,8 @@ FIBER static void streams(void *arg)
     free(f);
 }
 
-/* curl says OUT_OF_MEMORY of a field that is longer than it takes: that is the peer's doing, and ends this request alone. */
+/* curl says OUT_OF_MEMORY of a field that is longer than it takes: that is the peer's doing, and ends this request
+ * alone. */
 FIBER static void long_field(void *arg)
 {
     (void)arg;
@@ -324,11 +333,11 @@ FIBER static void run_case(void *fn)
     http_client_free(client);
 }
 
-#define CASE(name)                                                                                 \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        assert_true(fiber_main(run_case, (void *)name));                                           \
+#define CASE(name)                                                                                                     \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        assert_true(fiber_main(run_case, (void *)name));                                                               \
     }
 CASE(plain_requests)
 CASE(limits_and_errors)
@@ -341,12 +350,8 @@ int main(void)
 {
     start_server();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain_requests),
-        cmocka_unit_test(test_limits_and_errors),
-        cmocka_unit_test(test_stalls),
-        cmocka_unit_test(test_streams),
-        cmocka_unit_test(test_long_field),
-        cmocka_unit_test(test_many),
+        cmocka_unit_test(test_plain_requests), cmocka_unit_test(test_limits_and_errors), cmocka_unit_test(test_stalls),
+        cmocka_unit_test(test_streams),        cmocka_unit_test(test_long_field),        cmocka_unit_test(test_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

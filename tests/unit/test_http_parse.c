@@ -37,12 +37,12 @@ static void heads(void **state)
         {"GET / HTTP/1.0\r\n\r\n", 0},
         {"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", 0},
         {"POST /x HTTP/1.1\r\nhost:a\r\nTransfer-Encoding: chunked\r\n\r\n", 0},
-        {"GET / HTTP/1.1\r\n\r\n", 400},                                             /* no Host */
+        {"GET / HTTP/1.1\r\n\r\n", 400}, /* no Host */
         {"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400},
-        {"GET / HTTP/1.1\nHost: a\n\n", 400},                                        /* bare LF */
-        {"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", 400},                       /* bare CR */
-        {"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", 400},                    /* obs-fold */
-        {"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400},                                 /* space before the colon */
+        {"GET / HTTP/1.1\nHost: a\n\n", 400},                     /* bare LF */
+        {"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", 400},    /* bare CR */
+        {"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", 400}, /* obs-fold */
+        {"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400},              /* space before the colon */
         {"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", 400},
         {"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", 400},
         {"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n", 400},
@@ -172,10 +172,12 @@ static void chunks(void **state)
         int result;
         uint64_t size;
     } cases[] = {
-        {"5\r\n", HTTP_DONE, 5},        {"1aF;x=\"y\"\r\n", HTTP_DONE, 0x1af}, {"0\r\n", HTTP_DONE, 0}, {"5", HTTP_MORE, 0},
-        {"5\r", HTTP_MORE, 0},          {"5\n", HTTP_BAD, 0},                  {"\r\n", HTTP_BAD, 0},   {"5 \r\n", HTTP_BAD, 0},
-        {"0x5\r\n", HTTP_BAD, 0},       {"-1\r\n", HTTP_BAD, 0},               {"5\rx", HTTP_BAD, 0},
-        {"1111111111111111\r\n", HTTP_BAD, 0},
+        {"5\r\n", HTTP_DONE, 5},  {"1aF;x=\"y\"\r\n", HTTP_DONE, 0x1af},
+        {"0\r\n", HTTP_DONE, 0},  {"5", HTTP_MORE, 0},
+        {"5\r", HTTP_MORE, 0},    {"5\n", HTTP_BAD, 0},
+        {"\r\n", HTTP_BAD, 0},    {"5 \r\n", HTTP_BAD, 0},
+        {"0x5\r\n", HTTP_BAD, 0}, {"-1\r\n", HTTP_BAD, 0},
+        {"5\rx", HTTP_BAD, 0},    {"1111111111111111\r\n", HTTP_BAD, 0},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         uint64_t size = 0;

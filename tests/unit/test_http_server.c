@@ -23,7 +23,8 @@ static void echo(void *arg, struct http_req *req)
 {
     (void)arg;
     BUF(b, 1 << 20);
-    buf_printf(&b, "%.*s %.*s a=%.*s len=%zu ", STR_ARG(req->method), STR_ARG(req->path), STR_ARG(http_req_param(req, S("a"))), req->body.n);
+    buf_printf(&b, "%.*s %.*s a=%.*s len=%zu ", STR_ARG(req->method), STR_ARG(req->path),
+               STR_ARG(http_req_param(req, S("a"))), req->body.n);
     buf_add(&b, req->body);
     http_reply(req, 200, "text/plain", buf_str(&b));
 }
@@ -95,6 +96,7 @@ static void slow(void *arg, struct http_req *req)
     http_reply_err(req, &err);
 }
 
+// clang-format off
 static const struct http_route routes[] = {
     {"GET", "/hello", hello, 0, false, false, NULL},     {"POST", "/echo/*", echo, 1000, false, false, NULL}, {"PUT", "/echo/*", echo, 1000, false, false, NULL},
     {"POST", "/count", count, 0, true, false, NULL},     {"POST", "/ignore", ignore_body, 0, true, false, NULL}, {"GET", "/stream", stream_out, 0, false, false, NULL},
@@ -102,6 +104,7 @@ static const struct http_route routes[] = {
     {"GET", "/health", fails, 0, false, true, NULL}, {"GET", "/latin", not_utf8, 0, false, false, NULL},
     {"POST", "/secret", echo, 4u << 20, false, false, knows_word},
 };
+// clang-format on
 
 /* --- a client that says exactly what it is told --- */
 
@@ -147,12 +150,18 @@ static void statuses(void *arg)
 {
     (void)arg;
     static const char *const want[ERR_KINDS_] = {
-        [ERR_INVALID] = "400 Bad Request",       [ERR_NOT_FOUND] = "404 Not Found",
-        [ERR_EXISTS] = "409 Conflict",           [ERR_DENIED] = "403 Forbidden",
-        [ERR_LIMIT] = "429 Too Many Requests",   [ERR_CONFLICT] = "409 Conflict",
-        [ERR_UNAVAILABLE] = "503 Service Unavailable", [ERR_TIMEOUT] = "504 Gateway Timeout",
-        [ERR_CANCELLED] = "503 Service Unavailable",   [ERR_INTERNAL] = "500 Internal Server Error",
-        [ERR_BUSY] = "503 Service Unavailable",  [ERR_QUOTA] = "507 Insufficient Storage",
+        [ERR_INVALID] = "400 Bad Request",
+        [ERR_NOT_FOUND] = "404 Not Found",
+        [ERR_EXISTS] = "409 Conflict",
+        [ERR_DENIED] = "403 Forbidden",
+        [ERR_LIMIT] = "429 Too Many Requests",
+        [ERR_CONFLICT] = "409 Conflict",
+        [ERR_UNAVAILABLE] = "503 Service Unavailable",
+        [ERR_TIMEOUT] = "504 Gateway Timeout",
+        [ERR_CANCELLED] = "503 Service Unavailable",
+        [ERR_INTERNAL] = "500 Internal Server Error",
+        [ERR_BUSY] = "503 Service Unavailable",
+        [ERR_QUOTA] = "507 Insufficient Storage",
     };
     for (enum err_kind kind = ERR_INVALID; kind < ERR_KINDS_; kind++) {
         char request[128], status[64];
@@ -170,12 +179,16 @@ static void answers(void *arg)
     expect("GET /hello HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 200 OK\r\n", "X-Extra: a  Injected: b\r\n\r\nhello");
     expect("HEAD /hello HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 200 OK\r\n", "Content-Length: 5\r\n");
     expect("GET /hello HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\n", "Connection: close\r\n");
-    expect("POST /echo/x%20y?a=1%262 HTTP/1.1\r\n" CLOSE "Content-Length: 4\r\n\r\nbody", "HTTP/1.1 200", "POST /echo/x y a=1&2 len=4 body");
-    expect("POST /echo/c HTTP/1.1\r\n" CLOSE "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: r\r\n\r\n", "HTTP/1.1 200",
-           "len=5 abcde");
-    expect("GET /stream HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 200", "6\r\npiece \r\n6\r\npiece \r\n6\r\npiece \r\n0\r\n\r\n");
+    expect("POST /echo/x%20y?a=1%262 HTTP/1.1\r\n" CLOSE "Content-Length: 4\r\n\r\nbody", "HTTP/1.1 200",
+           "POST /echo/x y a=1&2 len=4 body");
+    expect("POST /echo/c HTTP/1.1\r\n" CLOSE
+           "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: r\r\n\r\n",
+           "HTTP/1.1 200", "len=5 abcde");
+    expect("GET /stream HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 200",
+           "6\r\npiece \r\n6\r\npiece \r\n6\r\npiece \r\n0\r\n\r\n");
     expect("GET /stream HTTP/1.0\r\n\r\n", "HTTP/1.1 200", "\r\n\r\npiece piece piece ");
-    expect("GET /fails HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 404", "{\"error\":\"not_found\",\"message\":\"no \\\"such\\\" thing\"}");
+    expect("GET /fails HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 404",
+           "{\"error\":\"not_found\",\"message\":\"no \\\"such\\\" thing\"}");
     expect("GET /silent HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 500", NULL);
     expect("GET /none HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 404", NULL);
     expect("DELETE /echo/x HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 405", "Allow: POST, PUT\r\n");
@@ -191,14 +204,17 @@ static void refusals(void *arg)
     expect("POST /echo/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n", "HTTP/1.1 ", NULL);
     expect("POST /echo/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "HTTP/1.1 400", NULL);
     expect("POST /echo/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc", "HTTP/1.1 400", NULL);
-    expect("GET /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 400", NULL);
+    expect("GET /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 400",
+           NULL);
     /* A second request hidden in what the first calls its body must not be seen. */
     calls = 0;
-    expect("POST /echo/x HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\n\r\nGET /hello HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 413", NULL);
+    expect("POST /echo/x HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\n\r\nGET /hello HTTP/1.1\r\nHost: a\r\n\r\n",
+           "HTTP/1.1 413", NULL);
     expect("garbage\r\n\r\nGET /hello HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 400", NULL);
     assert_int_equal(calls, 0);
     ARENA(a, 1 << 22);
-    assert_null(strstr(exchange(&a, "GET /stream?abort=1 HTTP/1.1\r\n" CLOSE "\r\n"), "0\r\n\r\n")); /* not to be taken for whole */
+    /* not to be taken for whole */
+    assert_null(strstr(exchange(&a, "GET /stream?abort=1 HTTP/1.1\r\n" CLOSE "\r\n"), "0\r\n\r\n"));
 }
 
 /* Pipelined requests, in pieces of every size, over one connection. */
@@ -207,22 +223,27 @@ static void admitted(void *arg)
 {
     (void)arg;
     ARENA(a, 1 << 20);
-    expect("POST /secret HTTP/1.1\r\nHost: a\r\nAuthorization: word\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody",
-           "HTTP/1.1 200", "len=4 body");
+    expect(
+        "POST /secret HTTP/1.1\r\nHost: a\r\nAuthorization: word\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody",
+        "HTTP/1.1 200", "len=4 body");
     expect("POST /secret HTTP/1.1\r\nHost: a\r\nContent-Length: 4000000\r\n\r\n", "HTTP/1.1 401", "who are you?");
-    expect("POST /secret HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4000000\r\n\r\n", "HTTP/1.1 401", "Connection: close");
-    expect("POST /secret HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 401", "Connection: close");
-    expect("POST /secret HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbodyGET /hello HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 401", "200 OK");
+    expect("POST /secret HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4000000\r\n\r\n",
+           "HTTP/1.1 401", "Connection: close");
+    expect("POST /secret HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 401",
+           "Connection: close");
+    expect("POST /secret HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbodyGET /hello HTTP/1.1\r\n" CLOSE "\r\n",
+           "HTTP/1.1 401", "200 OK");
 }
 
 static void pipelines(void *arg)
 {
     (void)arg;
-    static const char text[] = "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
-                               "POST /echo/x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
-                               "POST /count HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n"
-                               "POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nrest"
-                               "GET /hello HTTP/1.1\r\n" CLOSE "\r\n";
+    static const char text[] =
+        "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
+        "POST /echo/x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+        "POST /count HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n"
+        "POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nrest"
+        "GET /hello HTTP/1.1\r\n" CLOSE "\r\n";
     struct err err = ERR_INIT;
     for (size_t step = 1; step < sizeof(text); step = step * 2 + 1) {
         ARENA(a, 1 << 22);
@@ -283,7 +304,8 @@ static void half_heads(void *arg)
             say(held[i], S("GET /hello HT"));
         }
     }
-    expect("GET /hello HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 200", "hello"); /* and so the server has seen all of them */
+    /* and so the server has seen all of them */
+    expect("GET /hello HTTP/1.1\r\n" CLOSE "\r\n", "HTTP/1.1 200", "hello");
     assert_int_equal(fiber_count(), before);
     ARENA(a, 1 << 20);
     say(held[0], S("TP/1.1\r\n" CLOSE "\r\n"));
@@ -337,9 +359,13 @@ static void no_fibers(void *arg)
 static void run_case(void *fn)
 {
     struct err err = ERR_INIT;
-    server = http_server_new(&(struct http_server_opts){.routes = routes, .n_routes = ARRAY_LEN(routes), .arg = (void *)(uintptr_t) "arg",
-                                                        .request_timeout_ms = 300, .idle_timeout_ms = 200});
-    struct listener_opts opts = {.name = "test", .inherited_fd = -1, .max_connections = 100, .accept = http_server_accept, .arg = server};
+    server = http_server_new(&(struct http_server_opts){.routes = routes,
+                                                        .n_routes = ARRAY_LEN(routes),
+                                                        .arg = (void *)(uintptr_t) "arg",
+                                                        .request_timeout_ms = 300,
+                                                        .idle_timeout_ms = 200});
+    struct listener_opts opts = {
+        .name = "test", .inherited_fd = -1, .max_connections = 100, .accept = http_server_accept, .arg = server};
     assert_true(net_addr_parse(S("127.0.0.1:0"), &opts.addr, &err));
     listener = listener_start(&opts, &err);
     if (!listener)
@@ -350,11 +376,11 @@ static void run_case(void *fn)
     http_server_free(server);
 }
 
-#define CASE(name)                                                                                 \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        assert_true(fiber_main(run_case, (void *)name));                                           \
+#define CASE(name)                                                                                                     \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        assert_true(fiber_main(run_case, (void *)name));                                                               \
     }
 CASE(answers)
 CASE(statuses)
@@ -369,8 +395,8 @@ CASE(no_fibers)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_answers),   cmocka_unit_test(test_statuses),  cmocka_unit_test(test_admitted),
-                                         cmocka_unit_test(test_refusals),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_answers),   cmocka_unit_test(test_statuses),
+                                       cmocka_unit_test(test_admitted),  cmocka_unit_test(test_refusals),
                                        cmocka_unit_test(test_pipelines), cmocka_unit_test(test_expect_continue),
                                        cmocka_unit_test(test_times),     cmocka_unit_test(test_half_heads),
                                        cmocka_unit_test(test_stopping),  cmocka_unit_test(test_no_fibers)};

@@ -25,9 +25,12 @@ static void append_large(struct imap_rig *r)
 #define LATER "UNAVAILABLE"
 #define BUG "SERVERBUG"
 #define WRONG "AUTHENTICATIONFAILED"
-#define MAILBOX "CANNOT", "NONEXISTENT", "ALREADYEXISTS", "NOPERM", "LIMIT", "INUSE", LATER, LATER, LATER, BUG, LATER, "OVERQUOTA"
-#define ACCOUNT "CANNOT", LATER, "ALREADYEXISTS", "NOPERM", "LIMIT", "INUSE", LATER, LATER, LATER, BUG, LATER, "OVERQUOTA"
-#define NO_MAILBOX "CANNOT", "TRYCREATE", "ALREADYEXISTS", "NOPERM", "LIMIT", "INUSE", LATER, LATER, LATER, BUG, LATER, "OVERQUOTA"
+#define MAILBOX                                                                                                        \
+    "CANNOT", "NONEXISTENT", "ALREADYEXISTS", "NOPERM", "LIMIT", "INUSE", LATER, LATER, LATER, BUG, LATER, "OVERQUOTA"
+#define ACCOUNT                                                                                                        \
+    "CANNOT", LATER, "ALREADYEXISTS", "NOPERM", "LIMIT", "INUSE", LATER, LATER, LATER, BUG, LATER, "OVERQUOTA"
+#define NO_MAILBOX                                                                                                     \
+    "CANNOT", "TRYCREATE", "ALREADYEXISTS", "NOPERM", "LIMIT", "INUSE", LATER, LATER, LATER, BUG, LATER, "OVERQUOTA"
 #define BODY "CANNOT", LATER, BUG, "NOPERM", "TOOBIG", "INUSE", LATER, LATER, LATER, BUG, LATER, "OVERQUOTA"
 
 enum state { LOGGED_OUT, LOGGED_IN, IN_INBOX };
@@ -35,12 +38,21 @@ static const struct {
     const char *method, *command;
     void (*say)(struct imap_rig *r); /* instead of a command of one line */
     enum state state;
-    bool is_other_gone;              /* the mailbox is not listed any more, when the call has failed */
-    const char *want[ERR_KINDS_];    /* INVALID NOT_FOUND EXISTS DENIED LIMIT CONFLICT UNAVAILABLE TIMEOUT CANCELLED INTERNAL BUSY QUOTA */
+    bool is_other_gone; /* the mailbox is not listed any more, when the call has failed */
+    /* INVALID NOT_FOUND EXISTS DENIED LIMIT CONFLICT UNAVAILABLE TIMEOUT CANCELLED INTERNAL BUSY QUOTA */
+    const char *want[ERR_KINDS_];
 } sites[] = {
-    {"Authenticate", "LOGIN alice@example.org x", NULL, LOGGED_OUT, false,
+    {"Authenticate",
+     "LOGIN alice@example.org x",
+     NULL,
+     LOGGED_OUT,
+     false,
      {0, WRONG, WRONG, BUG, WRONG, "LIMIT", LATER, LATER, LATER, LATER, BUG, LATER, LATER}},
-    {"Authenticate", "AUTHENTICATE PLAIN AGEAYg==", NULL, LOGGED_OUT, false,
+    {"Authenticate",
+     "AUTHENTICATE PLAIN AGEAYg==",
+     NULL,
+     LOGGED_OUT,
+     false,
      {0, WRONG, WRONG, BUG, WRONG, "LIMIT", LATER, LATER, LATER, LATER, BUG, LATER, LATER}},
     {"ListMailboxes", "SELECT INBOX", NULL, LOGGED_IN, false, {0, ACCOUNT}},
     {"Search", "SELECT INBOX", NULL, LOGGED_IN, false, {0, MAILBOX}},
@@ -49,11 +61,17 @@ static const struct {
     {"ListSubscriptions", "LIST (SUBSCRIBED) \"\" *", NULL, LOGGED_IN, false, {0, ACCOUNT}},
     {"ListSubscriptions", "LSUB \"\" *", NULL, LOGGED_IN, false, {0, ACCOUNT}},
     {"CreateMailbox", "CREATE New", NULL, LOGGED_IN, false, {0, MAILBOX}},
-    {"DeleteMailbox", "DELETE Other", NULL, LOGGED_IN, false,
-     {0, "CANNOT", "NONEXISTENT", "ALREADYEXISTS", "NOPERM", "LIMIT", "HASCHILDREN", LATER, LATER, LATER, BUG, LATER, "OVERQUOTA"}},
+    {"DeleteMailbox",
+     "DELETE Other",
+     NULL,
+     LOGGED_IN,
+     false,
+     {0, "CANNOT", "NONEXISTENT", "ALREADYEXISTS", "NOPERM", "LIMIT", "HASCHILDREN", LATER, LATER, LATER, BUG, LATER,
+      "OVERQUOTA"}},
     {"RenameMailbox", "RENAME Other New", NULL, LOGGED_IN, false, {0, MAILBOX}},
     {"Subscribe", "SUBSCRIBE Other", NULL, LOGGED_IN, false, {0, ACCOUNT}},
-    {"Append", NULL, append_small, LOGGED_IN, false, {0, ACCOUNT}}, /* the mailbox is there: what is missing is another thing */
+    /* the mailbox is there: what is missing is another thing */
+    {"Append", NULL, append_small, LOGGED_IN, false, {0, ACCOUNT}},
     {"Append", NULL, append_small, LOGGED_IN, true, {0, NO_MAILBOX}},
     {"ListMailboxes", NULL, append_small, LOGGED_IN, false, {0, ACCOUNT}},
     {"PutBlob", NULL, append_large, LOGGED_IN, false, {0, BODY}},
@@ -63,7 +81,11 @@ static const struct {
     {"Copy", "UID MOVE 1 Other", NULL, IN_INBOX, true, {0, NO_MAILBOX}},
     {"Fetch", "FETCH 1:* FLAGS", NULL, IN_INBOX, false, {0, MAILBOX}},
     /* One message that cannot be read is left out, and said so at the end. NOT_FOUND: it was removed just now. */
-    {"ReadBody", "FETCH 1:* BODY.PEEK[]", NULL, IN_INBOX, false,
+    {"ReadBody",
+     "FETCH 1:* BODY.PEEK[]",
+     NULL,
+     IN_INBOX,
+     false,
      {0, LATER, "EXPUNGEISSUED", LATER, LATER, LATER, LATER, LATER, LATER, LATER, LATER, LATER, LATER}},
     {"StoreFlags", "FETCH 1 BODY[TEXT]", NULL, IN_INBOX, false, {0, MAILBOX}},
     {"StoreFlags", "STORE 1 +FLAGS (\\Seen)", NULL, IN_INBOX, false, {0, MAILBOX}},
@@ -100,8 +122,8 @@ static void run_cell(struct imap_rig *r, size_t i, enum err_kind kind, unsigned 
     if (str_starts(got, buf_str(&want)))
         return;
     ++*n_bad;
-    print_error("%s in %s, %s: got '%.*s', want '%s'\n", sites[i].method, sites[i].command ? sites[i].command : "APPEND",
-                err_kind_name(kind), STR_ARG(got), buf_z(&want));
+    print_error("%s in %s, %s: got '%.*s', want '%s'\n", sites[i].method,
+                sites[i].command ? sites[i].command : "APPEND", err_kind_name(kind), STR_ARG(got), buf_z(&want));
 }
 
 static void cells(struct imap_rig *r)

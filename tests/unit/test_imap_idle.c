@@ -83,7 +83,8 @@ static void away_for_a_minute(struct imap_rig *r)
         tick();
     for (size_t i = 0; i < ARRAY_LEN(bounds); i++) {
         unsigned n = *calls(r, bounds[i].method) - before[i];
-        unsigned most = bounds[i].most * (*kind == ERR_LIMIT && i == 0 ? 2 : 1); /* LIMIT: the changes are asked for alone (view.c) */
+        /* LIMIT: the changes are asked for alone (view.c) */
+        unsigned most = bounds[i].most * (*kind == ERR_LIMIT && i == 0 ? 2 : 1);
         if (n == 0 || n > most)
             fail_msg("%s: %u calls of %s, not 1 to %u", err_kind_name(*kind), n, bounds[i].method, most);
     }

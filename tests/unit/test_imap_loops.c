@@ -1,5 +1,5 @@
-/* Commands over a large mailbox: they give way, so that nobody waits for another's. Time is that of the processor, whatever else the
- * machine does. */
+/* Commands over a large mailbox: they give way, so that nobody waits for another's. Time is that of the processor,
+ * whatever else the machine does. */
 #include "unit/imap_rig.h"
 
 #include <time.h>
@@ -62,8 +62,14 @@ static void drain(struct stream *s)
 static void large(struct imap_rig *r)
 {
     static const char *const commands[] = {
-        "FETCH 1:* (FLAGS UID)", "FETCH 1:* (ENVELOPE BODYSTRUCTURE)", "FETCH 1:* BODY.PEEK[HEADER.FIELDS (Subject From)]",
-        "STORE 1:* +FLAGS (\\Seen)", "SEARCH ALL", "UID SEARCH RETURN (ALL) ALL", "UID COPY 1:* Other", "EXPUNGE",
+        "FETCH 1:* (FLAGS UID)",
+        "FETCH 1:* (ENVELOPE BODYSTRUCTURE)",
+        "FETCH 1:* BODY.PEEK[HEADER.FIELDS (Subject From)]",
+        "STORE 1:* +FLAGS (\\Seen)",
+        "SEARCH ALL",
+        "UID SEARCH RETURN (ALL) ALL",
+        "UID COPY 1:* Other",
+        "EXPUNGE",
     };
     struct err err = ERR_INIT;
     imap_rig_connect(r);

@@ -12,12 +12,30 @@ static void test_patterns(void **state)
         const char *pattern, *name;
         bool matches;
     } cases[] = {
-        {"*", "INBOX", true},      {"%", "a/b", false},     {"%", "a", true},        {"a/%", "a/b", true},
-        {"a/%", "a/b/c", false},   {"a*c", "a/b/c", true},  {"a%c", "a/b/c", false}, {"%/%", "a/b", true},
-        {"", "a", false},          {"a", "a", true},        {"a", "ab", false},      {"*b", "ab/b", true},
-        {"%b%", "abc", true},      {"**%%*", "x/y", true},  {"a*b*c", "abbcbc", true}, {"a*b*c", "abbcb", false},
-        {"inbox", "INBOX", true},  {"iNb%", "INBOX", true}, {"*box", "INBOX", true}, {"inbox/%", "INBOX/a", true},
-        {"INBOX/A", "INBOX/a", false}, {"a/inbox", "a/INBOX", false}, {"inboxes", "INBOXES", false}, {"inb%", "INBOXES", false},
+        {"*", "INBOX", true},
+        {"%", "a/b", false},
+        {"%", "a", true},
+        {"a/%", "a/b", true},
+        {"a/%", "a/b/c", false},
+        {"a*c", "a/b/c", true},
+        {"a%c", "a/b/c", false},
+        {"%/%", "a/b", true},
+        {"", "a", false},
+        {"a", "a", true},
+        {"a", "ab", false},
+        {"*b", "ab/b", true},
+        {"%b%", "abc", true},
+        {"**%%*", "x/y", true},
+        {"a*b*c", "abbcbc", true},
+        {"a*b*c", "abbcb", false},
+        {"inbox", "INBOX", true},
+        {"iNb%", "INBOX", true},
+        {"*box", "INBOX", true},
+        {"inbox/%", "INBOX/a", true},
+        {"INBOX/A", "INBOX/a", false},
+        {"a/inbox", "a/INBOX", false},
+        {"inboxes", "INBOXES", false},
+        {"inb%", "INBOXES", false},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         if (imap_pattern_matches(str_c(cases[i].pattern), str_c(cases[i].name)) != cases[i].matches)
@@ -121,9 +139,10 @@ static void test_sets(void **state)
         bool is_uid;
         const char *out; /* NULL: refused */
     } cases[] = {
-        {"1", false, "10"},        {"1:2,4", false, "10:11,30"}, {"*", false, "30"},      {"2:*", false, "11:30"},
-        {"*:2", false, "11:30"},   {"5", false, NULL},           {"4:9", false, NULL},    {"10:20", true, "10:20"},
-        {"40", true, ""},          {"40:*", true, "30"},         {"1:*", true, "1:30"},   {"25:15,1", true, "1,15:25"},
+        {"1", false, "10"},           {"1:2,4", false, "10:11,30"}, {"*", false, "30"},
+        {"2:*", false, "11:30"},      {"*:2", false, "11:30"},      {"5", false, NULL},
+        {"4:9", false, NULL},         {"10:20", true, "10:20"},     {"40", true, ""},
+        {"40:*", true, "30"},         {"1:*", true, "1:30"},        {"25:15,1", true, "1,15:25"},
         {"3,1,2", false, "10:11,20"},
     };
     struct uid_map m = {0}, empty = {0};
@@ -167,9 +186,20 @@ static void test_tokens(void **state)
     static const struct {
         const char *in, *out; /* NULL: refused */
     } strings[] = {
-        {"abc", "abc"},        {"\"a b\"", "a b"},      {"\"a\\\"\\\\\"", "a\"\\"}, {"\"a\\b\"", NULL}, {"\"open", NULL},
-        {"\"a\\", NULL},       {"{3}\r\nabc", "abc"},   {"{3+}\r\nabc", "abc"},     {"{4}\r\nabc", NULL}, {"{0}\r\n", ""},
-        {"(", NULL},           {"a]", "a]"},            {"{3}abc", NULL},           {"{99999999999999}\r\n", NULL},
+        {"abc", "abc"},
+        {"\"a b\"", "a b"},
+        {"\"a\\\"\\\\\"", "a\"\\"},
+        {"\"a\\b\"", NULL},
+        {"\"open", NULL},
+        {"\"a\\", NULL},
+        {"{3}\r\nabc", "abc"},
+        {"{3+}\r\nabc", "abc"},
+        {"{4}\r\nabc", NULL},
+        {"{0}\r\n", ""},
+        {"(", NULL},
+        {"a]", "a]"},
+        {"{3}abc", NULL},
+        {"{99999999999999}\r\n", NULL},
     };
     for (size_t i = 0; i < ARRAY_LEN(strings); i++) {
         struct cursor c = cur_of(str_c(strings[i].in));
@@ -315,10 +345,9 @@ static void test_strings_out(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_patterns), cmocka_unit_test(test_uid_map), cmocka_unit_test(test_uid_map_subtract),      cmocka_unit_test(test_sets),
-        cmocka_unit_test(test_tokens),   cmocka_unit_test(test_fetch),        cmocka_unit_test(test_nul),
-        cmocka_unit_test(test_fetch_twice),
-        cmocka_unit_test(test_search_limits),
+        cmocka_unit_test(test_patterns),    cmocka_unit_test(test_uid_map),     cmocka_unit_test(test_uid_map_subtract),
+        cmocka_unit_test(test_sets),        cmocka_unit_test(test_tokens),      cmocka_unit_test(test_fetch),
+        cmocka_unit_test(test_nul),         cmocka_unit_test(test_fetch_twice), cmocka_unit_test(test_search_limits),
         cmocka_unit_test(test_strings_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

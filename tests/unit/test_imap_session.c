@@ -315,11 +315,8 @@ static void test_byte_by_byte(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_starttls),
-        cmocka_unit_test(test_login_time),
-        cmocka_unit_test(test_silent_login),
-        cmocka_unit_test(test_drain),
-        cmocka_unit_test(test_byte_by_byte),
+        cmocka_unit_test(test_starttls), cmocka_unit_test(test_login_time),   cmocka_unit_test(test_silent_login),
+        cmocka_unit_test(test_drain),    cmocka_unit_test(test_byte_by_byte),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

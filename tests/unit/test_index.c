@@ -1,4 +1,5 @@
-/* The columns against a plain array of rows: whatever is done to both, they say the same, also after a way through the database. */
+/* The columns against a plain array of rows: whatever is done to both, they say the same, also after a way through the
+ * database. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -26,11 +27,17 @@ static void make_row(struct model *m, uint32_t uid)
         m->kw[uid][2 * i] = 0;
         m->kw[uid][2 * i + 1] = (char)(1 + 3 * i + random_below(3));
     }
-    *r = (struct index_row){
-        .uid = uid, .flags = (uint8_t)random_below(32), .kw = str_n(m->kw[uid], 2 * n_kw), .modseq = (int64_t)random_below(1 << 20),
-        .email_id = (int64_t)random_u64(), .thread_id = (int64_t)random_below(1000), .internal_unix = (int64_t)random_below(2000000000),
-        .saved_unix = (int64_t)random_below(2000000000), .sent_unix = (int64_t)random_below(4000000000u) - 2000000000,
-        .size = (int64_t)random_below(100000), .internal_zone = (int32_t)random_below(1440) - 720};
+    *r = (struct index_row){.uid = uid,
+                            .flags = (uint8_t)random_below(32),
+                            .kw = str_n(m->kw[uid], 2 * n_kw),
+                            .modseq = (int64_t)random_below(1 << 20),
+                            .email_id = (int64_t)random_u64(),
+                            .thread_id = (int64_t)random_below(1000),
+                            .internal_unix = (int64_t)random_below(2000000000),
+                            .saved_unix = (int64_t)random_below(2000000000),
+                            .sent_unix = (int64_t)random_below(4000000000u) - 2000000000,
+                            .size = (int64_t)random_below(100000),
+                            .internal_zone = (int32_t)random_below(1440) - 720};
 }
 
 static void assert_same_row(const struct index_row *a, const struct index_row *b)
@@ -38,7 +45,8 @@ static void assert_same_row(const struct index_row *a, const struct index_row *b
     assert_int_equal(a->uid, b->uid);
     assert_int_equal(a->flags, b->flags);
     assert_true(str_eq(a->kw, b->kw));
-    assert_true(a->modseq == b->modseq && a->email_id == b->email_id && a->thread_id == b->thread_id && a->size == b->size);
+    assert_true(a->modseq == b->modseq && a->email_id == b->email_id && a->thread_id == b->thread_id &&
+                a->size == b->size);
     assert_true(a->internal_unix == b->internal_unix && a->saved_unix == b->saved_unix && a->sent_unix == b->sent_unix);
     assert_int_equal(a->internal_zone, b->internal_zone);
 }
@@ -211,7 +219,8 @@ static void test_unseen(void **state)
     index_free(m.ix);
 }
 
-/* What comes from the database may be damaged: it is refused, whatever it says, and the page can be filled from the rows. */
+/* What comes from the database may be damaged: it is refused, whatever it says, and the page can be filled from the
+ * rows. */
 static void test_damage(void **state)
 {
     (void)state;
@@ -246,7 +255,8 @@ static void test_damage(void **state)
             BUF(bad, 1 << 20);
             buf_add(&bad, buf_str(&packed));
             bad.p[random_below(bad.n)] = (char)random_u64();
-            IGNORE(index_unpack_page(m.ix, m.ix->pages[0], g, buf_str(&bad), &err)); /* it may be another value that is sound */
+            /* it may be another value that is sound */
+            IGNORE(index_unpack_page(m.ix, m.ix->pages[0], g, buf_str(&bad), &err));
         }
         struct err err = ERR_INIT;
         assert_true(index_unpack_page(m.ix, m.ix->pages[0], g, buf_str(&packed), &err));
@@ -266,9 +276,9 @@ static void test_damage(void **state)
 static Thurn__SearchKey *random_key(struct arena *a, unsigned depth)
 {
     static const Thurn__SearchOp leaves[] = {
-        THURN__SEARCH_OP__SEARCH_ALL, THURN__SEARCH_OP__SEARCH_UIDS, THURN__SEARCH_OP__SEARCH_FLAGS_SET,
+        THURN__SEARCH_OP__SEARCH_ALL,     THURN__SEARCH_OP__SEARCH_UIDS,   THURN__SEARCH_OP__SEARCH_FLAGS_SET,
         THURN__SEARCH_OP__SEARCH_KEYWORD, THURN__SEARCH_OP__SEARCH_LARGER, THURN__SEARCH_OP__SEARCH_SMALLER,
-        THURN__SEARCH_OP__SEARCH_BEFORE, THURN__SEARCH_OP__SEARCH_MODSEQ, THURN__SEARCH_OP__SEARCH_SENT_BEFORE};
+        THURN__SEARCH_OP__SEARCH_BEFORE,  THURN__SEARCH_OP__SEARCH_MODSEQ, THURN__SEARCH_OP__SEARCH_SENT_BEFORE};
     Thurn__SearchKey *k = arena_new(a, Thurn__SearchKey);
     thurn__search_key__init(k);
     if (depth < 4 && random_below(2)) {
@@ -330,8 +340,13 @@ static void test_search(void **state)
                 enum search_answer want = SEARCH_NO;
                 if (at < p->n) {
                     struct index_row r = index_row_at(p, at);
-                    struct msg_row row = {.uid = r.uid, .modseq = r.modseq, .flags = r.flags, .size = r.size, .kw = r.kw,
-                                          .internal_unix = r.internal_unix, .internal_zone = r.internal_zone};
+                    struct msg_row row = {.uid = r.uid,
+                                          .modseq = r.modseq,
+                                          .flags = r.flags,
+                                          .size = r.size,
+                                          .kw = r.kw,
+                                          .internal_unix = r.internal_unix,
+                                          .internal_zone = r.internal_zone};
                     struct search_subject subject = {.row = &row, .arena = &a};
                     want = search_ask(&t, &subject, SEARCH_ROW);
                 }
@@ -349,8 +364,8 @@ static void test_search(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_model), cmocka_unit_test(test_unseen), cmocka_unit_test(test_damage),
-                                       cmocka_unit_test(test_search)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_model), cmocka_unit_test(test_unseen),
+                                       cmocka_unit_test(test_damage), cmocka_unit_test(test_search)};
     random_seed(20);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -95,10 +95,11 @@ static void plain_main(void *arg)
         stream_close(s);
         wait_connections(l, 0);
 
-        struct listener *second = listener_start(&(struct listener_opts){.name = "second", .accept = on_accept,
-                                                                         .addr = *listener_addr(l)}, &err);
+        struct listener *second = listener_start(
+            &(struct listener_opts){.name = "second", .accept = on_accept, .addr = *listener_addr(l)}, &err);
         assert_null(second);
-        assert_true(err.kind == ERR_UNAVAILABLE && str_find_str(str_c(err.msg), i == 3 ? S("another program") : S("test_listener (pid ")) >= 0);
+        assert_true(err.kind == ERR_UNAVAILABLE &&
+                    str_find_str(str_c(err.msg), i == 3 ? S("another program") : S("test_listener (pid ")) >= 0);
         err_clear(&err);
         assert_true(listener_fd(l) >= 0);
         s = dial(l);
@@ -118,7 +119,9 @@ static void plain_main(void *arg)
 /* What is wrong with a socket's path is said as it is. */
 static void bad_path_main(void *arg)
 {
-    static const struct { const char *path, *why; } cases[] = {
+    static const struct {
+        const char *path, *why;
+    } cases[] = {
         {"unix:/nonexistent/folder/x.sock", "folder cannot be reached"},
         {"unix:/proc/x.sock", "its folder"},
         {"unix:/etc/passwd", "no socket"},
@@ -282,7 +285,8 @@ static void proxy_idle_main(void *arg)
     struct listener *l = listener_start(&o, &err);
     assert_non_null(l);
     struct stream *s = dial(l);
-    assert_true(stream_write(s, S("PROXY TCP4 192.0.2.7 192.0.2.8 40000 25\r\nping\r\n"), &err) && stream_flush(s, &err));
+    assert_true(stream_write(s, S("PROXY TCP4 192.0.2.7 192.0.2.8 40000 25\r\nping\r\n"), &err) &&
+                stream_flush(s, &err));
     expect(s, "ping");
     stream_close(s);
     wait_connections(l, 0);
@@ -297,8 +301,8 @@ static unsigned unacknowledged(int fd)
     return info.tcpi_unacked;
 }
 
-/* Of a client that sends a command in two writes the second is held back until the first is acknowledged. Ours wait for more: so it
- * is, at once, with a fiber that reads and without one. */
+/* Of a client that sends a command in two writes the second is held back until the first is acknowledged. Ours wait for
+ * more: so it is, at once, with a fiber that reads and without one. */
 static void quick_ack_main(void *arg)
 {
     (void)arg;
@@ -321,7 +325,8 @@ static void quick_ack_main(void *arg)
         }
         for (int i = 0; i < 5; i++) {
             assert_true(stream_write(s, S("half"), &err) && stream_flush(s, &err));
-            for (int turns = 0; unacknowledged(fd) && turns < 1000; turns++) /* some milliseconds; the kernel waits for 40 */
+            /* some milliseconds; the kernel waits for 40 */
+            for (int turns = 0; unacknowledged(fd) && turns < 1000; turns++)
                 assert_true(fiber_yield(&err));
             assert_int_equal(unacknowledged(fd), 0);
             assert_true(stream_write(s, S(" line\r\n"), &err));
@@ -361,7 +366,8 @@ static void tls_main(void *arg)
         assert_non_null(l);
         struct stream *s = dial(l);
         if (with_proxy)
-            assert_true(stream_write(s, S("PROXY TCP4 192.0.2.7 192.0.2.8 40000 25\r\n"), &err)); /* in one write with the hello */
+            assert_true(stream_write(s, S("PROXY TCP4 192.0.2.7 192.0.2.8 40000 25\r\n"),
+                                     &err)); /* in one write with the hello */
         assert_true(stream_start_tls_client(s, tc, S("localhost"), TLS_VERIFY_PEER, &err));
         expect(s, with_proxy ? "hello 192.0.2.7:40000" : "hello 127.0.0.1:");
         stream_close(s);
@@ -383,11 +389,11 @@ static void tls_main(void *arg)
     (void)unlink(key);
 }
 
-#define RUN(name)                                                                                  \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        assert_true(fiber_main(name##_main, NULL));                                                \
+#define RUN(name)                                                                                                      \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        assert_true(fiber_main(name##_main, NULL));                                                                    \
     }
 RUN(plain)
 RUN(bad_path)
@@ -400,8 +406,9 @@ RUN(tls)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_plain), cmocka_unit_test(test_bad_path), cmocka_unit_test(test_limits),
-                                       cmocka_unit_test(test_proxy), cmocka_unit_test(test_proxy_idle), cmocka_unit_test(test_late),
-                                       cmocka_unit_test(test_quick_ack), cmocka_unit_test(test_tls)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_plain),      cmocka_unit_test(test_bad_path),
+                                       cmocka_unit_test(test_limits),     cmocka_unit_test(test_proxy),
+                                       cmocka_unit_test(test_proxy_idle), cmocka_unit_test(test_late),
+                                       cmocka_unit_test(test_quick_ack),  cmocka_unit_test(test_tls)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

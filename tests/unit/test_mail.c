@@ -24,7 +24,8 @@ static void test_header(void **state)
 {
     (void)state;
     ARENA(a, 1u << 20);
-    str block = S("From x Thu Aug 22 12:36:23 2002\nA: 1\r\n\t2\r\nBad line\r\nB :\r\n \r\n x\r\nC:last\r\n\r\nD: no\r\n");
+    str block =
+        S("From x Thu Aug 22 12:36:23 2002\nA: 1\r\n\t2\r\nBad line\r\nB :\r\n \r\n x\r\nC:last\r\n\r\nD: no\r\n");
     struct header_iter it = header_iter_of(block);
     struct header_field f;
     assert_true(header_next(&it, &f));
@@ -38,7 +39,8 @@ static void test_header(void **state)
     assert_false(header_next(&it, &f));
     assert_false(header_find(block, S("d"), &f));
     assert_true(header_find(block, S("c"), &f));
-    assert_str(header_decode(&a, S(" =?utf-8?q?=C3=A4?=\r\n =?utf-8?q?b?= c \r\n")), "\xc3\xa4" "b c");
+    assert_str(header_decode(&a, S(" =?utf-8?q?=C3=A4?=\r\n =?utf-8?q?b?= c \r\n")), "\xc3\xa4"
+                                                                                     "b c");
     assert_str(header_decode(&a, S("caf\xe9")), "caf\xc3\xa9");
     assert_str(header_decode(&a, S("a\0b")), "ab");
 }
@@ -314,7 +316,8 @@ static void test_dates(void **state)
         assert_int_equal(d.unix_seconds, cases[i].unix_seconds);
         assert_int_equal(d.zone_minutes, cases[i].zone);
     }
-    static const char *const bad[] = {"", "x", "30 Feb 2020 00:00:00 +0000", "1 Jan 2020 25:00:00 +0000", "1 Foo 2020 00:00 Z"};
+    static const char *const bad[] = {"", "x", "30 Feb 2020 00:00:00 +0000", "1 Jan 2020 25:00:00 +0000",
+                                      "1 Foo 2020 00:00 Z"};
     struct mail_date d;
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         assert_false(date_parse(str_c(bad[i]), &d));
@@ -351,7 +354,8 @@ static void test_utf7(void **state)
         {"INBOX", "INBOX"},
         {"a&b", "a&-b"},
         {"Entw\xc3\xbcrfe", "Entw&APw-rfe"},
-        {"~peter/mail/\xe5\x8f\xb0\xe5\x8c\x97/\xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e", "~peter/mail/&U,BTFw-/&ZeVnLIqe-"},
+        {"~peter/mail/\xe5\x8f\xb0\xe5\x8c\x97/\xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e",
+         "~peter/mail/&U,BTFw-/&ZeVnLIqe-"},
         {"\xf0\x9f\x93\xa7", "&2D3c5w-"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -362,7 +366,8 @@ static void test_utf7(void **state)
         assert_true(utf7_decode(&out, str_c(cases[i].utf7)));
         assert_string_equal(buf_z(&out), cases[i].utf8);
     }
-    static const char *const bad[] = {"&", "&AGE-", "&APw", "&APw-&APw-", "&2D0-", "&AP-", "\xc3\xa4", "&AAA-", "a\tb", "&APx-"};
+    static const char *const bad[] = {"&",    "&AGE-",    "&APw",  "&APw-&APw-", "&2D0-",
+                                      "&AP-", "\xc3\xa4", "&AAA-", "a\tb",       "&APx-"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         BUF(out, 256);
         assert_false(utf7_decode(&out, str_c(bad[i])));
@@ -372,7 +377,9 @@ static void test_utf7(void **state)
 static void test_search(void **state)
 {
     (void)state;
-    assert_true(text_contains(S("Gr\xc3\xbc\xc3\x9f" "e"), S("GR\xc3\x9cSSE")));
+    assert_true(text_contains(S("Gr\xc3\xbc\xc3\x9f"
+                                "e"),
+                              S("GR\xc3\x9cSSE")));
     assert_true(text_contains(S("caf\xc3\xa9"), S("CAFE\xcc\x81")));
     assert_true(text_contains(S("anything"), S("")));
     assert_false(text_contains(S("abc"), S("abd")));
@@ -389,7 +396,9 @@ static void test_html(void **state)
 {
     (void)state;
     BUF(out, 4096);
-    html_to_text(&out, S("<!doctype html><head><style>x</style></head><p a=\">\">a<b>b</b>&#xe4;&lt;</p><script>no</script>1 < 2 & 3"));
+    html_to_text(
+        &out,
+        S("<!doctype html><head><style>x</style></head><p a=\">\">a<b>b</b>&#xe4;&lt;</p><script>no</script>1 < 2 & 3"));
     ARENA(a, 4096);
     assert_str(str_trim(buf_str(&out)), "ab\xc3\xa4<\n\n1 < 2 & 3");
 }
@@ -409,7 +418,9 @@ static void test_builder(void **state)
     buf_clear(&out);
     char boundary[MESSAGE_BOUNDARY_SIZE];
     message_make_boundary(boundary);
-    message_add_text(&out, S("Subject"), S("Gr\xc3\xbc\xc3\x9f" "e, a subject that is quite long and goes on for more than a line of text"));
+    message_add_text(&out, S("Subject"),
+                     S("Gr\xc3\xbc\xc3\x9f"
+                       "e, a subject that is quite long and goes on for more than a line of text"));
     message_begin_multipart(&out, S("report"), S("; report-type=delivery-status"), boundary);
     message_begin_part(&out, boundary);
     buf_add(&out, S("Content-Type: text/plain\r\n\r\nSorry.\r\n"));
@@ -420,7 +431,8 @@ static void test_builder(void **state)
     const struct mime_message *m = mime_parse(&a, buf_str(&out), NULL);
     assert_int_equal(m->root->n_children, 2);
     assert_str(header_decode(&a, m->envelope.subject),
-               "Gr\xc3\xbc\xc3\x9f" "e, a subject that is quite long and goes on for more than a line of text");
+               "Gr\xc3\xbc\xc3\x9f"
+               "e, a subject that is quite long and goes on for more than a line of text");
     assert_str(m->root->children->next->subtype, "DELIVERY-STATUS");
 }
 
@@ -429,7 +441,8 @@ static void test_json(void **state)
     (void)state;
     ARENA(a, 1u << 20);
     BUF(out, 65536);
-    str text = S("Subject: =?utf-8?q?=C3=A4?=\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: base64\n\naGVsbG8=\n");
+    str text = S(
+        "Subject: =?utf-8?q?=C3=A4?=\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: base64\n\naGVsbG8=\n");
     mime_to_json(&out, mime_parse(&a, text, NULL), text);
     assert_string_equal(
         buf_z(&out),
@@ -454,11 +467,11 @@ static void test_delivery_key(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_header),    cmocka_unit_test(test_encoded_words), cmocka_unit_test(test_transfer),
-        cmocka_unit_test(test_charset),   cmocka_unit_test(test_content_fields), cmocka_unit_test(test_addresses),
-        cmocka_unit_test(test_smtp_paths), cmocka_unit_test(test_dates),        cmocka_unit_test(test_utf7),
-        cmocka_unit_test(test_search),    cmocka_unit_test(test_html),          cmocka_unit_test(test_builder),
-        cmocka_unit_test(test_json),      cmocka_unit_test(test_delivery_key),
+        cmocka_unit_test(test_header),     cmocka_unit_test(test_encoded_words),  cmocka_unit_test(test_transfer),
+        cmocka_unit_test(test_charset),    cmocka_unit_test(test_content_fields), cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_smtp_paths), cmocka_unit_test(test_dates),          cmocka_unit_test(test_utf7),
+        cmocka_unit_test(test_search),     cmocka_unit_test(test_html),           cmocka_unit_test(test_builder),
+        cmocka_unit_test(test_json),       cmocka_unit_test(test_delivery_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

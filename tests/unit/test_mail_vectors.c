@@ -61,7 +61,8 @@ static bool check_address(struct arena *a, str header, const json_t *expected, s
         else if (m->is_group_end)
             buf_addc(got, '}');
         else
-            buf_printf(got, "%.*s <%.*s%s%.*s>,", STR_ARG(m->name), STR_ARG(m->local), m->domain.n ? "@" : "", STR_ARG(m->domain));
+            buf_printf(got, "%.*s <%.*s%s%.*s>,", STR_ARG(m->name), STR_ARG(m->local), m->domain.n ? "@" : "",
+                       STR_ARG(m->domain));
     }
     BUF(want, 65536);
     size_t i, k;
@@ -122,13 +123,13 @@ static bool check_date(struct arena *a, str header, const json_t *expected, stru
         zone = -zone;
     return d.year == json_int(expected, "year") && d.month == json_int(expected, "month") &&
            d.day == json_int(expected, "day") && d.hour == json_int(expected, "hour") &&
-           d.minute == json_int(expected, "minute") && d.second == json_int(expected, "second") && d.zone_minutes == zone;
+           d.minute == json_int(expected, "minute") && d.second == json_int(expected, "second") &&
+           d.zone_minutes == zone;
 }
 
 static bool check_id(struct arena *a, str header, const json_t *expected, struct buf *got)
 {
-    const struct mime_message *m =
-        mime_parse(a, arena_printf(a, "References:%.*s", STR_ARG(header)), NULL);
+    const struct mime_message *m = mime_parse(a, arena_printf(a, "References:%.*s", STR_ARG(header)), NULL);
     const struct mime_message *own = mime_parse(a, arena_printf(a, "Message-ID:%.*s", STR_ARG(header)), NULL);
     bool ok = true;
     size_t i;
@@ -227,9 +228,9 @@ static void check_variant(const char *path, str original, bool crlf, struct tall
     for (i = 0; i < n; i++)
         buf_printf(&got, "%llu-%llu-%llu ", (unsigned long long)v[i].header, (unsigned long long)v[i].body,
                    (unsigned long long)v[i].end);
-    json_array_foreach(json_object_get(vector, "parts"), i, one) buf_printf(
-        &want, "%llu-%llu-%llu ", (unsigned long long)json_u64(one, "offset_header"),
-        (unsigned long long)json_u64(one, "offset_body"), (unsigned long long)json_u64(one, "offset_end"));
+    json_array_foreach(json_object_get(vector, "parts"), i, one)
+        buf_printf(&want, "%llu-%llu-%llu ", (unsigned long long)json_u64(one, "offset_header"),
+                   (unsigned long long)json_u64(one, "offset_body"), (unsigned long long)json_u64(one, "offset_end"));
     verdict(t, str_eq(buf_str(&got), buf_str(&want)), "message", name, buf_z(&got), buf_z(&want));
     json_decref(vector);
 }
@@ -250,7 +251,8 @@ static void test_messages(void **state)
         {"mime/mail-parser/rfc", 0},
         {"mime/mail-parser/legacy", 0},
         {"mime/mail-parser/thirdparty", 0},
-        {"mime/mail-parser/malformed", 16}, /* boundaries by prefix (RFC 2046 5.1.1), where the vectors want whole lines */
+        /* boundaries by prefix (RFC 2046 5.1.1), where the vectors want whole lines */
+        {"mime/mail-parser/malformed", 16},
     };
     for (size_t i = 0; i < ARRAY_LEN(sets); i++) {
         char path[4096];
@@ -297,7 +299,8 @@ static void check_decoded(const struct decoded_check *c, const struct mime_part 
         BUF(a, 16u << 20);
         BUF(b, 16u << 20);
         transfer_decode(transfer_kind_of(p->encoding),
-                        str_slice(c->message, (size_t)p->body_offset, (size_t)(p->body_offset + p->body_size)), &decoded);
+                        str_slice(c->message, (size_t)p->body_offset, (size_t)(p->body_offset + p->body_size)),
+                        &decoded);
         strip_cr(&a, buf_str(&decoded));
         strip_cr(&b, buf_str(&want));
         verdict(c->tally, str_eq(buf_str(&a), buf_str(&b)), "decoded", name, buf_z(&a), buf_z(&b));
@@ -340,10 +343,11 @@ static void test_headers(void **state)
         header_check check;
         unsigned may_differ;
     } sets[] = {
-        {"address", check_address, 8}, /* comments are no part of a name; spaces in an obsolete address go */
+        {"address", check_address, 8},            /* comments are no part of a name; spaces in an obsolete address go */
         {"content_type", check_content_type, 10}, /* a type without a subtype or with two slashes */
-        {"date", check_date, 4}, /* months as numbers, a date behind other text, unbalanced comments (read all the same) */
-        {"id", check_id, 1}, /* spaces within an id go */
+        /* months as numbers, a date behind other text, unbalanced comments (read all the same) */
+        {"date", check_date, 4},
+        {"id", check_id, 1},                      /* spaces within an id go */
         {"unstructured", check_unstructured, 11}, /* unfolding removes line ends only, RFC 5322 2.2.3 */
     };
     for (size_t i = 0; i < ARRAY_LEN(sets); i++)

@@ -66,7 +66,9 @@ static void counts_from_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(prints_prometheus_text), cmocka_unit_test(bounds_labels), cmocka_unit_test(counts_from_threads),
+        cmocka_unit_test(prints_prometheus_text),
+        cmocka_unit_test(bounds_labels),
+        cmocka_unit_test(counts_from_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

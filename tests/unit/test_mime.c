@@ -77,12 +77,10 @@ static const struct {
      "  MULTIPART/MIXED 7BIT h=47 b=91 n=14 l=3 disp= boundary=ab\n"
      "    TEXT/PLAIN 7BIT h=96 b=97 n=1 l=0 disp=\n"
      "  TEXT/PLAIN 7BIT h=110 b=111 n=1 l=0 disp=\n"},
-    {"message within",
-     "Content-Type: message/rfc822\r\n\r\nSubject: in\r\nFrom: a@b\r\n\r\nbody\r\n",
+    {"message within", "Content-Type: message/rfc822\r\n\r\nSubject: in\r\nFrom: a@b\r\n\r\nbody\r\n",
      "MESSAGE/RFC822 7BIT h=0 b=32 n=32 l=4 disp= envelope date= subject=in id= irt= from:|a|b||0\n"
      "  TEXT/PLAIN 7BIT h=32 b=58 n=6 l=1 disp=\n"},
-    {"digest",
-     "Content-Type: multipart/digest; boundary=d\n\n--d\n\nSubject: 1\n\nx\n--d--\n",
+    {"digest", "Content-Type: multipart/digest; boundary=d\n\n--d\n\nSubject: 1\n\nx\n--d--\n",
      "MULTIPART/DIGEST 7BIT h=0 b=44 n=25 l=6 disp= boundary=d\n"
      "  MESSAGE/RFC822 7BIT h=48 b=49 n=13 l=2 disp= envelope date= subject=1 id= irt=\n"
      "    TEXT/PLAIN 7BIT h=49 b=61 n=1 l=0 disp=\n"},
@@ -91,7 +89,8 @@ static const struct {
      "MULTIPART/DIGEST 7BIT h=0 b=44 n=23 l=5 disp= boundary=d\n"
      "  MESSAGE/RFC822 7BIT h=48 b=49 n=12 l=2 disp= envelope date= subject=1 id= irt=\n"
      "    TEXT/PLAIN 7BIT h=49 b=61 n=0 l=0 disp=\n"},
-    {"encoded message is a leaf", "Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\nU3ViamVjdDogeAo=\n",
+    {"encoded message is a leaf",
+     "Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\nU3ViamVjdDogeAo=\n",
      "MESSAGE/RFC822 BASE64 h=0 b=64 n=17 l=1 disp=\n"},
     {"part without header and blank line", "Content-Type: multipart/mixed; boundary=b\n\n--b\nhello\n--b--\n",
      "MULTIPART/MIXED 7BIT h=0 b=43 n=16 l=3 disp= boundary=b\n"
@@ -200,7 +199,8 @@ static void test_thread_and_preview(void **state)
     assert_true(str_eq(m->references[2], S("3@c")));
     assert_true(str_eq(m->message_id, S("x@y")));
     assert_int_equal(m->sent_unix, 1795288200);
-    assert_true(str_eq(m->preview, S("Gr\xc3\xbc\xc3\x9f" "e aus Wien")));
+    assert_true(str_eq(m->preview, S("Gr\xc3\xbc\xc3\x9f"
+                                     "e aus Wien")));
     assert_false(m->has_attachment);
     m = mime_parse(&a,
                    S("Content-Type: text/html; charset=utf-8\n\n<html><head><title>t</title><style>p{}</style></head>"
@@ -213,24 +213,30 @@ static void test_part_numbers(void **state)
 {
     (void)state;
     ARENA(a, 1u << 20);
-    const struct mime_message *m = mime_parse(
-        &a,
-        S("Content-Type: multipart/mixed; boundary=o\n\n--o\n\n1\n--o\nContent-Type: message/rfc822\n\n"
-          "Content-Type: multipart/mixed; boundary=i\n\n--i\n\n21\n--i\n\n22\n--i--\n--o\n"
-          "Content-Type: message/rfc822\n\nSubject: x\n\n31\n--o--\n"),
-        NULL);
+    const struct mime_message *m =
+        mime_parse(&a,
+                   S("Content-Type: multipart/mixed; boundary=o\n\n--o\n\n1\n--o\nContent-Type: message/rfc822\n\n"
+                     "Content-Type: multipart/mixed; boundary=i\n\n--i\n\n21\n--i\n\n22\n--i--\n--o\n"
+                     "Content-Type: message/rfc822\n\nSubject: x\n\n31\n--o--\n"),
+                   NULL);
     const struct mime_part *p1 = m->root->children, *p2 = p1->next, *p3 = p2->next;
     const struct {
         uint32_t path[4];
         size_t n;
         const struct mime_part *part;
     } numbers[] = {
-        {{0}, 0, m->root},       {{1}, 1, p1},
-        {{2}, 1, p2},            {{2, 1}, 2, p2->children->children},
-        {{2, 2}, 2, p2->children->children->next}, {{2, 3}, 2, NULL},
-        {{3}, 1, p3},            {{3, 1}, 2, p3->children},
-        {{3, 2}, 2, NULL},       {{3, 1, 1}, 3, NULL},
-        {{1, 1}, 2, NULL},       {{4}, 1, NULL},
+        {{0}, 0, m->root},
+        {{1}, 1, p1},
+        {{2}, 1, p2},
+        {{2, 1}, 2, p2->children->children},
+        {{2, 2}, 2, p2->children->children->next},
+        {{2, 3}, 2, NULL},
+        {{3}, 1, p3},
+        {{3, 1}, 2, p3->children},
+        {{3, 2}, 2, NULL},
+        {{3, 1, 1}, 3, NULL},
+        {{1, 1}, 2, NULL},
+        {{4}, 1, NULL},
         {{0}, 1, NULL},
     };
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
@@ -258,8 +264,9 @@ static void split_file(const char *path, str content, void *arg)
 static void test_corpus_splits(void **state)
 {
     (void)state;
-    static const char *const folders[] = {"mailcorpus/easy-ham-1", "mailcorpus/hard-ham-1", "mailcorpus/spam-1",
-                                          "mime/ruby-mail",        "mime/mime4j/testmsgs",  "mime/mime4j/mimetools-testmsgs"};
+    static const char *const folders[] = {"mailcorpus/easy-ham-1", "mailcorpus/hard-ham-1",
+                                          "mailcorpus/spam-1",     "mime/ruby-mail",
+                                          "mime/mime4j/testmsgs",  "mime/mime4j/mimetools-testmsgs"};
     random_seed(7);
     for (size_t i = 0; i < ARRAY_LEN(folders); i++) {
         char path[4096];
@@ -272,7 +279,8 @@ static void test_corpus_splits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cases),        cmocka_unit_test(test_limits), cmocka_unit_test(test_long_header), cmocka_unit_test(test_thread_and_preview),
+        cmocka_unit_test(test_cases),        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_long_header),  cmocka_unit_test(test_thread_and_preview),
         cmocka_unit_test(test_part_numbers), cmocka_unit_test(test_corpus_splits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,10 +5,23 @@
 static void reads_decimals(void **state)
 {
     (void)state;
-    static const struct { const char *s; uint64_t max, want; bool ok; } cases[] = {
-        {"0", 10, 0, true},   {"10", 10, 10, true}, {"11", 10, 0, false}, {"", 10, 0, false},    {"+1", 10, 0, false},
-        {"-1", 10, 0, false}, {" 1", 10, 0, false}, {"1 ", 10, 0, false}, {"0x1", 99, 0, false}, {"007", 10, 7, true},
-        {"18446744073709551615", UINT64_MAX, UINT64_MAX, true}, {"18446744073709551616", UINT64_MAX, 0, false},
+    static const struct {
+        const char *s;
+        uint64_t max, want;
+        bool ok;
+    } cases[] = {
+        {"0", 10, 0, true},
+        {"10", 10, 10, true},
+        {"11", 10, 0, false},
+        {"", 10, 0, false},
+        {"+1", 10, 0, false},
+        {"-1", 10, 0, false},
+        {" 1", 10, 0, false},
+        {"1 ", 10, 0, false},
+        {"0x1", 99, 0, false},
+        {"007", 10, 7, true},
+        {"18446744073709551615", UINT64_MAX, UINT64_MAX, true},
+        {"18446744073709551616", UINT64_MAX, 0, false},
         {"99999999999999999999999", UINT64_MAX, 0, false},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -52,7 +65,9 @@ static void reads_units(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_decimals), cmocka_unit_test(reads_signs), cmocka_unit_test(reads_units),
+        cmocka_unit_test(reads_decimals),
+        cmocka_unit_test(reads_signs),
+        cmocka_unit_test(reads_units),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

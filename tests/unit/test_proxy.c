@@ -21,13 +21,18 @@ static const struct {
     {"v1 two spaces", S_INIT("PROXY TCP4  192.0.2.1 192.0.2.2 1 25\r\n"), PROXY_BAD, NULL, 0},
     {"v1 one word more", S_INIT("PROXY TCP4 192.0.2.1 192.0.2.2 1 25 9\r\n"), PROXY_BAD, NULL, 0},
     {"v1 bare LF", S_INIT("PROXY TCP4 192.0.2.1 192.0.2.2 1 25\n"), PROXY_MORE, NULL, 0},
-    {"v1 too long", S_INIT("PROXY UNKNOWN aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-                           "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), PROXY_BAD, NULL, 0},
+    {"v1 too long",
+     S_INIT("PROXY UNKNOWN aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+     PROXY_BAD, NULL, 0},
     {"v2 tcp4", S_INIT(SIG "\x21\x11\0\x0c" IN4 "EHLO"), PROXY_OK, "192.0.2.1:40000", 4},
     {"v2 tcp4 with TLV", S_INIT(SIG "\x21\x11\0\x0f" IN4 "\4\0\0X"), PROXY_OK, "192.0.2.1:40000", 1},
     {"v2 local", S_INIT(SIG "\x20\0\0\0"), PROXY_OK, NULL, 0},
     {"v2 unspec", S_INIT(SIG "\x21\0\0\1x"), PROXY_OK, NULL, 0},
-    {"v2 short addresses", S_INIT(SIG "\x21\x11\0\x04" "abcd"), PROXY_BAD, NULL, 0},
+    {"v2 short addresses",
+     S_INIT(SIG "\x21\x11\0\x04"
+                "abcd"),
+     PROXY_BAD, NULL, 0},
     {"v2 version 3", S_INIT(SIG "\x31\x11\0\x0c" IN4), PROXY_BAD, NULL, 0},
     {"v2 command 2", S_INIT(SIG "\x22\x11\0\x0c" IN4), PROXY_BAD, NULL, 0},
     {"v2 huge", S_INIT(SIG "\x21\x11\xff\xff"), PROXY_BAD, NULL, 0},

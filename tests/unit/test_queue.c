@@ -28,28 +28,28 @@ struct seen {
 static struct {
     struct seen local[SEEN_MAX], remote[SEEN_MAX];
     size_t n_local, n_remote, n_duplicates;
-    unsigned store_away, auth_away;    /* so many calls fail */
-    unsigned remote_away;              /* so many attempts reach nobody */
+    unsigned store_away, auth_away; /* so many calls fail */
+    unsigned remote_away;           /* so many attempts reach nobody */
     unsigned remote_delay_ms, store_delay_ms;
     unsigned running, most_running;
-    bool is_sent;                      /* the peer has all of the content while that lasts */
-    unsigned n_attempts;               /* of remote_deliver */
+    bool is_sent;        /* the peer has all of the content while that lasts */
+    unsigned n_attempts; /* of remote_deliver */
     char *blobs[64];
     size_t blob_n[64], n_blobs;
-    unsigned holds;                    /* calls */
+    unsigned holds; /* calls */
     int64_t hold_until;
     struct {
         unsigned blob;
         unsigned char holder[24];
     } held[64];
     size_t n_held, n_released;
-    unsigned release_away;             /* so many calls fail */
-    unsigned space_away;               /* the calls for this space fail; 0 = none */
-    unsigned shard_away;               /* accounts on this shard of the store are not to be reached */
-    unsigned n_shard_calls;            /* such calls */
+    unsigned release_away;  /* so many calls fail */
+    unsigned space_away;    /* the calls for this space fail; 0 = none */
+    unsigned shard_away;    /* accounts on this shard of the store are not to be reached */
+    unsigned n_shard_calls; /* such calls */
     unsigned looking_up, most_looking_up;
-    uint32_t result_kind, call_kind;   /* what the store answers for each, or to the whole */
-    unsigned n_results;                /* such answers */
+    uint32_t result_kind, call_kind; /* what the store answers for each, or to the whole */
+    unsigned n_results;              /* such answers */
 } world;
 
 static void world_clear(void)
@@ -133,7 +133,8 @@ static Thurn__Resolution *resolve_one(const char *address, struct arena *a)
     return r;
 }
 
-FIBER static void fake_resolve(Thurn__Auth_Service *s, const Thurn__ResolveRequest *q, Thurn__ResolveReply_Closure closure, void *call)
+FIBER static void fake_resolve(Thurn__Auth_Service *s, const Thurn__ResolveRequest *q,
+                               Thurn__ResolveReply_Closure closure, void *call)
 {
     (void)s;
     struct rpc_call *c = call;
@@ -179,7 +180,8 @@ static void must_be_held(const Thurn__BlobRef *ref)
     if (i == world.n_held)
         fail_msg("blob %u is used, and nobody holds it", ref->hash.data[0]);
 }
-static void fake_release_blobs(Thurn__Store_Service *s, const Thurn__ReleaseBlobsRequest *q, Thurn__Empty_Closure closure, void *call)
+static void fake_release_blobs(Thurn__Store_Service *s, const Thurn__ReleaseBlobsRequest *q,
+                               Thurn__Empty_Closure closure, void *call)
 {
     (void)s;
     struct rpc_call *c = call;
@@ -222,7 +224,8 @@ static char *body_text(const Thurn__DeliverRequest *q)
     return str_dup(buf_str(&b));
 }
 
-FIBER static void fake_deliver(Thurn__Store_Service *s, const Thurn__DeliverRequest *q, Thurn__DeliverReply_Closure closure, void *call)
+FIBER static void fake_deliver(Thurn__Store_Service *s, const Thurn__DeliverRequest *q,
+                               Thurn__DeliverReply_Closure closure, void *call)
 {
     (void)s;
     struct rpc_call *c = call;
@@ -253,18 +256,18 @@ FIBER static void fake_deliver(Thurn__Store_Service *s, const Thurn__DeliverRequ
         if (to->account->shard == world.shard_away) {
             world.n_shard_calls += i == 0;
             res->error_kind = ERR_UNAVAILABLE;
-            res->error = (char *)(uintptr_t)"shard is away";
+            res->error = (char *)(uintptr_t) "shard is away";
             continue;
         }
         if (world.result_kind && strcmp(name, "sender") != 0) {
             world.n_results++;
             res->error_kind = world.result_kind;
-            res->error = (char *)(uintptr_t)"as told";
+            res->error = (char *)(uintptr_t) "as told";
             continue;
         }
         if (strcmp(name, "full") == 0 || strcmp(name, "moved") == 0) {
             res->error_kind = strcmp(name, "full") == 0 ? ERR_QUOTA : ERR_CONFLICT;
-            res->error = (char *)(uintptr_t)"not now";
+            res->error = (char *)(uintptr_t) "not now";
             continue;
         }
         for (size_t k = 0; k < world.n_local; k++)
@@ -296,7 +299,8 @@ static void put_blob(str content, Thurn__BlobRef *out, unsigned char hash[32])
     world.blobs[world.n_blobs++] = str_dup(content);
 }
 
-FIBER static void fake_put_blob(Thurn__Store_Service *s, const Thurn__PutBlobRequest *q, Thurn__PutBlobReply_Closure closure, void *call)
+FIBER static void fake_put_blob(Thurn__Store_Service *s, const Thurn__PutBlobRequest *q,
+                                Thurn__PutBlobReply_Closure closure, void *call)
 {
     (void)s;
     struct rpc_call *c = call;
@@ -321,7 +325,8 @@ FIBER static void fake_put_blob(Thurn__Store_Service *s, const Thurn__PutBlobReq
     closure(&r, call);
 }
 
-FIBER static void fake_read_blob(Thurn__Store_Service *s, const Thurn__ReadBlobRequest *q, Thurn__Empty_Closure closure, void *call)
+FIBER static void fake_read_blob(Thurn__Store_Service *s, const Thurn__ReadBlobRequest *q, Thurn__Empty_Closure closure,
+                                 void *call)
 {
     (void)s;
     struct rpc_call *c = call;
@@ -341,7 +346,8 @@ FIBER static void fake_read_blob(Thurn__Store_Service *s, const Thurn__ReadBlobR
     closure(&r, call);
 }
 
-static void fake_hold_blob(Thurn__Store_Service *s, const Thurn__HoldBlobRequest *q, Thurn__Empty_Closure closure, void *call)
+static void fake_hold_blob(Thurn__Store_Service *s, const Thurn__HoldBlobRequest *q, Thurn__Empty_Closure closure,
+                           void *call)
 {
     (void)s;
     Thurn__Empty r = THURN__EMPTY__INIT;
@@ -352,6 +358,7 @@ static void fake_hold_blob(Thurn__Store_Service *s, const Thurn__HoldBlobRequest
     closure(&r, call);
 }
 
+// clang-format off
 static Thurn__Auth_Service fake_auth = {
     .base = {.descriptor = &thurn__auth__descriptor, .invoke = protobuf_c_service_invoke_internal}, .resolve = fake_resolve};
 static Thurn__Store_Service fake_store = {
@@ -363,6 +370,7 @@ static Thurn__Store_Service fake_store = {
 struct remote {
     int unused;
 };
+// clang-format on
 struct remote *remote_new(const struct remote_opts *opts, struct err *err)
 {
     (void)opts, (void)err;
@@ -417,7 +425,8 @@ FIBER static void one_remote(struct remote_rcpt *r, const char *content)
     }
 }
 
-void remote_deliver(struct remote *r, const struct remote_site *site, const struct remote_message *m, struct remote_rcpt *rcpts, size_t n)
+void remote_deliver(struct remote *r, const struct remote_site *site, const struct remote_message *m,
+                    struct remote_rcpt *rcpts, size_t n)
 {
     (void)r, (void)site;
     struct err err = ERR_INIT;
@@ -472,9 +481,16 @@ struct world_run {
 
 static struct queue_opts options(struct world_run *w, const char *node)
 {
-    return (struct queue_opts){.db = w->db, .node = str_c(node), .n_shards = kind == TESTDB_PG ? 8 : 1, .store = &fake_store.base,
-                               .auth = &fake_auth.base, .hostname = S("mail.example.org"), .retry_s = retry, .n_retry = 2,
-                               .lease_ms = 3000 /* shorter ones lapse on a busy machine */, .takeover_hold_ms = 1000};
+    return (struct queue_opts){.db = w->db,
+                               .node = str_c(node),
+                               .n_shards = kind == TESTDB_PG ? 8 : 1,
+                               .store = &fake_store.base,
+                               .auth = &fake_auth.base,
+                               .hostname = S("mail.example.org"),
+                               .retry_s = retry,
+                               .n_retry = 2,
+                               .lease_ms = 3000 /* shorter ones lapse on a busy machine */,
+                               .takeover_hold_ms = 1000};
 }
 
 static bool wait_for(bool (*is_so)(void *), void *arg)
@@ -536,15 +552,15 @@ static void run(void (*fn)(struct world_run *w))
     world_clear();
 }
 
-#define CALL(w, queue, method, Reply, request)                                                                             \
-    __extension__({                                                                                                        \
-        struct rpc_call c_;                                                                                                \
-        const Thurn__##Reply *r_ = NULL;                                                                                   \
-        rpc_call_init(&c_, &(w)->a);                                                                                       \
-        if (!queue_##method(&c_, queue_service(queue), request, &r_))                                                      \
-            r_ = NULL;                                                                                                     \
-        (w)->err = c_.err;                                                                                                 \
-        r_;                                                                                                                \
+#define CALL(w, queue, method, Reply, request)                                                                         \
+    __extension__({                                                                                                    \
+        struct rpc_call c_;                                                                                            \
+        const Thurn__##Reply *r_ = NULL;                                                                               \
+        rpc_call_init(&c_, &(w)->a);                                                                                   \
+        if (!queue_##method(&c_, queue_service(queue), request, &r_))                                                  \
+            r_ = NULL;                                                                                                 \
+        (w)->err = c_.err;                                                                                             \
+        r_;                                                                                                            \
     })
 
 struct mail {
@@ -559,7 +575,8 @@ static uint64_t enqueue(struct world_run *w, struct queue *q, struct mail m)
 {
     Thurn__EnqueueRequest req = THURN__ENQUEUE_REQUEST__INIT;
     Thurn__Body body = THURN__BODY__INIT;
-    Thurn__QueueRecipient **list = arena_array(&w->a, Thurn__QueueRecipient *, 1000), *rcpts = arena_array(&w->a, Thurn__QueueRecipient, 1000);
+    Thurn__QueueRecipient **list = arena_array(&w->a, Thurn__QueueRecipient *, 1000),
+                          *rcpts = arena_array(&w->a, Thurn__QueueRecipient, 1000);
     unsigned char id[16] = {0};
     if (m.id_number)
         memcpy(id, &m.id_number, sizeof(m.id_number));
@@ -631,9 +648,11 @@ static bool uses_more(void *bytes)
     return metric_get(M_QUEUE_MEMORY, NULL) > *(int64_t *)bytes;
 }
 
+// clang-format off
 static const struct sql_stmt count_rows = {
     .name = "count_rows", .params = "", .cols = "i",
     .sqlite = "SELECT (SELECT count(*) FROM q_msg) + (SELECT count(*) FROM q_rcpt) + (SELECT count(*) FROM q_body)"};
+// clang-format on
 static int64_t rows(struct world_run *w)
 {
     struct sql_result r;
@@ -684,7 +703,9 @@ static void local(struct world_run *w)
 {
     unsigned char key[32], id[16] = {0};
     uint64_t number = 77;
-    assert_true(enqueue(w, w->q, (struct mail){.to = "alice@example.org Bob@Example.org", .prefix = "Return-Path: <>\r\n", .id_number = 77}));
+    assert_true(enqueue(
+        w, w->q,
+        (struct mail){.to = "alice@example.org Bob@Example.org", .prefix = "Return-Path: <>\r\n", .id_number = 77}));
     settle(w, 0);
     assert_int_equal(count_local("alice"), 1);
     assert_string_equal(local_content("alice"), "Return-Path: <>\r\nSubject: hello\r\n\r\nbody\r\n");
@@ -717,7 +738,9 @@ static void enqueue_many(void *arg)
     struct world_run mine = {.q = e->w->q};
     arena_init(&mine.a, 1 << 26);
     for (unsigned i = 0; i < e->n; i++)
-        if (!enqueue(&mine, mine.q, (struct mail){.to = i % 2 ? "alice@example.org" : "x@remote.example", .id_number = e->same ? e->same : e->first + i}))
+        if (!enqueue(&mine, mine.q,
+                     (struct mail){.to = i % 2 ? "alice@example.org" : "x@remote.example",
+                                   .id_number = e->same ? e->same : e->first + i}))
             fail_msg("%s", mine.err.msg);
     arena_done(&mine.a);
 }
@@ -805,12 +828,15 @@ static bool has_no_rows(void *arg)
     return sql_query(w->db, &count_rows, NULL, &a, &r, &err) && sql_at(&r, 0, 0)->i == 0;
 }
 
-/* Wherever a body of this size lies (our database, a blob that we made, one of the front-end), it arrives as it was, on each of the ways
- * that a recipient can go, and comes back whole or in part. */
+/* Wherever a body of this size lies (our database, a blob that we made, one of the front-end), it arrives as it was, on
+ * each of the ways that a recipient can go, and comes back whole or in part. */
 static void one_size(struct world_run *w, size_t n)
 {
     char *content = letter(n);
-    assert_true(enqueue(w, w->q, (struct mail){.to = "alice@example.org x@remote.example bad@remote.example team@example.org", .content = content, .ret_full = true}));
+    assert_true(enqueue(w, w->q,
+                        (struct mail){.to = "alice@example.org x@remote.example bad@remote.example team@example.org",
+                                      .content = content,
+                                      .ret_full = true}));
     settle(w, 0);
     assert_int_equal(count_local("alice"), 2);
     assert_int_equal(count_local("bob"), 1);
@@ -835,7 +861,8 @@ static void one_size_later(struct world_run *w, size_t n)
     char *content = letter(n);
     world.shard_away = 2;
     world.remote_away = 1000000;
-    uint64_t id = enqueue(w, w->q, (struct mail){.to = "bob@example.org y@remote.example team@example.org", .content = content});
+    uint64_t id =
+        enqueue(w, w->q, (struct mail){.to = "bob@example.org y@remote.example team@example.org", .content = content});
     assert_true(id);
     assert_true(wait_for(was_tried, &(struct one_message){w, id}));
     const Thurn__QueuedMessage *shown = show(w, id);
@@ -857,7 +884,8 @@ static void one_size_later(struct world_run *w, size_t n)
     world_clear();
 }
 
-static const size_t sizes[] = {1, 40, 16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 512 * 1024 - 1, 512 * 1024, 512 * 1024 + 1, 5 << 20};
+static const size_t sizes[] = {
+    1, 40, 16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 512 * 1024 - 1, 512 * 1024, 512 * 1024 + 1, 5 << 20};
 static void size_classes(struct world_run *w)
 {
     for (size_t i = 0; i < ARRAY_LEN(sizes); i++)
@@ -872,8 +900,11 @@ static void size_classes_later(struct world_run *w)
 /* A row whose body is of another size than it says: that message's trouble, and nobody else's. */
 FIBER static bool cut_bodies(struct sql_tx *tx, void *arg, struct err *err)
 {
-    static const struct sql_stmt st = {.name = "cut_bodies", .params = "", .cols = "",
-                                       .sqlite = "UPDATE q_body SET body = x'61'", .pg = "UPDATE q_body SET body = 'a'"};
+    static const struct sql_stmt st = {.name = "cut_bodies",
+                                       .params = "",
+                                       .cols = "",
+                                       .sqlite = "UPDATE q_body SET body = x'61'",
+                                       .pg = "UPDATE q_body SET body = 'a'"};
     (void)arg;
     return sql_exec(tx, &st, NULL, 1, NULL, err);
 }
@@ -898,7 +929,8 @@ static void wrong_body(struct world_run *w)
     settle(w, 0);
 }
 
-/* The database takes effect, and does not say so: what the clients heard has failed is not sent by a later life, however many there were. */
+/* The database takes effect, and does not say so: what the clients heard has failed is not sent by a later life,
+ * however many there were. */
 struct one_enqueue {
     struct world_run *w;
     unsigned *n_failed;
@@ -984,7 +1016,8 @@ static void many_told(struct world_run *w)
 
 static void bounces(struct world_run *w)
 {
-    assert_true(enqueue(w, w->q, (struct mail){.to = "bad1@remote.example nobody@example.org x@remote.example", .id_number = 5}));
+    assert_true(enqueue(
+        w, w->q, (struct mail){.to = "bad1@remote.example nobody@example.org x@remote.example", .id_number = 5}));
     settle(w, 0);
     assert_int_equal(count_remote("x@remote.example"), 1);
     assert_int_equal(count_local("sender"), 2); /* one from each site */
@@ -1005,21 +1038,26 @@ static void bounce_rules(struct world_run *w)
     assert_true(enqueue(w, w->q, (struct mail){.from = "", .to = "bad@remote.example nobody@example.org"}));
     assert_true(enqueue(w, w->q, (struct mail){.to = "bad@remote.example", .notify = 8}));
     assert_true(enqueue(w, w->q, (struct mail){.to = "bad@remote.example", .notify = 1}));
-    assert_true(enqueue(w, w->q, (struct mail){.from = "gone@example.org", .to = "bad@remote.example"})); /* its DSN fails too */
+    /* its DSN fails too */
+    assert_true(enqueue(w, w->q, (struct mail){.from = "gone@example.org", .to = "bad@remote.example"}));
     settle(w, 0);
     assert_int_equal(world.n_local, 0);
     assert_int_equal(metric_get(M_QUEUE_DOUBLE_BOUNCES, NULL), 2);
-    assert_true(enqueue(w, w->q, (struct mail){.to = "alice@example.org x@remote.example", .notify = 1})); /* not from outside */
+    /* not from outside */
+    assert_true(enqueue(w, w->q, (struct mail){.to = "alice@example.org x@remote.example", .notify = 1}));
     settle(w, 0);
     assert_int_equal(count_local("sender"), 0);
     assert_true(enqueue(w, w->q, (struct mail){.to = "alice@example.org x@remote.example", .notify = 1, .account = 6}));
     settle(w, 0);
     assert_int_equal(count_local("sender"), 2);
-    assert_true(strstr(local_content("sender"), "Action: delivered") || strstr(local_content("sender"), "Action: relayed"));
-    assert_true(enqueue(w, w->q, (struct mail){.from = "", .to = "alice@example.org", .notify = 1})); /* nobody to be told */
+    assert_true(strstr(local_content("sender"), "Action: delivered") ||
+                strstr(local_content("sender"), "Action: relayed"));
+    /* nobody to be told */
+    assert_true(enqueue(w, w->q, (struct mail){.from = "", .to = "alice@example.org", .notify = 1}));
     settle(w, 0);
     assert_int_equal(metric_get(M_QUEUE_DOUBLE_BOUNCES, NULL), 2);
-    assert_true(enqueue(w, w->q, (struct mail){.from = "bob@example.org", .to = "bad@remote.example", .ret_full = true}));
+    assert_true(
+        enqueue(w, w->q, (struct mail){.from = "bob@example.org", .to = "bad@remote.example", .ret_full = true}));
     settle(w, 0);
     assert_non_null(strstr(local_content("bob"), "\r\nbody\r\n"));
     assert_true(enqueue(w, w->q, (struct mail){.from = "carol@example.org", .to = "a@nowhere.example"}));
@@ -1044,7 +1082,8 @@ static void expansion(struct world_run *w)
 
 static void deferrals(struct world_run *w)
 {
-    uint64_t id = enqueue(w, w->q, (struct mail){.to = "later@remote.example away@example.org full@example.org alice@example.org"});
+    uint64_t id = enqueue(
+        w, w->q, (struct mail){.to = "later@remote.example away@example.org full@example.org alice@example.org"});
     assert_true(wait_for(was_tried, &(struct one_message){w, id}));
     assert_int_equal(count_local("alice"), 1);
     const Thurn__QueuedMessage *m = show(w, id);
@@ -1103,9 +1142,10 @@ static void one_verdict(struct world_run *w, const struct verdict_case *v)
 static void verdicts(struct world_run *w)
 {
     static const struct verdict_case cases[] = {
-        {ERR_INVALID, "5.6.0", 0}, {ERR_NOT_FOUND, NULL, 451}, {ERR_EXISTS, NULL, 451},  {ERR_DENIED, "5.7.1", 0},
-        {ERR_LIMIT, "5.3.4", 0},   {ERR_CONFLICT, NULL, 451},  {ERR_UNAVAILABLE, NULL, 0}, {ERR_TIMEOUT, NULL, 451},
-        {ERR_CANCELLED, NULL, 451}, {ERR_INTERNAL, NULL, 451}, {ERR_BUSY, NULL, 0},      {ERR_QUOTA, NULL, 452}, {ERR_KINDS_ + 3, NULL, 451},
+        {ERR_INVALID, "5.6.0", 0},   {ERR_NOT_FOUND, NULL, 451}, {ERR_EXISTS, NULL, 451},    {ERR_DENIED, "5.7.1", 0},
+        {ERR_LIMIT, "5.3.4", 0},     {ERR_CONFLICT, NULL, 451},  {ERR_UNAVAILABLE, NULL, 0}, {ERR_TIMEOUT, NULL, 451},
+        {ERR_CANCELLED, NULL, 451},  {ERR_INTERNAL, NULL, 451},  {ERR_BUSY, NULL, 0},        {ERR_QUOTA, NULL, 452},
+        {ERR_KINDS_ + 3, NULL, 451},
     };
     _Static_assert(ARRAY_LEN(cases) == ERR_KINDS_, "a kind of error has no case");
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -1135,8 +1175,11 @@ static void later(struct world_run *w, int seconds)
 {
     queue_free(w->q);
     if (kind == TESTDB_PG)
-        testdb_pg_exec("queue", arena_printf(&w->a, "UPDATE q_msg SET created = created - %d, expires = expires - %d;"
-                                                    "UPDATE q_rcpt SET due = due - %d", seconds, seconds, seconds).p);
+        testdb_pg_exec("queue", arena_printf(&w->a,
+                                             "UPDATE q_msg SET created = created - %d, expires = expires - %d;"
+                                             "UPDATE q_rcpt SET due = due - %d",
+                                             seconds, seconds, seconds)
+                                    .p);
     else
         clock_jump_s(seconds);
     w->q = start(w, "one");
@@ -1148,7 +1191,7 @@ static void full_for_long(struct world_run *w)
     uint64_t id = enqueue(w, w->q, (struct mail){.to = "full@example.org"});
     assert_true(id && wait_for(was_tried, &(struct one_message){w, id}));
     later(w, 86400);
-    assert_true(wait_for(is_told, (void *)(uintptr_t)"sender"));
+    assert_true(wait_for(is_told, (void *)(uintptr_t) "sender"));
     settle(w, 0);
     size_t n_failed = 0; /* there may be a notice of the delay */
     for (size_t i = 0; i < world.n_local; i++)
@@ -1159,7 +1202,8 @@ static void full_for_long(struct world_run *w)
 /* An attempt that hangs does not keep an operator from his message. */
 static void act_in_attempt(struct world_run *w)
 {
-    static const Thurn__QueueOp ops[] = {THURN__QUEUE_OP__QUEUE_HOLD, THURN__QUEUE_OP__QUEUE_DROP, THURN__QUEUE_OP__QUEUE_BOUNCE};
+    static const Thurn__QueueOp ops[] = {THURN__QUEUE_OP__QUEUE_HOLD, THURN__QUEUE_OP__QUEUE_DROP,
+                                         THURN__QUEUE_OP__QUEUE_BOUNCE};
     for (size_t i = 0; i < ARRAY_LEN(ops); i++) {
         world.remote_delay_ms = 600000;
         uint64_t id = enqueue(w, w->q, (struct mail){.to = "x@remote.example"});
@@ -1181,14 +1225,16 @@ static void act_in_attempt(struct world_run *w)
     assert_int_equal(rows(w), 0);
 }
 
-/* What the peer has whole is not broken off to be held: it would be sent twice. It is held when its attempt ends without success. */
+/* What the peer has whole is not broken off to be held: it would be sent twice. It is held when its attempt ends
+ * without success. */
 static void hold_when_sent(struct world_run *w)
 {
     world.remote_delay_ms = 1000;
     world.is_sent = true;
     uint64_t id = enqueue(w, w->q, (struct mail){.to = "x@remote.example later@remote.example"});
     assert_true(id && wait_for(remote_runs, NULL));
-    assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_HOLD), 1); /* the other was delivered when that had been waited for */
+    /* the other was delivered when that had been waited for */
+    assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_HOLD), 1);
     settle(w, 1);
     assert_int_equal(count_remote("x@remote.example"), 1);
     assert_int_equal(stats(w, w->q)->held, 1);
@@ -1196,7 +1242,8 @@ static void hold_when_sent(struct world_run *w)
     settle(w, 0);
 }
 
-/* Of one attempt that a peer has whole, one recipient is to go: the other is not sent again for that, and the site is none the worse. */
+/* Of one attempt that a peer has whole, one recipient is to go: the other is not sent again for that, and the site is
+ * none the worse. */
 static void act_on_one_of_two(struct world_run *w)
 {
     static const Thurn__QueueOp ops[] = {THURN__QUEUE_OP__QUEUE_DROP, THURN__QUEUE_OP__QUEUE_BOUNCE};
@@ -1316,7 +1363,8 @@ static void act_cut_short(struct world_run *w)
     settle(w, 0);
 }
 
-/* A retry of many that wait for one host that is away has it asked by the sessions that it has now, not once for each message. */
+/* A retry of many that wait for one host that is away has it asked by the sessions that it has now, not once for each
+ * message. */
 static void bulk_retry(struct world_run *w)
 {
     world.remote_away = 1000000;
@@ -1331,7 +1379,8 @@ static void bulk_retry(struct world_run *w)
     assert_true(world.n_attempts - before <= 20); /* max_site_sessions */
     assert_true(metric_get(M_QUEUE_SITES_SUSPENDED, NULL) - suspensions <= 2);
     world.remote_away = 0;
-    assert_true(act(w, "", THURN__QUEUE_OP__QUEUE_RETRY) > 0); /* the next act does it again; some are sent before it comes to them */
+    /* the next act does it again; some are sent before it comes to them */
+    assert_true(act(w, "", THURN__QUEUE_OP__QUEUE_RETRY) > 0);
     settle(w, 0);
 }
 
@@ -1354,9 +1403,10 @@ static void reasons(struct world_run *w)
     m = show(w, dark);
     assert_string_equal(m->recipients[0]->text, "nobody answers");
     assert_string_equal(m->recipients[0]->waits, "hosts");
-    uint64_t later = enqueue(w, w->q, (struct mail){.to = "x@dark.example", .from = "bob@example.org", .expires_in = 2});
+    uint64_t later =
+        enqueue(w, w->q, (struct mail){.to = "x@dark.example", .from = "bob@example.org", .expires_in = 2});
     assert_string_equal(show(w, later)->recipients[0]->text, "nobody answers"); /* its domain's, at once */
-    assert_true(wait_for(is_told, (void *)(uintptr_t)"bob")); /* and so does the bounce */
+    assert_true(wait_for(is_told, (void *)(uintptr_t) "bob"));                  /* and so does the bounce */
     assert_non_null(strstr(local_content("bob"), "nobody answers"));
     assert_null(strstr(local_content("bob"), "no attempt was possible"));
     (void)act(w, "", THURN__QUEUE_OP__QUEUE_DROP);
@@ -1388,8 +1438,8 @@ static void outages(struct world_run *w)
     assert_int_equal(count_remote("y@remote.example"), 1);
 }
 
-/* A shard of the store is away: its mail waits, at the cost of an attempt now and then, nobody else's does, and all of it goes
- * as soon as it is back. */
+/* A shard of the store is away: its mail waits, at the cost of an attempt now and then, nobody else's does, and all of
+ * it goes as soon as it is back. */
 static void shard_outage(struct world_run *w)
 {
     world.shard_away = 2;
@@ -1509,14 +1559,16 @@ static void settle_until(struct world_run *w, bool (*is_so)(void *), void *arg)
 static bool says_nearly_full(void *arg)
 {
     BUF(text, 4096);
-    return trouble_print(&text) > 0 && str_starts(buf_str(&text), S("degraded: queue.memory: ")) && (!arg || strstr(buf_z(&text), arg));
+    return trouble_print(&text) > 0 && str_starts(buf_str(&text), S("degraded: queue.memory: ")) &&
+           (!arg || strstr(buf_z(&text), arg));
 }
 static bool says_nothing(void *arg)
 {
     return !says_nearly_full(arg);
 }
 
-/* Memory is what bounds the queue: it fills with what waits, says so from 90 % on, refuses, and takes mail again when that is gone. */
+/* Memory is what bounds the queue: it fills with what waits, says so from 90 % on, refuses, and takes mail again when
+ * that is gone. */
 static void full(struct world_run *w)
 {
     enum { ROOM = 400 * 1024 };
@@ -1535,9 +1587,9 @@ static void full(struct world_run *w)
     }
     assert_int_equal(w->err.kind, ERR_BUSY);
     assert_int_equal(metric_get(M_QUEUE_REFUSED, NULL), 1);
-    assert_true(says_nearly_full((char *)(uintptr_t)"refused here"));
+    assert_true(says_nearly_full((char *)(uintptr_t) "refused here"));
     assert_true(ROOM / n <= 460); /* what one message costs, domain and tables included */
-    settle(w, n); /* what is under way is refused by its host, and waits with that as its reason */
+    settle(w, n);                 /* what is under way is refused by its host, and waits with that as its reason */
     assert_int_equal(act(w, "", THURN__QUEUE_OP__QUEUE_DROP), n);
     settle(w, 0);
     assert_true(wait_for(says_nothing, NULL));
@@ -1570,7 +1622,8 @@ static void administration(struct world_run *w)
     for (int i = 0; i < 25; i++) {
         char to[80];
         (void)snprintf(to, sizeof(to), "u%d@%s.example v@%s.example", i, i % 5 ? "one" : "two", i % 5 ? "one" : "two");
-        assert_true(enqueue(w, w->q, (struct mail){.to = to, .tenant = i % 2, .from = i == 7 ? "" : "sender@example.org"}));
+        assert_true(
+            enqueue(w, w->q, (struct mail){.to = to, .tenant = i % 2, .from = i == 7 ? "" : "sender@example.org"}));
     }
     settle(w, 25);
     Thurn__QueueListRequest req = THURN__QUEUE_LIST_REQUEST__INIT;
@@ -1593,11 +1646,11 @@ static void administration(struct world_run *w)
     Thurn__QueueFilter f = THURN__QUEUE_FILTER__INIT;
     req = (Thurn__QueueListRequest)THURN__QUEUE_LIST_REQUEST__INIT;
     req.filter = &f;
-    f.recipient = (char *)(uintptr_t)"@two.example";
+    f.recipient = (char *)(uintptr_t) "@two.example";
     assert_int_equal(CALL(w, w->q, list, QueueListReply, &req)->n_messages, 5);
     f.tenant_id = 1;
     assert_int_equal(CALL(w, w->q, list, QueueListReply, &req)->n_messages, 2);
-    f.sender = (char *)(uintptr_t)"nobody@example.org";
+    f.sender = (char *)(uintptr_t) "nobody@example.org";
     assert_int_equal(CALL(w, w->q, list, QueueListReply, &req)->total, 0);
     Thurn__QueueActRequest bad = THURN__QUEUE_ACT_REQUEST__INIT;
     Thurn__QueueFilter none = THURN__QUEUE_FILTER__INIT;
@@ -1609,7 +1662,7 @@ static void administration(struct world_run *w)
     f = (Thurn__QueueFilter)THURN__QUEUE_FILTER__INIT;
     f.states = 1u << THURN__RECIPIENT_STATE__RCPT_HELD;
     assert_int_equal(CALL(w, w->q, list, QueueListReply, &req)->total, 5);
-    f.recipient = (char *)(uintptr_t)"@one.example";
+    f.recipient = (char *)(uintptr_t) "@one.example";
     assert_int_equal(CALL(w, w->q, list, QueueListReply, &req)->total, 0);
     f.states = 1u << THURN__RECIPIENT_STATE__RCPT_DUE;
     assert_int_equal(CALL(w, w->q, list, QueueListReply, &req)->total, 20);
@@ -1648,7 +1701,10 @@ static void restart(struct world_run *w)
 {
     world.remote_away = 1000000;
     for (int i = 0; i < 50; i++)
-        assert_true(enqueue(w, w->q, (struct mail){.to = "later@remote.example x@other.example", .prefix = "A: b\r\n", .id_number = 100 + (uint64_t)i}));
+        assert_true(enqueue(w, w->q,
+                            (struct mail){.to = "later@remote.example x@other.example",
+                                          .prefix = "A: b\r\n",
+                                          .id_number = 100 + (uint64_t)i}));
     assert_true(enqueue(w, w->q, (struct mail){.to = "held@remote.example"}));
     assert_int_equal(act(w, "held@remote.example", THURN__QUEUE_OP__QUEUE_HOLD), 1);
     queue_free(w->q);
@@ -1704,14 +1760,16 @@ static void expiry(struct world_run *w)
     uint64_t id = enqueue(w, w->q, (struct mail){.to = "later@remote.example", .expires_in = 3600});
     assert_true(wait_for(was_tried, &(struct one_message){w, id}));
     later(w, 3600); /* its next attempt is its last */
-    assert_true(wait_for(is_told, (void *)(uintptr_t)"sender"));
+    assert_true(wait_for(is_told, (void *)(uintptr_t) "sender"));
     settle(w, 0);
     world.remote_away = 1000000;
-    id = enqueue(w, w->q, (struct mail){.from = "bob@example.org", .to = "x@remote.example y@remote.example", .expires_in = 3600});
+    id = enqueue(
+        w, w->q,
+        (struct mail){.from = "bob@example.org", .to = "x@remote.example y@remote.example", .expires_in = 3600});
     assert_true(wait_for(was_tried, &(struct one_message){w, id}));
     /* their site is not tried for a while, so that the message's own time ends them */
     later(w, 3600);
-    assert_true(wait_for(is_told, (void *)(uintptr_t)"bob"));
+    assert_true(wait_for(is_told, (void *)(uintptr_t) "bob"));
     settle(w, 0);
     assert_non_null(strstr(local_content("sender"), "not now"));
     assert_non_null(strstr(local_content("bob"), "5.4.7"));
@@ -1719,8 +1777,8 @@ static void expiry(struct world_run *w)
     assert_int_equal(rows(w), 0);
 }
 
-/* The wall clock goes back an hour and then a month ahead. What waits is tried as if nothing had been, also by a node that starts
- * before the clock is right again, and is not taken for old. */
+/* The wall clock goes back an hour and then a month ahead. What waits is tried as if nothing had been, also by a node
+ * that starts before the clock is right again, and is not taken for old. */
 struct tries {
     struct world_run *w;
     uint64_t id;
@@ -1763,7 +1821,8 @@ static void held_body(struct world_run *w)
     for (size_t i = 0; i < 10000; i++)
         buf_printf(&content, "line %zu, so that it is a blob\r\n", i);
     world.remote_away = 1000000;
-    assert_true(enqueue(w, w->q, (struct mail){.to = "held@remote.example", .content = buf_z(&content), .expires_in = 3600}));
+    assert_true(
+        enqueue(w, w->q, (struct mail){.to = "held@remote.example", .content = buf_z(&content), .expires_in = 3600}));
     assert_int_equal(act(w, "held@remote.example", THURN__QUEUE_OP__QUEUE_HOLD), 1);
     assert_int_equal(world.holds, 1);
     assert_true(world.hold_until > clock_unix() + 29 * 86400);
@@ -1801,7 +1860,8 @@ static void released_bodies(struct world_run *w)
     put_blob(buf_str(&content), &blob, hash);
     Thurn__Body body = THURN__BODY__INIT;
     body.blob = &blob;
-    static const char *const to[] = {"x@remote.example", "later@remote.example", "team@example.org", "bad@remote.example"};
+    static const char *const to[] = {"x@remote.example", "later@remote.example", "team@example.org",
+                                     "bad@remote.example"};
     world.release_away = 1;
     for (size_t i = 0; i < ARRAY_LEN(to); i++)
         assert_true(enqueue_blob(w, &body, to[i]));
@@ -1814,7 +1874,9 @@ static void released_bodies(struct world_run *w)
     settle(w, 0);
     assert_true(wait_for(nothing_held, NULL));
     /* The same for a body that the queue itself has put there. */
-    assert_true(enqueue(w, w->q, (struct mail){.to = "x@remote.example", .content = arena_strz(&w->a, str_slice(buf_str(&content), 0, 100000))}));
+    assert_true(enqueue(w, w->q,
+                        (struct mail){.to = "x@remote.example",
+                                      .content = arena_strz(&w->a, str_slice(buf_str(&content), 0, 100000))}));
     settle(w, 0);
     assert_true(wait_for(nothing_held, NULL));
     /* The message is over, and the store is away until we stop: its hold ends by its time. */
@@ -1830,7 +1892,9 @@ static void released_bodies(struct world_run *w)
     world.space_away = 0;
     assert_true(wait_for(nothing_held, NULL));
     world.release_away = 1000000;
-    assert_true(enqueue(w, w->q, (struct mail){.to = "x@remote.example", .content = arena_strz(&w->a, str_slice(buf_str(&content), 0, 100000))}));
+    assert_true(enqueue(w, w->q,
+                        (struct mail){.to = "x@remote.example",
+                                      .content = arena_strz(&w->a, str_slice(buf_str(&content), 0, 100000))}));
     settle(w, 0);
     assert_int_equal(world.n_held, 1);
 }
@@ -1852,7 +1916,7 @@ static void delay_notice(struct world_run *w)
     assert_non_null(strstr(local_content("sender"), "Action: delayed"));
     assert_true(enqueue(w, w->q, (struct mail){.from = "carol@example.org", .to = "x@remote.example"}));
     later(w, 4 * 3600);
-    assert_true(wait_for(is_told, (void *)(uintptr_t)"carol"));
+    assert_true(wait_for(is_told, (void *)(uintptr_t) "carol"));
     settle(w, 4); /* all shards are loaded */
     assert_true(has_told(NULL));
     assert_int_equal(metric_get(M_QUEUE_DSNS, NULL), 2); /* a second one to the others would have come with it */
@@ -1878,8 +1942,8 @@ static void fairness(struct world_run *w)
         fail_msg("%u at a time", world.most_running);
 }
 
-/* Every statement of the database failing in turn, with and without effect: what was answered is kept and delivered once;
- * what was refused is not there. */
+/* Every statement of the database failing in turn, with and without effect: what was answered is kept and delivered
+ * once; what was refused is not there. */
 static void failures(struct world_run *w)
 {
     for (int after = 0; after < 2; after++)
@@ -1911,8 +1975,8 @@ static bool owns(void *arg)
 static bool both_own(void *arg)
 {
     struct two *t = arg;
-    return stats(t[0].w, t[0].q)->shards_owned + stats(t[1].w, t[1].q)->shards_owned == 8 && stats(t[0].w, t[0].q)->shards_owned < 8 &&
-           stats(t[0].w, t[0].q)->shards_owned > 0;
+    return stats(t[0].w, t[0].q)->shards_owned + stats(t[1].w, t[1].q)->shards_owned == 8 &&
+           stats(t[0].w, t[0].q)->shards_owned < 8 && stats(t[0].w, t[0].q)->shards_owned > 0;
 }
 
 static void two_nodes(struct world_run *w)
@@ -1952,12 +2016,13 @@ static const char *name_preferred_to(struct world_run *w, const char *name, uint
 {
     const char *other = name;
     for (int i = 0; hash_stable(str_c(arena_printf(&w->a, "%d:%s", (int)shard, other).p)) <=
-                    hash_stable(str_c(arena_printf(&w->a, "%d:%s", (int)shard, name).p)); i++)
+                    hash_stable(str_c(arena_printf(&w->a, "%d:%s", (int)shard, name).p));
+         i++)
         other = arena_printf(&w->a, "other-%d", i).p;
     return other;
 }
-/* A shard with an attempt under way does not hold up the others that are to go, nor the lease: giving it up takes longer than
- * the lease lasts, and still nobody takes the node for dead. */
+/* A shard with an attempt under way does not hold up the others that are to go, nor the lease: giving it up takes
+ * longer than the lease lasts, and still nobody takes the node for dead. */
 static void slow_leaving(struct world_run *w)
 {
     if (kind != TESTDB_PG)
@@ -1983,11 +2048,12 @@ static void slow_leaving(struct world_run *w)
     queue_free(other);
 }
 
-/* A shard that takes far longer to load than the lease lasts: the lease is held, the other shards are served meanwhile, and it is served
- * when it is there. Lost in the midst of that it is loaded again, and each message is there once. */
+/* A shard that takes far longer to load than the lease lasts: the lease is held, the other shards are served meanwhile,
+ * and it is served when it is there. Lost in the midst of that it is loaded again, and each message is there once. */
 static int64_t epochs(struct world_run *w)
 {
-    static const struct sql_stmt sum = {.name = "sum_epochs", .params = "", .cols = "i", .sqlite = "SELECT CAST(sum(epoch) AS bigint) FROM q_shard"};
+    static const struct sql_stmt sum = {
+        .name = "sum_epochs", .params = "", .cols = "i", .sqlite = "SELECT CAST(sum(epoch) AS bigint) FROM q_shard"};
     struct sql_result r;
     assert_true(sql_query(w->db, &sum, NULL, &w->a, &r, &w->err));
     return sql_at(&r, 0, 0)->i;
@@ -2015,7 +2081,8 @@ static void slow_load(struct world_run *w)
     w->q = start(w, "one");
     assert_true(wait_for(owns, &(struct two){w, w->q, 7}));
     assert_true(queue_is_ready(w->q));
-    testdb_pg_exec("queue", arena_printf(&w->a, "UPDATE q_shard SET epoch = epoch + 1 WHERE shard = %d", (int)(id >> 53)).p);
+    testdb_pg_exec("queue",
+                   arena_printf(&w->a, "UPDATE q_shard SET epoch = epoch + 1 WHERE shard = %d", (int)(id >> 53)).p);
     assert_true(wait_for(lost_one, &(struct two){w, w->q, (size_t)before + 8 + 2}));
     assert_true(wait_for(owns, &(struct two){w, w->q, 8}));
     assert_int_equal(epochs(w), before + 8 + 2); /* each was had once, and the one lost once more */
@@ -2069,17 +2136,20 @@ static void dead_nodes(struct world_run *w)
     if (kind != TESTDB_PG)
         return;
     queue_free(w->q);
-    testdb_pg_exec("queue", "INSERT INTO q_node SELECT 'pod-' || i, (extract(epoch FROM now()) * 1000)::bigint - 90000000, 0 FROM generate_series(1, 1500) i");
+    testdb_pg_exec(
+        "queue",
+        "INSERT INTO q_node SELECT 'pod-' || i, (extract(epoch FROM now()) * 1000)::bigint - 90000000, 0 FROM generate_series(1, 1500) i");
     w->q = start(w, "one");
     assert_true(wait_for(owns, &(struct two){w, w->q, 8}));
-    static const struct sql_stmt count = {.name = "count_nodes", .params = "", .cols = "i", .sqlite = "SELECT count(*) FROM q_node"};
+    static const struct sql_stmt count = {
+        .name = "count_nodes", .params = "", .cols = "i", .sqlite = "SELECT count(*) FROM q_node"};
     struct sql_result r;
     assert_true(sql_query(w->db, &count, NULL, &w->a, &r, &w->err));
     assert_int_equal(sql_at(&r, 0, 0)->i, 1);
 }
 
-/* I2: the node loses its lease while an attempt is under way. It cannot write any more; what the peer accepted is noted for
- * the new owner, who does not send it again. */
+/* I2: the node loses its lease while an attempt is under way. It cannot write any more; what the peer accepted is noted
+ * for the new owner, who does not send it again. */
 static bool took_over(void *arg)
 {
     return metric_get(M_QUEUE_TAKEOVERS, NULL) == 8 && owns(arg);
@@ -2101,8 +2171,8 @@ static void zombie(struct world_run *w)
     assert_int_equal(rows(w), 0);
 }
 
-/* A lease that lapses for a moment: the node has its shards back while its own attempt is under way. That one's result is waited for, or
- * it is broken off: nobody gets the message twice. */
+/* A lease that lapses for a moment: the node has its shards back while its own attempt is under way. That one's result
+ * is waited for, or it is broken off: nobody gets the message twice. */
 static bool has_all_again(void *arg)
 {
     struct two *t = arg;
@@ -2141,8 +2211,8 @@ static void noted_blip(struct world_run *w)
 /* A crash of the only node there can be: nobody is left to tell a result, so the next life begins at once. */
 FIBER static bool crash_body(struct sql_tx *tx, void *arg, struct err *err)
 {
-    static const struct sql_stmt st = {.name = "crash", .params = "", .cols = "",
-                                       .sqlite = "UPDATE q_shard SET owner = 'dead', epoch = epoch + 1"};
+    static const struct sql_stmt st = {
+        .name = "crash", .params = "", .cols = "", .sqlite = "UPDATE q_shard SET owner = 'dead', epoch = epoch + 1"};
     (void)arg;
     return sql_exec(tx, &st, NULL, 1, NULL, err);
 }
@@ -2185,8 +2255,8 @@ static void takeover(struct world_run *w)
     assert_int_equal(metric_get(M_QUEUE_TAKEOVERS, NULL), 8);
 }
 
-/* A node stands still in the midst of a transaction that holds shards and its own row. Its lease ends, and what it holds is taken over all
- * the same; nobody else's lease waits for it. */
+/* A node stands still in the midst of a transaction that holds shards and its own row. Its lease ends, and what it
+ * holds is taken over all the same; nobody else's lease waits for it. */
 static void paused_owner(struct world_run *w)
 {
     if (kind != TESTDB_PG)
@@ -2194,7 +2264,9 @@ static void paused_owner(struct world_run *w)
     queue_free(w->q);
     testdb_pg_exec("queue", "INSERT INTO q_node VALUES ('paused', (extract(epoch FROM now()) * 1000)::bigint + 500, 0);"
                             "UPDATE q_shard SET owner = 'paused', epoch = epoch + 1 WHERE shard < 4");
-    void *paused = testdb_pg_hold("queue", "BEGIN; SELECT shard FROM q_shard WHERE shard < 4 FOR SHARE; SELECT node FROM q_node WHERE node = 'paused' FOR UPDATE;");
+    void *paused = testdb_pg_hold(
+        "queue",
+        "BEGIN; SELECT shard FROM q_shard WHERE shard < 4 FOR SHARE; SELECT node FROM q_node WHERE node = 'paused' FOR UPDATE;");
     int64_t start_ms = clock_mono_ms();
     w->q = start(w, "one");
     assert_true(wait_for(owns, &(struct two){w, w->q, 4})); /* what is free, at once */
@@ -2209,7 +2281,8 @@ static void paused_owner(struct world_run *w)
     settle(w, 0);
 }
 
-/* The database goes on believing in the lease, but the renewal hangs: by its own clock the node begins nothing any more. */
+/* The database goes on believing in the lease, but the renewal hangs: by its own clock the node begins nothing any
+ * more. */
 static bool is_not_ready(void *q)
 {
     return !queue_is_ready(q);
@@ -2219,9 +2292,11 @@ static void own_clock(struct world_run *w)
     if (kind != TESTDB_PG)
         return;
     assert_true(wait_for(owns, &(struct two){w, w->q, 8}));
-    testdb_pg_exec("queue", "CREATE FUNCTION stall() RETURNS trigger AS $$ BEGIN PERFORM pg_sleep(4); RETURN NEW; END $$ LANGUAGE plpgsql;"
-                            "CREATE TRIGGER stall BEFORE UPDATE ON q_node FOR EACH ROW WHEN (NEW.lease_until < OLD.lease_until) EXECUTE FUNCTION stall();"
-                            "UPDATE q_node SET lease_until = lease_until + 3600000");
+    testdb_pg_exec(
+        "queue",
+        "CREATE FUNCTION stall() RETURNS trigger AS $$ BEGIN PERFORM pg_sleep(4); RETURN NEW; END $$ LANGUAGE plpgsql;"
+        "CREATE TRIGGER stall BEFORE UPDATE ON q_node FOR EACH ROW WHEN (NEW.lease_until < OLD.lease_until) EXECUTE FUNCTION stall();"
+        "UPDATE q_node SET lease_until = lease_until + 3600000");
     assert_true(wait_for(is_not_ready, w->q));
     assert_false(enqueue(w, w->q, (struct mail){.to = "alice@example.org"}));
     assert_int_equal(w->err.kind, ERR_UNAVAILABLE);
@@ -2233,8 +2308,12 @@ static void clock_ahead(struct world_run *w)
 {
     if (kind != TESTDB_PG)
         return;
-    static const struct sql_stmt ahead = {.name = "ahead", .params = "", .cols = "ii",
-        .sqlite = "SELECT r.due - extract(epoch FROM clock_timestamp())::bigint, m.expires - extract(epoch FROM clock_timestamp())::bigint FROM q_rcpt r JOIN q_msg m ON m.msg_id = r.msg_id"};
+    static const struct sql_stmt ahead = {
+        .name = "ahead",
+        .params = "",
+        .cols = "ii",
+        .sqlite =
+            "SELECT r.due - extract(epoch FROM clock_timestamp())::bigint, m.expires - extract(epoch FROM clock_timestamp())::bigint FROM q_rcpt r JOIN q_msg m ON m.msg_id = r.msg_id"};
     queue_free(w->q);
     clock_jump_s(3600);
     w->q = start(w, "one");
@@ -2255,17 +2334,18 @@ static void clock_went_back(struct world_run *w)
     if (kind != TESTDB_PG)
         return;
     queue_free(w->q);
-    testdb_pg_exec("queue", "INSERT INTO q_node VALUES ('dead', (extract(epoch FROM now()) * 1000)::bigint + 3600000, 0);"
-                            "UPDATE q_shard SET owner = 'dead', epoch = epoch + 1");
+    testdb_pg_exec("queue",
+                   "INSERT INTO q_node VALUES ('dead', (extract(epoch FROM now()) * 1000)::bigint + 3600000, 0);"
+                   "UPDATE q_shard SET owner = 'dead', epoch = epoch + 1");
     w->q = start(w, "three");
     assert_true(wait_for(owns, &(struct two){w, w->q, 8}));
 }
 
-#define CASE(fn)                                                                                                           \
-    static void test_##fn(void **state)                                                                                    \
-    {                                                                                                                      \
-        (void)state;                                                                                                       \
-        run(fn);                                                                                                           \
+#define CASE(fn)                                                                                                       \
+    static void test_##fn(void **state)                                                                                \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        run(fn);                                                                                                       \
     }
 CASE(local)
 CASE(refusals)
@@ -2327,23 +2407,62 @@ CASE(clock_went_back)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_local),        cmocka_unit_test(test_refusals),  cmocka_unit_test(test_many),
-        cmocka_unit_test(test_same_id),      cmocka_unit_test(test_large),     cmocka_unit_test(test_bounces),
-        cmocka_unit_test(test_bounce_rules), cmocka_unit_test(test_expansion), cmocka_unit_test(test_deferrals),
-        cmocka_unit_test(test_outages),      cmocka_unit_test(test_administration), cmocka_unit_test(test_restart),
-        cmocka_unit_test(test_full), cmocka_unit_test(test_full_of_domains),
-        cmocka_unit_test(test_held_body), cmocka_unit_test(test_released_bodies),    cmocka_unit_test(test_shard_outage), cmocka_unit_test(test_lost_body),
-        cmocka_unit_test(test_dark_domains), cmocka_unit_test(test_size_classes), cmocka_unit_test(test_size_classes_later),
-        cmocka_unit_test(test_wrong_body), cmocka_unit_test(test_many_told), cmocka_unit_test(test_doubtful), cmocka_unit_test(test_refusing_host), cmocka_unit_test(test_verdicts), cmocka_unit_test(test_full_for_long),
-        cmocka_unit_test(test_act_in_attempt), cmocka_unit_test(test_act_on_one_of_two), cmocka_unit_test(test_hold_when_sent), cmocka_unit_test(test_long_act), cmocka_unit_test(test_act_cut_short), cmocka_unit_test(test_bulk_retry), cmocka_unit_test(test_reasons),
-        cmocka_unit_test(test_paused_owner), cmocka_unit_test(test_own_clock), cmocka_unit_test(test_clock_ahead),
-        cmocka_unit_test(test_expiry),       cmocka_unit_test(test_delay_notice),   cmocka_unit_test(test_fairness),
-        cmocka_unit_test(test_failures),     cmocka_unit_test(test_two_nodes), cmocka_unit_test(test_slow_leaving),
-        cmocka_unit_test(test_dead_nodes), cmocka_unit_test(test_zombie),
-        cmocka_unit_test(test_short_blip), cmocka_unit_test(test_noted_blip), cmocka_unit_test(test_crash_alone),
-        cmocka_unit_test(test_takeover),     cmocka_unit_test(test_stop_in_attempt),
-        cmocka_unit_test(test_clock_jumps),  cmocka_unit_test(test_retried_lookup), cmocka_unit_test(test_slow_load),
-        cmocka_unit_test(test_nothing_to_own), cmocka_unit_test(test_earlier_life), cmocka_unit_test(test_clock_went_back),
+        cmocka_unit_test(test_local),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_many),
+        cmocka_unit_test(test_same_id),
+        cmocka_unit_test(test_large),
+        cmocka_unit_test(test_bounces),
+        cmocka_unit_test(test_bounce_rules),
+        cmocka_unit_test(test_expansion),
+        cmocka_unit_test(test_deferrals),
+        cmocka_unit_test(test_outages),
+        cmocka_unit_test(test_administration),
+        cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_full),
+        cmocka_unit_test(test_full_of_domains),
+        cmocka_unit_test(test_held_body),
+        cmocka_unit_test(test_released_bodies),
+        cmocka_unit_test(test_shard_outage),
+        cmocka_unit_test(test_lost_body),
+        cmocka_unit_test(test_dark_domains),
+        cmocka_unit_test(test_size_classes),
+        cmocka_unit_test(test_size_classes_later),
+        cmocka_unit_test(test_wrong_body),
+        cmocka_unit_test(test_many_told),
+        cmocka_unit_test(test_doubtful),
+        cmocka_unit_test(test_refusing_host),
+        cmocka_unit_test(test_verdicts),
+        cmocka_unit_test(test_full_for_long),
+        cmocka_unit_test(test_act_in_attempt),
+        cmocka_unit_test(test_act_on_one_of_two),
+        cmocka_unit_test(test_hold_when_sent),
+        cmocka_unit_test(test_long_act),
+        cmocka_unit_test(test_act_cut_short),
+        cmocka_unit_test(test_bulk_retry),
+        cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_paused_owner),
+        cmocka_unit_test(test_own_clock),
+        cmocka_unit_test(test_clock_ahead),
+        cmocka_unit_test(test_expiry),
+        cmocka_unit_test(test_delay_notice),
+        cmocka_unit_test(test_fairness),
+        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_two_nodes),
+        cmocka_unit_test(test_slow_leaving),
+        cmocka_unit_test(test_dead_nodes),
+        cmocka_unit_test(test_zombie),
+        cmocka_unit_test(test_short_blip),
+        cmocka_unit_test(test_noted_blip),
+        cmocka_unit_test(test_crash_alone),
+        cmocka_unit_test(test_takeover),
+        cmocka_unit_test(test_stop_in_attempt),
+        cmocka_unit_test(test_clock_jumps),
+        cmocka_unit_test(test_retried_lookup),
+        cmocka_unit_test(test_slow_load),
+        cmocka_unit_test(test_nothing_to_own),
+        cmocka_unit_test(test_earlier_life),
+        cmocka_unit_test(test_clock_went_back),
     };
     int failed = 0;
     log_configure(getenv("THURN_TEST_LOG") ? LOG_DEBUG : LOG_ERROR, LOG_LOGFMT);

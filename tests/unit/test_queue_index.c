@@ -46,7 +46,8 @@ static void against_a_list(void **state)
         assert_ptr_equal(index_by_id(&by_id, i + 1), is_in[i] ? all[i] : NULL);
         const struct message *m = index_by_enqueue_id(&by_enqueue_id, key_of(all[i]));
         unsigned pair = i / 2 * 2;
-        assert_true(m ? (is_in[pair] && m == all[pair]) || (is_in[pair + 1] && m == all[pair + 1]) : !is_in[pair] && !is_in[pair + 1]);
+        assert_true(m ? (is_in[pair] && m == all[pair]) || (is_in[pair + 1] && m == all[pair + 1])
+                      : !is_in[pair] && !is_in[pair + 1]);
     }
     for (unsigned i = 0; i < N; i++)
         assert_ptr_equal(index_by_id(&by_id, i + 1), is_in[i] ? all[i] : NULL);

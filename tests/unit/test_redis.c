@@ -193,7 +193,8 @@ static void shared_limits(void *arg)
 {
     (void)arg;
     static const struct auth_limit table[] = {{"fast", 1, 100, 3}, {"slow", 1, 3600000, 6}, {"seats", 0, 0, 3}};
-    struct limits *one = limits_new(r, table, ARRAY_LEN(table), 300), *two = limits_new(r, table, ARRAY_LEN(table), 300);
+    struct limits *one = limits_new(r, table, ARRAY_LEN(table), 300),
+                  *two = limits_new(r, table, ARRAY_LEN(table), 300);
     struct limit_verdict v;
     struct err err = ERR_INIT;
     struct redis_value ignored;
@@ -205,7 +206,8 @@ static void shared_limits(void *arg)
     assert_true(v.refused == 0 && v.retry_after_ms > 0 && v.retry_after_ms <= 100);
     assert_true(fiber_sleep_ms((int64_t)v.retry_after_ms + 1, &err));
     assert_true(take(two, "k", 1, &v));
-    assert_true(take(one, "other", 1, &v) && take(one, "third", 1, &v)); /* a refusal took nothing: 6 of "slow" by now */
+    /* a refusal took nothing: 6 of "slow" by now */
+    assert_true(take(one, "other", 1, &v) && take(one, "third", 1, &v));
     assert_false(take(one, "fourth", 1, &v));
     assert_int_equal(v.refused, 1);
     limits_give(two, "slow", S("all"), 1); /* what was not used after all */
@@ -221,7 +223,8 @@ static void shared_limits(void *arg)
     assert_true(lease(one, "p1", 1, false) && lease(two, "p2", 2, false));
     assert_false(lease(two, "p3", 1, false));
     assert_true(lease(two, "p3", 1, true));
-    assert_true(limits_release(one, S("p2"), &err) && limits_release(one, S("p1"), &err)); /* all but p3's one is free at once */
+    /* all but p3's one is free at once */
+    assert_true(limits_release(one, S("p2"), &err) && limits_release(one, S("p1"), &err));
     assert_true(lease(one, "p5", 2, false));
     assert_false(lease(two, "p6", 1, false));
     assert_true(fiber_sleep_ms(310, &err)); /* until the leases ran out: a time on Redis' clock */
@@ -293,8 +296,9 @@ static void credentials(void *arg)
 static void addresses(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", "http://x", "redis://", "redis://h:0", "redis://h:70000", "redis://h/x", "unix:",
-                                      "redis://:a%@h", "redis://:a%4@h", "redis://u%zz:a@h", "redis://:a%00b@h", "rediss://h"};
+    static const char *const bad[] = {
+        "",      "http://x",      "redis://",       "redis://h:0",      "redis://h:70000",  "redis://h/x",
+        "unix:", "redis://:a%@h", "redis://:a%4@h", "redis://u%zz:a@h", "redis://:a%00b@h", "rediss://h"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct err err = ERR_INIT;
         assert_null(redis_new(&(struct redis_opts){.url = str_c(bad[i])}, &err));
@@ -314,11 +318,11 @@ static void run_case(void *fn)
     arena_done(&a);
 }
 
-#define CASE(name)                                                                                 \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        assert_true(fiber_main(run_case, (void *)name));                                           \
+#define CASE(name)                                                                                                     \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        assert_true(fiber_main(run_case, (void *)name));                                                               \
     }
 CASE(commands)
 CASE(scripts)
@@ -336,9 +340,14 @@ int main(void)
         return 0;
     redis_peer_start(&peer);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(addresses),         cmocka_unit_test(test_commands), cmocka_unit_test(test_scripts),
-        cmocka_unit_test(test_pipeline),     cmocka_unit_test(test_publish_subscribe), cmocka_unit_test(test_outages),
-        cmocka_unit_test(test_shared_limits), cmocka_unit_test(test_clock_set_back),
+        cmocka_unit_test(addresses),
+        cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_scripts),
+        cmocka_unit_test(test_pipeline),
+        cmocka_unit_test(test_publish_subscribe),
+        cmocka_unit_test(test_outages),
+        cmocka_unit_test(test_shared_limits),
+        cmocka_unit_test(test_clock_set_back),
         cmocka_unit_test(test_credentials),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

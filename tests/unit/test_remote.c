@@ -83,8 +83,13 @@ static char folder[] = "/tmp/thurn-remote-XXXXXX";
 static void new_remote(unsigned max_idle, unsigned command_ms)
 {
     struct err err = ERR_INIT;
-    struct remote_opts opts = {.tls = w.tc, .hostname = S("me.test"), .port = w.port, .allow_private_hosts = true,
-                               .max_idle = max_idle, .command_ms = command_ms, .final_ms = command_ms};
+    struct remote_opts opts = {.tls = w.tc,
+                               .hostname = S("me.test"),
+                               .port = w.port,
+                               .allow_private_hosts = true,
+                               .max_idle = max_idle,
+                               .command_ms = command_ms,
+                               .final_ms = command_ms};
     remote_free(w.remote);
     w.remote = remote_new(&opts, &err);
     assert_ok(w.remote, &err);
@@ -129,8 +134,11 @@ static void world_close(void)
 static void setup(const char *content)
 {
     w.memory = (struct memory){.all = str_c(content), .piece = 16384};
-    w.m = (struct remote_message){.sender = S("ann@example.test"), .size = w.memory.all.n, .open = memory_open,
-                                  .close = memory_close, .arg = &w.memory};
+    w.m = (struct remote_message){.sender = S("ann@example.test"),
+                                  .size = w.memory.all.n,
+                                  .open = memory_open,
+                                  .close = memory_close,
+                                  .arg = &w.memory};
     w.mx[0] = (struct dns_mx){10, S("[127.0.0.1]")};
     w.mx[1] = (struct dns_mx){20, S("[127.0.0.2]")};
     w.site = (struct remote_site){S("site"), w.mx, 1};
@@ -155,12 +163,12 @@ static void deliver(void)
     new_remote(200, 20000);
 }
 
-#define expect(i, want_outcome, want_code, want_status)                                            \
-    do {                                                                                           \
-        const struct remote_rcpt *r_ = &w.rcpts[i];                                                \
-        if (r_->outcome != (want_outcome) || r_->code != (want_code) || strcmp(r_->status, want_status) != 0) \
-            fail_msg("recipient %d: outcome %d, %u %s '%s'; the peer heard:\n%s", (int)(i), (int)r_->outcome, r_->code, r_->status, \
-                     r_->text, buf_z(&w.a.lines));                                                 \
+#define expect(i, want_outcome, want_code, want_status)                                                                \
+    do {                                                                                                               \
+        const struct remote_rcpt *r_ = &w.rcpts[i];                                                                    \
+        if (r_->outcome != (want_outcome) || r_->code != (want_code) || strcmp(r_->status, want_status) != 0)          \
+            fail_msg("recipient %d: outcome %d, %u %s '%s'; the peer heard:\n%s", (int)(i), (int)r_->outcome,          \
+                     r_->code, r_->status, r_->text, buf_z(&w.a.lines));                                               \
     } while (0)
 
 /* --- the way it goes --- */
@@ -176,7 +184,8 @@ static void good_main(void *arg)
         {PIPE GROUP QUIT, "a\r\n.b\r\n", "a\r\n..b\r\n.\r\n"},
         {CHUNK "C MAIL\nC RCPT\nS 250 ok\nS 250 ok\nB\nS 250 2.0.0 taken\n" QUIT, "a\r\n.b\r\n", "a\r\n.b\r\n"},
         {"S 220 old\nC EHLO\nS 500 what\nC HELO me.test\nS 250 hi\n" MAIL DATA QUIT, "x", "x\r\n.\r\n"},
-        {"S 220-hello\nS 220-there\nS 220 mx.test\nC EHLO\nS 250-mx.test\nS 250 PIPELINING\n" GROUP QUIT, "x\r\n", "x\r\n.\r\n"},
+        {"S 220-hello\nS 220-there\nS 220 mx.test\nC EHLO\nS 250-mx.test\nS 250 PIPELINING\n" GROUP QUIT, "x\r\n",
+         "x\r\n.\r\n"},
         {PIPE GROUP QUIT, "bare\nlf\rcr\r\n", "bare\r\nlf cr\r\n.\r\n"},
         {PIPE GROUP QUIT, "", ".\r\n"},
     };
@@ -200,9 +209,10 @@ static void splits_main(void *arg)
 {
     (void)arg;
     world_open();
-    static const char *const scripts[] = {PLAIN MAIL DATA QUIT, PIPE GROUP QUIT,
-                                          CHUNK "C MAIL\nC RCPT\nS 250-ok\nS 250 ok\nS 250 ok\nB\nS 250 2.0.0 taken\n" QUIT,
-                                          PIPE "C MAIL\nC RCPT\nC DATA\nS 250 ok\nS 550-5.1.1 no\nS 550 5.1.1 user\nS 503 no\nC QUIT\n"};
+    static const char *const scripts[] = {
+        PLAIN MAIL DATA QUIT, PIPE GROUP QUIT,
+        CHUNK "C MAIL\nC RCPT\nS 250-ok\nS 250 ok\nS 250 ok\nB\nS 250 2.0.0 taken\n" QUIT,
+        PIPE "C MAIL\nC RCPT\nC DATA\nS 250 ok\nS 550-5.1.1 no\nS 550 5.1.1 user\nS 503 no\nC QUIT\n"};
     for (size_t i = 0; i < ARRAY_LEN(scripts); i++) {
         size_t n_said = SIZE_MAX - 1;
         for (size_t split = 0; split <= n_said; split++) {
@@ -245,14 +255,19 @@ static void waits_main(void *arg)
     static const struct {
         const char *before, *after; /* of the wait */
         unsigned least_s;
-        bool is_unknown;            /* it may have been taken: nobody else is tried, the site is good */
+        bool is_unknown; /* it may have been taken: nobody else is tried, the site is good */
     } cases[] = {
-        {"", PLAIN MAIL DATA QUIT, 300, false},                                                                                    /* 4.5.3.2.1 */
+        /* 4.5.3.2.1 */
+        {"", PLAIN MAIL DATA QUIT, 300, false},
         {GREET, "S 250 mx.test\n" MAIL DATA QUIT, 300, false},
-        {PLAIN "C MAIL\n", "S 250 ok\nC RCPT\nS 250 ok\n" DATA QUIT, 300, false},                                                  /* 4.5.3.2.2 */
-        {PLAIN "C MAIL\nS 250 ok\nC RCPT\n", "S 250 ok\n" DATA QUIT, 300, false},                                                  /* 4.5.3.2.3 */
-        {PLAIN MAIL "C DATA\n", "S 354 go\nD\nS 250 2.0.0 taken\n" QUIT, 120, false},                                              /* 4.5.3.2.4 */
-        {PLAIN MAIL "C DATA\nS 354 go\nD\n", "S 250 2.0.0 taken\n" QUIT, 600, true},                                               /* 4.5.3.2.6 */
+        /* 4.5.3.2.2 */
+        {PLAIN "C MAIL\n", "S 250 ok\nC RCPT\nS 250 ok\n" DATA QUIT, 300, false},
+        /* 4.5.3.2.3 */
+        {PLAIN "C MAIL\nS 250 ok\nC RCPT\n", "S 250 ok\n" DATA QUIT, 300, false},
+        /* 4.5.3.2.4 */
+        {PLAIN MAIL "C DATA\n", "S 354 go\nD\nS 250 2.0.0 taken\n" QUIT, 120, false},
+        /* 4.5.3.2.6 */
+        {PLAIN MAIL "C DATA\nS 354 go\nD\n", "S 250 2.0.0 taken\n" QUIT, 600, true},
         {CHUNK "C MAIL\nC RCPT\nS 250 ok\nS 250 ok\nB\n", "S 250 2.0.0 taken\n" QUIT, 600, true},
         {PIPE "C MAIL\nC RCPT\nC DATA\nS 250 ok\nS 250 ok\nS 354 go\nD\n", "S 250 2.0.0 taken\n" QUIT, 600, true},
     };
@@ -287,7 +302,8 @@ static void slow_reader_main(void *arg)
         big[i] = i % 1000 == 998 ? '\r' : i % 1000 == 999 ? '\n' : 'x';
     memcpy(big + n - 2, "\r\n", 3);
     setup(big);
-    w.a.scripts[0] = GREET "S 250-mx.test\nS 250 8BITMIME\n" MAIL "C DATA\nS 354 go\nW 170\nD\nS 250 2.0.0 taken\n" QUIT;
+    w.a.scripts[0] =
+        GREET "S 250-mx.test\nS 250 8BITMIME\n" MAIL "C DATA\nS 354 go\nW 170\nD\nS 250 2.0.0 taken\n" QUIT;
     new_remote(200, 0);
     go_frozen();
     expect(0, REMOTE_DELIVERED, 250, "2.0.0");
@@ -324,14 +340,16 @@ static void large_main(void *arg)
     while (big.n < 300000)
         buf_add(&big, S(".0123456789012345678901234567890\r\nx\n"));
     setup(buf_z(&big));
-    w.a.scripts[0] = CHUNK "C MAIL\nC RCPT\nS 250 ok\nS 250 ok\nB\nB\nB\nB\nS 250 ok\nS 250 ok\nB\nS 250 ok\nS 250 ok\nS 250 2.0.0 taken\n" QUIT;
+    w.a.scripts[0] = CHUNK
+        "C MAIL\nC RCPT\nS 250 ok\nS 250 ok\nB\nB\nB\nB\nS 250 ok\nS 250 ok\nB\nS 250 ok\nS 250 ok\nS 250 2.0.0 taken\n" QUIT;
     deliver();
     expect(0, REMOTE_DELIVERED, 250, "2.0.0");
     peer_check(&w.a, 1);
     assert_true(w.a.content.n > big.n && str_starts(buf_str(&w.a.content), S(".0123")));
     /* Without PIPELINING each chunk waits for its answer. */
     setup(buf_z(&big));
-    w.a.scripts[0] = GREET "S 250-mx.test\nS 250 CHUNKING\n" MAIL "B\nS 250 ok\nB\nS 250 ok\nB\nS 250 ok\nB\nS 250 ok\nB\nS 250 2.0.0 taken\n" QUIT;
+    w.a.scripts[0] = GREET "S 250-mx.test\nS 250 CHUNKING\n" MAIL
+                           "B\nS 250 ok\nB\nS 250 ok\nB\nS 250 ok\nB\nS 250 ok\nB\nS 250 2.0.0 taken\n" QUIT;
     deliver();
     expect(0, REMOTE_DELIVERED, 250, "2.0.0");
     peer_check(&w.a, 1);
@@ -370,14 +388,17 @@ static void refusals_main(void *arg)
         {PLAIN "C MAIL\nS 450 4.7.1 greylisted\n" QUIT, REMOTE_DEFERRED, 450, "4.7.1", false},
         {PLAIN "C MAIL\nS 550 5.7.1 spam\n" QUIT, REMOTE_FAILED, 550, "5.7.1", false},
         {PLAIN "C MAIL\nS 421 4.3.2 stopping\n", REMOTE_DEFERRED, 421, "4.3.2", false},
-        {PIPE "C MAIL\nC RCPT\nC DATA\nS 550 5.7.1 spam\nS 503 no\nS 503 no\n" QUIT, REMOTE_FAILED, 550, "5.7.1", false},
+        {PIPE "C MAIL\nC RCPT\nC DATA\nS 550 5.7.1 spam\nS 503 no\nS 503 no\n" QUIT, REMOTE_FAILED, 550, "5.7.1",
+         false},
         {PIPE "C MAIL\nC RCPT\nC DATA\nS 450 no\nS 250 ok\nS 554 no\n" QUIT, REMOTE_DEFERRED, 450, "4.0.0", false},
         {PLAIN "C MAIL\nS 250 ok\nC RCPT\nS 550 5.1.1 unknown\n" QUIT, REMOTE_FAILED, 550, "5.1.1", false},
         {PLAIN "C MAIL\nS 250 ok\nC RCPT\nS 450 4.2.0 later\n" QUIT, REMOTE_DEFERRED, 450, "4.2.0", false},
         {PLAIN "C MAIL\nS 250 ok\nC RCPT\nS 552 5.2.2 full\n" QUIT, REMOTE_DEFERRED, 452, "4.2.2", false},
         {PLAIN "C MAIL\nS 250 ok\nC RCPT\nS 421 gone\n", REMOTE_DEFERRED, 421, "4.0.0", false},
-        {PIPE "C MAIL\nC RCPT\nC DATA\nS 250 ok\nS 550 5.1.1 unknown\nS 554 no\n" QUIT, REMOTE_FAILED, 550, "5.1.1", false},
-        {PIPE "C MAIL\nC RCPT\nC DATA\nS 250 ok\nS 550 5.1.1 unknown\nS 354 go\nD\nS 250 nobody\n" QUIT, REMOTE_FAILED, 550, "5.1.1", false},
+        {PIPE "C MAIL\nC RCPT\nC DATA\nS 250 ok\nS 550 5.1.1 unknown\nS 554 no\n" QUIT, REMOTE_FAILED, 550, "5.1.1",
+         false},
+        {PIPE "C MAIL\nC RCPT\nC DATA\nS 250 ok\nS 550 5.1.1 unknown\nS 354 go\nD\nS 250 nobody\n" QUIT, REMOTE_FAILED,
+         550, "5.1.1", false},
         {PLAIN MAIL "C DATA\nS 450 later\n" QUIT, REMOTE_DEFERRED, 450, "4.0.0", false},
         {PLAIN MAIL "C DATA\nS 554 5.6.0 no\n" QUIT, REMOTE_FAILED, 554, "5.6.0", false},
         {PLAIN MAIL "C DATA\nS 250 odd\n" QUIT, REMOTE_DEFERRED, 250, "4.5.0", false},
@@ -425,7 +446,9 @@ static void losses_main(void *arg)
         {CHUNK "C MAIL\nC RCPT\nS 250 ok\nS 250 ok\nB\nX", false},
         {PLAIN "C MAIL\nR nonsense\\r\\n\n", true},
         {PLAIN "C MAIL\nN 250-more\n", true},
-        {PLAIN "C MAIL\nN 250-0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789\n", true},
+        {PLAIN
+         "C MAIL\nN 250-0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789\n",
+         true},
     };
     BUF(big, 4u << 20); /* more than buffers hold, so that the loss is seen while content is written */
     while (big.n < 3000000)
@@ -467,8 +490,9 @@ static void partial_main(void *arg)
     add_rcpt("no@remote.test");
     add_rcpt("later@remote.test");
     add_rcpt("yes@remote.test");
-    w.a.scripts[0] = PIPE "C MAIL\nC RCPT TO:<bob@\nC RCPT TO:<no@\nC RCPT TO:<later@\nC RCPT TO:<yes@\nC DATA\n"
-                          "S 250 ok\nS 250 ok\nS 550 5.1.1 no\nS 450 4.2.1 later\nS 251 forward\nS 354 go\nD\nS 250 2.0.0 taken\n" QUIT;
+    w.a.scripts[0] = PIPE
+        "C MAIL\nC RCPT TO:<bob@\nC RCPT TO:<no@\nC RCPT TO:<later@\nC RCPT TO:<yes@\nC DATA\n"
+        "S 250 ok\nS 250 ok\nS 550 5.1.1 no\nS 450 4.2.1 later\nS 251 forward\nS 354 go\nD\nS 250 2.0.0 taken\n" QUIT;
     /* The one that was told to come later is tried at the next host. */
     w.b.scripts[0] = PIPE "C MAIL\nC RCPT TO:<later@\nC DATA\nS 250 ok\nS 450 4.2.1 later\nS 503 no\n" QUIT;
     w.site.n_mx = 2;
@@ -484,7 +508,8 @@ static void partial_main(void *arg)
     /* The content is refused for now: who was refused for good stays so. */
     setup("x\r\n");
     add_rcpt("no@remote.test");
-    w.a.scripts[0] = PLAIN "C MAIL\nS 250 ok\nC RCPT\nS 250 ok\nC RCPT\nS 550 no\nC DATA\nS 354 go\nD\nS 451 4.3.0 later\n" QUIT;
+    w.a.scripts[0] =
+        PLAIN "C MAIL\nS 250 ok\nC RCPT\nS 250 ok\nC RCPT\nS 550 no\nC DATA\nS 354 go\nD\nS 451 4.3.0 later\n" QUIT;
     deliver();
     expect(0, REMOTE_DEFERRED, 451, "4.3.0");
     expect(1, REMOTE_FAILED, 550, "5.0.0");
@@ -500,9 +525,10 @@ static void too_many_main(void *arg)
     setup("x\r\n");
     add_rcpt("two@remote.test");
     add_rcpt("full@remote.test");
-    w.a.scripts[0] = PIPE "C MAIL\nC RCPT TO:<bob\nC RCPT TO:<two\nC RCPT TO:<full\nC DATA\nS 250 ok\nS 250 ok\nS 452 4.5.3 too many\n"
-                          "S 452 4.2.2 full\nS 354 go\nD\nS 250 2.0.0 taken\n"
-                          "C MAIL\nC RCPT TO:<two\nC DATA\nS 250 ok\nS 250 ok\nS 354 go\nD\nS 250 2.0.1 taken\n" QUIT;
+    w.a.scripts[0] = PIPE
+        "C MAIL\nC RCPT TO:<bob\nC RCPT TO:<two\nC RCPT TO:<full\nC DATA\nS 250 ok\nS 250 ok\nS 452 4.5.3 too many\n"
+        "S 452 4.2.2 full\nS 354 go\nD\nS 250 2.0.0 taken\n"
+        "C MAIL\nC RCPT TO:<two\nC DATA\nS 250 ok\nS 250 ok\nS 354 go\nD\nS 250 2.0.1 taken\n" QUIT;
     deliver();
     expect(0, REMOTE_DELIVERED, 250, "2.0.0");
     expect(1, REMOTE_DELIVERED, 250, "2.0.1");
@@ -513,8 +539,9 @@ static void too_many_main(void *arg)
     setup("x\r\n");
     add_rcpt("two@remote.test");
     add_rcpt("three@remote.test");
-    w.a.scripts[0] = GREET "S 250-mx.test\nS 250 LIMITS RCPTMAX=2 MAILMAX=1\n"
-                           "C MAIL\nS 250 ok\nC RCPT\nS 250 ok\nC RCPT\nS 250 ok\nC DATA\nS 354 go\nD\nS 250 2.0.0 taken\n" QUIT;
+    w.a.scripts[0] =
+        GREET "S 250-mx.test\nS 250 LIMITS RCPTMAX=2 MAILMAX=1\n"
+              "C MAIL\nS 250 ok\nC RCPT\nS 250 ok\nC RCPT\nS 250 ok\nC DATA\nS 354 go\nD\nS 250 2.0.0 taken\n" QUIT;
     w.a.scripts[1] = PLAIN "C MAIL\nS 250 ok\nC RCPT TO:<three\nS 250 ok\n" DATA QUIT;
     w.mx[1].name = S("[127.0.0.1]"); /* used already, and so not again */
     w.site.n_mx = 2;
@@ -542,7 +569,8 @@ static void tls_main(void *arg)
 
     /* Words put behind the go-ahead by somebody in the middle are dropped: neither capabilities nor answers. */
     setup("x\r\n");
-    w.a.scripts[0] = TLS "R 220 go\\r\\n250 CHUNKING\\r\\n554 no\\r\\n\nT\nC EHLO me.test\nS 250-mx.test\nS 250 PIPELINING\n" GROUP QUIT;
+    w.a.scripts[0] = TLS
+        "R 220 go\\r\\n250 CHUNKING\\r\\n554 no\\r\\n\nT\nC EHLO me.test\nS 250-mx.test\nS 250 PIPELINING\n" GROUP QUIT;
     deliver();
     expect(0, REMOTE_DELIVERED, 250, "2.0.0");
     peer_check(&w.a, 1);
@@ -614,8 +642,9 @@ static void kept_main(void *arg)
     world_open();
     metrics_reset();
     setup("x\r\n");
-    w.a.scripts[0] = PIPE GROUP GROUP "C MAIL\nC RCPT\nC DATA\nS 250 ok\nS 550 no\nS 503 no\n"
-                          "C RSET\nC MAIL\nC RCPT\nC DATA\nS 250 ok\nS 250 ok\nS 250 ok\nS 354 go\nD\nS 250 2.0.0 taken\n" QUIT;
+    w.a.scripts[0] = PIPE GROUP GROUP
+        "C MAIL\nC RCPT\nC DATA\nS 250 ok\nS 550 no\nS 503 no\n"
+        "C RSET\nC MAIL\nC RCPT\nC DATA\nS 250 ok\nS 250 ok\nS 250 ok\nS 354 go\nD\nS 250 2.0.0 taken\n" QUIT;
     for (int i = 0; i < 4; i++) {
         go();
         if (i == 2)
@@ -632,8 +661,8 @@ static void kept_main(void *arg)
     peer_check(&w.a, 1);
 
     /* A kept connection that the peer gave up in the meantime is no trouble, however it says so. */
-    static const char *const ends[] = {PIPE GROUP "C MAIL\nC RCPT\nC DATA\nX", PIPE GROUP "C MAIL\nC RCPT\nC DATA\nS 421 idle\n",
-                                       PIPE GROUP "S 421 idle\nX"};
+    static const char *const ends[] = {PIPE GROUP "C MAIL\nC RCPT\nC DATA\nX",
+                                       PIPE GROUP "C MAIL\nC RCPT\nC DATA\nS 421 idle\n", PIPE GROUP "S 421 idle\nX"};
     for (size_t i = 0; i < ARRAY_LEN(ends); i++) {
         setup("x\r\n");
         w.a.scripts[0] = ends[i];
@@ -684,7 +713,8 @@ static void extensions_main(void *arg)
     expect(0, REMOTE_DELIVERED, 250, "2.0.0");
     peer_check(&w.a, 1);
     assert_true(str_find_str(buf_str(&w.a.lines), S("MAIL FROM:<ann@example.test>\n")) > 0);
-    assert_true(str_find_str(buf_str(&w.a.content), S("Content-Transfer-Encoding: quoted-printable\r\n\r\ngr=C3=BC=C3=9Fe\r\n")) > 0);
+    assert_true(str_find_str(buf_str(&w.a.content),
+                             S("Content-Transfer-Encoding: quoted-printable\r\n\r\ngr=C3=BC=C3=9Fe\r\n")) > 0);
     assert_int_equal(metric_get(M_REMOTE_DOWNGRADES, NULL), 1);
     /* What cannot be converted goes back. */
     BUF(parts, 1 << 20);
@@ -717,12 +747,15 @@ static void extensions_main(void *arg)
         setup(by_address ? "x\r\n" : "Subject: \xc3\xbc\r\n\r\nx\r\n");
         w.m.is_smtputf8 = !by_address;
         if (by_address)
-            w.rcpts[0].address = S("b\xc3\xb6" "b@remote.test");
+            w.rcpts[0].address = S("b\xc3\xb6"
+                                   "b@remote.test");
         w.a.scripts[0] = PIPE QUIT;
         deliver();
         expect(0, REMOTE_FAILED, 0, "5.6.7");
         peer_check(&w.a, 1);
-        w.a.scripts[0] = GREET "S 250-mx.test\nS 250 SMTPUTF8\nC MAIL FROM:<ann@example.test> SMTPUTF8\nS 250 ok\nC RCPT\nS 250 ok\n" DATA QUIT;
+        w.a.scripts[0] = GREET
+            "S 250-mx.test\nS 250 SMTPUTF8\nC MAIL FROM:<ann@example.test> SMTPUTF8\nS 250 ok\nC RCPT\nS 250 ok\n" DATA
+                QUIT;
         peer_script(&w.a, w.a.scripts[0], NULL, NULL);
         deliver();
         expect(0, REMOTE_DELIVERED, 250, "2.0.0");
@@ -758,10 +791,11 @@ static void extensions_main(void *arg)
     w.rcpts[1].original = S("t+x@remote.test");
     add_rcpt("three@remote.test");
     w.rcpts[2].original = S("rfc822;bad value\r\n");
-    w.a.scripts[0] = CHUNK "C MAIL FROM:<> RET=FULL ENVID=id+2B1\n"
-                           "C RCPT TO:<bob@remote.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b+2Bx@remote.test\n"
-                           "C RCPT TO:<two@remote.test> NOTIFY=NEVER ORCPT=rfc822;t+2Bx@remote.test\nC RCPT TO:<three@remote.test>\n"
-                           "S 250 ok\nS 250 ok\nS 250 ok\nS 250 ok\nB\nS 250 2.0.0 taken\n" QUIT;
+    w.a.scripts[0] =
+        CHUNK "C MAIL FROM:<> RET=FULL ENVID=id+2B1\n"
+              "C RCPT TO:<bob@remote.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b+2Bx@remote.test\n"
+              "C RCPT TO:<two@remote.test> NOTIFY=NEVER ORCPT=rfc822;t+2Bx@remote.test\nC RCPT TO:<three@remote.test>\n"
+              "S 250 ok\nS 250 ok\nS 250 ok\nS 250 ok\nB\nS 250 2.0.0 taken\n" QUIT;
     deliver();
     expect(2, REMOTE_DELIVERED, 250, "2.0.0");
     assert_true(w.rcpts[0].is_dsn_relayed);
@@ -776,7 +810,8 @@ static void own_main(void *arg)
 {
     (void)arg;
     world_open();
-    static const char *const bad[] = {"a\r\nRCPT TO:<x@y>", "a b@remote.test", "a@b> SIZE=1", "", "\"a\\\r\"@b", "a@b\n", "\"open@b"};
+    static const char *const bad[] = {"a\r\nRCPT TO:<x@y>", "a b@remote.test", "a@b> SIZE=1", "",
+                                      "\"a\\\r\"@b",        "a@b\n",           "\"open@b"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         setup("x\r\n");
         w.rcpts[0].address = str_c(bad[i]);
@@ -897,12 +932,16 @@ static void time_main(void *arg)
         new_remote(200, 20000);
         setup("x\r\n");
         w.site.n_mx = 2;
-        w.a.scripts[0] = where == 0 ? "" : where == 1 ? PIPE "C MAIL\n" : PIPE "C MAIL\nC RCPT\nC DATA\nS 250 ok\nS 250 ok\nS 354 go\nD\n";
+        w.a.scripts[0] = where == 0   ? ""
+                         : where == 1 ? PIPE "C MAIL\n"
+                                      : PIPE "C MAIL\nC RCPT\nC DATA\nS 250 ok\nS 250 ok\nS 354 go\nD\n";
         struct waiting x = {0};
         struct err err = ERR_INIT;
         assert_ok(fiber_spawn("deliver", deliver_alone, &x, FIBER_NO_DEADLINE, &err), &err);
         static const char *const mark[] = {"", "MAIL", "DATA\n"};
-        for (int k = 0; k < 1000 && (w.a.n_running == 0 || str_find_str(buf_str(&w.a.lines), str_c(mark[where])) < 0 || (where == 2 && w.a.content.n == 0)); k++)
+        for (int k = 0; k < 1000 && (w.a.n_running == 0 || str_find_str(buf_str(&w.a.lines), str_c(mark[where])) < 0 ||
+                                     (where == 2 && w.a.content.n == 0));
+             k++)
             assert_true(fiber_sleep_ms(5, &err));
         fiber_cancel(x.fiber);
         for (int k = 0; k < 1000 && !x.is_done; k++)
@@ -945,11 +984,11 @@ static void relay_main(void *arg)
     world_close();
 }
 
-#define TEST(name)                                                                                 \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        assert_true(fiber_main(name##_main, NULL));                                                \
+#define TEST(name)                                                                                                     \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        assert_true(fiber_main(name##_main, NULL));                                                                    \
     }
 TEST(good)
 TEST(splits)
@@ -974,11 +1013,11 @@ int main(void)
     if (!mkdtemp(folder))
         return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),  cmocka_unit_test(test_splits),     cmocka_unit_test(test_large),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_losses),  cmocka_unit_test(test_partial),
-        cmocka_unit_test(test_too_many), cmocka_unit_test(test_tls),     cmocka_unit_test(test_kept),
-        cmocka_unit_test(test_extensions), cmocka_unit_test(test_own),   cmocka_unit_test(test_hosts),
-        cmocka_unit_test(test_time),  cmocka_unit_test(test_relay),       cmocka_unit_test(test_waits),
+        cmocka_unit_test(test_good),        cmocka_unit_test(test_splits),     cmocka_unit_test(test_large),
+        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_losses),     cmocka_unit_test(test_partial),
+        cmocka_unit_test(test_too_many),    cmocka_unit_test(test_tls),        cmocka_unit_test(test_kept),
+        cmocka_unit_test(test_extensions),  cmocka_unit_test(test_own),        cmocka_unit_test(test_hosts),
+        cmocka_unit_test(test_time),        cmocka_unit_test(test_relay),      cmocka_unit_test(test_waits),
         cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_long_reply),
     };
     cmocka_set_test_filter(getenv("THURN_TEST_CASE"));

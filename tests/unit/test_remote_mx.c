@@ -1,5 +1,6 @@
 /*
- * Where mail goes: MX look-ups against a DNS server of the test, address checks, and Postfix's smtp-sink as the far end.
+ * Where mail goes: MX look-ups against a DNS server of the test, address checks, and Postfix's smtp-sink as the far
+ * end.
  */
 #include "base_test.h"
 
@@ -16,6 +17,7 @@
 #include "queue-service/remote/remote.h"
 #include "needs.h"
 
+// clang-format off
 static const struct dns_record records[] = {
     {"two.test", "MX", "20 b.test"},       {"two.test", "MX", "10 a.test"},       {"other.test", "MX", "5 B.test"},
     {"other.test", "MX", "5 a.test"},      {"null.test", "MX", "0 ."},            {"implicit.test", "A", "127.0.0.1"},
@@ -26,6 +28,7 @@ static const struct dns_record records[] = {
     {"brokenhost.test", "MX", "1 broken.test"}, {"many.test", "A", "127.0.0.1"}, {"many.test", "A", "127.0.0.2"},
     {"many.test", "AAAA", "::1"},          {"many.test", "AAAA", "fd00::1"},      {"many.test", "A", "127.0.0.3"},
 };
+// clang-format on
 static struct dns_thread server;
 
 static struct dns *new_dns(void)
@@ -118,7 +121,8 @@ static void cache_main(void *arg)
     str key[2];
     for (int round = 0; round < 2; round++) {
         for (unsigned i = 0; i < 100; i++)
-            many[i] = (struct dns_mx){1, arena_printf(&a, "mx%02u.a-rather-long-name.example%s", i, i == 99 && round ? "x" : "")};
+            many[i] = (struct dns_mx){
+                1, arena_printf(&a, "mx%02u.a-rather-long-name.example%s", i, i == 99 && round ? "x" : "")};
         key[round] = mx_site_key(many, 100, &a);
         assert_true(key[round].n <= MX_KEY_MAX);
     }
@@ -136,12 +140,34 @@ static void test_private(void **state)
         const char *ip;
         bool is_private;
     } cases[] = {
-        {"127.0.0.1", true},   {"10.1.2.3", true},        {"172.16.0.1", true},      {"172.31.255.255", true}, {"172.32.0.1", false},
-        {"192.168.1.1", true}, {"169.254.169.254", true}, {"100.64.0.1", true},      {"100.128.0.1", false},   {"0.0.0.0", true},
-        {"224.0.0.1", true},   {"255.255.255.255", true}, {"198.51.100.1", false},   {"8.8.8.8", false},       {"::1", true},
-        {"::", true},          {"fe80::1", true},         {"fec0::1", true},         {"fd00::1", true},        {"ff02::1", true},
-        {"2606:4700::1", false}, {"64:ff9b::a00:1", true}, {"64:ff9b::808:808", false}, {"2002:a00:1::1", true}, {"2002:808:808::1", false},
-        {"::ffff:127.0.0.1", true}, {"::7f00:1", true},   {"64:ff9b:1::1", true},
+        {"127.0.0.1", true},
+        {"10.1.2.3", true},
+        {"172.16.0.1", true},
+        {"172.31.255.255", true},
+        {"172.32.0.1", false},
+        {"192.168.1.1", true},
+        {"169.254.169.254", true},
+        {"100.64.0.1", true},
+        {"100.128.0.1", false},
+        {"0.0.0.0", true},
+        {"224.0.0.1", true},
+        {"255.255.255.255", true},
+        {"198.51.100.1", false},
+        {"8.8.8.8", false},
+        {"::1", true},
+        {"::", true},
+        {"fe80::1", true},
+        {"fec0::1", true},
+        {"fd00::1", true},
+        {"ff02::1", true},
+        {"2606:4700::1", false},
+        {"64:ff9b::a00:1", true},
+        {"64:ff9b::808:808", false},
+        {"2002:a00:1::1", true},
+        {"2002:808:808::1", false},
+        {"::ffff:127.0.0.1", true},
+        {"::7f00:1", true},
+        {"64:ff9b:1::1", true},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct net_addr a;
@@ -236,7 +262,8 @@ static void sink_main(void *arg)
     struct err err = ERR_INIT;
     struct remote_rcpt rcpt;
     struct dns *dns = new_dns();
-    struct remote_opts opts = {.dns = dns, .hostname = S("me.test"), .port = *(uint16_t *)arg, .allow_private_hosts = true};
+    struct remote_opts opts = {
+        .dns = dns, .hostname = S("me.test"), .port = *(uint16_t *)arg, .allow_private_hosts = true};
     struct remote *r = remote_new(&opts, &err);
     assert_ok(r, &err);
     for (int i = 0; i < 400; i++) { /* until the sink listens */
@@ -315,11 +342,11 @@ static void test_sink(void **state)
     assert_true(fiber_main(sink_main, &sink.port));
 }
 
-#define TEST(name)                                                                                 \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        assert_true(fiber_main(name##_main, NULL));                                                \
+#define TEST(name)                                                                                                     \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        assert_true(fiber_main(name##_main, NULL));                                                                    \
     }
 TEST(sites)
 TEST(cache)
@@ -328,8 +355,9 @@ TEST(addresses)
 int main(void)
 {
     dns_thread_start(&server, records, ARRAY_LEN(records));
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_private), cmocka_unit_test(test_sites), cmocka_unit_test(test_cache),
-                                       cmocka_unit_test(test_addresses), cmocka_unit_test_setup_teardown(test_sink, sink_start, sink_stop)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_private), cmocka_unit_test(test_sites),
+                                       cmocka_unit_test(test_cache), cmocka_unit_test(test_addresses),
+                                       cmocka_unit_test_setup_teardown(test_sink, sink_start, sink_stop)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     dns_thread_stop(&server);
     return failed;

@@ -17,7 +17,8 @@
 static int n_served, n_running, max_running, n_cancelled;
 static struct fiber_cond hold; /* requests for "hold" wait here */
 
-static void answer_login(const Thurn__AuthenticateRequest *q, Thurn__AuthenticateReply_Closure closure, struct rpc_call *c)
+static void answer_login(const Thurn__AuthenticateRequest *q, Thurn__AuthenticateReply_Closure closure,
+                         struct rpc_call *c)
 {
     Thurn__AccountRef ref = THURN__ACCOUNT_REF__INIT; /* on the stack: it must be copied */
     struct rpc_principal p;
@@ -93,7 +94,7 @@ static void svc_resolve(Thurn__Auth_Service *s, const Thurn__ResolveRequest *q, 
     struct rpc_call *c = data;
     Thurn__Resolution one = THURN__RESOLUTION__INIT, *list[100];
     Thurn__Target target = THURN__TARGET__INIT, *targets[1] = {&target};
-    target.address = q->n_addresses ? q->addresses[0] : (char *)(uintptr_t)"none";
+    target.address = q->n_addresses ? q->addresses[0] : (char *)(uintptr_t) "none";
     seen_deadline = MIN(c->deadline_mono_ms, fiber_deadline());
     one.kind = THURN__RECIPIENT_KIND__RECIPIENT_LOCAL;
     one.targets = targets;
@@ -106,8 +107,8 @@ static void svc_resolve(Thurn__Auth_Service *s, const Thurn__ResolveRequest *q, 
     closure(&r, c);
 }
 
-static Thurn__Auth_Service service = {
-    THURN__AUTH__BASE_INIT, .authenticate = svc_authenticate, .take = svc_take, .resolve = svc_resolve};
+static Thurn__Auth_Service service = {THURN__AUTH__BASE_INIT, .authenticate = svc_authenticate, .take = svc_take,
+                                      .resolve = svc_resolve};
 
 /* --- the ways to reach it --- */
 
@@ -188,8 +189,8 @@ static struct setting set_up(enum way way)
     s.node = start_node(way, way == UNIX ? unix_address : "127.0.0.1:0", 0);
     str node = node_text(&s.node, text);
     if (way == MTLS) {
-        s.tls = tls_client_new(
-            &(struct tls_client_opts){.ca_file = str_c(cert), .own = {str_c(cert), str_c(key)}}, &err);
+        s.tls =
+            tls_client_new(&(struct tls_client_opts){.ca_file = str_c(cert), .own = {str_c(cert), str_c(key)}}, &err);
         assert_non_null(s.tls);
     }
     s.client = new_client(&node, 1, s.tls);
@@ -206,9 +207,9 @@ static void tear_down(struct setting *s)
 
 /* --- calls --- */
 
-#define CALL(name)                                                                                 \
-    ARENA(name##_arena, 8 << 20);                                                                  \
-    struct rpc_call name;                                                                          \
+#define CALL(name)                                                                                                     \
+    ARENA(name##_arena, 8 << 20);                                                                                      \
+    struct rpc_call name;                                                                                              \
     rpc_call_init(&name, &name##_arena)
 
 static bool login(ProtobufCService *s, struct rpc_call *c, const char *name, const Thurn__AuthenticateReply **r)
@@ -243,7 +244,7 @@ static void basics(struct setting *s)
     {
         CALL(c);
         Thurn__ResolveRequest q = THURN__RESOLVE_REQUEST__INIT;
-        char *addresses[] = {(char *)(uintptr_t)"a@b"};
+        char *addresses[] = {(char *)(uintptr_t) "a@b"};
         q.addresses = addresses;
         q.n_addresses = 1;
         const Thurn__ResolveReply *r = NULL;
@@ -400,7 +401,8 @@ static void deadlines(struct setting *s)
     FIBER_DEADLINE(5000);
     while (n_running > 0) /* and the cancellation reaches the other side */
         assert_true(fiber_sleep_ms(1, &err));
-    assert_in_range(n_cancelled, 10, 11); /* the first call may have been cancelled before its own deadline struck there */
+    /* the first call may have been cancelled before its own deadline struck there */
+    assert_in_range(n_cancelled, 10, 11);
     assert_int_equal(m.n_good, 0);
     basics(s);
 }
@@ -484,7 +486,7 @@ static void idle_nodes_main(void *arg)
     }
     /* Each node's calls have numbers in a row. */
     LIST_EACH(&((struct rpc_remote *)(void *)client)->nodes, l)
-        assert_in_range(LIST_ITEM(l, struct rpc_node, node)->next_number, CALLS / NODES / 4, CALLS / NODES * 2);
+    assert_in_range(LIST_ITEM(l, struct rpc_node, node)->next_number, CALLS / NODES / 4, CALLS / NODES * 2);
     rpc_client_free(client);
     for (int i = 0; i < NODES; i++)
         stop_node(&nodes[i]);
@@ -518,17 +520,19 @@ static void each_main(void *arg)
     ProtobufCService *client = new_client(names, 3, NULL);
     ARENA(arena, 1 << 20);
     Thurn__AuthenticateRequest q = THURN__AUTHENTICATE_REQUEST__INIT;
-    q.login = (char *)(uintptr_t)"anna";
-    assert_true(rpc_client_each(client, AUTH_METHOD_AUTHENTICATE, &q.base, &(struct rpc_pass){0}, &arena, count_each, NULL, &err));
+    q.login = (char *)(uintptr_t) "anna";
+    assert_true(rpc_client_each(client, AUTH_METHOD_AUTHENTICATE, &q.base, &(struct rpc_pass){0}, &arena, count_each,
+                                NULL, &err));
     assert_int_equal(n_replies, 2);
     assert_int_equal(n_errors, 1);
 
     /* All at once: both requests are held until both have come. */
     n_replies = n_errors = n_running = 0;
-    q.login = (char *)(uintptr_t)"hold";
+    q.login = (char *)(uintptr_t) "hold";
     FIBER_GROUP(g, 1);
     assert_true(fiber_group_spawn(&g, "release", release_two, NULL, &err));
-    assert_true(rpc_client_each(client, AUTH_METHOD_AUTHENTICATE, &q.base, &(struct rpc_pass){0}, &arena, count_each, NULL, &err));
+    assert_true(rpc_client_each(client, AUTH_METHOD_AUTHENTICATE, &q.base, &(struct rpc_pass){0}, &arena, count_each,
+                                NULL, &err));
     assert_int_equal(n_replies, 2);
     assert_true(fiber_group_wait(&g, &err));
     rpc_client_free(client);
@@ -536,8 +540,10 @@ static void each_main(void *arg)
     stop_node(&b);
     static const str bad[] = {S_INIT("nonsense"), S_INIT("host:99999"), S_INIT("store.svc:7001")};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
-        assert_null(rpc_client_new(&(struct rpc_client_opts){.name = "auth", .service = &thurn__auth__descriptor,
-                                                             .nodes = &bad[i], .n_nodes = 1}, &err));
+        assert_null(rpc_client_new(
+            &(struct rpc_client_opts){
+                .name = "auth", .service = &thurn__auth__descriptor, .nodes = &bad[i], .n_nodes = 1},
+            &err));
         assert_int_equal(err.kind, ERR_INVALID);
         err_clear(&err);
     }
@@ -676,7 +682,8 @@ static void outage_main(void *arg)
         int64_t began = clock_mono_ms();
         assert_false(login(client, &c, "anna", NULL));
         assert_int_equal(c.err.kind, ERR_UNAVAILABLE);
-        assert_true(str_find_str(str_c(c.err.msg), S("127.0.0.1")) >= 0 || str_find_str(str_c(c.err.msg), S("refused")) >= 0);
+        assert_true(str_find_str(str_c(c.err.msg), S("127.0.0.1")) >= 0 ||
+                    str_find_str(str_c(c.err.msg), S("refused")) >= 0);
         assert_true(clock_mono_ms() - began < 5000);
         assert_true(metric_get(M_RPC_RETRIES, NULL) > 0);
     }
@@ -704,7 +711,8 @@ static void outage_main(void *arg)
     stop_node(&n);
 }
 
-/* BUSY: each other node is asked once, at once, with whatever key; the same one never again, and what may not be repeated is not. */
+/* BUSY: each other node is asked once, at once, with whatever key; the same one never again, and what may not be
+ * repeated is not. */
 static void busy_main(void *arg)
 {
     (void)arg;
@@ -817,10 +825,10 @@ static void raw_main(void *arg)
     (void)arg;
     struct err err = ERR_INIT;
     static const str openings[] = {
-        S_INIT("GET / HTTP/1.0\r\n\r\n"),                                         /* no frame */
-        S_INIT("\0\0\0\5\x08\0\0\0\1"),                                          /* no hello */
+        S_INIT("GET / HTTP/1.0\r\n\r\n"),                                                     /* no frame */
+        S_INIT("\0\0\0\5\x08\0\0\0\1"),                                                       /* no hello */
         S_INIT("\0\0\0\x13\1THRN\0\2\0\2\10frontend\0\0\0\0\x13\1THRN\0\2\0\2\10frontend\0"), /* two */
-        S_INIT("\0\0\0\x0b\1THRN\0\7\0\x09\0\0"),                               /* versions of another age */
+        S_INIT("\0\0\0\x0b\1THRN\0\7\0\x09\0\0"), /* versions of another age */
     };
     metrics_reset();
     struct setting s = set_up(TCP);
@@ -912,7 +920,8 @@ static void odd_server_main(void *arg)
     }
 }
 
-/* Peers on the databases of two installations part; one that has none learns its own from the first peer, and keeps to it. */
+/* Peers on the databases of two installations part; one that has none learns its own from the first peer, and keeps to
+ * it. */
 static void installation_main(void *arg)
 {
     (void)arg;
@@ -932,15 +941,21 @@ static void installation_main(void *arg)
         snprintf(own, sizeof(own), "%s", cases[i].own);
         for (size_t k = 0; k < 2; k++) {
             ProtobufCService *services[] = {&service.base};
-            struct node n = {.server = rpc_server_new(&(struct rpc_server_opts){.services = services, .n_services = 1, .set = of_nodes[k]})};
+            struct node n = {.server = rpc_server_new(
+                                 &(struct rpc_server_opts){.services = services, .n_services = 1, .set = of_nodes[k]})};
             struct listener_opts o = {.name = "rpc", .accept = rpc_server_accept, .arg = n.server};
             assert_true(net_addr_parse(S("127.0.0.1:0"), &o.addr, &err));
             n.listener = listener_start(&o, &err);
             assert_non_null(n.listener);
             char text[NET_ADDR_TEXT_MAX];
             str name = node_text(&n, text);
-            ProtobufCService *client = rpc_client_new(&(struct rpc_client_opts){.name = "auth", .service = &thurn__auth__descriptor,
-                                                                                .nodes = &name, .n_nodes = 1, .set = own, .roles = RPC_BY_FRONTEND}, &err);
+            ProtobufCService *client = rpc_client_new(&(struct rpc_client_opts){.name = "auth",
+                                                                                .service = &thurn__auth__descriptor,
+                                                                                .nodes = &name,
+                                                                                .n_nodes = 1,
+                                                                                .set = own,
+                                                                                .roles = RPC_BY_FRONTEND},
+                                                      &err);
             assert_non_null(client);
             CALL(c);
             assert_int_equal(login(client, &c, "anna", NULL), cases[i].is_taken[k]);
@@ -955,7 +970,8 @@ static void installation_main(void *arg)
     }
 }
 
-/* The certificate names frontend and auth: who claims more, less than a role, or expects another service there, is not served. */
+/* The certificate names frontend and auth: who claims more, less than a role, or expects another service there, is not
+ * served. */
 static void role_main(void *arg)
 {
     (void)arg;
@@ -976,9 +992,14 @@ static void role_main(void *arg)
     struct err err = ERR_INIT;
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         metrics_reset();
-        ProtobufCService *client = rpc_client_new(
-            &(struct rpc_client_opts){.name = "auth", .service = &thurn__auth__descriptor, .nodes = &name, .n_nodes = 1,
-                                      .tls = s.tls, .roles = cases[i].claims, .server_role = cases[i].expects}, &err);
+        ProtobufCService *client = rpc_client_new(&(struct rpc_client_opts){.name = "auth",
+                                                                            .service = &thurn__auth__descriptor,
+                                                                            .nodes = &name,
+                                                                            .n_nodes = 1,
+                                                                            .tls = s.tls,
+                                                                            .roles = cases[i].claims,
+                                                                            .server_role = cases[i].expects},
+                                                  &err);
         assert_non_null(client);
         CALL(c);
         c.is_idempotent = false;
@@ -1007,7 +1028,9 @@ static void door_main(void *arg)
     str name = str_c(address);
     for (unsigned roles = 1; roles <= RPC_ROLES_ALL; roles++) {
         ProtobufCService *client = rpc_client_new(
-            &(struct rpc_client_opts){.name = "auth", .service = &thurn__auth__descriptor, .nodes = &name, .n_nodes = 1, .roles = roles}, &err);
+            &(struct rpc_client_opts){
+                .name = "auth", .service = &thurn__auth__descriptor, .nodes = &name, .n_nodes = 1, .roles = roles},
+            &err);
         assert_non_null(client);
         CALL(c);
         c.is_idempotent = false;
@@ -1019,7 +1042,8 @@ static void door_main(void *arg)
 
 /* What the .proto says of repeating arrives at the stub, and the caller's own word stays. */
 static bool seen_idempotent;
-static void note_invoke(ProtobufCService *s, unsigned method, const ProtobufCMessage *request, ProtobufCClosure closure, void *data)
+static void note_invoke(ProtobufCService *s, unsigned method, const ProtobufCMessage *request, ProtobufCClosure closure,
+                        void *data)
 {
     static const Thurn__Empty empty = THURN__EMPTY__INIT;
     (void)s, (void)method, (void)request;
@@ -1098,11 +1122,11 @@ static void test_keep(void **state)
     }
 }
 
-#define RUN(name)                                                                                  \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        assert_true(fiber_main(name##_main, NULL));                                                \
+#define RUN(name)                                                                                                      \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        assert_true(fiber_main(name##_main, NULL));                                                                    \
     }
 RUN(all_ways)
 RUN(routing)
@@ -1145,12 +1169,12 @@ static int tear_down_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_ways), cmocka_unit_test(test_routing), cmocka_unit_test(test_each),
-        cmocka_unit_test(test_idle_nodes),
-        cmocka_unit_test(test_outage),   cmocka_unit_test(test_busy), cmocka_unit_test(test_drain),   cmocka_unit_test(test_inflight),
-        cmocka_unit_test(test_raw),      cmocka_unit_test(test_newer), cmocka_unit_test(test_odd_server), cmocka_unit_test(test_role), cmocka_unit_test(test_door),
-        cmocka_unit_test(test_installation),
-        cmocka_unit_test(test_names),    cmocka_unit_test(test_faulty), cmocka_unit_test(test_once),   cmocka_unit_test(test_keep),
+        cmocka_unit_test(test_all_ways),   cmocka_unit_test(test_routing),      cmocka_unit_test(test_each),
+        cmocka_unit_test(test_idle_nodes), cmocka_unit_test(test_outage),       cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_drain),      cmocka_unit_test(test_inflight),     cmocka_unit_test(test_raw),
+        cmocka_unit_test(test_newer),      cmocka_unit_test(test_odd_server),   cmocka_unit_test(test_role),
+        cmocka_unit_test(test_door),       cmocka_unit_test(test_installation), cmocka_unit_test(test_names),
+        cmocka_unit_test(test_faulty),     cmocka_unit_test(test_once),         cmocka_unit_test(test_keep),
     };
     return cmocka_run_group_tests(tests, set_up_all, tear_down_all);
 }

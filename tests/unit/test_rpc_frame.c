@@ -35,7 +35,8 @@ static void test_round_trips(void **state)
     f.hello.set = S("0123456789abcdef0123456789abcdef");
     struct rpc_frame g = round_trip(&f);
     assert_int_equal(g.hello.version_max, 3);
-    assert_true(str_eq(g.hello.services[1], S("thurn.Auth")) && str_eq(g.hello.roles, S("frontend queue")) && str_eq(g.hello.set, f.hello.set));
+    assert_true(str_eq(g.hello.services[1], S("thurn.Auth")) && str_eq(g.hello.roles, S("frontend queue")) &&
+                str_eq(g.hello.set, f.hello.set));
 
     f = (struct rpc_frame){.type = RPC_REQUEST, .call = 0xfffffffe, .payload = S("\0message")};
     f.request.method = 300;

@@ -31,8 +31,9 @@ static bool parse(struct options *o, struct err *err, const char *line)
 static void takes_globals_before_and_after_the_verb(void **state)
 {
     (void)state;
-    static const char *const lines[] = {"--data /d --dev account add x@y --quota 1G", "account --dev add --data=/d x@y --quota 1G",
-                                        "account add x@y --quota 1G --data /d --dev", "account add x@y --quota 1G -- --data /d --dev"};
+    static const char *const lines[] = {
+        "--data /d --dev account add x@y --quota 1G", "account --dev add --data=/d x@y --quota 1G",
+        "account add x@y --quota 1G --data /d --dev", "account add x@y --quota 1G -- --data /d --dev"};
     for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
         struct options o;
         struct err err = ERR_INIT;
@@ -92,7 +93,8 @@ static void joins_pages(void **state)
 {
     (void)state;
     static const char own[] = "# HELP a x\n# TYPE a counter\na 1\n# HELP b x\n# TYPE b gauge\n";
-    static const char other[] = "# HELP a x\n# TYPE a counter\na 2\n# HELP b x\n# TYPE b gauge\nb{l=\"x y\"} 0.25\nb{l=\"z\"} 1\n";
+    static const char other[] =
+        "# HELP a x\n# TYPE a counter\na 2\n# HELP b x\n# TYPE b gauge\nb{l=\"x y\"} 0.25\nb{l=\"z\"} 1\n";
     static const char strange[] = "# HELP z x\n# TYPE z counter\nz 2\n# HELP b x\n# TYPE b gauge\nb 1\n";
     const struct metrics_page pages[] = {{0, str_c(own)}, {1, str_c(other)}, {2, str_c(strange)}, {3, STR_NONE}};
     BUF(out, 4096);
@@ -133,7 +135,8 @@ static void finds_the_memory(void **state)
     assert_int_equal(memory_bytes(folder), 10000000);
     write_file(folder, "proc/self/cgroup", "5:cpu,memory:/x\n1:name=systemd:/a\n");
     assert_int_equal(memory_bytes(folder), machine);
-    write_file(folder, "sys/fs/cgroup/memory/x/memory.limit_in_bytes", "9223372036854771712\n"); /* none, in version 1 */
+    /* none, in version 1 */
+    write_file(folder, "sys/fs/cgroup/memory/x/memory.limit_in_bytes", "9223372036854771712\n");
     assert_int_equal(memory_bytes(folder), machine);
     write_file(folder, "sys/fs/cgroup/memory/x/memory.limit_in_bytes", "5000000\n");
     assert_int_equal(memory_bytes(folder), 5000000);
@@ -144,8 +147,10 @@ static void finds_the_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(takes_globals_before_and_after_the_verb), cmocka_unit_test(refuses_what_it_does_not_know),
-        cmocka_unit_test(dev_stays_on_loopback),                   cmocka_unit_test(joins_pages),
+        cmocka_unit_test(takes_globals_before_and_after_the_verb),
+        cmocka_unit_test(refuses_what_it_does_not_know),
+        cmocka_unit_test(dev_stays_on_loopback),
+        cmocka_unit_test(joins_pages),
         cmocka_unit_test(finds_the_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

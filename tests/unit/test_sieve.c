@@ -17,14 +17,15 @@ struct world {
     struct sieve_host host;
     struct sieve_run run;
     str text;
-    const char *mailbox;      /* that exists */
-    const char *duplicate;    /* key that was seen */
+    const char *mailbox;   /* that exists */
+    const char *duplicate; /* key that was seen */
     struct sieve_program *included;
-    struct err fault;         /* of mailbox_exists */
+    struct err fault; /* of mailbox_exists */
     char debug[200];
 };
 
-static bool read_bytes(struct sieve_host *h, uint64_t offset, uint64_t length, struct arena *a, str *out, struct err *err)
+static bool read_bytes(struct sieve_host *h, uint64_t offset, uint64_t length, struct arena *a, str *out,
+                       struct err *err)
 {
     struct world *w = CONTAINER_OF(h, struct world, host);
     (void)err;
@@ -55,13 +56,19 @@ static void debug(struct sieve_host *h, str text)
     snprintf(w->debug, sizeof w->debug, "%.*s", STR_ARG(text));
 }
 
-static const struct sieve_host_ops ops = {.read = read_bytes, .mailbox_exists = mailbox_exists, .include = include, .debug = debug};
+static const struct sieve_host_ops ops = {
+    .read = read_bytes, .mailbox_exists = mailbox_exists, .include = include, .debug = debug};
 
 static void world_init(struct world *w, struct arena *a, str text)
 {
     *w = (struct world){.host.ops = &ops, .text = text};
-    w->run = (struct sieve_run){.host = &w->host, .message = mime_parse(a, text, NULL), .size = text.n, .now_unix = 1700000000,
-                                .envelope = {.from = S("ann+news@example.org"), .to = S("bob@example.net"), .original_to = S("bob+lists/x@example.net")}};
+    w->run = (struct sieve_run){.host = &w->host,
+                                .message = mime_parse(a, text, NULL),
+                                .size = text.n,
+                                .now_unix = 1700000000,
+                                .envelope = {.from = S("ann+news@example.org"),
+                                             .to = S("bob@example.net"),
+                                             .original_to = S("bob+lists/x@example.net")}};
 }
 
 static struct sieve_program *must_compile(str script)
@@ -87,7 +94,11 @@ static str described(const struct sieve_result *r, struct arena *a)
     BUF(b, 1 << 16);
     for (size_t i = 0; i < r->n; i++) {
         const struct sieve_action *x = &r->actions[i];
-        str what = x->kind == SIEVE_FILEINTO ? x->mailbox : x->kind == SIEVE_REDIRECT ? x->address : x->kind == SIEVE_NOTIFY ? x->method : x->kind == SIEVE_REJECT ? x->reason : S("");
+        str what = x->kind == SIEVE_FILEINTO   ? x->mailbox
+                   : x->kind == SIEVE_REDIRECT ? x->address
+                   : x->kind == SIEVE_NOTIFY   ? x->method
+                   : x->kind == SIEVE_REJECT   ? x->reason
+                                               : S("");
         buf_printf(&b, "%s%s%s%.*s", i ? "; " : "", names[x->kind], what.n ? " " : "", STR_ARG(what));
         for (size_t k = 0; k < x->n_flags; k++)
             buf_printf(&b, "%s%.*s", k ? " " : " (", STR_ARG(x->flags[k]));
@@ -114,24 +125,41 @@ static void test_actions(void **state)
 {
     (void)state;
     static const char *const cases[][2] = {
-        {"", "keep"}, {"keep;", "keep"}, {"discard;", ""}, {"stop;", "keep"}, {"keep; discard;", "keep"}, {"discard; keep;", "keep"},
-        {"require \"fileinto\"; fileinto \"a\";", "fileinto a"}, {"require \"fileinto\"; fileinto \"a\"; fileinto \"a\";", "fileinto a"},
-        {"require [\"fileinto\",\"copy\"]; fileinto :copy \"a\";", "fileinto a; keep"}, {"redirect \"x@y.org\";", "redirect x@y.org"},
+        {"", "keep"},
+        {"keep;", "keep"},
+        {"discard;", ""},
+        {"stop;", "keep"},
+        {"keep; discard;", "keep"},
+        {"discard; keep;", "keep"},
+        {"require \"fileinto\"; fileinto \"a\";", "fileinto a"},
+        {"require \"fileinto\"; fileinto \"a\"; fileinto \"a\";", "fileinto a"},
+        {"require [\"fileinto\",\"copy\"]; fileinto :copy \"a\";", "fileinto a; keep"},
+        {"redirect \"x@y.org\";", "redirect x@y.org"},
         {"redirect \"x@y.org\"; redirect \"X@Y.org\"; keep;", "redirect x@y.org; keep"},
         {"require [\"fileinto\",\"mailbox\"]; fileinto :create \"a/b\";", "fileinto a/b +"},
-        {"require \"fileinto\"; fileinto \"inbox\"; keep;", "fileinto inbox"}, {"require \"fileinto\"; keep; fileinto \"INBOX\";", "keep"},
-        {"require \"reject\"; reject \"no\";", "reject no"}, {"require \"reject\"; keep; reject \"no\";", "keep ! 1 a message that is kept, sent on or answered cannot be refused, too"},
-        {"require [\"reject\",\"fileinto\"]; reject \"no\"; fileinto \"a\";", "keep ! 1 the message is refused already, nothing else can be done with it"},
-        {"require [\"reject\",\"vacation\"]; vacation \"x\"; reject \"no\";", "keep ! 1 a message that is kept, sent on or answered cannot be refused, too"},
+        {"require \"fileinto\"; fileinto \"inbox\"; keep;", "fileinto inbox"},
+        {"require \"fileinto\"; keep; fileinto \"INBOX\";", "keep"},
+        {"require \"reject\"; reject \"no\";", "reject no"},
+        {"require \"reject\"; keep; reject \"no\";",
+         "keep ! 1 a message that is kept, sent on or answered cannot be refused, too"},
+        {"require [\"reject\",\"fileinto\"]; reject \"no\"; fileinto \"a\";",
+         "keep ! 1 the message is refused already, nothing else can be done with it"},
+        {"require [\"reject\",\"vacation\"]; vacation \"x\"; reject \"no\";",
+         "keep ! 1 a message that is kept, sent on or answered cannot be refused, too"},
         {"require \"vacation\"; vacation \"x\";\nvacation \"x\";", "keep ! 2 vacation is used a second time"},
         {"require \"vacation\"; vacation \"away\";", "vacation; keep"},
         {"require \"enotify\"; notify \"mailto:a@b.org\";", "notify mailto:a@b.org; keep"},
-        {"if true { discard; } elsif true { keep; } else { keep; }", ""}, {"if false { keep; } elsif true { discard; } else { keep; }", ""},
-        {"if false { keep; } elsif false { keep; } else { discard; }", ""}, {"if true { stop; } discard;", "keep"},
+        {"if true { discard; } elsif true { keep; } else { keep; }", ""},
+        {"if false { keep; } elsif true { discard; } else { keep; }", ""},
+        {"if false { keep; } elsif false { keep; } else { discard; }", ""},
+        {"if true { stop; } discard;", "keep"},
         {"require \"imap4flags\"; setflag \"\\\\Seen $Work\"; addflag [\"a\", \"A\"];", "keep (\\Seen $Work a)"},
-        {"require [\"imap4flags\",\"fileinto\"]; addflag \"x\"; fileinto :flags [\"\\\\Deleted\",\"\"] \"a\"; keep;", "fileinto a (\\Deleted); keep (x)"},
-        {"require [\"imap4flags\",\"variables\"]; set \"f\" \"\\\\Seen $Work\"; setflag \"${f}\"; removeflag \"\\\\seen\";", "keep ($Work)"},
-        {"require [\"imap4flags\",\"variables\"]; setflag \"v\" [\"a\", \"b\"]; if hasflag :contains \"v\" \"b\" { discard; }", ""},
+        {"require [\"imap4flags\",\"fileinto\"]; addflag \"x\"; fileinto :flags [\"\\\\Deleted\",\"\"] \"a\"; keep;",
+         "fileinto a (\\Deleted); keep (x)"},
+        {"require [\"imap4flags\",\"variables\"]; set \"f\" \"\\\\Seen $Work\"; setflag \"${f}\"; removeflag \"\\\\seen\";",
+         "keep ($Work)"},
+        {"require [\"imap4flags\",\"variables\"]; setflag \"v\" [\"a\", \"b\"]; if hasflag :contains \"v\" \"b\" { discard; }",
+         ""},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         expect(cases[i][0], cases[i][1]);
@@ -145,30 +173,65 @@ static void test_tests(void **state)
         const char *require, *test;
         bool holds;
     } cases[] = {
-        {"", "header :contains \"subject\" \"\"", true}, {"", "header :is \"Subject\" \"a\xc3\xbc*b\\\\c\"", true}, {"", "header \"subject\" \"nothing\"", false},
-        {"", "header :matches \"subject\" \"a?\\\\**\"", true}, {"", "header :matches \"subject\" \"A*C\"", true}, {"", "header :comparator \"i;octet\" :matches \"subject\" \"A*C\"", false},
-        {"", "header :matches \"subject\" \"*c*b*\"", false}, {"", "header :matches \"subject\" \"?\xc3\xbc*\"", true}, {"", "header :matches \"subject\" \"??\\\\*?\\\\\\\\?\"", true},
-        {"", "address :domain \"from\" \"EXAMPLE.org\"", true}, {"", "address :localpart \"from\" \"ann+news\"", true}, {"", "address \"from\" \"ann+news@example.org\"", true},
-        {"", "address :all :contains [\"to\",\"cc\"] \"carl\"", true}, {"", "address \"from\" \"Ann Example\"", false},
-        {"subaddress", "address :detail \"from\" \"news\"", true}, {"subaddress", "address :user \"from\" \"ann\"", true}, {"subaddress", "address :detail :contains \"to\" \"\"", false},
-        {"envelope", "envelope \"from\" \"ann+news@example.org\"", true}, {"envelope\",\"subaddress", "envelope :detail \"to\" \"lists/x\"", true},
-        {"", "exists [\"from\",\"date\"]", true}, {"", "exists [\"from\",\"x-none\"]", false}, {"", "size :over 100", true}, {"", "size :over 1K", false}, {"", "size :under 1M", true},
-        {"", "not allof (true, false)", true}, {"", "anyof (false, not false)", true}, {"", "allof (true, not false)", true},
-        {"relational", "header :count \"eq\" \"x-twice\" \"2\"", true}, {"relational\",\"comparator-i;ascii-numeric", "header :value \"ge\" :comparator \"i;ascii-numeric\" \"x-twice\" \"1\"", true},
-        {"index", "header :index 2 \"x-twice\" \"two\"", true}, {"index", "header :index 1 :last \"x-twice\" \"two\"", true}, {"index", "header :index 3 \"x-twice\" \"two\"", false},
-        {"date", "date :originalzone \"date\" \"hour\" \"09\"", true}, {"date", "date :zone \"+0000\" \"date\" \"hour\" \"17\"", true}, {"date", "date \"date\" \"weekday\" \"2\"", true},
-        {"date", "currentdate \"date\" \"2023-11-14\"", true}, {"date", "date :originalzone \"date\" \"std11\" \"Tue, 01 Apr 1997 09:06:31 -0800\"", true},
-        {"date", "date :zone \"+0000\" \"date\" \"julian\" \"50539\"", true}, {"body", "body :contains \"hello\"", true}, {"body", "body :raw :contains \"Hello\"", true},
-        {"body", "body :content \"image\" :contains \"\"", false}, {"body", "body :content \"text/plain\" :matches \"Hello*\"", true},
-        {"regex", "header :regex \"subject\" \"^a.[*]b\"", true}, {"regex", "header :regex \"subject\" \"^b\"", false},
-        {"variables", "string :is \"${0}\" \"\"", true}, {"encoded-character\",\"variables", "string \"${hex:41 42}\" \"AB\"", true},
-        {"encoded-character\",\"variables", "string \"${unicode:c3}${hex:4x}\" \"\xc3\x83${hex:4x}\"", true}, {"mailbox", "mailboxexists \"there\"", false},
-        {"ihave", "ihave \"nothing\"", false}, {"ihave", "ihave [\"fileinto\"]", true}, {"environment", "environment \"name\" \"x\"", false},
-        {"duplicate", "duplicate", false}, {"spamtest", "spamtest :is \"0\"", true},
+        {"", "header :contains \"subject\" \"\"", true},
+        {"", "header :is \"Subject\" \"a\xc3\xbc*b\\\\c\"", true},
+        {"", "header \"subject\" \"nothing\"", false},
+        {"", "header :matches \"subject\" \"a?\\\\**\"", true},
+        {"", "header :matches \"subject\" \"A*C\"", true},
+        {"", "header :comparator \"i;octet\" :matches \"subject\" \"A*C\"", false},
+        {"", "header :matches \"subject\" \"*c*b*\"", false},
+        {"", "header :matches \"subject\" \"?\xc3\xbc*\"", true},
+        {"", "header :matches \"subject\" \"??\\\\*?\\\\\\\\?\"", true},
+        {"", "address :domain \"from\" \"EXAMPLE.org\"", true},
+        {"", "address :localpart \"from\" \"ann+news\"", true},
+        {"", "address \"from\" \"ann+news@example.org\"", true},
+        {"", "address :all :contains [\"to\",\"cc\"] \"carl\"", true},
+        {"", "address \"from\" \"Ann Example\"", false},
+        {"subaddress", "address :detail \"from\" \"news\"", true},
+        {"subaddress", "address :user \"from\" \"ann\"", true},
+        {"subaddress", "address :detail :contains \"to\" \"\"", false},
+        {"envelope", "envelope \"from\" \"ann+news@example.org\"", true},
+        {"envelope\",\"subaddress", "envelope :detail \"to\" \"lists/x\"", true},
+        {"", "exists [\"from\",\"date\"]", true},
+        {"", "exists [\"from\",\"x-none\"]", false},
+        {"", "size :over 100", true},
+        {"", "size :over 1K", false},
+        {"", "size :under 1M", true},
+        {"", "not allof (true, false)", true},
+        {"", "anyof (false, not false)", true},
+        {"", "allof (true, not false)", true},
+        {"relational", "header :count \"eq\" \"x-twice\" \"2\"", true},
+        {"relational\",\"comparator-i;ascii-numeric",
+         "header :value \"ge\" :comparator \"i;ascii-numeric\" \"x-twice\" \"1\"", true},
+        {"index", "header :index 2 \"x-twice\" \"two\"", true},
+        {"index", "header :index 1 :last \"x-twice\" \"two\"", true},
+        {"index", "header :index 3 \"x-twice\" \"two\"", false},
+        {"date", "date :originalzone \"date\" \"hour\" \"09\"", true},
+        {"date", "date :zone \"+0000\" \"date\" \"hour\" \"17\"", true},
+        {"date", "date \"date\" \"weekday\" \"2\"", true},
+        {"date", "currentdate \"date\" \"2023-11-14\"", true},
+        {"date", "date :originalzone \"date\" \"std11\" \"Tue, 01 Apr 1997 09:06:31 -0800\"", true},
+        {"date", "date :zone \"+0000\" \"date\" \"julian\" \"50539\"", true},
+        {"body", "body :contains \"hello\"", true},
+        {"body", "body :raw :contains \"Hello\"", true},
+        {"body", "body :content \"image\" :contains \"\"", false},
+        {"body", "body :content \"text/plain\" :matches \"Hello*\"", true},
+        {"regex", "header :regex \"subject\" \"^a.[*]b\"", true},
+        {"regex", "header :regex \"subject\" \"^b\"", false},
+        {"variables", "string :is \"${0}\" \"\"", true},
+        {"encoded-character\",\"variables", "string \"${hex:41 42}\" \"AB\"", true},
+        {"encoded-character\",\"variables", "string \"${unicode:c3}${hex:4x}\" \"\xc3\x83${hex:4x}\"", true},
+        {"mailbox", "mailboxexists \"there\"", false},
+        {"ihave", "ihave \"nothing\"", false},
+        {"ihave", "ihave [\"fileinto\"]", true},
+        {"environment", "environment \"name\" \"x\"", false},
+        {"duplicate", "duplicate", false},
+        {"spamtest", "spamtest :is \"0\"", true},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         char script[600];
-        snprintf(script, sizeof script, "require [\"%s\"];\nif %s { discard; }", *cases[i].require ? cases[i].require : "fileinto", cases[i].test);
+        snprintf(script, sizeof script, "require [\"%s\"];\nif %s { discard; }",
+                 *cases[i].require ? cases[i].require : "fileinto", cases[i].test);
         expect(script, cases[i].holds ? "" : "keep");
     }
 }
@@ -178,18 +241,27 @@ static void test_variables(void **state)
 {
     (void)state;
     static const char *const cases[][2] = {
-        {"require [\"variables\",\"fileinto\"]; if header :matches \"subject\" \"*\\\\*?\\\\\\\\*\" { fileinto \"${1}|${2}|${3}\"; }", "fileinto a\xc3\xbc|b|c"},
+        {"require [\"variables\",\"fileinto\"]; if header :matches \"subject\" \"*\\\\*?\\\\\\\\*\" { fileinto \"${1}|${2}|${3}\"; }",
+         "fileinto a\xc3\xbc|b|c"},
         /* a value with wildcards in it, quoted, fits itself alone */
-        {"require [\"variables\"]; if header :matches \"Subject\" \"*\" { set :quotewildcard \"s\" \"${1}\"; } if header :matches \"Subject\" \"${s}\" { discard; }", ""},
-        {"require [\"variables\",\"fileinto\"]; if header :matches \"subject\" \"a*\" {} if header :matches \"subject\" \"x*\" {} fileinto \"v${1}\";", "fileinto v\xc3\xbc*b\\c"},
-        {"require [\"variables\",\"fileinto\"]; set \"x\" \"\"; set :length \"n\" \"${x}\"; fileinto \"${n}\";", "fileinto 0"},
-        {"require [\"variables\",\"fileinto\"]; set :length \"n\" \"\xc3\xbc\xc3\xbc\"; fileinto \"${n}\";", "fileinto 2"},
-        {"require [\"variables\",\"fileinto\"]; set :upperfirst :lower \"n\" \"hELLO\"; fileinto \"${N}\";", "fileinto Hello"},
-        {"require [\"variables\",\"regex\",\"fileinto\"]; if header :regex \"subject\" \"^(.)(.*)[*](b)\" { fileinto \"${3}${1}\"; }", "fileinto ba"},
+        {"require [\"variables\"]; if header :matches \"Subject\" \"*\" { set :quotewildcard \"s\" \"${1}\"; } if header :matches \"Subject\" \"${s}\" { discard; }",
+         ""},
+        {"require [\"variables\",\"fileinto\"]; if header :matches \"subject\" \"a*\" {} if header :matches \"subject\" \"x*\" {} fileinto \"v${1}\";",
+         "fileinto v\xc3\xbc*b\\c"},
+        {"require [\"variables\",\"fileinto\"]; set \"x\" \"\"; set :length \"n\" \"${x}\"; fileinto \"${n}\";",
+         "fileinto 0"},
+        {"require [\"variables\",\"fileinto\"]; set :length \"n\" \"\xc3\xbc\xc3\xbc\"; fileinto \"${n}\";",
+         "fileinto 2"},
+        {"require [\"variables\",\"fileinto\"]; set :upperfirst :lower \"n\" \"hELLO\"; fileinto \"${N}\";",
+         "fileinto Hello"},
+        {"require [\"variables\",\"regex\",\"fileinto\"]; if header :regex \"subject\" \"^(.)(.*)[*](b)\" { fileinto \"${3}${1}\"; }",
+         "fileinto ba"},
         {"require [\"variables\",\"fileinto\"]; fileinto \"a${}b${1x}${unset}\";", "fileinto a${}b${1x}"},
         {"require [\"variables\",\"fileinto\"]; fileinto \"${unset}\";", "keep ! 1 '' cannot be the name of a mailbox"},
-        {"require [\"variables\",\"envelope\",\"subaddress\",\"fileinto\",\"mailbox\"];\nif envelope :matches :detail \"to\" \"*\" { fileinto :create \"${1}\"; }", "fileinto lists/x +"},
-        {"require \"variables\"; set \"a\" \"a@b.org>\r\nRCPT TO:<c@d.org\"; redirect \"${a}\";", "keep ! 2 'a@b.org>  RCPT TO:<c@d.org' is no e-mail address"},
+        {"require [\"variables\",\"envelope\",\"subaddress\",\"fileinto\",\"mailbox\"];\nif envelope :matches :detail \"to\" \"*\" { fileinto :create \"${1}\"; }",
+         "fileinto lists/x +"},
+        {"require \"variables\"; set \"a\" \"a@b.org>\r\nRCPT TO:<c@d.org\"; redirect \"${a}\";",
+         "keep ! 2 'a@b.org>  RCPT TO:<c@d.org' is no e-mail address"},
         {"require \"variables\"; set \"a\" \"x@y.org\"; redirect \"${a}\";", "redirect x@y.org"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
@@ -211,24 +283,49 @@ static void test_errors(void **state)
         unsigned line, column;
         const char *says;
     } cases[] = {
-        {"keep", 1, 5, "';'"}, {"\n  kep;", 2, 3, "no command 'kep'"}, {"if header \"a\" \"b\" keep;", 1, 19, "'{'"}, {"if hedaer \"a\" { }", 1, 4, "no test 'hedaer'"},
-        {"fileinto \"a\";", 1, 1, "require \"fileinto\""}, {"keep; require \"fileinto\";", 1, 7, "before all other"}, {"require \"nothing\";", 1, 9, "not known here"},
-        {"if true { keep; ", 1, 9, "not closed"}, {"} keep;", 1, 1, "too many"}, {"else { }", 1, 1, "behind no if"}, {"keep \"a\";", 1, 6, "no more arguments"},
-        {"redirect;", 1, 9, "takes a string"}, {"redirect \"a@example.net; b@example.net\";", 1, 10, "no e-mail address"}, {"redirect \"\";", 1, 10, "no e-mail"}, {"redirect \"x\";", 1, 10, "no e-mail"},
-        {"redirect 5;", 1, 10, "takes a string"}, {"if size 5 { }", 1, 4, ":over or :under"}, {"if size :over :under 5 { }", 1, 15, "either"},
-        {"if header :is :contains \"a\" \"b\" { }", 1, 15, "second"}, {"if header :comparator \"x\" \"a\" \"b\" { }", 1, 23, "comparator"},
-        {"if header :frop \"a\" \"b\" { }", 1, 11, "no :frop"}, {"keep; \"open", 1, 7, "not closed"}, {"keep; /* x", 1, 7, "comment"}, {"# caf\xc3\xa9\nkeep; text:\nx\n", 2, 7, "line with a dot"},
-        {"require \"variables\"; set \"1a\" \"b\";", 1, 26, "name of a variable"}, {"require \"variables\"; set \"x.y\" \"b\";", 1, 26, "no variables in"},
-        {"require \"regex\"; if header :regex \"a\" \"(\" { }", 1, 39, "pattern is wrong"}, {"require \"vacation\"; vacation :days \"x\" \"y\";", 1, 36, "takes a number"},
-        {"require \"date\"; if currentdate \"hours\" \"1\" { }", 1, 32, "no part"}, {"require \"enotify\"; notify \"nobody\";", 1, 27, "URI"},
-        {"require \"fileinto\"; fileinto \"a\xff\";", 1, 30, "not UTF-8"}, {"if size :over 99999999999999999999 { }", 1, 15, "too large"}, {"if size :over 5x { }", 1, 15, "ends with"},
-        {"require \"imap4flags\"; setflag \"a(b\";", 1, 31, "no flag"}, {"require \"envelope\"; if envelope \"bcc\" \"x\" { }", 1, 33, "no part"},
+        {"keep", 1, 5, "';'"},
+        {"\n  kep;", 2, 3, "no command 'kep'"},
+        {"if header \"a\" \"b\" keep;", 1, 19, "'{'"},
+        {"if hedaer \"a\" { }", 1, 4, "no test 'hedaer'"},
+        {"fileinto \"a\";", 1, 1, "require \"fileinto\""},
+        {"keep; require \"fileinto\";", 1, 7, "before all other"},
+        {"require \"nothing\";", 1, 9, "not known here"},
+        {"if true { keep; ", 1, 9, "not closed"},
+        {"} keep;", 1, 1, "too many"},
+        {"else { }", 1, 1, "behind no if"},
+        {"keep \"a\";", 1, 6, "no more arguments"},
+        {"redirect;", 1, 9, "takes a string"},
+        {"redirect \"a@example.net; b@example.net\";", 1, 10, "no e-mail address"},
+        {"redirect \"\";", 1, 10, "no e-mail"},
+        {"redirect \"x\";", 1, 10, "no e-mail"},
+        {"redirect 5;", 1, 10, "takes a string"},
+        {"if size 5 { }", 1, 4, ":over or :under"},
+        {"if size :over :under 5 { }", 1, 15, "either"},
+        {"if header :is :contains \"a\" \"b\" { }", 1, 15, "second"},
+        {"if header :comparator \"x\" \"a\" \"b\" { }", 1, 23, "comparator"},
+        {"if header :frop \"a\" \"b\" { }", 1, 11, "no :frop"},
+        {"keep; \"open", 1, 7, "not closed"},
+        {"keep; /* x", 1, 7, "comment"},
+        {"# caf\xc3\xa9\nkeep; text:\nx\n", 2, 7, "line with a dot"},
+        {"require \"variables\"; set \"1a\" \"b\";", 1, 26, "name of a variable"},
+        {"require \"variables\"; set \"x.y\" \"b\";", 1, 26, "no variables in"},
+        {"require \"regex\"; if header :regex \"a\" \"(\" { }", 1, 39, "pattern is wrong"},
+        {"require \"vacation\"; vacation :days \"x\" \"y\";", 1, 36, "takes a number"},
+        {"require \"date\"; if currentdate \"hours\" \"1\" { }", 1, 32, "no part"},
+        {"require \"enotify\"; notify \"nobody\";", 1, 27, "URI"},
+        {"require \"fileinto\"; fileinto \"a\xff\";", 1, 30, "not UTF-8"},
+        {"if size :over 99999999999999999999 { }", 1, 15, "too large"},
+        {"if size :over 5x { }", 1, 15, "ends with"},
+        {"require \"imap4flags\"; setflag \"a(b\";", 1, 31, "no flag"},
+        {"require \"envelope\"; if envelope \"bcc\" \"x\" { }", 1, 33, "no part"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct sieve_errors e;
         struct sieve_program *p = sieve_compile(str_c(cases[i].script), NULL, &e);
-        if (p || e.v[0].line != cases[i].line || e.v[0].column != cases[i].column || !strstr(e.v[0].text, cases[i].says))
-            fail_msg("%s\n  says %u:%u: %s", cases[i].script, p ? 0 : e.v[0].line, p ? 0 : e.v[0].column, p ? "nothing" : e.v[0].text);
+        if (p || e.v[0].line != cases[i].line || e.v[0].column != cases[i].column ||
+            !strstr(e.v[0].text, cases[i].says))
+            fail_msg("%s\n  says %u:%u: %s", cases[i].script, p ? 0 : e.v[0].line, p ? 0 : e.v[0].column,
+                     p ? "nothing" : e.v[0].text);
     }
     /* Several at once, and none that only follows from another. */
     struct sieve_errors e;
@@ -245,7 +342,8 @@ static void test_bounds(void **state)
     (void)state;
     struct sieve_errors e;
     BUF(b, 8 << 20);
-    for (unsigned depth = 15; depth <= 20000; depth *= 36) { /* 15 compile (RFC 5228 2.10.7), thousands end with a word */
+    /* 15 compile (RFC 5228 2.10.7), thousands end with a word */
+    for (unsigned depth = 15; depth <= 20000; depth *= 36) {
         buf_clear(&b);
         for (unsigned i = 0; i < depth; i++)
             buf_add(&b, S("if true {"));
@@ -316,8 +414,10 @@ static void test_pattern_work(void **state)
     buf_add(&b, S("x\r\n\r\n"));
     for (int i = 0; i < 1000000; i++)
         buf_add(&b, S("aaaaaaaaaa"));
-    expect_on(buf_str(&b), "require \"body\"; if body :raw :matches \"*a*a*a*a*a*a*a*b\" { discard; }", "keep ! 1 a pattern takes too much work");
-    expect_on(buf_str(&b), "require \"regex\"; if header :regex \"subject\" \"(a+ ?)+$\" { discard; }", "keep ! 1 a pattern takes too much work");
+    expect_on(buf_str(&b), "require \"body\"; if body :raw :matches \"*a*a*a*a*a*a*a*b\" { discard; }",
+              "keep ! 1 a pattern takes too much work");
+    expect_on(buf_str(&b), "require \"regex\"; if header :regex \"subject\" \"(a+ ?)+$\" { discard; }",
+              "keep ! 1 a pattern takes too much work");
     expect_on(buf_str(&b), "require \"regex\"; if header :regex \"subject\" \"x$\" { discard; }", "");
 }
 
@@ -330,7 +430,10 @@ static void test_host_errors(void **state)
     struct sieve_result r;
     world_init(&w, &a, str_c(message));
     (void)err_set(&w.fault, ERR_UNAVAILABLE, "the database is away");
-    run_in(&w, S("require [\"mailbox\",\"fileinto\",\"copy\"]; redirect :copy \"a@b.org\"; if mailboxexists \"a\" { discard; }"), &a, &r);
+    run_in(
+        &w,
+        S("require [\"mailbox\",\"fileinto\",\"copy\"]; redirect :copy \"a@b.org\"; if mailboxexists \"a\" { discard; }"),
+        &a, &r);
     assert_true(r.has_error && r.is_temporary);
     assert_string_equal(described(&r, &a).p, "keep ! 1 the database is away");
 }
@@ -342,8 +445,12 @@ static void test_include(void **state)
     struct world w;
     struct sieve_result r;
     world_init(&w, &a, str_c(message));
-    w.included = must_compile(S("require [\"include\",\"variables\",\"fileinto\"]; global \"g\"; set \"g\" \"from inside\"; set \"l\" \"x\"; return; discard;"));
-    run_in(&w, S("require [\"include\",\"variables\",\"fileinto\"]; set \"l\" \"own\"; include \"other\"; fileinto \"${global.g}/${l}\";"), &a, &r);
+    w.included = must_compile(S(
+        "require [\"include\",\"variables\",\"fileinto\"]; global \"g\"; set \"g\" \"from inside\"; set \"l\" \"x\"; return; discard;"));
+    run_in(
+        &w,
+        S("require [\"include\",\"variables\",\"fileinto\"]; set \"l\" \"own\"; include \"other\"; fileinto \"${global.g}/${l}\";"),
+        &a, &r);
     assert_string_equal(described(&r, &a).p, "fileinto from inside/own");
     run_in(&w, S("require \"include\"; include :optional \"none\"; discard;"), &a, &r);
     assert_string_equal(described(&r, &a).p, "");
@@ -363,10 +470,14 @@ static void test_several_scripts(void **state)
     static const struct {
         const char *v[3], *want;
     } cases[] = {
-        {{"", "require \"fileinto\"; fileinto \"a\";", "discard;"}, "fileinto a"}, {{"discard;", "keep;", ""}, ""}, {{"keep;", "discard;", ""}, ""},
-        {{"stop;", "keep;", "require \"fileinto\"; fileinto \"z\";"}, "fileinto z"}, {{"", "", ""}, "keep"},
+        {{"", "require \"fileinto\"; fileinto \"a\";", "discard;"}, "fileinto a"},
+        {{"discard;", "keep;", ""}, ""},
+        {{"keep;", "discard;", ""}, ""},
+        {{"stop;", "keep;", "require \"fileinto\"; fileinto \"z\";"}, "fileinto z"},
+        {{"", "", ""}, "keep"},
         {{"require [\"copy\",\"fileinto\"]; fileinto :copy \"log\";", "error_", ""}, NULL},
-        {{"require [\"copy\",\"fileinto\"]; fileinto :copy \"log\";", "require \"fileinto\"; fileinto \"a\"; redirect \"x@y.org\"; redirect \"y@y.org\";", ""},
+        {{"require [\"copy\",\"fileinto\"]; fileinto :copy \"log\";",
+          "require \"fileinto\"; fileinto \"a\"; redirect \"x@y.org\"; redirect \"y@y.org\";", ""},
          "fileinto log; fileinto a; redirect x@y.org; redirect y@y.org"},
         {{"require \"imap4flags\"; setflag \"x\";", "", ""}, "keep (x)"},
     };
@@ -405,12 +516,20 @@ static void test_editheader(void **state)
     (void)state;
     ARENA(a, 64 << 20);
     str text = S("From: a@b.org\r\nX: 1\r\nX: 2\r\nSubject: s\r\n\r\nbody\r\n");
-    assert_string_equal(edited("require \"editheader\"; addheader \"X-A\" \"one\"; addheader :last \"X-Z\" \"two\";", text, &a).p,
-                        "X-A: one\r\nFrom: a@b.org\r\nX: 1\r\nX: 2\r\nSubject: s\r\nX-Z: two\r\n\r\n");
-    assert_string_equal(edited("require \"editheader\"; deleteheader :index 2 \"x\"; deleteheader \"Subject\"; deleteheader \"Received\";", text, &a).p,
-                        "From: a@b.org\r\nX: 1\r\n\r\n");
-    assert_string_equal(edited("require \"editheader\"; deleteheader :contains \"X\" \"1\";", text, &a).p, "From: a@b.org\r\nX: 2\r\nSubject: s\r\n\r\n");
-    str added = edited("require [\"editheader\",\"variables\"]; set \"v\" \"a\r\nBcc: evil@x.org\"; addheader \"X-V\" \"${v}\"; addheader \"X-U\" \"\xc3\xbc\";", text, &a);
+    assert_string_equal(
+        edited("require \"editheader\"; addheader \"X-A\" \"one\"; addheader :last \"X-Z\" \"two\";", text, &a).p,
+        "X-A: one\r\nFrom: a@b.org\r\nX: 1\r\nX: 2\r\nSubject: s\r\nX-Z: two\r\n\r\n");
+    assert_string_equal(
+        edited(
+            "require \"editheader\"; deleteheader :index 2 \"x\"; deleteheader \"Subject\"; deleteheader \"Received\";",
+            text, &a)
+            .p,
+        "From: a@b.org\r\nX: 1\r\n\r\n");
+    assert_string_equal(edited("require \"editheader\"; deleteheader :contains \"X\" \"1\";", text, &a).p,
+                        "From: a@b.org\r\nX: 2\r\nSubject: s\r\n\r\n");
+    str added = edited(
+        "require [\"editheader\",\"variables\"]; set \"v\" \"a\r\nBcc: evil@x.org\"; addheader \"X-V\" \"${v}\"; addheader \"X-U\" \"\xc3\xbc\";",
+        text, &a);
     assert_true(str_starts(added, S("X-U: =?utf-8?")) || str_starts(added, S("X-U: =?UTF-8?")));
     assert_true(str_find_str(added, S("X-V: a  Bcc: evil@x.org\r\n")) > 0);
     BUF(big, 4 << 20);
@@ -425,16 +544,30 @@ static void test_mime(void **state)
 {
     (void)state;
     ARENA(a, 64 << 20);
-    str text = S("From: a@b.org\r\nSubject: s\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: text/plain\r\n\r\nHello W\xc3\xb6rld\r\n"
-                 "--x\r\nContent-Type: application/x-exe; name=a.exe\r\n\r\nMZ\r\n--x--\r\n");
-    expect_on(text, "require \"mime\"; if header :mime :anychild :type \"content-type\" \"application\" { discard; }", "");
-    expect_on(text, "require \"mime\"; if header :mime :anychild :param \"name\" :matches \"content-type\" \"*.exe\" { discard; }", "");
+    str text = S(
+        "From: a@b.org\r\nSubject: s\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: text/plain\r\n\r\nHello W\xc3\xb6rld\r\n"
+        "--x\r\nContent-Type: application/x-exe; name=a.exe\r\n\r\nMZ\r\n--x--\r\n");
+    expect_on(text, "require \"mime\"; if header :mime :anychild :type \"content-type\" \"application\" { discard; }",
+              "");
+    expect_on(
+        text,
+        "require \"mime\"; if header :mime :anychild :param \"name\" :matches \"content-type\" \"*.exe\" { discard; }",
+        "");
     expect_on(text, "require \"mime\"; if header :mime :type \"content-type\" \"application\" { discard; }", "keep");
-    expect_on(text, "require [\"foreverypart\",\"mime\",\"fileinto\"]; foreverypart { if header :mime :subtype \"content-type\" \"x-exe\" { fileinto \"bad\"; break; } }", "fileinto bad");
-    expect_on(text, "require [\"foreverypart\",\"mime\",\"variables\",\"extracttext\",\"fileinto\"];"
-                    "foreverypart { if header :mime :type \"content-type\" \"text\" { extracttext :first 5 \"t\"; fileinto \"${t}\"; } }", "fileinto Hello");
-    str replaced = edited("require [\"foreverypart\",\"mime\",\"replace\"]; foreverypart { if header :mime :subtype \"content-type\" \"x-exe\" { replace \"removed\"; } }", text, &a);
-    assert_true(str_find_str(replaced, S("removed")) > 0 && str_find_str(replaced, S("MZ")) < 0 && str_find_str(replaced, S("Hello")) > 0);
+    expect_on(
+        text,
+        "require [\"foreverypart\",\"mime\",\"fileinto\"]; foreverypart { if header :mime :subtype \"content-type\" \"x-exe\" { fileinto \"bad\"; break; } }",
+        "fileinto bad");
+    expect_on(
+        text,
+        "require [\"foreverypart\",\"mime\",\"variables\",\"extracttext\",\"fileinto\"];"
+        "foreverypart { if header :mime :type \"content-type\" \"text\" { extracttext :first 5 \"t\"; fileinto \"${t}\"; } }",
+        "fileinto Hello");
+    str replaced = edited(
+        "require [\"foreverypart\",\"mime\",\"replace\"]; foreverypart { if header :mime :subtype \"content-type\" \"x-exe\" { replace \"removed\"; } }",
+        text, &a);
+    assert_true(str_find_str(replaced, S("removed")) > 0 && str_find_str(replaced, S("MZ")) < 0 &&
+                str_find_str(replaced, S("Hello")) > 0);
     const struct mime_message *m = mime_parse(&a, replaced, NULL);
     assert_int_equal(m->root->n_children, 2);
     str enclosed = edited("require \"enclose\"; enclose :subject \"Warning\" text:\nLook out\n.\n;", text, &a);
@@ -459,7 +592,10 @@ static void test_size(void **state)
     BUF(b, 1 << 16);
     buf_add(&b, S("require [\"fileinto\",\"imap4flags\"];\n"));
     for (int i = 0; i < 20; i++)
-        buf_printf(&b, "# rule %d\nif anyof (header :contains \"subject\" \"word%d\", address :domain \"from\" \"example%d.org\") { addflag \"\\\\Flagged\"; fileinto \"Folder %d\"; stop; }\n", i, i, i, i);
+        buf_printf(
+            &b,
+            "# rule %d\nif anyof (header :contains \"subject\" \"word%d\", address :domain \"from\" \"example%d.org\") { addflag \"\\\\Flagged\"; fileinto \"Folder %d\"; stop; }\n",
+            i, i, i, i);
     CLEANUP(sieve_program_free) struct sieve_program *p = must_compile(buf_str(&b));
     assert_true(sieve_program_bytes(p) <= 5 * 1024);
     BUF(caps, 4096);
@@ -474,9 +610,10 @@ static void test_size(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_actions), cmocka_unit_test(test_tests), cmocka_unit_test(test_variables), cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_bounds), cmocka_unit_test(test_pattern_work), cmocka_unit_test(test_host_errors), cmocka_unit_test(test_include),
-        cmocka_unit_test(test_several_scripts), cmocka_unit_test(test_editheader), cmocka_unit_test(test_mime), cmocka_unit_test(test_ihave),
+        cmocka_unit_test(test_actions),     cmocka_unit_test(test_tests),   cmocka_unit_test(test_variables),
+        cmocka_unit_test(test_errors),      cmocka_unit_test(test_bounds),  cmocka_unit_test(test_pattern_work),
+        cmocka_unit_test(test_host_errors), cmocka_unit_test(test_include), cmocka_unit_test(test_several_scripts),
+        cmocka_unit_test(test_editheader),  cmocka_unit_test(test_mime),    cmocka_unit_test(test_ihave),
         cmocka_unit_test(test_size)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

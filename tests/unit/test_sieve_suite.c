@@ -1,6 +1,7 @@
 /*
- * Pigeonhole's own tests, in their own language, run by our interpreter with the commands of vnd.dovecot.testsuite beside it. They are read from
- * THURN_SHARED_DATA (or ../shared/data). What they check of Pigeonhole's settings or of the messages that it sends is not run here.
+ * Pigeonhole's own tests, in their own language, run by our interpreter with the commands of vnd.dovecot.testsuite
+ * beside it. They are read from THURN_SHARED_DATA (or ../shared/data). What they check of Pigeonhole's settings or of
+ * the messages that it sends is not run here.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,10 +17,31 @@
 #include "mail_util.h"
 #include "sieve/sieve.h"
 
-enum { X_TEST, X_SET, X_FAIL, X_CONFIG_SET, X_CONFIG_UNSET, X_CONFIG_RELOAD, X_RESULT_RESET, X_RESULT_PRINT, X_BINARY_LOAD, X_BINARY_SAVE, X_MAILBOX_CREATE,
-       X_METADATA_SET, X_COMPILE, X_RUN, X_EXECUTE, X_ACTION, X_ERROR, X_MESSAGE, X_MULTISCRIPT };
-static const char *const reload_tags[] = {":extension=s", NULL}, *const run_tags[] = {":append_result", NULL}, *const index_tags[] = {":index=n", NULL},
-                  *const message_tags[] = {":smtp", ":folder=s", NULL}, *const metadata_tags[] = {":mailbox=s", NULL};
+enum {
+    X_TEST,
+    X_SET,
+    X_FAIL,
+    X_CONFIG_SET,
+    X_CONFIG_UNSET,
+    X_CONFIG_RELOAD,
+    X_RESULT_RESET,
+    X_RESULT_PRINT,
+    X_BINARY_LOAD,
+    X_BINARY_SAVE,
+    X_MAILBOX_CREATE,
+    X_METADATA_SET,
+    X_COMPILE,
+    X_RUN,
+    X_EXECUTE,
+    X_ACTION,
+    X_ERROR,
+    X_MESSAGE,
+    X_MULTISCRIPT
+};
+static const char *const reload_tags[] = {":extension=s", NULL}, *const run_tags[] = {":append_result", NULL},
+                         *const index_tags[] = {":index=n", NULL}, *const message_tags[] = {":smtp", ":folder=s", NULL},
+                         *const metadata_tags[] = {":mailbox=s", NULL};
+// clang-format off
 static const struct sieve_extra extras[] = {
     {"test", false, "s", NULL, true}, {"test_set", false, "ss", NULL, false}, {"test_fail", false, "s", NULL, false},
     {"test_config_set", false, "ss", NULL, false}, {"test_config_unset", false, "s", NULL, false}, {"test_config_reload", false, "", reload_tags, false},
@@ -53,6 +75,7 @@ struct suite {
     unsigned n_passed, n_failed, n_left_out;
     char failures[20000];
 };
+// clang-format on
 
 static bool read_script(const char *path, struct arena *a, str *out)
 {
@@ -145,7 +168,8 @@ static const char *action_name(const struct sieve_action *a)
     return names[a->kind];
 }
 
-static bool extra(struct sieve_host *h, unsigned index, const struct sieve_arguments *args, bool *answer, bool *run_block, struct err *err)
+static bool extra(struct sieve_host *h, unsigned index, const struct sieve_arguments *args, bool *answer,
+                  bool *run_block, struct err *err)
 {
     struct suite *s = CONTAINER_OF(h, struct suite, host);
     (void)err;
@@ -162,7 +186,8 @@ static bool extra(struct sieve_host *h, unsigned index, const struct sieve_argum
     case X_FAIL:
         if (!s->is_failed && !s->is_left_out) {
             size_t n = strlen(s->failures);
-            snprintf(s->failures + n, sizeof s->failures - n, "    %.*s: %.*s\n", STR_ARG(s->test), STR_ARG(sieve_extra_string(args, 0, 0)));
+            snprintf(s->failures + n, sizeof s->failures - n, "    %.*s: %.*s\n", STR_ARG(s->test),
+                     STR_ARG(sieve_extra_string(args, 0, 0)));
         }
         s->is_failed = true;
         break;
@@ -206,7 +231,8 @@ static bool extra(struct sieve_host *h, unsigned index, const struct sieve_argum
     case X_ERROR: {
         uint64_t at = sieve_extra_tag_number(args, 0);
         if (!at && !s->result.has_error)
-            return sieve_extra_matches(args, 0, arena_printf(&s->arena, "%zu", s->errors.n ? s->errors.n + 1 : 0), answer) /* Pigeonhole ends with "validation failed" */;
+            return sieve_extra_matches(args, 0, arena_printf(&s->arena, "%zu", s->errors.n ? s->errors.n + 1 : 0),
+                                       answer) /* Pigeonhole ends with "validation failed" */;
         s->is_left_out = true; /* the words are Pigeonhole's */
         *answer = true;
         break;
@@ -218,7 +244,8 @@ static bool extra(struct sieve_host *h, unsigned index, const struct sieve_argum
     return true;
 }
 
-static bool read_bytes(struct sieve_host *h, uint64_t offset, uint64_t length, struct arena *a, str *out, struct err *err)
+static bool read_bytes(struct sieve_host *h, uint64_t offset, uint64_t length, struct arena *a, str *out,
+                       struct err *err)
 {
     struct suite *s = CONTAINER_OF(h, struct suite, host);
     (void)err;
@@ -269,7 +296,8 @@ static bool is_duplicate(struct sieve_host *h, str key, int64_t seconds, bool is
 static bool environment(struct sieve_host *h, str name, struct arena *a, str *out, struct err *err)
 {
     (void)h, (void)err;
-    static const char *const known[][2] = {{"name", "Thurn"}, {"version", "1"}, {"host", "localhost"}, {"domain", "localdomain"}, {"location", "MDA"}, {"phase", "during"}};
+    static const char *const known[][2] = {{"name", "Thurn"},         {"version", "1"},    {"host", "localhost"},
+                                           {"domain", "localdomain"}, {"location", "MDA"}, {"phase", "during"}};
     *out = STR_NONE;
     for (size_t i = 0; i < ARRAY_LEN(known); i++)
         if (str_eq(name, str_c(known[i][0])))
@@ -277,8 +305,12 @@ static bool environment(struct sieve_host *h, str name, struct arena *a, str *ou
     return true;
 }
 
-static const struct sieve_host_ops ops = {.read = read_bytes, .mailbox_exists = mailbox_exists, .include = include, .is_duplicate = is_duplicate,
-                                          .environment = environment, .extra = extra};
+static const struct sieve_host_ops ops = {.read = read_bytes,
+                                          .mailbox_exists = mailbox_exists,
+                                          .include = include,
+                                          .is_duplicate = is_duplicate,
+                                          .environment = environment,
+                                          .extra = extra};
 
 /* Files that are about Pigeonhole itself, or of which we do otherwise on purpose, and why. */
 static const char *left_out_reason(const char *file)
@@ -308,7 +340,8 @@ static void run_file(const char *path)
     str text;
     arena_init(&s->arena, 1u << 30);
     s->host.ops = &ops;
-    s->run = (struct sieve_run){.host = &s->host, .now_unix = 1700000000, .limits = {.steps = 1000000, .memory = 512u << 20}};
+    s->run = (struct sieve_run){
+        .host = &s->host, .now_unix = 1700000000, .limits = {.steps = 1000000, .memory = 512u << 20}};
     s->run.envelope = (struct sieve_envelope){.from = S("sender@example.com"), .to = S("recipient@example.com")};
     snprintf(s->folder, sizeof s->folder, "%.*s", (int)(strrchr(path, '/') - path), path);
     assert_true(read_script(path, &s->arena, &text));
@@ -316,7 +349,8 @@ static void run_file(const char *path)
     struct sieve_program *p = sieve_compile(text, &options, &errors);
     n_files++;
     if (!p) {
-        print_message("%s: not compiled: %u:%u: %s\n", strstr(path, "pigeonhole-tests") + 17, errors.v[0].line, errors.v[0].column, errors.v[0].text);
+        print_message("%s: not compiled: %u:%u: %s\n", strstr(path, "pigeonhole-tests") + 17, errors.v[0].line,
+                      errors.v[0].column, errors.v[0].text);
         n_failed++;
     } else {
         struct sieve_script script = {p, str_c(path)};
@@ -324,11 +358,13 @@ static void run_file(const char *path)
         sieve_run(&s->run, &script, 1, &s->arena, &out);
         if (out.has_error) {
             s->is_failed = true;
-            snprintf(s->failures + strlen(s->failures), 300, "    ended by line %u: %.*s\n", out.error_line, STR_ARG(out.error));
+            snprintf(s->failures + strlen(s->failures), 300, "    ended by line %u: %.*s\n", out.error_line,
+                     STR_ARG(out.error));
         }
         end_test(s);
         if (s->n_failed || out.has_error)
-            print_message("%s: %u of %u failed\n%s", strstr(path, "pigeonhole-tests") + 17, s->n_failed, s->n_failed + s->n_passed, s->failures);
+            print_message("%s: %u of %u failed\n%s", strstr(path, "pigeonhole-tests") + 17, s->n_failed,
+                          s->n_failed + s->n_passed, s->failures);
         n_passed += s->n_passed;
         n_failed += s->n_failed;
         n_left_out += s->n_left_out;
@@ -349,7 +385,8 @@ static void run_folder(const char *folder)
     while ((e = readdir(d))) {
         char path[4096];
         struct stat st;
-        if (e->d_name[0] == '.' || snprintf(path, sizeof path, "%s/%s", folder, e->d_name) >= (int)sizeof path || stat(path, &st) != 0)
+        if (e->d_name[0] == '.' || snprintf(path, sizeof path, "%s/%s", folder, e->d_name) >= (int)sizeof path ||
+            stat(path, &st) != 0)
             continue;
         if (S_ISDIR(st.st_mode))
             run_folder(path);

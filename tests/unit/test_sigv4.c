@@ -6,13 +6,14 @@
 #include <cmocka.h>
 
 /* The examples of the S3 API reference, "Signature Calculations for the Authorization Header". */
-static const struct http_sigv4 keys = {S_INIT("AKIAIOSFODNN7EXAMPLE"), S_INIT("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"),
-                                       S_INIT("us-east-1"), S_INIT("s3")};
+static const struct http_sigv4 keys = {S_INIT("AKIAIOSFODNN7EXAMPLE"),
+                                       S_INIT("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"), S_INIT("us-east-1"),
+                                       S_INIT("s3")};
 #define EXAMPLE_TIME 1369353600 /* 20130524T000000Z */
 #define EMPTY_HASH "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-static void expect(const char *method, const char *path, const char *query, const struct http_header *extra, size_t n_extra,
-                   const char *hash, const char *signature)
+static void expect(const char *method, const char *path, const char *query, const struct http_header *extra,
+                   size_t n_extra, const char *hash, const char *signature)
 {
     struct err err = ERR_INIT;
     BUF(p, 1000);
@@ -23,8 +24,13 @@ static void expect(const char *method, const char *path, const char *query, cons
     struct http_header h[8] = {{S("Host"), S("examplebucket.s3.amazonaws.com")}};
     for (size_t i = 0; i < n_extra; i++)
         h[i + 1] = extra[i];
-    struct sigv4_request req = {.method = str_c(method), .path = buf_str(&p), .query = buf_str(&q), .headers = h,
-                                .n_headers = n_extra + 1, .payload_hash = str_c(hash), .now_unix = EXAMPLE_TIME};
+    struct sigv4_request req = {.method = str_c(method),
+                                .path = buf_str(&p),
+                                .query = buf_str(&q),
+                                .headers = h,
+                                .n_headers = n_extra + 1,
+                                .payload_hash = str_c(hash),
+                                .now_unix = EXAMPLE_TIME};
     assert_true(sigv4_authorization(&req, &keys, &out, &err));
     if (!str_ends(buf_str(&out), str_c(signature)))
         fail_msg("%s", buf_z(&out));
@@ -34,13 +40,16 @@ static void s3_examples(void **state)
 {
     (void)state;
     static const struct http_header range = {S_INIT("Range"), S_INIT("bytes=0-9")};
-    expect("GET", "/test.txt", "", &range, 1, EMPTY_HASH, "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41");
+    expect("GET", "/test.txt", "", &range, 1, EMPTY_HASH,
+           "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41");
     static const struct http_header put[2] = {{S_INIT("Date"), S_INIT("Fri, 24 May 2013 00:00:00 GMT")},
                                               {S_INIT("x-amz-storage-class"), S_INIT("REDUCED_REDUNDANCY")}};
     char hash[65];
     sigv4_sha256_hex(S("Welcome to Amazon S3."), hash);
-    expect("PUT", "/test$file.text", "", put, 2, hash, "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd");
-    expect("GET", "/", "lifecycle", NULL, 0, EMPTY_HASH, "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543");
+    expect("PUT", "/test$file.text", "", put, 2, hash,
+           "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd");
+    expect("GET", "/", "lifecycle", NULL, 0, EMPTY_HASH,
+           "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543");
     expect("GET", "/", "prefix=J&max-keys=2", NULL, 0, EMPTY_HASH,
            "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7");
 }

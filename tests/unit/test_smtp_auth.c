@@ -17,7 +17,8 @@ static void plain(struct rig *r)
     rig_hello(r, RIG_SUBMISSION);
     rig_talk(r, "C: auth plain\nS: 334 \nC: " ALICE_PLAIN "\nS: 235");
     rig_hello(r, RIG_SUBMISSION);
-    rig_talk(r, "C: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\nC: " ALICE_LOGIN "\nS: 334 UGFzc3dvcmQ6\nC: " ALICE_PASSWORD "\nS: 235");
+    rig_talk(r, "C: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\nC: " ALICE_LOGIN "\nS: 334 UGFzc3dvcmQ6\nC: " ALICE_PASSWORD
+                "\nS: 235");
     rig_hello(r, RIG_SUBMISSION);
     rig_talk(r, "C: AUTH LOGIN " ALICE_LOGIN "\nS: 334 UGFzc3dvcmQ6\nC: " ALICE_PASSWORD "\nS: 235");
 }
@@ -115,14 +116,18 @@ static void limited(struct rig *r)
 {
     rig_hello(r, RIG_SUBMISSION);
     r->fake.refused_limit = "smtp.recipients.account";
-    rig_talk(r, "C: AUTH PLAIN " ALICE_PLAIN "\nS: 235\nC: MAIL FROM:<alice@example.org>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\n"
-                "C: DATA\nS: 450 4.7.1\nC: MAIL FROM:<alice@example.org>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\n"
-                "C: BDAT 4\nC: ab\nS: 450 4.7.1\nC: BDAT 4 LAST\nC: ab\nS: 450\nC: NOOP\nS: 250");
+    rig_talk(r,
+             "C: AUTH PLAIN " ALICE_PLAIN
+             "\nS: 235\nC: MAIL FROM:<alice@example.org>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\n"
+             "C: DATA\nS: 450 4.7.1\nC: MAIL FROM:<alice@example.org>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\n"
+             "C: BDAT 4\nC: ab\nS: 450 4.7.1\nC: BDAT 4 LAST\nC: ab\nS: 450\nC: NOOP\nS: 250");
     r->fake.refused_limit = NULL;
     r->fake.take.kind = ERR_UNAVAILABLE; /* no limit that cannot be asked is granted */
     rig_talk(r, "C: MAIL FROM:<alice@example.org>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 450");
     r->fake.take.kind = ERR_NONE;
-    rig_talk(r, "C: MAIL FROM:<alice@example.org>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 354\nC: .\nS: 250");
+    rig_talk(
+        r,
+        "C: MAIL FROM:<alice@example.org>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 354\nC: .\nS: 250");
 }
 
 /* While the client thinks about its answer no fiber waits; the exchange goes on where it stood, byte by byte too. */
@@ -251,12 +256,18 @@ RIG_TEST(changed_meanwhile, NULL)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),        cmocka_unit_test(test_wrong),
-        cmocka_unit_test(test_guessing),     cmocka_unit_test(test_in_the_clear),
-        cmocka_unit_test(test_in_the_clear_twice), cmocka_unit_test(test_long_lines),
-        cmocka_unit_test(test_limited),      cmocka_unit_test(test_sasl_plain),
-        cmocka_unit_test(test_changed),      cmocka_unit_test(test_changed_while_away),
-        cmocka_unit_test(test_changed_meanwhile), cmocka_unit_test(test_no_fiber_waits),
+        cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_wrong),
+        cmocka_unit_test(test_guessing),
+        cmocka_unit_test(test_in_the_clear),
+        cmocka_unit_test(test_in_the_clear_twice),
+        cmocka_unit_test(test_long_lines),
+        cmocka_unit_test(test_limited),
+        cmocka_unit_test(test_sasl_plain),
+        cmocka_unit_test(test_changed),
+        cmocka_unit_test(test_changed_while_away),
+        cmocka_unit_test(test_changed_meanwhile),
+        cmocka_unit_test(test_no_fiber_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

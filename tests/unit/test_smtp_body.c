@@ -21,7 +21,9 @@ static str last_body(struct rig *r)
     assert_true(r->fake.n_delivered > 0);
     str text = buf_str(&r->fake.delivered[MIN(r->fake.n_delivered, (size_t)FAKE_MAX) - 1].content);
     ptrdiff_t date = str_find_str(text, S(";\r\n\t"));
-    assert_true(str_starts(text, S("Return-Path: <a@remote.example>\r\nReceived: from client.example ([192.0.2.1])\r\n\tby mx.example.org (Thurn) with ESMTP id ")));
+    assert_true(str_starts(
+        text,
+        S("Return-Path: <a@remote.example>\r\nReceived: from client.example ([192.0.2.1])\r\n\tby mx.example.org (Thurn) with ESMTP id ")));
     assert_true(date > 0);
     str rest = str_slice(text, (size_t)date + 4, SIZE_MAX);
     return str_slice(rest, (size_t)str_find(rest, '\n') + 1, SIZE_MAX);
@@ -64,13 +66,16 @@ static void short_wait(struct rig *r)
 /* Messages that carry another one inside, for a server that is not careful about line ends. */
 static void smuggling(struct rig *r)
 {
-    static const char *const ends[] = {"\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r\n.\r", "\n\n.\r\n", "\r\r\n.\r\r\n", "\n.\r", "\r.\n"};
+    static const char *const ends[] = {"\n.\n",   "\n.\r\n",   "\r\n.\n",       "\r.\r", "\r.\r\n",
+                                       "\r\n.\r", "\n\n.\r\n", "\r\r\n.\r\r\n", "\n.\r", "\r.\n"};
     for (size_t i = 0; i < ARRAY_LEN(ends); i++)
         for (int by_bdat = 0; by_bdat < 2; by_bdat++) {
             BUF(b, 4096);
             buf_add(&b, S("Subject: outer\r\n\r\ntext"));
             buf_add(&b, str_c(ends[i]));
-            buf_add(&b, S("MAIL FROM:<evil@remote.example>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\nSubject: inner\r\n\r\ngotcha\r\n"));
+            buf_add(
+                &b,
+                S("MAIL FROM:<evil@remote.example>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\nSubject: inner\r\n\r\ngotcha\r\n"));
             begin(r);
             if (by_bdat) {
                 BUF(cmd, 64);
@@ -100,14 +105,17 @@ static void tiny(struct rig *r)
 static void add_lines(struct buf *b, size_t n)
 {
     while (b->n < n)
-        buf_add(b, n - b->n >= 66 ? S("abcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcd\r\n") : S("\r\n"));
+        buf_add(b,
+                n - b->n >= 66 ? S("abcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcd\r\n") : S("\r\n"));
 }
 
 static void sizes(struct rig *r)
 {
     BUF(b, 1 << 16);
     rig_hello(r, RIG_MX);
-    rig_talk(r, "C: MAIL FROM:<a@remote.example> SIZE=1001\nS: 552 5.3.4\nC: MAIL FROM:<a@remote.example> SIZE=1000\nS: 250");
+    rig_talk(
+        r,
+        "C: MAIL FROM:<a@remote.example> SIZE=1001\nS: 552 5.3.4\nC: MAIL FROM:<a@remote.example> SIZE=1000\nS: 250");
     for (int over = 0; over < 2; over++) {
         begin_data(r);
         buf_clear(&b);
@@ -152,7 +160,9 @@ static void bdat(struct rig *r)
     begin(r);
     rig_send(r, S("BDAT 3\r\na: BDAT 2\r\n\r\nDATA\r\n"));
     rig_talk(r, "S: 250\nS: 250\nS: 503 5.5.1");
-    rig_talk(r, "C: RCPT TO:<bob@example.org>\nS: 503\nC: MAIL FROM:<>\nS: 503\nC: RSET\nS: 250\nC: BDAT 4 LAST\nC: xx\nS: 503\nC: NOOP\nS: 250");
+    rig_talk(
+        r,
+        "C: RCPT TO:<bob@example.org>\nS: 503\nC: MAIL FROM:<>\nS: 503\nC: RSET\nS: 250\nC: BDAT 4 LAST\nC: xx\nS: 503\nC: NOOP\nS: 250");
     begin(r);
     rig_talk(r, "C: BDAT x\nS! 501");
     begin(r);
@@ -294,7 +304,8 @@ static void large_interrupted(struct rig *r)
     BUF(cmd, 64);
     big_message(&b, 30000);
     buf_printf(&cmd, "BDAT %zu\r\n", b.n);
-    static const char *const others[] = {"C: RSET\nS: 250\nC: MAIL FROM:<>\nS: 250", "C: VRFY a\nS: 252\nC: BDAT 2 LAST\nC: \nS: 503\nC: MAIL FROM:<>\nS: 250",
+    static const char *const others[] = {"C: RSET\nS: 250\nC: MAIL FROM:<>\nS: 250",
+                                         "C: VRFY a\nS: 252\nC: BDAT 2 LAST\nC: \nS: 503\nC: MAIL FROM:<>\nS: 250",
                                          "C: DATA\nS: 503\nC: RSET\nS: 250", "C: QUIT\nS! 221"};
     for (size_t i = 0; i < ARRAY_LEN(others); i++) {
         begin(r);
@@ -328,7 +339,8 @@ static void large_noop(struct rig *r)
         begin(r);
         rig_send(r, buf_str(&cmd));
         rig_send(r, buf_str(&b));
-        rig_talk(r, "S: 250 2.0.0 Ok\nC: NOOP\nS: 250\nC: noop again\nS: 250\nC: BDAT 0 LAST\nS: 250 2.0.0 Ok: delivered");
+        rig_talk(r,
+                 "S: 250 2.0.0 Ok\nC: NOOP\nS: 250\nC: noop again\nS: 250\nC: BDAT 0 LAST\nS: 250 2.0.0 Ok: delivered");
         assert_str(last_body(r), buf_str(&b));
     }
 }
@@ -343,8 +355,9 @@ static void large_8bit(struct rig *r)
         if (i < ARRAY_LEN(at))
             b.p[at[i]] = (char)0xe9;
         rig_hello(r, RIG_SUBMISSION);
-        rig_talk(r, "C: AUTH PLAIN AGFsaWNlQGV4YW1wbGUub3JnAHNlY3JldC1h\nS: 235\nC: MAIL FROM:<alice@example.org>\nS: 250\n"
-                    "C: RCPT TO:<x@elsewhere.example>\nS: 250\nC: DATA\nS: 354");
+        rig_talk(
+            r, "C: AUTH PLAIN AGFsaWNlQGV4YW1wbGUub3JnAHNlY3JldC1h\nS: 235\nC: MAIL FROM:<alice@example.org>\nS: 250\n"
+               "C: RCPT TO:<x@elsewhere.example>\nS: 250\nC: DATA\nS: 354");
         rig_send(r, buf_str(&b));
         rig_talk(r, "C: .\nS: 250 2.0.0 Ok: queued");
         assert_int_equal(r->fake.last_enqueue->is_8bit, i < ARRAY_LEN(at));
@@ -356,19 +369,26 @@ static void large_8bit(struct rig *r)
 static void trace(struct rig *r)
 {
     rig_connect(r, RIG_MX);
-    rig_talk(r, "S: 220\nC: HELO not_a&host(name)\nS: 250\nC: MAIL FROM:<>\nS: 250\nC: RCPT TO:<alice@example.org>\nS: 250\n"
-                "C: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 354\nC: Subject: x\nC: \nC: .\nS: 250");
+    rig_talk(
+        r, "S: 220\nC: HELO not_a&host(name)\nS: 250\nC: MAIL FROM:<>\nS: 250\nC: RCPT TO:<alice@example.org>\nS: 250\n"
+           "C: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 354\nC: Subject: x\nC: \nC: .\nS: 250");
     str text = buf_str(&r->fake.delivered[0].content);
-    assert_true(str_starts(text, S("Return-Path: <>\r\nReceived: from [192.0.2.1]\r\n\tby mx.example.org (Thurn) with SMTP id ")));
+    assert_true(str_starts(
+        text, S("Return-Path: <>\r\nReceived: from [192.0.2.1]\r\n\tby mx.example.org (Thurn) with SMTP id ")));
     assert_int_equal(str_find_str(text, S("for <")), -1); /* two recipients: none is named */
     rig_hello(r, RIG_MX);
-    rig_talk(r, "C: MAIL FROM:<a@remote.example> SMTPUTF8\nS: 250\nC: RCPT TO:<alice@example.org>\nS: 250\nC: DATA\nS: 354\nC: a: b\nC: .\nS: 250");
+    rig_talk(
+        r,
+        "C: MAIL FROM:<a@remote.example> SMTPUTF8\nS: 250\nC: RCPT TO:<alice@example.org>\nS: 250\nC: DATA\nS: 354\nC: a: b\nC: .\nS: 250");
     text = buf_str(&r->fake.delivered[2].content);
-    assert_true(str_find_str(text, S(" with UTF8SMTP id ")) > 0 && str_find_str(text, S("\r\n\tfor <alice@example.org>;\r\n\t")) > 0);
+    assert_true(str_find_str(text, S(" with UTF8SMTP id ")) > 0 &&
+                str_find_str(text, S("\r\n\tfor <alice@example.org>;\r\n\t")) > 0);
     assert_int_equal(str_find_str(text, S("Message-ID")), -1);
     rig_connect(r, RIG_MX); /* mail in ASCII stays so, whatever its sender is called */
-    rig_talk(r, "S: 220\nC: HELO m\xc3\xbcller.example\nS: 250\nC: MAIL FROM:<>\nS: 250\nC: RCPT TO:<alice@example.org>\nS: 250\n"
-                "C: DATA\nS: 354\nC: Subject: x\nC: \nC: .\nS: 250");
+    rig_talk(
+        r,
+        "S: 220\nC: HELO m\xc3\xbcller.example\nS: 250\nC: MAIL FROM:<>\nS: 250\nC: RCPT TO:<alice@example.org>\nS: 250\n"
+        "C: DATA\nS: 354\nC: Subject: x\nC: \nC: .\nS: 250");
     text = buf_str(&r->fake.delivered[3].content);
     assert_true(str_find_str(text, S("Received: from xn--mller-kva.example ([192.0.2.1])\r\n")) > 0);
 }
@@ -379,8 +399,9 @@ static void submitted(struct rig *r)
                                         "C: Date: now\nC: Message-ID: <a@b>"};
     for (unsigned i = 0; i < ARRAY_LEN(wires); i++) {
         rig_hello(r, RIG_SUBMISSION);
-        rig_talk(r, "C: AUTH PLAIN AGFsaWNlQGV4YW1wbGUub3JnAHNlY3JldC1h\nS: 235\nC: MAIL FROM:<alice@example.org>\nS: 250\n"
-                    "C: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 354");
+        rig_talk(
+            r, "C: AUTH PLAIN AGFsaWNlQGV4YW1wbGUub3JnAHNlY3JldC1h\nS: 235\nC: MAIL FROM:<alice@example.org>\nS: 250\n"
+               "C: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 354");
         rig_talk(r, wires[i]);
         rig_talk(r, "C: \nC: text\nC: .\nS: 250 2.0.0 Ok: delivered");
         str text = buf_str(&r->fake.delivered[i].content);
@@ -390,7 +411,8 @@ static void submitted(struct rig *r)
     }
 }
 
-/* RFC 5322 3.6.3: blind recipients are not told to the others, wherever the field stands, also of a message that is streamed. */
+/* RFC 5322 3.6.3: blind recipients are not told to the others, wherever the field stands, also of a message that is
+ * streamed. */
 static void blind(struct rig *r)
 {
     static const char *const wires[][2] = {
@@ -405,8 +427,10 @@ static void blind(struct rig *r)
             for (unsigned k = 0; large && k < 2000; k++)
                 buf_add(&tail, S("a line of a large message\r\n"));
             rig_hello(r, RIG_SUBMISSION);
-            rig_talk(r, "C: AUTH PLAIN AGFsaWNlQGV4YW1wbGUub3JnAHNlY3JldC1h\nS: 235\nC: MAIL FROM:<alice@example.org>\nS: 250\n"
-                        "C: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 354");
+            rig_talk(
+                r,
+                "C: AUTH PLAIN AGFsaWNlQGV4YW1wbGUub3JnAHNlY3JldC1h\nS: 235\nC: MAIL FROM:<alice@example.org>\nS: 250\n"
+                "C: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 354");
             rig_send(r, str_c(wires[i][0]));
             rig_send(r, buf_str(&tail));
             rig_talk(r, "C: .\nS: 250 2.0.0 Ok: delivered");
@@ -418,7 +442,9 @@ static void blind(struct rig *r)
             assert_str(str_slice(text, (size_t)at + want.n, SIZE_MAX), buf_str(&tail));
         }
     rig_hello(r, RIG_MX); /* what others send is not ours to change */
-    rig_talk(r, "C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 354\nC: Bcc: x\nC: \nC: .\nS: 250");
+    rig_talk(
+        r,
+        "C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<bob@example.org>\nS: 250\nC: DATA\nS: 354\nC: Bcc: x\nC: \nC: .\nS: 250");
     assert_true(str_find_str(buf_str(&r->fake.delivered[r->fake.n_delivered - 1].content), S("\r\nBcc: x\r\n")) > 0);
 }
 
@@ -453,10 +479,14 @@ static void test_blind_kept(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_data),  cmocka_unit_test(test_smuggling),   cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_loops), cmocka_unit_test(test_bdat),        cmocka_unit_test(test_large),
-        cmocka_unit_test(test_large_dots), cmocka_unit_test(test_large_text), cmocka_unit_test(test_large_fails), cmocka_unit_test(test_large_interrupted), cmocka_unit_test(test_large_noop), cmocka_unit_test(test_large_8bit), cmocka_unit_test(test_trace),
-        cmocka_unit_test(test_submitted), cmocka_unit_test(test_blind), cmocka_unit_test(test_blind_kept),
+        cmocka_unit_test(test_data),        cmocka_unit_test(test_smuggling),
+        cmocka_unit_test(test_sizes),       cmocka_unit_test(test_loops),
+        cmocka_unit_test(test_bdat),        cmocka_unit_test(test_large),
+        cmocka_unit_test(test_large_dots),  cmocka_unit_test(test_large_text),
+        cmocka_unit_test(test_large_fails), cmocka_unit_test(test_large_interrupted),
+        cmocka_unit_test(test_large_noop),  cmocka_unit_test(test_large_8bit),
+        cmocka_unit_test(test_trace),       cmocka_unit_test(test_submitted),
+        cmocka_unit_test(test_blind),       cmocka_unit_test(test_blind_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,7 +42,8 @@ static void test_cases(void **state)
         {S_INIT("\n\n.\r\n.\r"), S_INIT("\r\n\r\n..\r\n..\r\n.\r\n"), S_INIT("\r\n\r\n.\r\n.\r\n")},
         {S_INIT("a\r\n\0.\r\n"), S_INIT("a\r\n .\r\n.\r\n"), S_INIT("a\r\n .\r\n")},
         {S_INIT("\0\0a\0\r\n"), S_INIT("  a \r\n.\r\n"), S_INIT("  a \r\n")},
-        {S_INIT("\r\n.\n\r.\r\n\r\n.\r\n"), S_INIT("\r\n..\r\n .\r\n\r\n..\r\n.\r\n"), S_INIT("\r\n.\r\n .\r\n\r\n.\r\n")},
+        {S_INIT("\r\n.\n\r.\r\n\r\n.\r\n"), S_INIT("\r\n..\r\n .\r\n\r\n..\r\n.\r\n"),
+         S_INIT("\r\n.\r\n .\r\n\r\n.\r\n")},
     };
     BUF(out, 65536);
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -118,6 +119,7 @@ static void test_random(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases), cmocka_unit_test(test_random), cmocka_unit_test(test_long_lines)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases), cmocka_unit_test(test_random),
+                                       cmocka_unit_test(test_long_lines)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -65,7 +65,8 @@ static void test_every_split(void **state)
                 run(in, cut, step, &out, &d, &left);
                 assert_str(buf_str(&out), str_c(cases[i].out));
                 if (d.is_end != cases[i].is_end || d.has_stray != cases[i].has_stray || left != cases[i].left)
-                    fail_msg("case %zu cut %zu step %zu: end %d stray %d left %zu", i, cut, step, d.is_end, d.has_stray, left);
+                    fail_msg("case %zu cut %zu step %zu: end %d stray %d left %zu", i, cut, step, d.is_end, d.has_stray,
+                             left);
             }
     }
 }
@@ -88,8 +89,9 @@ static void test_chunks(void **state)
     static const struct {
         const char *in;
         bool has_stray, after_lf;
-    } chunks[] = {{"a\r\nb\r\n", false, true}, {"a", false, false},    {"\n", true, false},   {"a\nb", true, false},
-                  {"a\rb", true, false},       {"a\r\n.\r\n", false, true}, {"\r\r\n", true, true}, {"a\r\n\n", true, false}};
+    } chunks[] = {{"a\r\nb\r\n", false, true}, {"a", false, false},     {"\n", true, false},
+                  {"a\nb", true, false},       {"a\rb", true, false},   {"a\r\n.\r\n", false, true},
+                  {"\r\r\n", true, true},      {"a\r\n\n", true, false}};
     for (size_t i = 0; i < ARRAY_LEN(chunks); i++) {
         str in = str_c(chunks[i].in);
         for (size_t cut = 0; cut <= in.n; cut++) {

@@ -56,7 +56,8 @@ static void mixed(struct rig *r)
     send_to(r, "bob@example.org away@example.org");
     rig_expect(r, "250 2.0.0 Ok: queued as ");
     assert_int_equal(r->fake.deliver.calls, 0);
-    assert_string_equal(buf_z(&r->fake.queued[0].text), "a@remote.example>bob@example.org,alice@example.org,someone@elsewhere.example");
+    assert_string_equal(buf_z(&r->fake.queued[0].text),
+                        "a@remote.example>bob@example.org,alice@example.org,someone@elsewhere.example");
     assert_string_equal(r->fake.last_enqueue->recipients[2]->original, "away@example.org");
     assert_int_equal(r->fake.last_enqueue->tenant_id, 1);
     str content = buf_str(&r->fake.queued[0].content);
@@ -84,7 +85,8 @@ static void fallback(struct rig *r)
             rig_hello(r, RIG_MX);
             send_to(r, "bob@example.org alice@example.org");
             rig_expect(r, "250 2.0.0 Ok: queued as ");
-            assert_string_equal(buf_z(&r->fake.queued[r->fake.n_queued - 1].text), "a@remote.example>bob@example.org,alice@example.org");
+            assert_string_equal(buf_z(&r->fake.queued[r->fake.n_queued - 1].text),
+                                "a@remote.example>bob@example.org,alice@example.org");
             assert_int_equal(r->fake.n_delivered, before + (after ? 2 : 0));
             for (uint32_t k = 0; after && k < 2; k++)
                 must_have_keys_of_queue(r, before + k, k);
@@ -134,8 +136,11 @@ static void mailbox_says(struct rig *r)
     rig_hello(r, RIG_MX);
     send_to(r, "alice@example.org");
     rig_expect(r, "452 4.2.2");
-    rig_talk(r, "C: MAIL FROM:<> SIZE=100000\nS: 250\nC: RCPT TO:<alice@example.org>\nS: 452 4.2.2\nC: RSET\nS: 250\n" /* remembered */
-                "C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<alice@example.org>\nS: 250\nC: RSET\nS: 250");
+    rig_talk(
+        r,
+        "C: MAIL FROM:<> SIZE=100000\nS: 250\nC: RCPT TO:<alice@example.org>\nS: 452 4.2.2\nC: RSET\nS: 250\n" /* remembered
+                                                                                                                */
+        "C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<alice@example.org>\nS: 250\nC: RSET\nS: 250");
     send_to(r, "both@example.org"); /* one of two is full: the queue tries on */
     rig_expect(r, "250 2.0.0 Ok: queued as ");
     assert_int_equal(r->fake.n_delivered, 1);
@@ -158,22 +163,27 @@ static void lmtp(struct rig *r)
     rig_hello(r, RIG_LMTP);
     rig_talk(r, "C: EHLO x\nS: 502");
     send_to(r, "alice@example.org both@example.org bob@example.org");
-    rig_talk(r, "S: 250 2.1.5 <alice@example.org> delivered\nS: 250 2.1.5 <both@example.org> delivered\nS: 250 2.1.5 <bob@example.org> delivered");
+    rig_talk(
+        r,
+        "S: 250 2.1.5 <alice@example.org> delivered\nS: 250 2.1.5 <both@example.org> delivered\nS: 250 2.1.5 <bob@example.org> delivered");
     r->fake.addresses[0].deliver = ERR_QUOTA;
     send_to(r, "alice@example.org bob@example.org");
     rig_talk(r, "S: 452 4.2.2\nS: 250 2.1.5 <bob@example.org> delivered\nC: NOOP\nS: 250 2.0.0");
     assert_int_equal(r->fake.n_queued, 0);
     r->fake.addresses[0].deliver = ERR_NONE;
     r->fake.deliver.kind = ERR_UNAVAILABLE;
-    send_to(r, "bob@example.org both@example.org"); /* it may have taken effect: with other keys the sender would make a second copy */
+    /* it may have taken effect: with other keys the sender would make a second copy */
+    send_to(r, "bob@example.org both@example.org");
     rig_talk(r, "S: 250 2.1.5 <bob@example.org> queued\nS: 250 2.1.5 <both@example.org> queued\nC: NOOP\nS: 250 2.0.0");
     assert_int_equal(r->fake.n_queued, 1);
     send_to(r, "bob@example.org away@example.org");
     rig_talk(r, "S: 250 2.1.5 <bob@example.org> queued\nS: 250 2.1.5 <away@example.org> queued\nC: NOOP\nS: 250 2.0.0");
     r->fake.deliver.kind = ERR_NONE;
-    rig_talk(r, "C: MAIL FROM:<>\nC: RCPT TO:<bob@example.org>\nC: RCPT TO:<nobody@example.org>\nC: RCPT TO:<info@example.org>\nC: DATA\n"
-                "S: 250\nS: 250\nS: 550\nS: 250\nS: 354\nC: bare\nC: .\n"
-                "S: 250 2.1.5 <bob@example.org>\nS: 250 2.1.5 <info@example.org>\nC: NOOP\nS: 250 2.0.0");
+    rig_talk(
+        r,
+        "C: MAIL FROM:<>\nC: RCPT TO:<bob@example.org>\nC: RCPT TO:<nobody@example.org>\nC: RCPT TO:<info@example.org>\nC: DATA\n"
+        "S: 250\nS: 250\nS: 550\nS: 250\nS: 354\nC: bare\nC: .\n"
+        "S: 250 2.1.5 <bob@example.org>\nS: 250 2.1.5 <info@example.org>\nC: NOOP\nS: 250 2.0.0");
     str text = buf_str(&r->fake.delivered[r->fake.n_delivered - 1].content);
     assert_true(str_find_str(text, S(" with LMTP id ")) > 0);
     rig_talk(r, "C: MAIL FROM:<>\nC: RCPT TO:<bob@example.org>\nC: RCPT TO:<info@example.org>\nS: 250\nS: 250\nS: 250");
@@ -181,7 +191,8 @@ static void lmtp(struct rig *r)
     rig_talk(r, "S: 550 5.6.0\nS: 550 5.6.0\nC: NOOP\nS: 250 2.0.0");
 }
 
-/* A recipient with a target that has the message, and one that has not, is not to come again: the queue goes on, with the same keys. */
+/* A recipient with a target that has the message, and one that has not, is not to come again: the queue goes on, with
+ * the same keys. */
 static void lmtp_split(struct rig *r)
 {
     static const enum err_kind kinds[] = {ERR_QUOTA, ERR_UNAVAILABLE, ERR_CONFLICT, ERR_BUSY};
@@ -190,7 +201,8 @@ static void lmtp_split(struct rig *r)
         size_t before = r->fake.n_delivered;
         r->fake.addresses[0].deliver = kinds[i];
         send_to(r, "both@example.org bob@example.org");
-        rig_talk(r, "S: 250 2.1.5 <both@example.org> queued\nS: 250 2.1.5 <bob@example.org> queued\nC: NOOP\nS: 250 2.0.0");
+        rig_talk(
+            r, "S: 250 2.1.5 <both@example.org> queued\nS: 250 2.1.5 <bob@example.org> queued\nC: NOOP\nS: 250 2.0.0");
         assert_int_equal(r->fake.n_queued, i + 1);
         assert_int_equal(r->fake.n_delivered, before + 1); /* bob's */
         assert_int_equal(r->fake.last_enqueue->n_recipients, 2);
@@ -245,9 +257,10 @@ RIG_TEST(peer_gone, NULL)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_direct),   cmocka_unit_test(test_once),         cmocka_unit_test(test_mixed),
-        cmocka_unit_test(test_fallback), cmocka_unit_test(test_late),         cmocka_unit_test(test_all_away),
-        cmocka_unit_test(test_mailbox_says), cmocka_unit_test(test_lmtp), cmocka_unit_test(test_lmtp_split),     cmocka_unit_test(test_peer_gone),
+        cmocka_unit_test(test_direct),       cmocka_unit_test(test_once), cmocka_unit_test(test_mixed),
+        cmocka_unit_test(test_fallback),     cmocka_unit_test(test_late), cmocka_unit_test(test_all_away),
+        cmocka_unit_test(test_mailbox_says), cmocka_unit_test(test_lmtp), cmocka_unit_test(test_lmtp_split),
+        cmocka_unit_test(test_peer_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -173,7 +173,9 @@ static void submission(struct rig *r)
     r->fake.may_send_as.kind = ERR_UNAVAILABLE;
     rig_talk(r, "C: MAIL FROM:<info@example.org>\nS: 451\nC: QUIT\nS! 221");
     rig_hello(r, RIG_SUBMISSION); /* quiet@example.org may log in and not send */
-    rig_talk(r, "C: AUTH PLAIN AHF1aWV0QGV4YW1wbGUub3JnAHNlY3JldC1x\nS: 235\nC: MAIL FROM:<quiet@example.org>\nS: 550 5.7.1");
+    rig_talk(
+        r,
+        "C: AUTH PLAIN AHF1aWV0QGV4YW1wbGUub3JnAHNlY3JldC1x\nS: 235\nC: MAIL FROM:<quiet@example.org>\nS: 550 5.7.1");
 }
 
 /* What goes to the queue carries what the client asked for. */
@@ -209,8 +211,10 @@ static void dsn(struct rig *r)
     assert_int_equal(q->enqueue_id.len, 16);
     assert_true(q->day > 20000);
     /* A success notice for a local mailbox is the queue's business as well. */
-    rig_talk(r, "C: MAIL FROM:<alice@example.org>\nC: RCPT TO:<bob@example.org> NOTIFY=SUCCESS\nC: DATA\nS: 250\nS: 250\nS: 354\n"
-                "C: Subject: a\nC: \nC: .\nS: 250 2.0.0 Ok: queued as ");
+    rig_talk(
+        r,
+        "C: MAIL FROM:<alice@example.org>\nC: RCPT TO:<bob@example.org> NOTIFY=SUCCESS\nC: DATA\nS: 250\nS: 250\nS: 354\n"
+        "C: Subject: a\nC: \nC: .\nS: 250 2.0.0 Ok: queued as ");
     assert_int_equal(r->fake.n_delivered, 0);
     assert_string_equal(buf_z(&r->fake.queued[1].text), "alice@example.org>bob@example.org");
     /* The same mailbox twice: one copy, and both wishes. */

@@ -131,22 +131,65 @@ static const struct {
     void (*provoke)(struct rig *r);
     const char *want[ERR_KINDS_];
 } sites[] = {
-/*                                                      INVALID    NOT_FOUND  EXISTS   DENIED   LIMIT    CONFLICT UNAVAIL. TIMEOUT  CANCELL. INTERNAL BUSY         QUOTA */
-    {"RCPT",              resolve,      rcpt,        {0, LATER,     LATER,     LATER,   LATER,   LATER,   LATER,   LATER,   LATER,   LATER,   LATER,   LATER,       LATER}},
-    {"MAIL",              may_send_as,  mail_as,     {0, NOT_YOURS, NOT_YOURS, LATER,   LATER,   LATER,   LATER,   LATER,   LATER,   LATER,   LATER,   LATER,       LATER}},
-    {"AUTH",              authenticate, login,       {0, WRONG,     WRONG,     NOT_NOW, WRONG,   NOT_NOW, NOT_NOW, NOT_NOW, NOT_NOW, NOT_NOW, NOT_NOW, NOT_NOW,     NOT_NOW}},
-    {"DATA direct",       deliver,      data_direct, {0, REFUSED,   QUEUED,    QUEUED,  QUEUED,  REFUSED, QUEUED,  QUEUED,  QUEUED,  QUEUED,  QUEUED,  QUEUED,      FULL}},
-    {"DATA direct, one",  NULL,         data_direct, {0, REFUSED,   QUEUED,    QUEUED,  QUEUED,  REFUSED, QUEUED,  QUEUED,  QUEUED,  QUEUED,  QUEUED,  QUEUED,      FULL}},
-    {"BDAT direct",       deliver,      bdat_direct, {0, REFUSED,   QUEUED,    QUEUED,  QUEUED,  REFUSED, QUEUED,  QUEUED,  QUEUED,  QUEUED,  QUEUED,  QUEUED,      FULL}},
-    {"BDAT direct, one",  NULL,         bdat_direct, {0, REFUSED,   QUEUED,    QUEUED,  QUEUED,  REFUSED, QUEUED,  QUEUED,  QUEUED,  QUEUED,  QUEUED,  QUEUED,      FULL}},
-    {"DATA queued",       enqueue,      data_queue,  {0, REFUSED,   LATER,     LATER,   LATER,   REFUSED, LATER,   LATER,   LATER,   LATER,   LATER,   "452 4.3.1", FULL}},
-    {"BDAT queued",       enqueue,      bdat_queue,  {0, REFUSED,   LATER,     LATER,   LATER,   REFUSED, LATER,   LATER,   LATER,   LATER,   LATER,   "452 4.3.1", FULL}},
-    {"DATA blob",         put_blob,     data_blob,   {0, REFUSED,   LATER,     LATER,   LATER,   TOO_BIG, LATER,   LATER,   LATER,   LATER,   LATER,   LATER,       FULL}},
-    {"BDAT blob",         put_blob,     bdat_blob,   {0, REFUSED,   LATER,     LATER,   LATER,   TOO_BIG, LATER,   LATER,   LATER,   LATER,   LATER,   LATER,       FULL}},
-    {"LMTP direct",       deliver,      lmtp_direct, {0, REFUSED,   LATER,     LATER,   LATER,   REFUSED, LATER, QUEUED_1,   QUEUED_1, QUEUED_1,   LATER, QUEUED_1,       FULL}},
-    {"LMTP direct, one",  NULL,         lmtp_direct, {0, REFUSED,   LATER,     LATER,   LATER,   REFUSED, LATER,   LATER,   QUEUED_1, LATER,   LATER,   LATER,       FULL}},
-    {"LMTP queued",       enqueue,      lmtp_queue,  {0, REFUSED,   LATER,     LATER,   LATER,   REFUSED, LATER,   LATER,   LATER,   LATER,   LATER,   "452 4.3.1", FULL}},
-    {"LMTP blob",         put_blob,     lmtp_blob,   {0, REFUSED,   LATER,     LATER,   LATER,   TOO_BIG, LATER,   LATER,   LATER,   LATER,   LATER,   LATER,       FULL}},
+    /*                                                      INVALID    NOT_FOUND  EXISTS   DENIED   LIMIT    CONFLICT
+       UNAVAIL. TIMEOUT  CANCELL. INTERNAL BUSY         QUOTA */
+    {"RCPT", resolve, rcpt, {0, LATER, LATER, LATER, LATER, LATER, LATER, LATER, LATER, LATER, LATER, LATER, LATER}},
+    {"MAIL",
+     may_send_as,
+     mail_as,
+     {0, NOT_YOURS, NOT_YOURS, LATER, LATER, LATER, LATER, LATER, LATER, LATER, LATER, LATER, LATER}},
+    {"AUTH",
+     authenticate,
+     login,
+     {0, WRONG, WRONG, NOT_NOW, WRONG, NOT_NOW, NOT_NOW, NOT_NOW, NOT_NOW, NOT_NOW, NOT_NOW, NOT_NOW, NOT_NOW}},
+    {"DATA direct",
+     deliver,
+     data_direct,
+     {0, REFUSED, QUEUED, QUEUED, QUEUED, REFUSED, QUEUED, QUEUED, QUEUED, QUEUED, QUEUED, QUEUED, FULL}},
+    {"DATA direct, one",
+     NULL,
+     data_direct,
+     {0, REFUSED, QUEUED, QUEUED, QUEUED, REFUSED, QUEUED, QUEUED, QUEUED, QUEUED, QUEUED, QUEUED, FULL}},
+    {"BDAT direct",
+     deliver,
+     bdat_direct,
+     {0, REFUSED, QUEUED, QUEUED, QUEUED, REFUSED, QUEUED, QUEUED, QUEUED, QUEUED, QUEUED, QUEUED, FULL}},
+    {"BDAT direct, one",
+     NULL,
+     bdat_direct,
+     {0, REFUSED, QUEUED, QUEUED, QUEUED, REFUSED, QUEUED, QUEUED, QUEUED, QUEUED, QUEUED, QUEUED, FULL}},
+    {"DATA queued",
+     enqueue,
+     data_queue,
+     {0, REFUSED, LATER, LATER, LATER, REFUSED, LATER, LATER, LATER, LATER, LATER, "452 4.3.1", FULL}},
+    {"BDAT queued",
+     enqueue,
+     bdat_queue,
+     {0, REFUSED, LATER, LATER, LATER, REFUSED, LATER, LATER, LATER, LATER, LATER, "452 4.3.1", FULL}},
+    {"DATA blob",
+     put_blob,
+     data_blob,
+     {0, REFUSED, LATER, LATER, LATER, TOO_BIG, LATER, LATER, LATER, LATER, LATER, LATER, FULL}},
+    {"BDAT blob",
+     put_blob,
+     bdat_blob,
+     {0, REFUSED, LATER, LATER, LATER, TOO_BIG, LATER, LATER, LATER, LATER, LATER, LATER, FULL}},
+    {"LMTP direct",
+     deliver,
+     lmtp_direct,
+     {0, REFUSED, LATER, LATER, LATER, REFUSED, LATER, QUEUED_1, QUEUED_1, QUEUED_1, LATER, QUEUED_1, FULL}},
+    {"LMTP direct, one",
+     NULL,
+     lmtp_direct,
+     {0, REFUSED, LATER, LATER, LATER, REFUSED, LATER, LATER, QUEUED_1, LATER, LATER, LATER, FULL}},
+    {"LMTP queued",
+     enqueue,
+     lmtp_queue,
+     {0, REFUSED, LATER, LATER, LATER, REFUSED, LATER, LATER, LATER, LATER, LATER, "452 4.3.1", FULL}},
+    {"LMTP blob",
+     put_blob,
+     lmtp_blob,
+     {0, REFUSED, LATER, LATER, LATER, TOO_BIG, LATER, LATER, LATER, LATER, LATER, LATER, FULL}},
 };
 
 static void small_bodies(struct rig *r)
@@ -182,29 +225,37 @@ static void forgetting(struct rig *r)
             bool forgets = kind == ERR_NOT_FOUND || kind == ERR_CONFLICT;
             enum err_kind *result = whole ? &r->fake.deliver.kind : &r->fake.addresses[0].deliver;
             rig_hello(r, RIG_MX);
-            rig_talk(r, "C: MAIL FROM:<>\nC: RCPT TO:<alice@example.org>\nC: RCPT TO:<info@example.org>\nS: 250\nS: 250\nS: 250");
+            rig_talk(
+                r,
+                "C: MAIL FROM:<>\nC: RCPT TO:<alice@example.org>\nC: RCPT TO:<info@example.org>\nS: 250\nS: 250\nS: 250");
             *result = kind;
             rig_talk(r, "C: DATA\nS: 354\nC: x\nC: .");
             (void)rig_line(r);
             *result = ERR_NONE;
             unsigned before = r->fake.resolve.calls;
-            rig_talk(r, "C: MAIL FROM:<>\nC: RCPT TO:<alice@example.org>\nC: RCPT TO:<info@example.org>\nS: 250\nS: 250\nS: 250");
+            rig_talk(
+                r,
+                "C: MAIL FROM:<>\nC: RCPT TO:<alice@example.org>\nC: RCPT TO:<info@example.org>\nS: 250\nS: 250\nS: 250");
             assert_int_equal(r->fake.resolve.calls - before, forgets ? 2 : 0);
         }
 }
 
-/* RFC 2033 4.2: one reply for an alias of two. The failure that no later attempt cures is told; of two others, the first. Where a copy is there,
- * or may be, the queue goes on with the rest: a sender who came again would make a second one. */
+/* RFC 2033 4.2: one reply for an alias of two. The failure that no later attempt cures is told; of two others, the
+ * first. Where a copy is there, or may be, the queue goes on with the rest: a sender who came again would make a second
+ * one. */
 static void lmtp_mixed(struct rig *r)
 {
     static const struct {
         enum err_kind alice, bob;
         const char *want;
     } cases[] = {
-        {ERR_NONE, ERR_NONE, "250"},         {ERR_NONE, ERR_UNAVAILABLE, QUEUED_1}, {ERR_UNAVAILABLE, ERR_NONE, QUEUED_1},
-        {ERR_NONE, ERR_INVALID, REFUSED},    {ERR_INVALID, ERR_NONE, REFUSED},   {ERR_BUSY, ERR_INVALID, REFUSED},
-        {ERR_INVALID, ERR_BUSY, REFUSED},    {ERR_QUOTA, ERR_TIMEOUT, QUEUED_1},   {ERR_TIMEOUT, ERR_QUOTA, QUEUED_1},
-        {ERR_QUOTA, ERR_LIMIT, REFUSED},     {ERR_LIMIT, ERR_QUOTA, REFUSED},    {ERR_NOT_FOUND, ERR_NONE, QUEUED_1}, {ERR_UNAVAILABLE, ERR_BUSY, LATER},
+        {ERR_NONE, ERR_NONE, "250"},           {ERR_NONE, ERR_UNAVAILABLE, QUEUED_1},
+        {ERR_UNAVAILABLE, ERR_NONE, QUEUED_1}, {ERR_NONE, ERR_INVALID, REFUSED},
+        {ERR_INVALID, ERR_NONE, REFUSED},      {ERR_BUSY, ERR_INVALID, REFUSED},
+        {ERR_INVALID, ERR_BUSY, REFUSED},      {ERR_QUOTA, ERR_TIMEOUT, QUEUED_1},
+        {ERR_TIMEOUT, ERR_QUOTA, QUEUED_1},    {ERR_QUOTA, ERR_LIMIT, REFUSED},
+        {ERR_LIMIT, ERR_QUOTA, REFUSED},       {ERR_NOT_FOUND, ERR_NONE, QUEUED_1},
+        {ERR_UNAVAILABLE, ERR_BUSY, LATER},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         r->fake.addresses[0].deliver = cases[i].alice;

@@ -14,12 +14,16 @@ static void few(struct rig *r)
 static void recipients(struct rig *r)
 {
     rig_hello(r, RIG_MX);
-    rig_talk(r, "C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<alice@example.org>\nC: RCPT TO:<bob@example.org>\nC: RCPT TO:<info@example.org>\n"
-                "C: RCPT TO:<both@example.org>\nS: 250\nS: 250\nS: 250\nS: 452 4.5.3\n"
-                "C: DATA\nS: 354\nC: .\nS: 250\n"); /* those that were accepted get it */
-    rig_talk(r, "C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<alice@example.org>\nC: RCPT TO:<bob@example.org>\nC: RCPT TO:<info@example.org>\n"
-                "S: 250\nS: 250\nS: 250\nC: RCPT TO:<both@example.org>\nC: RCPT TO:<both@example.org>\nC: RCPT TO:<both@example.org>\n"
-                "S: 452\nS: 452\nS! 421"); /* who does not listen is told to go */
+    rig_talk(
+        r,
+        "C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<alice@example.org>\nC: RCPT TO:<bob@example.org>\nC: RCPT TO:<info@example.org>\n"
+        "C: RCPT TO:<both@example.org>\nS: 250\nS: 250\nS: 250\nS: 452 4.5.3\n"
+        "C: DATA\nS: 354\nC: .\nS: 250\n"); /* those that were accepted get it */
+    rig_talk(
+        r,
+        "C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<alice@example.org>\nC: RCPT TO:<bob@example.org>\nC: RCPT TO:<info@example.org>\n"
+        "S: 250\nS: 250\nS: 250\nC: RCPT TO:<both@example.org>\nC: RCPT TO:<both@example.org>\nC: RCPT TO:<both@example.org>\n"
+        "S: 452\nS: 452\nS! 421"); /* who does not listen is told to go */
 }
 
 static void many_targets(struct rig *r)
@@ -54,7 +58,8 @@ static void unknown(struct rig *r)
     rig_talk(r, "C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<nobody@example.org>\nS! 421");
 }
 
-/* Who asks whether a recipient is there, and sends nothing, makes no mistakes: others verify senders so. RSET alone is junk. */
+/* Who asks whether a recipient is there, and sends nothing, makes no mistakes: others verify senders so. RSET alone is
+ * junk. */
 static void questions(struct rig *r)
 {
     rig_hello(r, RIG_MX);
@@ -88,7 +93,8 @@ static void hasty(struct rig *r)
 static void slow_data(struct rig *r)
 {
     rig_hello(r, RIG_MX);
-    rig_talk(r, "C: MAIL FROM:<>\nC: RCPT TO:<alice@example.org>\nC: DATA\nS: 250\nS: 250\nS: 354\nC: half\nS! 421 4.4.2");
+    rig_talk(r,
+             "C: MAIL FROM:<>\nC: RCPT TO:<alice@example.org>\nC: DATA\nS: 250\nS: 250\nS: 354\nC: half\nS! 421 4.4.2");
     rig_hello(r, RIG_MX);
     rig_talk(r, "C: MAIL FROM:<>\nC: RCPT TO:<alice@example.org>\nC: BDAT 100\nS: 250\nS: 250\nC: half\nS! 421 4.4.2");
     assert_int_equal(r->fake.n_delivered, 0);
@@ -173,8 +179,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_recipients), cmocka_unit_test(test_many_targets), cmocka_unit_test(test_unknown),
-        cmocka_unit_test(test_rate), cmocka_unit_test(test_questions),       cmocka_unit_test(test_slow_data),    cmocka_unit_test(test_crowd),
-        cmocka_unit_test(test_endless_line),
+        cmocka_unit_test(test_rate),       cmocka_unit_test(test_questions),    cmocka_unit_test(test_slow_data),
+        cmocka_unit_test(test_crowd),      cmocka_unit_test(test_endless_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /*
- * Random walks over the commands against a model of RFC 5321's states: after every reply, whatever it was, the session is in
- * the state that the model says. Failures of the services come at random as well.
+ * Random walks over the commands against a model of RFC 5321's states: after every reply, whatever it was, the session
+ * is in the state that the model says. Failures of the services come at random as well.
  */
 #include "unit/smtp_rig.h"
 
@@ -29,7 +29,8 @@ static str say(struct rig *r, const char *text, const char *want)
     while (str_split(&rest, '|', &one))
         if (one.n && str_starts(got, one))
             return got;
-    fail_msg("'%s' got '%.*s', want %s (hello %d mail %d rcpts %u chunks %d)", text, STR_ARG(got), want, m.hello, m.mail, m.rcpts, m.chunks);
+    fail_msg("'%s' got '%.*s', want %s (hello %d mail %d rcpts %u chunks %d)", text, STR_ARG(got), want, m.hello,
+             m.mail, m.rcpts, m.chunks);
     return got;
 }
 

@@ -75,7 +75,8 @@ static void test_mail(void **state)
     ARENA(a, 1 << 20);
     struct smtp_mail_args m;
     enum smtp_reply why;
-    assert_true(smtp_mail_parse(S("FROM:<a@b.example> SIZE=77 BODY=8BITMIME SMTPUTF8 RET=FULL ENVID=e+2Bf"), &a, &m, &why));
+    assert_true(
+        smtp_mail_parse(S("FROM:<a@b.example> SIZE=77 BODY=8BITMIME SMTPUTF8 RET=FULL ENVID=e+2Bf"), &a, &m, &why));
     assert_int_equal(m.size, 77);
     assert_true(m.is_8bit && m.is_smtputf8 && m.ret_full);
     assert_str(m.envelope_id, S("e+2Bf"));
@@ -97,7 +98,8 @@ static void test_rcpt(void **state)
         {"TO:<@x.example,@y.example:a@example.org>", false, SMTP_REPLY_NONE, "a@example.org", 0},
         {"TO:<a@[192.0.2.1]>", false, SMTP_REPLY_NONE, "a@[192.0.2.1]", 0},
         {"TO:<a@example.org> NOTIFY=NEVER", false, SMTP_REPLY_NONE, "a@example.org", 8},
-        {"TO:<a@example.org> notify=success,FAILURE,delay ORCPT=rfc822;b+40c", false, SMTP_REPLY_NONE, "a@example.org", 7},
+        {"TO:<a@example.org> notify=success,FAILURE,delay ORCPT=rfc822;b+40c", false, SMTP_REPLY_NONE, "a@example.org",
+         7},
         {"TO:<j\xc3\xb6@example.org>", true, SMTP_REPLY_NONE, "j\xc3\xb6@example.org", 0},
         {"TO:<j\xc3\xb6@example.org>", false, SMTP_NEEDS_UTF8, NULL, 0},
         {"TO:<>", false, SMTP_RECIPIENT_SYNTAX, NULL, 0},

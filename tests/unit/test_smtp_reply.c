@@ -28,14 +28,17 @@ static void test_replies(void **state)
         {"250-a\n250-b\n250 c", SMTP_REPLY_DONE, 250, "2.0.0", "250 a b c"},
         {"250-", SMTP_REPLY_MORE, 250, "2.0.0", "250"},
         {"550 5.1.1 no such user", SMTP_REPLY_DONE, 550, "5.1.1", "550 5.1.1 no such user"},
-        {"550-5.1.1 no such user;\n550 5.1.1 see help", SMTP_REPLY_DONE, 550, "5.1.1", "550 5.1.1 no such user; see help"},
+        {"550-5.1.1 no such user;\n550 5.1.1 see help", SMTP_REPLY_DONE, 550, "5.1.1",
+         "550 5.1.1 no such user; see help"},
         {"550 5.1.1", SMTP_REPLY_DONE, 550, "5.1.1", "550 5.1.1"},
         {"450 5.1.1 class differs", SMTP_REPLY_DONE, 450, "4.0.0", "450 5.1.1 class differs"},
         {"450 4.1234.1 x", SMTP_REPLY_DONE, 450, "4.0.0", "450 4.1234.1 x"},
         {"550 5.1.1x", SMTP_REPLY_DONE, 550, "5.0.0", "550 5.1.1x"},
         {"550-first\n550 5.7.1 second", SMTP_REPLY_DONE, 550, "5.7.1", "550 first 5.7.1 second"},
         {"250-a\n550 b", SMTP_REPLY_DONE, 550, "5.0.0", "250 a b"},
-        {"550 a\tb\x01\x7f" "c", SMTP_REPLY_DONE, 550, "5.0.0", "550 a b  c"},
+        {"550 a\tb\x01\x7f"
+         "c",
+         SMTP_REPLY_DONE, 550, "5.0.0", "550 a b  c"},
         {"550 caf\xc3\xa9", SMTP_REPLY_DONE, 550, "5.0.0", "550 caf\xc3\xa9"},
         {"550 caf\xe9", SMTP_REPLY_DONE, 550, "5.0.0", "550 caf?"},
         {"", SMTP_REPLY_BAD, 0, "", ""},
@@ -89,9 +92,16 @@ static void test_limits(void **state)
 static void test_caps(void **state)
 {
     (void)state;
-    static const char *const lines[] = {"250-mx.example.net at your service", "250-PIPELINING", "250-size 1000", "250-8BITMIME",
-                                        "250-SMTPUTF8 ", "250-CHUNKING", "250-DSN", "250-STARTTLS",
-                                        "250-LIMITS RCPTMAX=5 MAILMAX=7 X=y RCPTDOMAINMAX=1", "250 AUTH PLAIN"};
+    static const char *const lines[] = {"250-mx.example.net at your service",
+                                        "250-PIPELINING",
+                                        "250-size 1000",
+                                        "250-8BITMIME",
+                                        "250-SMTPUTF8 ",
+                                        "250-CHUNKING",
+                                        "250-DSN",
+                                        "250-STARTTLS",
+                                        "250-LIMITS RCPTMAX=5 MAILMAX=7 X=y RCPTDOMAINMAX=1",
+                                        "250 AUTH PLAIN"};
     struct smtp_caps c = {0};
     for (size_t i = 0; i < ARRAY_LEN(lines); i++)
         smtp_caps_add(&c, str_c(lines[i]), i == 0);
@@ -115,6 +125,7 @@ static void test_caps(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_replies), cmocka_unit_test(test_limits), cmocka_unit_test(test_caps)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_replies), cmocka_unit_test(test_limits),
+                                       cmocka_unit_test(test_caps)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -119,7 +119,8 @@ static void outdated(struct resolver *r)
 #define BOUND ((size_t)64 * 1024)
 static char names[32][128];
 
-/* Bounded in bytes; and what strangers can make up (unknown names, details, names under a catch-all) pushes out no mailbox. */
+/* Bounded in bytes; and what strangers can make up (unknown names, details, names under a catch-all) pushes out no
+ * mailbox. */
 static void bounded(struct resolver *r)
 {
     (void)kind_of(r, "alice@example.org");
@@ -186,7 +187,7 @@ static void test_bounded(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lives), cmocka_unit_test(test_full), cmocka_unit_test(test_outdated),
-                                       cmocka_unit_test(test_bounded)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lives), cmocka_unit_test(test_full),
+                                       cmocka_unit_test(test_outdated), cmocka_unit_test(test_bounded)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -83,15 +83,17 @@ static void order(struct rig *r)
 /* One byte after another, and in two pieces at every place: always the same replies. */
 static void splits(struct rig *r)
 {
-    static const char conversation[] = "MAIL FROM:<a@remote.example>\r\nRCPT TO:<alice@example.org>\r\nRCPT TO:<nobody@example.org>\r\n"
-                                       "BDAT 16\r\nSubject: x\r\n\r\nhiBDAT 8 LAST\r\n there\r\nNOOP\r\nQUIT\r\n";
+    static const char conversation[] =
+        "MAIL FROM:<a@remote.example>\r\nRCPT TO:<alice@example.org>\r\nRCPT TO:<nobody@example.org>\r\n"
+        "BDAT 16\r\nSubject: x\r\n\r\nhiBDAT 8 LAST\r\n there\r\nNOOP\r\nQUIT\r\n";
     str all = str_n(conversation, sizeof(conversation) - 1);
     for (size_t cut = 0; cut <= all.n; cut++) {
         rig_hello(r, RIG_MX);
         rig_send(r, str_slice(all, 0, cut));
         rig_settle(r);
         rig_send(r, str_slice(all, cut, SIZE_MAX));
-        rig_talk(r, "S: 250 2.1.0\nS: 250 2.1.5\nS: 550 5.1.1\nS: 250 2.0.0\nS: 250 2.0.0 Ok: delivered\nS: 250\nS! 221");
+        rig_talk(r,
+                 "S: 250 2.1.0\nS: 250 2.1.5\nS: 550 5.1.1\nS: 250 2.0.0\nS: 250 2.0.0 Ok: delivered\nS: 250\nS! 221");
     }
     rig_hello(r, RIG_MX);
     for (size_t i = 0; i < all.n; i++) {
@@ -279,7 +281,8 @@ static void starttls(struct rig *r)
                 "S! 221");
     assert_int_equal(r->fake.n_delivered, 1);
     str text = buf_str(&r->fake.delivered[0].content);
-    assert_true(str_find_str(text, S(" with ESMTPSA id ")) > 0 && str_find_str(text, S("(using TLSv1.3 with cipher ")) > 0);
+    assert_true(str_find_str(text, S(" with ESMTPSA id ")) > 0 &&
+                str_find_str(text, S("(using TLSv1.3 with cipher ")) > 0);
     assert_int_equal(metric_get(M_SMTP_REFUSED, "plaintext_after_starttls"), 1);
     rig_end(r);
     tls_server_free(r->opts.tls);
@@ -357,7 +360,9 @@ static void drain_in_haste(struct rig *r)
     struct stream *in_transaction = r->client;
     r->client = NULL;
     rig_hello(r, RIG_MX);
-    rig_talk(r, "C: MAIL FROM:<a@remote.example>\nC: RCPT TO:<alice@example.org>\nC: DATA\nS: 250\nS: 250\nS: 354\nC: half a mess");
+    rig_talk(
+        r,
+        "C: MAIL FROM:<a@remote.example>\nC: RCPT TO:<alice@example.org>\nC: DATA\nS: 250\nS: 250\nS: 354\nC: half a mess");
     rig_settle(r);
     assert_ok(fiber_spawn("drain", drain_main, &d, FIBER_NO_DEADLINE, &err), &err);
     while (rig_line(r).n)
@@ -373,8 +378,10 @@ static void drain_in_haste(struct rig *r)
 
 static void peer_goes(struct rig *r)
 {
-    static const char *const until[] = {"", "NO", "MAIL FROM:<a@remote.example>\r\n", "MAIL FROM:<a@remote.example>\r\nRCPT TO:<alice@example.org>\r\nDATA\r\n",
-                                        "MAIL FROM:<a@remote.example>\r\nRCPT TO:<alice@example.org>\r\nBDAT 100 LAST\r\nx"};
+    static const char *const until[] = {
+        "", "NO", "MAIL FROM:<a@remote.example>\r\n",
+        "MAIL FROM:<a@remote.example>\r\nRCPT TO:<alice@example.org>\r\nDATA\r\n",
+        "MAIL FROM:<a@remote.example>\r\nRCPT TO:<alice@example.org>\r\nBDAT 100 LAST\r\nx"};
     for (size_t i = 0; i < ARRAY_LEN(until); i++) {
         rig_hello(r, RIG_MX);
         rig_send(r, str_c(until[i]));
@@ -403,11 +410,14 @@ RIG_TEST(peer_goes, NULL)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hello),           cmocka_unit_test(test_order),          cmocka_unit_test(test_splits),
-        cmocka_unit_test(test_out_of_turn),     cmocka_unit_test(test_foreign),        cmocka_unit_test(test_lines),
-        cmocka_unit_test(test_mistakes),        cmocka_unit_test(test_silence),        cmocka_unit_test(test_sessions),
-        cmocka_unit_test(test_starttls),        cmocka_unit_test(test_starttls_resets), cmocka_unit_test(test_starttls_fails),
-        cmocka_unit_test(test_drain),           cmocka_unit_test(test_drain_in_haste), cmocka_unit_test(test_peer_goes),
+        cmocka_unit_test(test_hello),           cmocka_unit_test(test_order),
+        cmocka_unit_test(test_splits),          cmocka_unit_test(test_out_of_turn),
+        cmocka_unit_test(test_foreign),         cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_mistakes),        cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_sessions),        cmocka_unit_test(test_starttls),
+        cmocka_unit_test(test_starttls_resets), cmocka_unit_test(test_starttls_fails),
+        cmocka_unit_test(test_drain),           cmocka_unit_test(test_drain_in_haste),
+        cmocka_unit_test(test_peer_goes),
     };
     assert_non_null(mkdtemp(tls_dir));
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

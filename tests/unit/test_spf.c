@@ -1,4 +1,5 @@
-/* RFC 7208. The official suites are run where THURN_SHARED_DATA (or ../shared/data) has them; what stands here is our own. */
+/* RFC 7208. The official suites are run where THURN_SHARED_DATA (or ../shared/data) has them; what stands here is our
+ * own. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,7 +17,8 @@ static struct auth_zone zone;
 
 static struct spf_verdict check(struct arena *a, const char *ip, const char *helo, const char *sender)
 {
-    struct spf_query q = {.helo = str_c(helo), .sender = str_c(sender), .receiver = S("mx.example.net"), .now_unix = 1000000000};
+    struct spf_query q = {
+        .helo = str_c(helo), .sender = str_c(sender), .receiver = S("mx.example.net"), .now_unix = 1000000000};
     struct spf_verdict v;
     assert_true(auth_ip_parse(str_c(ip), &q.client));
     zone.n_asked = 0;
@@ -51,10 +53,12 @@ static void test_others_mistakes(void **state)
     expect("2001:db8::1", "a@v6.example", "pass");
     /* mx is one term, however many hosts it has; ten of them at most. */
     static char ten[20][40], tens[20][40];
-    zone_add(&zone, "ten.example", "TXT", "v=spf1 a:a1.example a:a1.example a:a1.example a:a1.example a:a1.example a:a1.example"
-                                          " a:a1.example a:a1.example a:a1.example mx -all");
-    zone_add(&zone, "eleven.example", "TXT", "v=spf1 a:a1.example a:a1.example a:a1.example a:a1.example a:a1.example a:a1.example"
-                                             " a:a1.example a:a1.example a:a1.example mx include:a1.example -all");
+    zone_add(&zone, "ten.example", "TXT",
+             "v=spf1 a:a1.example a:a1.example a:a1.example a:a1.example a:a1.example a:a1.example"
+             " a:a1.example a:a1.example a:a1.example mx -all");
+    zone_add(&zone, "eleven.example", "TXT",
+             "v=spf1 a:a1.example a:a1.example a:a1.example a:a1.example a:a1.example a:a1.example"
+             " a:a1.example a:a1.example a:a1.example mx include:a1.example -all");
     zone_add(&zone, "hosts.example", "TXT", "v=spf1 mx -all");
     zone_add(&zone, "a1.example", "A", "192.0.2.99");
     zone_add(&zone, "a1.example", "TXT", "v=spf1 -all");
@@ -140,7 +144,8 @@ static void test_bounds(void **state)
 
 static yaml_node_t *member(yaml_document_t *d, yaml_node_t *map, const char *key)
 {
-    for (yaml_node_pair_t *p = map->data.mapping.pairs.start; map->type == YAML_MAPPING_NODE && p < map->data.mapping.pairs.top; p++)
+    for (yaml_node_pair_t *p = map->data.mapping.pairs.start;
+         map->type == YAML_MAPPING_NODE && p < map->data.mapping.pairs.top; p++)
         if (!strcmp((char *)yaml_document_get_node(d, p->key)->data.scalar.value, key))
             return yaml_document_get_node(d, p->value);
     return NULL;
@@ -185,7 +190,8 @@ static void load_name(yaml_document_t *d, const char *name, yaml_node_t *list, s
                 str both = arena_printf(a, "%s %s", text_of(d, yaml_document_get_node(d, pair[0]), a),
                                         text_of(d, yaml_document_get_node(d, pair[1]), a));
                 zone_add_str(&zone, name, type, both);
-            } else if (!strcmp(type, "SPF")) { /* a list of these is several records in RFC 4408's type, one text in ours */
+                /* a list of these is several records in RFC 4408's type, one text in ours */
+            } else if (!strcmp(type, "SPF")) {
                 if (!has_txt)
                     zone_add_str(&zone, name, "TXT", str_of(d, value, a));
             } else if (strcmp(text_of(d, value, a), "NONE") != 0) {
@@ -208,7 +214,8 @@ static bool is_expected(yaml_document_t *d, yaml_node_t *want, const char *got)
 static void run_scenario(yaml_document_t *d, unsigned *n, unsigned *n_bad, const char *const *without)
 {
     ARENA(a, 16 << 20);
-    yaml_node_t *root = yaml_document_get_root_node(d), *tests = member(d, root, "tests"), *zones = member(d, root, "zonedata");
+    yaml_node_t *root = yaml_document_get_root_node(d), *tests = member(d, root, "tests"),
+                *zones = member(d, root, "zonedata");
     zone_init(&zone);
     for (yaml_node_pair_t *p = zones->data.mapping.pairs.start; p < zones->data.mapping.pairs.top; p++)
         load_name(d, text_of(d, yaml_document_get_node(d, p->key), &a), yaml_document_get_node(d, p->value), &a);
@@ -228,8 +235,8 @@ static void run_scenario(yaml_document_t *d, unsigned *n, unsigned *n_bad, const
         if (is_expected(d, member(d, t, "result"), spf_result_name(v.result)) && why_ok)
             continue;
         ++*n_bad;
-        print_error("%s: %s (%.*s; '%.*s'), wanted %s '%s'\n", name, spf_result_name(v.result), STR_ARG(v.problem), STR_ARG(v.explanation),
-                    text_of(d, member(d, t, "result"), &a), want_why ? want_why : "");
+        print_error("%s: %s (%.*s; '%.*s'), wanted %s '%s'\n", name, spf_result_name(v.result), STR_ARG(v.problem),
+                    STR_ARG(v.explanation), text_of(d, member(d, t, "result"), &a), want_why ? want_why : "");
     }
 }
 
@@ -279,7 +286,8 @@ static void test_rfc4408_suite(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_others_mistakes), cmocka_unit_test(test_identities), cmocka_unit_test(test_bounds),
-                                       cmocka_unit_test(test_rfc7208_suite), cmocka_unit_test(test_rfc4408_suite)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_others_mistakes), cmocka_unit_test(test_identities),
+                                       cmocka_unit_test(test_bounds), cmocka_unit_test(test_rfc7208_suite),
+                                       cmocka_unit_test(test_rfc4408_suite)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

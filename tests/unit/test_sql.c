@@ -26,6 +26,7 @@ static const struct sql_migration steps[] = {
      "CREATE UNIQUE INDEX item_name ON item (name);"},
     {2, "log", "CREATE TABLE log (at INTEGER)", "CREATE TABLE log (at bigint)"},
 };
+// clang-format off
 static const struct sql_stmt insert_item = {
     "insert_item", "itb", "", "INSERT INTO item (id, name, body) VALUES (?1, ?2, ?3)", NULL, false};
 static const struct sql_stmt insert_items = {
@@ -42,6 +43,7 @@ static const struct sql_stmt count_items = {"count_items", "", "i", "SELECT coun
 static const struct sql_stmt add_n = {"add_n", "ii", "i", "UPDATE item SET n = n + ?2 WHERE id = ?1 RETURNING n", NULL,
                                       false};
 static const struct sql_stmt wrong = {"wrong", "", "", "SELECT nothing FROM nowhere", NULL, false};
+// clang-format on
 
 #define SEEN __attribute__((visibility("default"))) /* by the library, in place of its own */
 /* What SQLite calls to have its log on the disk: the disk may fail there. */
@@ -207,11 +209,13 @@ static void rowset_case(struct world *w)
 static bool change_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     struct many *m = arg;
-    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, m->n * 3), *gone = arena_array(sql_arena(tx), struct sql_value, m->n);
+    struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, m->n * 3),
+                     *gone = arena_array(sql_arena(tx), struct sql_value, m->n);
     for (size_t i = 0; i < m->n; i++) {
         v[i * 3] = sql_i(m->first + (int64_t)i);
         v[i * 3 + 1] = sql_i((int64_t)i + 1);
-        v[i * 3 + 2] = i == 1 ? sql_null() : sql_s(arena_printf(sql_arena(tx), "changed %lld", (long long)(m->first + (int64_t)i)));
+        v[i * 3 + 2] = i == 1 ? sql_null()
+                              : sql_s(arena_printf(sql_arena(tx), "changed %lld", (long long)(m->first + (int64_t)i)));
         gone[i] = sql_i(m->first + (int64_t)i);
     }
     struct sql_result r;
@@ -334,7 +338,7 @@ static void errors_case(struct world *w)
         sql_body body;
         enum err_kind kind;
     } cases[] = {
-        {put_body, ERR_EXISTS}, {queued_body, ERR_EXISTS}, {wrong_body, ERR_INTERNAL},
+        {put_body, ERR_EXISTS},      {queued_body, ERR_EXISTS},  {wrong_body, ERR_INTERNAL},
         {own_error_body, ERR_LIMIT}, {check_body, ERR_CONFLICT},
     };
     struct err err = ERR_INIT;
@@ -406,11 +410,13 @@ static void concurrent_case(struct world *w)
         assert_true(after.commits - before.commits < N / 4);
 }
 
-/* One failing body among many that share its commit takes nobody with it, and leaves nothing: neither what it wrote before a
- * statement that failed nor what it wrote before it changed its mind. */
+/* One failing body among many that share its commit takes nobody with it, and leaves nothing: neither what it wrote
+ * before a statement that failed nor what it wrote before it changed its mind. */
 enum { MIXED = 120 };
+// clang-format off
 static const struct sql_stmt insert_half = {
     "insert_half", "i", "", "INSERT INTO item (id) VALUES (?1 + 1000)", "INSERT INTO item (id) VALUES ($1 + 1000)", false};
+// clang-format on
 static bool mixed_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     const struct adder *ad = arg;
@@ -537,7 +543,8 @@ static void migrate_case(struct world *w)
     assert_int_equal(err.kind, ERR_INTERNAL);
     err_clear(&err);
     /* The failed step left nothing: table fourth can be made. */
-    static const struct sql_migration other[] = {{1, "fourth", "CREATE TABLE fourth (x INTEGER)", "CREATE TABLE fourth (x int)"}};
+    static const struct sql_migration other[] = {
+        {1, "fourth", "CREATE TABLE fourth (x INTEGER)", "CREATE TABLE fourth (x int)"}};
     assert_true(sql_migrate(w->db, "other", other, 1, false, &n, &err));
     assert_int_equal(n, 1);
     /* One step newer than the program is a rolling upgrade; two are not. */
@@ -620,11 +627,11 @@ static void test_memory(void **state)
     xfree(folder);
 }
 
-#define CASE(name)                                                                                 \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        run(name##_case);                                                                          \
+#define CASE(name)                                                                                                     \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        run(name##_case);                                                                                              \
     }
 CASE(values)
 CASE(rowset)
@@ -642,10 +649,11 @@ CASE(migrate_race)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),     cmocka_unit_test(test_rowset),  cmocka_unit_test(test_few_rows), cmocka_unit_test(test_full_disk),  cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_concurrent), cmocka_unit_test(test_savepoint), cmocka_unit_test(test_failed_sync), cmocka_unit_test(test_read),
-        cmocka_unit_test(test_faults),     cmocka_unit_test(test_migrate), cmocka_unit_test(test_migrate_race),
-        cmocka_unit_test(dsn_case),        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_values),    cmocka_unit_test(test_rowset),      cmocka_unit_test(test_few_rows),
+        cmocka_unit_test(test_full_disk), cmocka_unit_test(test_errors),      cmocka_unit_test(test_concurrent),
+        cmocka_unit_test(test_savepoint), cmocka_unit_test(test_failed_sync), cmocka_unit_test(test_read),
+        cmocka_unit_test(test_faults),    cmocka_unit_test(test_migrate),     cmocka_unit_test(test_migrate_race),
+        cmocka_unit_test(dsn_case),       cmocka_unit_test(test_memory),
     };
     int failed = 0;
     for (kind = TESTDB_SQLITE; kind < TESTDB_KINDS; kind++)

@@ -51,7 +51,8 @@ static void proxy_accept(void)
     snprintf(un.sun_path, sizeof un.sun_path, "%s/.s.PGSQL.5432", proxy.socket_dir);
     int c = accept(proxy.listener, NULL, NULL), s = socket(AF_UNIX, SOCK_STREAM, 0);
     proxy.n_accepted++;
-    if (c < 0 || s < 0 || proxy.is_refusing || connect(s, (struct sockaddr *)&un, sizeof un) != 0 || proxy.n == PROXY_CONNS) {
+    if (c < 0 || s < 0 || proxy.is_refusing || connect(s, (struct sockaddr *)&un, sizeof un) != 0 ||
+        proxy.n == PROXY_CONNS) {
         close(c);
         close(s);
         return;
@@ -146,10 +147,12 @@ static void proxy_end(void)
 
 static const struct sql_migration steps[] = {
     {1, "t", "", "CREATE TABLE t (id bigint PRIMARY KEY, n bigint NOT NULL); INSERT INTO t VALUES (1, 0), (2, 0);"}};
+// clang-format off
 static const struct sql_stmt add = {"add", "ii", "i", "", "UPDATE t SET n = n + $2 WHERE id = $1 RETURNING n", false};
 static const struct sql_stmt get = {"get", "i", "i", "", "SELECT n FROM t WHERE id = $1", false};
 static const struct sql_stmt nap = {"nap", "i", "i", "", "SELECT 1::bigint FROM (SELECT pg_sleep($1 / 1000.0)) AS s",
                                     false};
+// clang-format on
 
 struct world {
     struct sql_db *db;
@@ -165,7 +168,10 @@ static void world_main(void *arg)
     unsigned n;
     str dsn = testdb_make(TESTDB_PG, "sqlpg", &w->a);
     ptrdiff_t at = str_rfind(dsn, ' ');
-    dsn = arena_printf(&w->a, "host=localhost port=%d user=test%.*s options='-c deadlock_timeout=50ms -c idle_in_transaction_session_timeout=400ms'", proxy.port, STR_ARG(str_slice(dsn, (size_t)at, SIZE_MAX)));
+    dsn = arena_printf(
+        &w->a,
+        "host=localhost port=%d user=test%.*s options='-c deadlock_timeout=50ms -c idle_in_transaction_session_timeout=400ms'",
+        proxy.port, STR_ARG(str_slice(dsn, (size_t)at, SIZE_MAX)));
     struct sql_opts o = {.name = "pg", .dsn = dsn, .pool = w->pool, .statement_timeout_ms = 300, .max_waiting = 20};
     w->db = sql_open(&o, &err);
     assert_non_null(w->db);
@@ -220,7 +226,8 @@ FIBER static bool add_body(struct sql_tx *tx, void *arg, struct err *err)
     const struct sql_value one[] = {sql_i(ad->first), sql_i(1)}, two[] = {sql_i(ad->second), sql_i(1)};
     const struct sql_value ms[] = {sql_i(ad->nap_ms)};
     if (ad->pause_ms && ad->n_runs == 1)
-        return sql_exec(tx, &add, one, 1, NULL, err) && fiber_sleep_ms(ad->pause_ms, err) && sql_exec(tx, &get, one, 1, NULL, err);
+        return sql_exec(tx, &add, one, 1, NULL, err) && fiber_sleep_ms(ad->pause_ms, err) &&
+               sql_exec(tx, &get, one, 1, NULL, err);
     return sql_exec(tx, &add, one, 1, NULL, err) && meet(ad, err) &&
            (!ad->nap_ms || sql_exec(tx, &nap, ms, 1, NULL, err)) &&
            (!ad->second || sql_exec(tx, &add, two, 1, NULL, err));
@@ -273,7 +280,8 @@ static void deadlock_case(struct world *w)
 {
     struct err err = ERR_INIT;
     int n_met = 0;
-    struct adding ad[2] = {{.w = w, .first = 1, .second = 2, .n_met = &n_met}, {.w = w, .first = 2, .second = 1, .n_met = &n_met}};
+    struct adding ad[2] = {{.w = w, .first = 1, .second = 2, .n_met = &n_met},
+                           {.w = w, .first = 2, .second = 1, .n_met = &n_met}};
     FIBER_GROUP(g, 2);
     for (int i = 0; i < 2; i++)
         assert_true(fiber_group_spawn(&g, "adding", adding_main, &ad[i], &err));
@@ -284,7 +292,8 @@ static void deadlock_case(struct world *w)
     assert_int_equal(value(w, 2), 2);
 }
 
-/* A long body lets others run, but not for ever: the server ends a transaction that idles. Results of a piece are in the memory of the piece. */
+/* A long body lets others run, but not for ever: the server ends a transaction that idles. Results of a piece are in
+ * the memory of the piece. */
 struct breathing {
     bool is_over;
     unsigned n_turns;
@@ -441,8 +450,8 @@ static void pinging_main(void *arg)
     }
 }
 
-/* A server that is away for two seconds: nobody hangs meanwhile, one attempt at a time goes out, and it is used again at
- * once when it is back. */
+/* A server that is away for two seconds: nobody hangs meanwhile, one attempt at a time goes out, and it is used again
+ * at once when it is back. */
 static void restart_case(struct world *w)
 {
     enum { CALLERS = 12 };
@@ -466,25 +475,30 @@ static void restart_case(struct world *w)
     assert_in_range(p.longest_ms, 0, 1000);
 }
 
-/* Several hosts: one that refuses, one that takes the connection and says nothing, and the server. The good one is found within the others' shares of the
- * time, and is tried first from then on. Without connect_timeout, and with it. */
+/* Several hosts: one that refuses, one that takes the connection and says nothing, and the server. The good one is
+ * found within the others' shares of the time, and is tried first from then on. Without connect_timeout, and with it.
+ */
 static void hosts_case(struct world *w)
 {
     struct err err = ERR_INIT;
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof in;
-    int silent = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), refusing = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int silent = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+        refusing = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(silent, (struct sockaddr *)&in, len), 0);
     assert_int_equal(listen(silent, 64), 0);
     assert_int_equal(getsockname(silent, (struct sockaddr *)&in, &len), 0);
     int silent_port = ntohs(in.sin_port);
     in.sin_port = 0;
-    assert_int_equal(bind(refusing, (struct sockaddr *)&in, len), 0); /* bound, so that nobody else takes it; nobody listens */
+    /* bound, so that nobody else takes it; nobody listens */
+    assert_int_equal(bind(refusing, (struct sockaddr *)&in, len), 0);
     assert_int_equal(getsockname(refusing, (struct sockaddr *)&in, &len), 0);
     int refusing_port = ntohs(in.sin_port);
-    static const char *const extras[] = {"", " connect_timeout=1", " target_session_attrs=read-write", " target_session_attrs=prefer-standby"};
+    static const char *const extras[] = {"", " connect_timeout=1", " target_session_attrs=read-write",
+                                         " target_session_attrs=prefer-standby"};
     for (size_t i = 0; i < ARRAY_LEN(extras); i++) {
-        str dsn = arena_printf(&w->a, "host=127.0.0.1,localhost,127.0.0.1 port=%d,%d,%d user=test dbname=postgres%s", refusing_port, silent_port, proxy.port, extras[i]);
+        str dsn = arena_printf(&w->a, "host=127.0.0.1,localhost,127.0.0.1 port=%d,%d,%d user=test dbname=postgres%s",
+                               refusing_port, silent_port, proxy.port, extras[i]);
         struct sql_opts o = {.name = "hosts", .dsn = dsn, .pool = 1};
         struct sql_db *db = sql_open(&o, &err);
         assert_non_null(db);
@@ -507,7 +521,8 @@ static void hosts_case(struct world *w)
         sql_close(db);
     }
     /* All of them dead: the error says why, and it does not take for ever. */
-    str dsn = arena_printf(&w->a, "host=127.0.0.1,127.0.0.1 port=%d,%d user=test dbname=postgres", refusing_port, refusing_port);
+    str dsn = arena_printf(&w->a, "host=127.0.0.1,127.0.0.1 port=%d,%d user=test dbname=postgres", refusing_port,
+                           refusing_port);
     struct sql_opts o = {.name = "hosts", .dsn = dsn, .pool = 1};
     struct sql_db *db = sql_open(&o, &err);
     assert_false(sql_ping(db, &err));
@@ -517,7 +532,8 @@ static void hosts_case(struct world *w)
     close(refusing);
 }
 
-/* A process that was paused in the middle of a transaction keeps nobody from its rows for long, and its work is done again. */
+/* A process that was paused in the middle of a transaction keeps nobody from its rows for long, and its work is done
+ * again. */
 static void paused_case(struct world *w)
 {
     struct err err = ERR_INIT;
@@ -561,7 +577,8 @@ FIBER static void one_ping_main(void *arg)
     p->n_failed += !sql_ping(p->w->db, &err);
 }
 
-/* The server dies while all connections are in use and others wait, without a deadline, for one: nobody is forgotten. */
+/* The server dies while all connections are in use and others wait, without a deadline, for one: nobody is forgotten.
+ */
 static void stranded_case(struct world *w)
 {
     enum { CALLERS = 10 };
@@ -589,7 +606,8 @@ static void stranded_case(struct world *w)
     proxy.is_refusing = false;
 }
 
-/* The server's host is gone without a word while many connections are idle. The first that is used tells: the others are not tried one by one, each for its whole time. */
+/* The server's host is gone without a word while many connections are idle. The first that is used tells: the others
+ * are not tried one by one, each for its whole time. */
 FIBER static void reading_main(void *arg)
 {
     struct holding *h = arg;
@@ -621,11 +639,11 @@ static void vanished_case(struct world *w)
         fail_msg("%s", err.msg);
 }
 
-#define CASE(name, pool)                                                                           \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        run(name##_case, pool);                                                                    \
+#define CASE(name, pool)                                                                                               \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        run(name##_case, pool);                                                                                        \
     }
 CASE(lost_idle, 4)
 CASE(lost_before_commit, 4)
@@ -644,10 +662,19 @@ CASE(vanished, 6)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lost_idle), cmocka_unit_test(test_lost_before_commit), cmocka_unit_test(test_lost_after_commit),
-        cmocka_unit_test(test_deadlock),  cmocka_unit_test(test_timeout),            cmocka_unit_test(test_pool),
-        cmocka_unit_test(test_away),      cmocka_unit_test(test_restart),            cmocka_unit_test(test_breathe),
-        cmocka_unit_test(test_stranded),  cmocka_unit_test(test_hosts),              cmocka_unit_test(test_paused), cmocka_unit_test(test_vanished),
+        cmocka_unit_test(test_lost_idle),
+        cmocka_unit_test(test_lost_before_commit),
+        cmocka_unit_test(test_lost_after_commit),
+        cmocka_unit_test(test_deadlock),
+        cmocka_unit_test(test_timeout),
+        cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_away),
+        cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_breathe),
+        cmocka_unit_test(test_stranded),
+        cmocka_unit_test(test_hosts),
+        cmocka_unit_test(test_paused),
+        cmocka_unit_test(test_vanished),
     };
     if (!testdb_have(TESTDB_PG))
         return 0;

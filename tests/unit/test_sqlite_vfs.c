@@ -52,8 +52,8 @@ static void assert_answer(sqlite3 *h, const char *query, const char *expected)
     sqlite3_finalize(s);
 }
 
-#define FILL(n) \
-    "WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < " #n ")" \
+#define FILL(n)                                                                                                        \
+    "WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < " #n ")"                                \
     " INSERT INTO t (body) SELECT randomblob(3000) FROM c;"
 
 /* A page cache of ten pages: most of the transaction is written to the log, and read from it, before the commit. */

@@ -7,8 +7,9 @@
 #define DELETED THURN__FLAG__FLAG_DELETED
 #define FLAGGED THURN__FLAG__FLAG_FLAGGED
 
-static const char hello[] = "From: Alice <alice@example.org>\r\nTo: bob@example.org\r\nSubject: Hello\r\n"
-                            "Message-ID: <m1@example.org>\r\nDate: Sun, 21 Nov 2026 20:10:00 +0000\r\n\r\nHello, Bob!\r\n";
+static const char hello[] =
+    "From: Alice <alice@example.org>\r\nTo: bob@example.org\r\nSubject: Hello\r\n"
+    "Message-ID: <m1@example.org>\r\nDate: Sun, 21 Nov 2026 20:10:00 +0000\r\n\r\nHello, Bob!\r\n";
 static const char reply[] = "From: bob@example.org\r\nTo: alice@example.org\r\nSubject: Re: Hello\r\n"
                             "Message-ID: <m2@example.org>\r\nIn-Reply-To: <m1@example.org>\r\n\r\nHello, Alice!\r\n";
 
@@ -41,8 +42,8 @@ static void account_case(struct world *w)
 }
 
 /*
- * The directory lost commits, and gave the number of an account that the store has to another: neither hears anything of the
- * other, nothing of it can be changed or removed, and whoever compares the two finds it.
+ * The directory lost commits, and gave the number of an account that the store has to another: neither hears anything
+ * of the other, nothing of it can be changed or removed, and whoever compares the two finds it.
  */
 static void incarnation_case(struct world *w)
 {
@@ -279,7 +280,8 @@ static void deliver_case(struct world *w)
     assert_int_equal(again.error_kind, 0);
 }
 
-/* One body to many: one transaction, each recipient for himself, mailboxes made on the way, a prefix before the body. */
+/* One body to many: one transaction, each recipient for himself, mailboxes made on the way, a prefix before the body.
+ */
 static void deliver_many_case(struct world *w)
 {
     enum { N = 40 };
@@ -328,7 +330,8 @@ static void deliver_many_case(struct world *w)
     assert_int_equal(r->results[0]->uid, 2);
     assert_int_equal(r->results[2]->error_kind, ERR_CONFLICT);
     assert_int_equal(after.commits - before.commits, 1);
-    assert_int_equal(after.round_trips - before.round_trips, w->kind == TESTDB_PG ? 3 : 1); /* one for who was refused */
+    /* one for who was refused */
+    assert_int_equal(after.round_trips - before.round_trips, w->kind == TESTDB_PG ? 3 : 1);
     int64_t lists = world_mailbox(w, "Lists");
     assert_true(lists != 0);
     const Thurn__FetchReply *f = world_fetch(w, r->results[0]->mailbox_id, true, true);
@@ -338,7 +341,8 @@ static void deliver_many_case(struct world *w)
     assert_int_equal(f->messages[0]->size, strlen(hello) + q.prefix.len);
     assert_true(str_starts(rpc_str(f->messages[0]->raw), S("Return-Path: <x@example.org>\r\nFrom:")));
     assert_int_equal(f->messages[0]->parsed->root->header_offset, 0);
-    assert_int_equal(f->messages[0]->parsed->root->body_offset, strlen(hello) - strlen("Hello, Bob!\r\n") + q.prefix.len);
+    assert_int_equal(f->messages[0]->parsed->root->body_offset,
+                     strlen(hello) - strlen("Hello, Bob!\r\n") + q.prefix.len);
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_blob"), 1);
     str part = world_read(w, r->results[0]->mailbox_id, 1, 13, 26);
     assert_true(str_eq(part, S("<x@example.org>\r\nFrom: Ali")));
@@ -888,8 +892,9 @@ static void bulk_case(struct world *w)
     cq.is_move = true;
     MUST(w, copy, &cq, &cr);
     assert_string_equal(world_ranges(w, cr->to, cr->n_to), "1:1200");
-    assert_string_equal(world_ranges(w, sync_since(w, inbox, since, 0)->vanished, sync_since(w, inbox, since, 0)->n_vanished),
-                        "1:1200");
+    assert_string_equal(
+        world_ranges(w, sync_since(w, inbox, since, 0)->vanished, sync_since(w, inbox, since, 0)->n_vanished),
+        "1:1200");
     world_audit(w);
     world_expunge(w, trash, 1, UINT32_MAX);
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_email"), 0);
@@ -1082,7 +1087,8 @@ static void watch_case(struct world *w)
 int main(void)
 {
     static const struct world_case cases[] = {
-        {"account", account_case}, {"incarnation", incarnation_case},
+        {"account", account_case},
+        {"incarnation", incarnation_case},
         {"access", access_case},
         {"append_fetch", append_fetch_case},
         {"append_many", append_many_case},
@@ -1100,7 +1106,8 @@ int main(void)
         {"sync", sync_case},
         {"changes", changes_case},
         {"bulk", bulk_case},
-        {"purge", purge_case},   {"purge_race", purge_race_case},
+        {"purge", purge_case},
+        {"purge_race", purge_race_case},
         {"states", states_case},
         {"watch", watch_case},
     };

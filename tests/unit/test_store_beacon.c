@@ -90,7 +90,8 @@ static void two_stores_case(struct world *w)
     assert_non_null(second);
     struct watching wt = {.w = w, .service = store_service(second)};
     (void)world_mailbox(w, "INBOX");
-    /* A subscription is on its way when Watch answers, and its connection counts as a gap: until the news come through. */
+    /* A subscription is on its way when Watch answers, and its connection counts as a gap: until the news come through.
+     */
     do
         watch_during(&wt, append_one);
     while (!wt.r || wt.r->n_beacons == 0);
@@ -188,7 +189,8 @@ static void lost_reply(struct world *w)
 
 int main(void)
 {
-    static const struct world_case cases[] = {{"two_stores", two_stores}, {"without_redis", without_redis}, {"lost_reply", lost_reply}};
+    static const struct world_case cases[] = {
+        {"two_stores", two_stores}, {"without_redis", without_redis}, {"lost_reply", lost_reply}};
     if (!redis_peer_make(&peer))
         return 0;
     redis_peer_start(&peer);

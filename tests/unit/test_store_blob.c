@@ -57,7 +57,8 @@ static void sizes_case(struct world *w)
         if (!uid)
             fail_msg("%s", w->err.msg);
         assert_true(str_eq(world_read(w, inbox, uid, 0, 0), m));
-        assert_true(str_eq(world_read(w, inbox, uid, m.n / 3, m.n / 2), str_slice(m, m.n / 3, m.n / 3 + m.n / 2)) || m.n < 3);
+        assert_true(str_eq(world_read(w, inbox, uid, m.n / 3, m.n / 2), str_slice(m, m.n / 3, m.n / 3 + m.n / 2)) ||
+                    m.n < 3);
         assert_true(str_eq(world_read(w, inbox, uid, m.n - 1, 100), str_slice(m, m.n - 1, m.n)));
         assert_int_equal(world_read(w, inbox, uid, m.n, 0).n, 0);
         Thurn__ReadBlobRequest q = THURN__READ_BLOB_REQUEST__INIT;
@@ -310,7 +311,8 @@ static void relayed_case(struct world *w)
     clock_real();
 }
 
-/* A crash between the row and the body, or the body and the row's place: nobody refers to it, and the sweep finds it. */
+/* A crash between the row and the body, or the body and the row's place: nobody refers to it, and the sweep finds it.
+ */
 static void crash_case(struct world *w)
 {
     str big = world_message(w, 1, 100000);
@@ -501,13 +503,15 @@ static void assert_unread(struct world *w, int64_t mailbox, uint32_t uid)
 static bool damage_inline_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     static const struct sql_stmt mix_up = {
-        "t_mix_up", "", "",
-        "UPDATE s_blob_inline SET data = (SELECT data FROM s_blob_inline ORDER BY blob_id DESC LIMIT 1)", NULL, false};
+        "t_mix_up", "",
+        "",         "UPDATE s_blob_inline SET data = (SELECT data FROM s_blob_inline ORDER BY blob_id DESC LIMIT 1)",
+        NULL,       false};
     (void)arg;
     return sql_exec(tx, &mix_up, NULL, 1, NULL, err);
 }
 
-/* Small bodies are proven as well: here the first has become the second, which is as long. A large one is streamed up to its last piece. */
+/* Small bodies are proven as well: here the first has become the second, which is as long. A large one is streamed up
+ * to its last piece. */
 static void proof_case(struct world *w)
 {
     int64_t inbox = world_mailbox(w, "INBOX");
@@ -558,11 +562,13 @@ static void damage_case(struct world *w)
     assert_true(str_eq(world_read(w, inbox, 5, 0, 0), world_message(w, 9, BYTES)));
 }
 
+// clang-format off
 static const struct sql_stmt make_backup = {"t_make_backup", "", "", "CREATE TABLE t_backup AS SELECT * FROM s_blob", NULL,
                                             false};
 static const struct sql_stmt empty_blobs = {"t_empty_blobs", "", "", "DELETE FROM s_blob", NULL, false};
 static const struct sql_stmt restore_blobs = {"t_restore_blobs", "", "", "INSERT INTO s_blob SELECT * FROM t_backup", NULL,
                                               false};
+// clang-format on
 
 FIBER static bool backup_body(struct sql_tx *tx, void *arg, struct err *err)
 {
@@ -608,7 +614,8 @@ static void backup_case(struct world *w)
     clock_real();
 }
 
-/* Segments that are mostly dead are rewritten; what lives in them stays readable. A damaged body stays with its segment. */
+/* Segments that are mostly dead are rewritten; what lives in them stays readable. A damaged body stays with its
+ * segment. */
 static void compact(struct world *w, bool with_damage)
 {
     enum { N = 30, BIG = 2500000 };
@@ -669,7 +676,8 @@ static void retention_case(struct world *w)
     Thurn__DeliverReply__Result d;
     uint32_t day = (uint32_t)(clock_unix() / 86400);
     assert_true(world_deliver(w, "Subject: x\r\n\r\nx\r\n", "key", day, &d));
-    int64_t floor_before = world_sql(w, "SELECT floor_modseq FROM s_account"), top = world_sql(w, "SELECT modseq FROM s_account");
+    int64_t floor_before = world_sql(w, "SELECT floor_modseq FROM s_account"),
+            top = world_sql(w, "SELECT modseq FROM s_account");
     (void)sweep(w, 0, false);
     assert_int_equal(world_sql(w, "SELECT floor_modseq FROM s_account"), floor_before);
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_delivered"), 1);
@@ -696,10 +704,21 @@ static void retention_case(struct world *w)
 int main(void)
 {
     static const struct world_case one[] = {
-        {"sizes", sizes_case},   {"content", content_case}, {"limits", limits_case}, {"sweep", sweep_case},   {"hold", hold_case}, {"relayed", relayed_case},
-        {"crash", crash_case},   {"torn", torn_case}, {"lost segment", lost_segment_case},       {"occupied", occupied_case}, {"damage", damage_case}, {"compact", compact_case},
+        {"sizes", sizes_case},
+        {"content", content_case},
+        {"limits", limits_case},
+        {"sweep", sweep_case},
+        {"hold", hold_case},
+        {"relayed", relayed_case},
+        {"crash", crash_case},
+        {"torn", torn_case},
+        {"lost segment", lost_segment_case},
+        {"occupied", occupied_case},
+        {"damage", damage_case},
+        {"compact", compact_case},
         {"backup", backup_case},
-        {"compact_damaged", compact_damaged_case}, {"proof", proof_case},
+        {"compact_damaged", compact_damaged_case},
+        {"proof", proof_case},
         {"lock", lock_case},
         {"retention", retention_case},
     };

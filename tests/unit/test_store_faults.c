@@ -384,8 +384,8 @@ FIBER static bool forget_body(struct sql_tx *tx, void *arg, struct err *err)
 }
 
 /*
- * What is in the database is the state of a moment; a client knows more, of commits that were lost: uid 3 was marked, uid 2
- * expunged, uids 4 to 6 came. From the store's side that is a modseq, and UIDs, which it never gave out.
+ * What is in the database is the state of a moment; a client knows more, of commits that were lost: uid 3 was marked,
+ * uid 2 expunged, uids 4 to 6 came. From the store's side that is a modseq, and UIDs, which it never gave out.
  */
 static void timeline_case(struct world *w)
 {

@@ -7,8 +7,11 @@
 
 static const char *message(struct world *w, unsigned n, unsigned parent)
 {
-    return arena_printf(&w->a, "From: a%u@example.org\r\nSubject: same\r\nMessage-ID: <%u@example.org>\r\n"
-                               "In-Reply-To: <%u@example.org>\r\n\r\nbody %u\r\n", n, n, parent, n).p;
+    return arena_printf(&w->a,
+                        "From: a%u@example.org\r\nSubject: same\r\nMessage-ID: <%u@example.org>\r\n"
+                        "In-Reply-To: <%u@example.org>\r\n\r\nbody %u\r\n",
+                        n, n, parent, n)
+        .p;
 }
 
 static void append_many(struct world *w, int64_t mailbox, unsigned first, unsigned count)
@@ -77,7 +80,8 @@ static void thread_keys_case(struct world *w)
     assert_true(count(w, "s_thread_key") > keys);
     world_append(w, inbox, message(w, 9, 8), 0); /* another thread */
     world_expunge(w, sent, 1, UINT32_MAX);
-    assert_int_equal(world_sql(w, "SELECT count(*) FROM s_thread_key WHERE thread_id NOT IN (SELECT thread_id FROM s_msg)"), 0);
+    assert_int_equal(
+        world_sql(w, "SELECT count(*) FROM s_thread_key WHERE thread_id NOT IN (SELECT thread_id FROM s_msg)"), 0);
     assert_true(count(w, "s_thread_key") > 0);
     world_expunge(w, inbox, 1, UINT32_MAX);
     assert_int_equal(count(w, "s_thread_key"), 0);
@@ -87,9 +91,9 @@ static void thread_keys_case(struct world *w)
 static void empty_tables_case(struct world *w)
 {
     enum { N = 2400 };
-    static const char *const tables[] = {"s_account", "s_mailbox", "s_email", "s_msg", "s_keyword", "s_thread_key", "s_blob",
-                                         "s_blob_inline", "s_garbage", "s_changes", "s_delivered", "s_request",
-                                         "s_subscription", "s_gap",        "s_hold"};
+    static const char *const tables[] = {"s_account",    "s_mailbox", "s_email",        "s_msg",     "s_keyword",
+                                         "s_thread_key", "s_blob",    "s_blob_inline",  "s_garbage", "s_changes",
+                                         "s_delivered",  "s_request", "s_subscription", "s_gap",     "s_hold"};
     int64_t inbox = world_mailbox(w, "INBOX"), box = world_create(w, "Box");
     Thurn__DeliverReply__Result d;
     Thurn__SubscribeRequest sub = THURN__SUBSCRIBE_REQUEST__INIT;
@@ -118,7 +122,8 @@ static void empty_tables_case(struct world *w)
     sql_get_stats(w->db, &after);
     assert_true(after.commits - before.commits > 10); /* in slices: of 1,700 messages and of 5,000 keys */
     for (size_t i = 0; i < ARRAY_LEN(tables); i++) {
-        bool is_later = !strcmp(tables[i], "s_account") || !strcmp(tables[i], "s_delivered") || !strncmp(tables[i], "s_blob", 6);
+        bool is_later =
+            !strcmp(tables[i], "s_account") || !strcmp(tables[i], "s_delivered") || !strncmp(tables[i], "s_blob", 6);
         if (count(w, tables[i]) != 0 && !is_later)
             fail_msg("%s has %lld rows", tables[i], (long long)count(w, tables[i]));
     }
@@ -270,7 +275,8 @@ static void keywords_case(struct world *w)
     assert_int_equal(r->n_keyword_names, EACH);
 }
 
-/* An id is one name's for ever, also when the newest are given back; when all ids were somebody's, there are no new names. */
+/* An id is one name's for ever, also when the newest are given back; when all ids were somebody's, there are no new
+ * names. */
 static void keyword_ids_case(struct world *w)
 {
     enum { EACH = 250, MESSAGES = 20 };
@@ -283,7 +289,8 @@ static void keyword_ids_case(struct world *w)
     assert_true(give_keywords(w, inbox, MESSAGES, THURN__STORE_OP__STORE_REMOVE, EACH));
     assert_true(give_keywords(w, inbox, MESSAGES + 1, THURN__STORE_OP__STORE_ADD, EACH - 1));
     assert_int_equal(world_sql(w, "SELECT min(kw_id) FROM s_keyword WHERE name LIKE 'k21%'"), EACH * MESSAGES + 1);
-    world_change(w, "UPDATE s_keyword SET kw_id = 65535 WHERE name = 'k20_249'", "UPDATE s_keyword SET kw_id = 65535 WHERE name = 'k20_249'");
+    world_change(w, "UPDATE s_keyword SET kw_id = 65535 WHERE name = 'k20_249'",
+                 "UPDATE s_keyword SET kw_id = 65535 WHERE name = 'k20_249'");
     assert_true(is_full(w));
     assert_false(give_keywords(w, inbox, MESSAGES, THURN__STORE_OP__STORE_ADD, 1));
     assert_int_equal(w->err.kind, ERR_LIMIT);
@@ -293,8 +300,8 @@ static void keyword_ids_case(struct world *w)
 int main(void)
 {
     static const struct world_case cases[] = {
-        {"thread keys", thread_keys_case}, {"empty tables", empty_tables_case}, {"trim", trim_case}, {"shrink", shrink_case},
-        {"keywords", keywords_case}, {"keyword ids", keyword_ids_case},
+        {"thread keys", thread_keys_case}, {"empty tables", empty_tables_case}, {"trim", trim_case},
+        {"shrink", shrink_case},           {"keywords", keywords_case},         {"keyword ids", keyword_ids_case},
     };
     return world_main(cases, ARRAY_LEN(cases), 1, NULL);
 }

@@ -1,4 +1,5 @@
-/* What is named by its path is looked up in the transaction that acts on it, whatever happened since the caller looked. */
+/* What is named by its path is looked up in the transaction that acts on it, whatever happened since the caller looked.
+ */
 #include "unit/store_world.h"
 
 #include "base/clock.h"
@@ -40,7 +41,7 @@ static bool rename_to(struct world *w, const char *from, int64_t id, const char 
     return CALL(w, rename_mailbox, &q, NULL);
 }
 
-static bool delete(struct world *w, const char *name, int64_t id)
+static bool delete (struct world *w, const char *name, int64_t id)
 {
     Thurn__DeleteMailboxRequest q = THURN__DELETE_MAILBOX_REQUEST__INIT;
     q.account = &w->ref;
@@ -83,24 +84,24 @@ static void renamed_meanwhile_case(struct world *w)
     assert_true(create(w, "A", &id));
     world_append(w, id, text, 0);
     assert_true(rename_to(w, "A", 0, "B"));
-    not_found(w, rename_to(w, "A", 0, "C"));   /* of two RENAMEs one is done */
+    not_found(w, rename_to(w, "A", 0, "C")); /* of two RENAMEs one is done */
     not_found(w, rename_to(w, "A", id, "C"));
-    not_found(w, delete(w, "A", 0));
-    not_found(w, delete(w, "A", id));
+    not_found(w, delete (w, "A", 0));
+    not_found(w, delete (w, "A", id));
     not_found(w, append(w, "A", 0, NULL));
     assert_int_equal(world_status(w, id)->total, 1);
     assert_string_equal(world_status(w, id)->name, "B");
     /* Another one has the name now. */
     assert_true(create(w, "A", &again));
-    not_found(w, delete(w, "A", id));
+    not_found(w, delete (w, "A", id));
     not_found(w, append(w, "A", id, NULL));
     assert_true(append(w, "A", again, NULL));
     assert_true(append(w, "A", 0, NULL));
     assert_int_equal(world_status(w, again)->total, 2);
-    assert_true(delete(w, "A", 0));
+    assert_true(delete (w, "A", 0));
     assert_null(world_status(w, again));
     assert_int_equal(world_status(w, id)->total, 1);
-    assert_true(delete(w, NULL, id)); /* who says an id means that one, whatever it is called */
+    assert_true(delete (w, NULL, id)); /* who says an id means that one, whatever it is called */
 }
 
 static void parent_renamed_case(struct world *w)
@@ -109,7 +110,7 @@ static void parent_renamed_case(struct world *w)
     assert_true(create(w, "P/Q/R", &id));
     assert_true(append(w, "P/Q/R", 0, NULL));
     assert_true(rename_to(w, "P", 0, "S"));
-    not_found(w, delete(w, "P/Q/R", id));
+    not_found(w, delete (w, "P/Q/R", id));
     not_found(w, append(w, "P/Q/R", 0, NULL));
     not_found(w, append(w, "S/Q", id, NULL));
     assert_true(append(w, "S/Q/R", id, NULL));
@@ -130,7 +131,7 @@ static void inbox_case(struct world *w)
     assert_true(after > before);
     assert_int_equal(world_status(w, world_mailbox(w, "Old"))->total, 1);
     assert_int_equal(world_status(w, world_mailbox(w, "INBOX"))->total, 1);
-    assert_false(delete(w, "inbox", 0));
+    assert_false(delete (w, "inbox", 0));
     assert_int_equal(w->err.kind, ERR_INVALID);
 }
 
@@ -138,18 +139,31 @@ static void inbox_case(struct world *w)
 static void spelling_case(struct world *w)
 {
     int64_t id;
-    assert_true(create(w, "Gr\xc3\xbc\xc3\x9f" "e", &id));                  /* composed */
-    assert_true(append(w, "Gru\xcc\x88\xc3\x9f" "e", 0, NULL));            /* decomposed */
+    assert_true(create(w,
+                       "Gr\xc3\xbc\xc3\x9f"
+                       "e",
+                       &id)); /* composed */
+    assert_true(append(w,
+                       "Gru\xcc\x88\xc3\x9f"
+                       "e",
+                       0, NULL)); /* decomposed */
     assert_int_equal(world_status(w, id)->total, 1);
-    not_found(w, append(w, "gr\xc3\xbc\xc3\x9f" "e", 0, NULL));
+    not_found(w, append(w,
+                        "gr\xc3\xbc\xc3\x9f"
+                        "e",
+                        0, NULL));
     assert_false(append(w, "A//B", 0, NULL));
     assert_int_equal(w->err.kind, ERR_INVALID);
     w->ref = world_account(w, 2);
-    not_found(w, append(w, "Gr\xc3\xbc\xc3\x9f" "e", 0, NULL));
+    not_found(w, append(w,
+                        "Gr\xc3\xbc\xc3\x9f"
+                        "e",
+                        0, NULL));
     w->ref = world_account(w, 1);
 }
 
-static bool copy(struct world *w, int64_t from, int64_t to, const char *to_name, bool is_move, const Thurn__CopyReply **r)
+static bool copy(struct world *w, int64_t from, int64_t to, const char *to_name, bool is_move,
+                 const Thurn__CopyReply **r)
 {
     Thurn__CopyRequest q = THURN__COPY_REQUEST__INIT;
     q.account = &w->ref;
@@ -185,8 +199,8 @@ static void copy_case(struct world *w)
 }
 
 /*
- * What is deleted is gone at once, also when it is more than one transaction removes: it cannot be renamed half empty, and
- * its name is free. What an accident leaves goes with the sweep.
+ * What is deleted is gone at once, also when it is more than one transaction removes: it cannot be renamed half empty,
+ * and its name is free. What an accident leaves goes with the sweep.
  */
 static void fill(struct world *w, int64_t id)
 {
@@ -208,8 +222,11 @@ static void large_sets_case(struct world *w)
     const Thurn__CopyReply *r = NULL;
     for (int i = 0; i < 2; i++)
         assert_true(copy(w, id, id, NULL, false, &r)); /* 10,240 */
-    static const uint64_t sets[][6] = {
-        {1, 10240, 0}, {1, 4500, 4502, 7500, 0}, {1, 1, 3, 8002, 0}, {1, 3999, 4001, 4001, 4003, 10240}, {6000, 20000, 0}};
+    static const uint64_t sets[][6] = {{1, 10240, 0},
+                                       {1, 4500, 4502, 7500, 0},
+                                       {1, 1, 3, 8002, 0},
+                                       {1, 3999, 4001, 4001, 4003, 10240},
+                                       {6000, 20000, 0}};
     for (size_t i = 0; i < ARRAY_LEN(sets); i++) {
         Thurn__CopyRequest q = THURN__COPY_REQUEST__INIT;
         uint64_t want = 0;
@@ -238,7 +255,7 @@ static void delete_and_wait(struct world *w, int64_t id, unsigned fail_nth)
     struct err err = ERR_INIT;
     unsigned n = fiber_count();
     sql_get_stats(w->db, &before);
-    assert_true(delete(w, "Big", id));
+    assert_true(delete (w, "Big", id));
     sql_get_stats(w->db, &after);
     assert_int_equal(after.commits - before.commits, 1);
     assert_int_equal(fiber_count(), n + 1);
@@ -269,8 +286,8 @@ static void delete_large_case(struct world *w)
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_mailbox WHERE parent_id < 0"), 1);
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_msg"), 2560);
     assert_null(world_status(w, id));
-    not_found(w, delete(w, "Big", 0));
-    not_found(w, delete(w, NULL, id));
+    not_found(w, delete (w, "Big", 0));
+    not_found(w, delete (w, NULL, id));
     not_found(w, rename_to(w, NULL, id, "Back"));
     not_found(w, copy(w, id, world_mailbox(w, "INBOX"), NULL, false, NULL));
     not_found(w, append(w, "Big", 0, NULL));
@@ -284,7 +301,8 @@ static void delete_large_case(struct world *w)
     assert_int_equal(info->used_messages, 1);
 }
 
-/* What one account keeps from going does not keep the others', nor the partitions that everybody's log needs. A stop in the middle is none. */
+/* What one account keeps from going does not keep the others', nor the partitions that everybody's log needs. A stop in
+ * the middle is none. */
 static void delete_stuck_case(struct world *w)
 {
     int64_t id;
@@ -294,16 +312,25 @@ static void delete_stuck_case(struct world *w)
         w->ref = world_account(w, i);
         assert_true(create(w, "Big", &id));
         fill(w, id);
-        assert_true(delete(w, "Big", id));
+        assert_true(delete (w, "Big", id));
         world_restart(w);
     }
     w->ref = first;
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_mailbox WHERE parent_id < 0"), 2);
-    world_change(w, "CREATE TRIGGER stuck BEFORE DELETE ON s_msg WHEN OLD.account_id = 1 BEGIN SELECT RAISE(ABORT, 'stuck'); END", NULL);
-    world_change(w, NULL, "CREATE FUNCTION stuck() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'stuck'; END $$");
-    world_change(w, NULL, "CREATE TRIGGER stuck BEFORE DELETE ON s_msg FOR EACH ROW WHEN (OLD.account_id = 1) EXECUTE FUNCTION stuck()");
-    const char *partitions = w->kind == TESTDB_SQLITE ? "SELECT 0"
-                             : "SELECT count(*) FROM pg_class WHERE relname ~ '^s_changes_w[0-9]+$' AND relkind = 'r'";
+    world_change(
+        w,
+        "CREATE TRIGGER stuck BEFORE DELETE ON s_msg WHEN OLD.account_id = 1 BEGIN SELECT RAISE(ABORT, 'stuck'); END",
+        NULL);
+    world_change(
+        w, NULL,
+        "CREATE FUNCTION stuck() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'stuck'; END $$");
+    world_change(
+        w, NULL,
+        "CREATE TRIGGER stuck BEFORE DELETE ON s_msg FOR EACH ROW WHEN (OLD.account_id = 1) EXECUTE FUNCTION stuck()");
+    const char *partitions =
+        w->kind == TESTDB_SQLITE
+            ? "SELECT 0"
+            : "SELECT count(*) FROM pg_class WHERE relname ~ '^s_changes_w[0-9]+$' AND relkind = 'r'";
     int64_t before = world_sql(w, partitions);
     clock_jump_s(7 * 86400);
     assert_false(CALL(w, sweep, &sweep, NULL));
@@ -325,9 +352,12 @@ static void delete_beside_case(struct world *w)
     assert_true(create(w, "Big", &id));
     fill(w, id);
     delete_and_wait(w, id, 2);
-    world_change(w, "INSERT INTO s_hold (blob_id, holder, until) VALUES (1, x'00', 1)", "INSERT INTO s_hold (blob_id, holder, until) VALUES (1, '', 1)");
+    world_change(w, "INSERT INTO s_hold (blob_id, holder, until) VALUES (1, x'00', 1)",
+                 "INSERT INTO s_hold (blob_id, holder, until) VALUES (1, '', 1)");
     world_change(w, "CREATE TRIGGER stuck BEFORE DELETE ON s_hold BEGIN SELECT RAISE(ABORT, 'stuck'); END", NULL);
-    world_change(w, NULL, "CREATE FUNCTION stuck() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'stuck'; END $$");
+    world_change(
+        w, NULL,
+        "CREATE FUNCTION stuck() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'stuck'; END $$");
     world_change(w, NULL, "CREATE TRIGGER stuck BEFORE DELETE ON s_hold FOR EACH ROW EXECUTE FUNCTION stuck()");
     assert_false(CALL(w, sweep, &sweep, NULL));
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_mailbox WHERE parent_id < 0"), 0);
@@ -336,7 +366,8 @@ static void delete_beside_case(struct world *w)
     MUST(w, sweep, &sweep, NULL);
 }
 
-/* Whoever repeats a DELETE, because who did it did not answer, has the rest go too: that one may not have come to it. */
+/* Whoever repeats a DELETE, because who did it did not answer, has the rest go too: that one may not have come to it.
+ */
 static void delete_repeated_case(struct world *w)
 {
     int64_t id;
@@ -363,8 +394,8 @@ static void delete_repeated_case(struct world *w)
 }
 
 /*
- * Many clients at once. Each round has one mailbox with a message; of those who rename it one says OK, who deletes it by the
- * name that it had does not hit what it became, and who appends finds it or does not.
+ * Many clients at once. Each round has one mailbox with a message; of those who rename it one says OK, who deletes it
+ * by the name that it had does not hit what it became, and who appends finds it or does not.
  */
 #define RACERS 6
 struct race {
@@ -438,8 +469,16 @@ static void race_case(struct world *w)
 int main(void)
 {
     static const struct world_case cases[] = {
-        {"renamed meanwhile", renamed_meanwhile_case}, {"parent renamed", parent_renamed_case}, {"INBOX", inbox_case},
-        {"spelling", spelling_case}, {"copy", copy_case}, {"delete large", delete_large_case}, {"delete stuck", delete_stuck_case}, {"delete beside", delete_beside_case}, {"delete repeated", delete_repeated_case}, {"race", race_case},
+        {"renamed meanwhile", renamed_meanwhile_case},
+        {"parent renamed", parent_renamed_case},
+        {"INBOX", inbox_case},
+        {"spelling", spelling_case},
+        {"copy", copy_case},
+        {"delete large", delete_large_case},
+        {"delete stuck", delete_stuck_case},
+        {"delete beside", delete_beside_case},
+        {"delete repeated", delete_repeated_case},
+        {"race", race_case},
         {"large sets", large_sets_case},
     };
     return world_main(cases, ARRAY_LEN(cases), 1, NULL);

@@ -37,7 +37,7 @@ static const ProtobufCMessage *run_create(struct world *w, str id)
 {
     Thurn__CreateMailboxRequest q = THURN__CREATE_MAILBOX_REQUEST__INIT;
     const Thurn__MailboxReply *r = NULL;
-    char *path[] = {(char *)(uintptr_t)"Box", (char *)(uintptr_t)"Inner"};
+    char *path[] = {(char *)(uintptr_t) "Box", (char *)(uintptr_t) "Inner"};
     q.account = &w->ref;
     q.path = path;
     q.n_path = 2;
@@ -50,7 +50,7 @@ static const ProtobufCMessage *run_rename(struct world *w, str id)
 {
     Thurn__RenameMailboxRequest q = THURN__RENAME_MAILBOX_REQUEST__INIT;
     const Thurn__MailboxReply *r = NULL;
-    char *path[] = {(char *)(uintptr_t)"Old mail"};
+    char *path[] = {(char *)(uintptr_t) "Old mail"};
     q.account = &w->ref;
     q.mailbox_id = 1; /* INBOX: again, its new one would be renamed, or the name be taken */
     q.path = path;

@@ -22,8 +22,12 @@ static void with_s3(struct world *w)
     struct err err = ERR_INIT;
     w->http = http_client_new(&(struct http_client_opts){0}, &err);
     assert_non_null(w->http);
-    w->opts.blobs = (struct store_blob_opts){.kind = STORE_BLOBS_S3, .http = w->http, .endpoint = s3[0], .bucket = s3[1],
-                                             .access_key = s3[2], .secret_key = s3[3]};
+    w->opts.blobs = (struct store_blob_opts){.kind = STORE_BLOBS_S3,
+                                             .http = w->http,
+                                             .endpoint = s3[0],
+                                             .bucket = s3[1],
+                                             .access_key = s3[2],
+                                             .secret_key = s3[3]};
 }
 
 static uint32_t append_blob(struct world *w, int64_t mailbox, const Thurn__BlobRef *ref)
@@ -54,9 +58,11 @@ static bool object_exists(struct world *w, str name)
 {
     struct err err = ERR_INIT;
     struct http_response r;
-    struct http_request q = {.method = "HEAD", .url = arena_printf(&w->a, "%.*s/%.*s/%.*s", STR_ARG(s3[0]), STR_ARG(s3[1]),
-                                                                   STR_ARG(name)),
-                             .sign = {s3[2], s3[3], S("us-east-1"), S("s3")}, .response_max = 4096};
+    struct http_request q = {.method = "HEAD",
+                             .url =
+                                 arena_printf(&w->a, "%.*s/%.*s/%.*s", STR_ARG(s3[0]), STR_ARG(s3[1]), STR_ARG(name)),
+                             .sign = {s3[2], s3[3], S("us-east-1"), S("s3")},
+                             .response_max = 4096};
     if (!http_request(w->http, &q, &w->a, &r, &err))
         fail_msg("%s", err.msg);
     return r.status == 200;
@@ -100,14 +106,19 @@ static void sizes_case(struct world *w)
 
 static const char *object_name(struct world *w, size_t row)
 {
-    static const struct sql_stmt st = {"t_blob", "", "itb", "SELECT blob_id, '', hash FROM s_blob WHERE tier = 2",
-                                       "SELECT blob_id, ''::text, hash FROM s_blob WHERE tier = 2", false};
+    static const struct sql_stmt st = {"t_blob",
+                                       "",
+                                       "itb",
+                                       "SELECT blob_id, '', hash FROM s_blob WHERE tier = 2",
+                                       "SELECT blob_id, ''::text, hash FROM s_blob WHERE tier = 2",
+                                       false};
     struct err err = ERR_INIT;
     struct sql_result r;
     BUF(hex, 64);
     assert_true(sql_query(w->db, &st, NULL, &w->a, &r, &err));
     buf_add_hex(&hex, sql_at(&r, row, 2)->s);
-    return arena_printf(&w->a, "%.2s/1/7/%s.%llx", buf_z(&hex), buf_z(&hex), (unsigned long long)sql_at(&r, row, 0)->i).p;
+    return arena_printf(&w->a, "%.2s/1/7/%s.%llx", buf_z(&hex), buf_z(&hex), (unsigned long long)sql_at(&r, row, 0)->i)
+        .p;
 }
 
 static uint64_t sweep(struct world *w)
@@ -121,8 +132,8 @@ static uint64_t sweep(struct world *w)
 /* The server checks the time of signatures, so it is the rows that get old, not the clock. */
 static bool age_body(struct sql_tx *tx, void *arg, struct err *err)
 {
-    static const struct sql_stmt age = {"t_age", "", "", "UPDATE s_blob SET zero_since = 1, hold_until = 1 WHERE refs = 0", NULL,
-                                        false};
+    static const struct sql_stmt age = {
+        "t_age", "", "", "UPDATE s_blob SET zero_since = 1, hold_until = 1 WHERE refs = 0", NULL, false};
     (void)arg;
     return sql_exec(tx, &age, NULL, 1, NULL, err);
 }
@@ -149,7 +160,8 @@ static void sweep_case(struct world *w)
 
 static bool garbage_body(struct sql_tx *tx, void *arg, struct err *err)
 {
-    static const struct sql_stmt add = {"t_garbage", "ti", "", "INSERT INTO s_garbage (object, at) VALUES (?1, ?2)", NULL, false};
+    static const struct sql_stmt add = {"t_garbage", "ti", "", "INSERT INTO s_garbage (object, at) VALUES (?1, ?2)",
+                                        NULL,        false};
     const unsigned *n = arg;
     for (unsigned i = 0; i < *n; i++) {
         struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, 2);
@@ -211,11 +223,11 @@ static struct {
     _Atomic bool is_ending;
     atomic_bool has_no_bucket;
     atomic_bool talks_nonsense, says_there; /* of a PUT: an answer that is no HTTP; 412 of what is not there */
-    atomic_bool holds_put, is_holding; /* the next PUT is answered when `go` says so */
+    atomic_bool holds_put, is_holding;      /* the next PUT is answered when `go` says so */
     sem_t go;
     _Atomic int n_501, n_500, n_puts, n_conditional; /* n_500: so many answers in a row are 500 */
     _Atomic int n_posts, n_deletes;
-    const char *_Atomic post_answer;                 /* NULL: 501 */
+    const char *_Atomic post_answer; /* NULL: 501 */
     char *object;
     size_t object_bytes;
 } fake;
@@ -285,7 +297,8 @@ static void serve(int fd)
             answer(fd, 412, "", 0);
         } else if (!strncmp(head, "HEAD ", 5)) {
             char text[100];
-            int len = snprintf(text, sizeof text, "HTTP/1.1 %d X\r\nContent-Length: %zu\r\n\r\n", fake.object ? 200 : 404, fake.object_bytes);
+            int len = snprintf(text, sizeof text, "HTTP/1.1 %d X\r\nContent-Length: %zu\r\n\r\n",
+                               fake.object ? 200 : 404, fake.object_bytes);
             assert(write(fd, text, (size_t)len) == len);
         } else if (fake.has_no_bucket) {
             static const char missing[] = "<Error><Code>NoSuchBucket</Code></Error>";
@@ -363,8 +376,12 @@ static void with_fake(struct world *w)
     struct err err = ERR_INIT;
     w->http = http_client_new(&(struct http_client_opts){.max_connections = 1, .max_per_host = 1}, &err);
     snprintf(fake_endpoint, sizeof fake_endpoint, "http://127.0.0.1:%d/", fake.port);
-    w->opts.blobs = (struct store_blob_opts){.kind = STORE_BLOBS_S3, .http = w->http, .endpoint = str_c(fake_endpoint),
-                                             .bucket = S("b"), .access_key = S("a"), .secret_key = S("s")};
+    w->opts.blobs = (struct store_blob_opts){.kind = STORE_BLOBS_S3,
+                                             .http = w->http,
+                                             .endpoint = str_c(fake_endpoint),
+                                             .bucket = S("b"),
+                                             .access_key = S("a"),
+                                             .secret_key = S("s")};
 }
 
 static void no_conditions_case(struct world *w)
@@ -422,7 +439,8 @@ static void stumbling_case(struct world *w)
 static bool sweep_row(struct sql_tx *tx, void *arg, struct err *err)
 {
     static const struct sql_stmt gone = {"t_gone", "", "", "DELETE FROM s_blob WHERE is_ready = 0", NULL, false};
-    static const struct sql_stmt ready = {"t_ready", "", "", "UPDATE s_blob SET is_ready = 1, tier = 2, stored_len = size", NULL, false};
+    static const struct sql_stmt ready = {
+        "t_ready", "", "", "UPDATE s_blob SET is_ready = 1, tier = 2, stored_len = size", NULL, false};
     return sql_exec(tx, *(bool *)arg ? &gone : &ready, NULL, 1, NULL, err);
 }
 
@@ -461,7 +479,8 @@ static void placed_or_swept_case(struct world *w)
     }
 }
 
-/* A bucket that is missing or misnamed is a part of the machinery: nothing is "not found" to a caller, and nothing forgotten. */
+/* A bucket that is missing or misnamed is a part of the machinery: nothing is "not found" to a caller, and nothing
+ * forgotten. */
 static void no_bucket_case(struct world *w)
 {
     int64_t inbox = world_mailbox(w, "INBOX"), told = metric_get(M_S3_ERRORS, "no_bucket");
@@ -506,7 +525,8 @@ static void no_bucket_case(struct world *w)
     assert_int_equal(trouble_print(&degraded), 0);
 }
 
-/* Whatever the server answers, it says nothing about the message: that waits. Nor is "there already" believed of what is not there. */
+/* Whatever the server answers, it says nothing about the message: that waits. Nor is "there already" believed of what
+ * is not there. */
 static void nonsense_case(struct world *w)
 {
     atomic_bool *const ills[] = {&fake.talks_nonsense, &fake.says_there};
@@ -536,10 +556,11 @@ static void deletes_case(struct world *w)
     Thurn__SweepRequest q = THURN__SWEEP_REQUEST__INIT;
     const Thurn__SweepReply *r = NULL;
     fake.n_posts = fake.n_deletes = 0;
-    fake.post_answer = "<DeleteResult><Error><Key>02/1/7/0000000000000000000000000000000000000000000000000000000000000002.2</Key>"
-                       "<Code>AccessDenied</Code><Message>no</Message></Error><Error><Key>03/1/7/"
-                       "0000000000000000000000000000000000000000000000000000000000000003.3</Key><Code>NoSuchKey</Code></Error>"
-                       "</DeleteResult>";
+    fake.post_answer =
+        "<DeleteResult><Error><Key>02/1/7/0000000000000000000000000000000000000000000000000000000000000002.2</Key>"
+        "<Code>AccessDenied</Code><Message>no</Message></Error><Error><Key>03/1/7/"
+        "0000000000000000000000000000000000000000000000000000000000000003.3</Key><Code>NoSuchKey</Code></Error>"
+        "</DeleteResult>";
     make_garbage(w, 10);
     MUST_FAIL(w, sweep, &q, &r, ERR_UNAVAILABLE);
     assert_int_equal(world_sql(w, "SELECT count(*) FROM s_garbage"), 1);
@@ -561,7 +582,8 @@ static bool read_settings(void)
     const char *path = getenv("THURN_TEST_S3");
     static char line[512];
     FILE *f = path ? fopen(path, "r") : NULL;
-    if (!needs("s3", f && fgets(line, sizeof line, f), "start a server with tests/integration/s3.sh and let THURN_TEST_S3 name its file"))
+    if (!needs("s3", f && fgets(line, sizeof line, f),
+               "start a server with tests/integration/s3.sh and let THURN_TEST_S3 name its file"))
         return false;
     fclose(f);
     str rest = str_trim(str_c(line));
@@ -572,11 +594,11 @@ static bool read_settings(void)
 
 int main(void)
 {
-    static const struct world_case real[] = {{"sizes", sizes_case}, {"sweep", sweep_case}, {"crash", crash_case},
-                                              {"many", many_case}};
-    static const struct world_case played[] = {{"no_conditions", no_conditions_case}, {"stumbling", stumbling_case}, {"no bucket", no_bucket_case},
-        {"placed or swept", placed_or_swept_case},
-                                                {"deletes", deletes_case}, {"nonsense", nonsense_case}};
+    static const struct world_case real[] = {
+        {"sizes", sizes_case}, {"sweep", sweep_case}, {"crash", crash_case}, {"many", many_case}};
+    static const struct world_case played[] = {
+        {"no_conditions", no_conditions_case},     {"stumbling", stumbling_case}, {"no bucket", no_bucket_case},
+        {"placed or swept", placed_or_swept_case}, {"deletes", deletes_case},     {"nonsense", nonsense_case}};
     int failed = 0;
     fake_start();
     failed += world_main(played, ARRAY_LEN(played), 1, with_fake);

@@ -12,22 +12,30 @@ static void fill(struct world *w)
 {
     inbox = world_mailbox(w, "INBOX");
     /* 1 */
-    world_append(w, inbox, "From: Alice Müller <alice@example.org>\r\nTo: bob@example.com\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?="
-                           "\r\nDate: Sat, 1 Feb 2020 23:30:00 -0500\r\nX-Colour: Blue sky\r\nMessage-ID: <s1@example.org>\r\n"
-                           "\r\nThe quick brown fox.\r\n", THURN__FLAG__FLAG_SEEN);
+    world_append(w, inbox,
+                 "From: Alice Müller <alice@example.org>\r\nTo: bob@example.com\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?="
+                 "\r\nDate: Sat, 1 Feb 2020 23:30:00 -0500\r\nX-Colour: Blue sky\r\nMessage-ID: <s1@example.org>\r\n"
+                 "\r\nThe quick brown fox.\r\n",
+                 THURN__FLAG__FLAG_SEEN);
     /* 2: base64 */
-    world_append(w, inbox, "From: carol@example.net\r\nTo: \"Bob B.\" <bob@example.com>, dave@example.com\r\nSubject: Report\r\n"
-                           "Date: Sun, 2 Feb 2020 10:00:00 +0000\r\nMIME-Version: 1.0\r\n"
-                           "Content-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: base64\r\n\r\n"
-                           "Q2Fm6SBhdSBsYWl0\r\n", THURN__FLAG__FLAG_FLAGGED | THURN__FLAG__FLAG_SEEN);
+    world_append(w, inbox,
+                 "From: carol@example.net\r\nTo: \"Bob B.\" <bob@example.com>, dave@example.com\r\nSubject: Report\r\n"
+                 "Date: Sun, 2 Feb 2020 10:00:00 +0000\r\nMIME-Version: 1.0\r\n"
+                 "Content-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+                 "Q2Fm6SBhdSBsYWl0\r\n",
+                 THURN__FLAG__FLAG_FLAGGED | THURN__FLAG__FLAG_SEEN);
     /* 3: multipart, quoted-printable and an attachment that is no text */
-    world_append(w, inbox, "From: dave@example.com\r\nCc: erin@example.org\r\nSubject: multi\r\nMIME-Version: 1.0\r\n"
-                           "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/html; charset=utf-8\r\n"
-                           "Content-Transfer-Encoding: quoted-printable\r\n\r\n<p>soft line=\r\nbreak =C3=84rger</p>\r\n--b\r\n"
-                           "Content-Type: application/octet-stream\r\n\r\nneedle in binary\r\n--b--\r\n", 0);
+    world_append(w, inbox,
+                 "From: dave@example.com\r\nCc: erin@example.org\r\nSubject: multi\r\nMIME-Version: 1.0\r\n"
+                 "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/html; charset=utf-8\r\n"
+                 "Content-Transfer-Encoding: quoted-printable\r\n\r\n<p>soft line=\r\nbreak =C3=84rger</p>\r\n--b\r\n"
+                 "Content-Type: application/octet-stream\r\n\r\nneedle in binary\r\n--b--\r\n",
+                 0);
     /* 4: a message within a message; no Date */
-    world_append(w, inbox, "From: erin@example.org\r\nSubject: Fwd\r\nMIME-Version: 1.0\r\nContent-Type: message/rfc822\r\n\r\n"
-                           "Subject: inner subject\r\nFrom: zoe@example.org\r\n\r\ninner text\r\n", THURN__FLAG__FLAG_DELETED);
+    world_append(w, inbox,
+                 "From: erin@example.org\r\nSubject: Fwd\r\nMIME-Version: 1.0\r\nContent-Type: message/rfc822\r\n\r\n"
+                 "Subject: inner subject\r\nFrom: zoe@example.org\r\n\r\ninner text\r\n",
+                 THURN__FLAG__FLAG_DELETED);
     /* 5: large, so that it lies in a segment */
     str big = world_message(w, 5, 90000);
     memcpy((char *)(uintptr_t)big.p + 80000, "\nfind THIS here\n", 16);
@@ -163,8 +171,9 @@ static void bodies_case(struct world *w)
     assert_string_equal(find(w, text(w, OP(BODY), "", "Report")), "");
     assert_string_equal(find(w, text(w, OP(TEXT), "", "Report")), "2");
     assert_string_equal(find(w, text(w, OP(TEXT), "", "inner subject")), "4");
-    assert_string_equal(find(w, tree(w, OP(AND), text(w, OP(BODY), "", "e"), number(w, OP(FLAGS_SET), THURN__FLAG__FLAG_DELETED))),
-                        "4");
+    assert_string_equal(
+        find(w, tree(w, OP(AND), text(w, OP(BODY), "", "e"), number(w, OP(FLAGS_SET), THURN__FLAG__FLAG_DELETED))),
+        "4");
     assert_string_equal(find(w, tree(w, OP(NOT), text(w, OP(TEXT), "", "example.org"), NULL)), "2");
 }
 
@@ -239,9 +248,11 @@ static void lost_case(struct world *w)
 
 int main(void)
 {
-    static const struct world_case cases[] = {
-        {"rows", rows_case}, {"fields", fields_case}, {"bodies", bodies_case}, {"malformed", malformed_case},
-        {"lost", lost_case}};
+    static const struct world_case cases[] = {{"rows", rows_case},
+                                              {"fields", fields_case},
+                                              {"bodies", bodies_case},
+                                              {"malformed", malformed_case},
+                                              {"lost", lost_case}};
     static const struct world_case slow[] = {{"budget", budget_case}};
     return world_main(cases, ARRAY_LEN(cases), 1, NULL) + world_main(slow, 1, 1, no_time);
 }

@@ -55,7 +55,7 @@ static Thurn__Mailbox *move(struct world *w, int64_t id, const char *path)
     return CALL(w, rename_mailbox, &q, &r) ? r->mailbox : NULL;
 }
 
-static bool delete(struct world *w, int64_t id)
+static bool delete (struct world *w, int64_t id)
 {
     Thurn__DeleteMailboxRequest q = THURN__DELETE_MAILBOX_REQUEST__INIT;
     q.account = &w->ref;
@@ -179,12 +179,12 @@ static void taken_up_case(struct world *w)
 static void delete_case(struct world *w)
 {
     int64_t drafts = world_mailbox(w, "Drafts"), plain = world_create(w, "plain");
-    assert_true(delete(w, drafts) && delete(w, plain));
+    assert_true(delete (w, drafts) && delete (w, plain));
     assert_string_equal(names(w), "Drafts");
     Thurn__Mailbox *again = create(w, "Drafts");
     assert_true(again->is_subscribed);
     world_restart(w);
-    assert_true(delete(w, world_mailbox(w, "Drafts")));
+    assert_true(delete (w, world_mailbox(w, "Drafts")));
     assert_string_equal(names(w), "Drafts");
     Thurn__AccountRequest q = THURN__ACCOUNT_REQUEST__INIT;
     q.account = &w->ref;
@@ -197,16 +197,18 @@ static void rename_case(struct world *w)
 {
     assert_true(subscribe(w, "w/y/q", true, NULL)); /* by its name */
     int64_t q = create(w, "w/y/q")->mailbox_id, work = world_mailbox(w, "w");
-    assert_true(subscribe(w, "w", true, NULL)); /* by its row */
+    assert_true(subscribe(w, "w", true, NULL));   /* by its row */
     assert_true(subscribe(w, "v/y", true, NULL)); /* a new name that waits */
     uint64_t at = modseq(w);
     assert_non_null(move(w, work, "v"));
     assert_string_equal(names(w), "v/y,w,w/y/q");
     int64_t y = world_status(w, q)->parent_id;
-    assert_true(world_status(w, work)->is_subscribed && world_status(w, q)->is_subscribed && world_status(w, y)->is_subscribed);
+    assert_true(world_status(w, work)->is_subscribed && world_status(w, q)->is_subscribed &&
+                world_status(w, y)->is_subscribed);
     const Thurn__ChangesReply *r = changes(w, at);
     assert_int_equal(r->n_updated, 2); /* and not q, of which nothing is different */
-    assert_true(subscribe(w, "v/y", false, NULL) && subscribe(w, "w", false, NULL) && subscribe(w, "w/y/q", false, NULL));
+    assert_true(subscribe(w, "v/y", false, NULL) && subscribe(w, "w", false, NULL) &&
+                subscribe(w, "w/y/q", false, NULL));
     assert_true(world_status(w, q)->is_subscribed && !world_status(w, y)->is_subscribed);
     assert_string_equal(names(w), "");
 }
@@ -231,10 +233,13 @@ static void rename_inbox_case(struct world *w)
 static bool fill_body(struct sql_tx *tx, void *arg, struct err *err)
 {
     static const struct sql_stmt fill = {
-        "test_fill", "", "",
+        "test_fill",
+        "",
+        "",
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9999)"
         " INSERT INTO s_subscription (account_id, sub_id, path) SELECT 1, i, 'n' || i FROM n",
-        NULL, false};
+        NULL,
+        false};
     (void)arg;
     return sql_exec(tx, &fill, NULL, 1, NULL, err);
 }
@@ -245,18 +250,18 @@ static void limits_case(struct world *w)
     int64_t one = world_create(w, "one"), two = world_create(w, "two");
     assert_true(subscribe(w, "one", true, NULL) && subscribe(w, "two", true, NULL));
     assert_true(sql_write(w->db, fill_body, NULL, &err));
-    assert_true(delete(w, one)); /* the last that fits */
+    assert_true(delete (w, one)); /* the last that fits */
     assert_false(subscribe(w, "more", true, NULL));
     assert_int_equal(w->err.kind, ERR_LIMIT);
     assert_true(subscribe(w, "n77", true, NULL));
     world_append(w, two, "Subject: x\r\n\r\ny\r\n", 0);
-    assert_false(delete(w, two)); /* nothing is lost in silence */
+    assert_false(delete (w, two)); /* nothing is lost in silence */
     assert_int_equal(w->err.kind, ERR_LIMIT);
     assert_int_equal(world_status(w, two)->total, 1);
     assert_null(move(w, two, "three"));
     assert_int_equal(w->err.kind, ERR_LIMIT);
     assert_true(subscribe(w, "n77", false, NULL));
-    assert_true(delete(w, two));
+    assert_true(delete (w, two));
 }
 
 /* Names longer than an index takes; their bytes are bounded too. */
@@ -292,8 +297,8 @@ static void long_names_case(struct world *w)
 int main(void)
 {
     static const struct world_case cases[] = {
-        {"names", names_case},   {"taken_up", taken_up_case},         {"delete", delete_case},
-        {"rename", rename_case}, {"rename_inbox", rename_inbox_case}, {"limits", limits_case},
+        {"names", names_case},           {"taken_up", taken_up_case},         {"delete", delete_case},
+        {"rename", rename_case},         {"rename_inbox", rename_inbox_case}, {"limits", limits_case},
         {"long_names", long_names_case},
     };
     return world_main(cases, ARRAY_LEN(cases), 1, NULL);

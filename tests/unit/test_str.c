@@ -68,12 +68,24 @@ static void walks_with_a_cursor(void **state)
 static void knows_utf8(void **state)
 {
     (void)state;
-    static const struct { const char *s; bool ok; } cases[] = {
-        {"plain", true},             {"\xc3\xa9", true},     {"\xe2\x82\xac", true},
-        {"\xf0\x9f\x93\xa7", true},  {"\xc0\x80", false},    {"\xc1\xbf", false},
-        {"\xe0\x80\x80", false},     {"\xed\xa0\x80", false}, {"\xf4\x90\x80\x80", false},
-        {"\xf5\x80\x80\x80", false}, {"\x80", false},        {"\xe2\x82", false},
-        {"\xc3(", false},            {"\xef\xbf\xbd", true},
+    static const struct {
+        const char *s;
+        bool ok;
+    } cases[] = {
+        {"plain", true},
+        {"\xc3\xa9", true},
+        {"\xe2\x82\xac", true},
+        {"\xf0\x9f\x93\xa7", true},
+        {"\xc0\x80", false},
+        {"\xc1\xbf", false},
+        {"\xe0\x80\x80", false},
+        {"\xed\xa0\x80", false},
+        {"\xf4\x90\x80\x80", false},
+        {"\xf5\x80\x80\x80", false},
+        {"\x80", false},
+        {"\xe2\x82", false},
+        {"\xc3(", false},
+        {"\xef\xbf\xbd", true},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         assert_int_equal(utf8_valid(cases[i].s, strlen(cases[i].s)), cases[i].ok);
@@ -93,8 +105,9 @@ static void knows_utf8(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(compares),            cmocka_unit_test(cuts),       cmocka_unit_test(splits),
-        cmocka_unit_test(walks_with_a_cursor), cmocka_unit_test(knows_utf8),
+        cmocka_unit_test(compares),   cmocka_unit_test(cuts),
+        cmocka_unit_test(splits),     cmocka_unit_test(walks_with_a_cursor),
+        cmocka_unit_test(knows_utf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

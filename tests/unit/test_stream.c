@@ -99,7 +99,8 @@ static void lines_main(void *arg)
     (void)close(p.fd);
 }
 
-/* The process stands still between two looks at its sockets, for longer than it would wait. What came meanwhile was in time. */
+/* The process stands still between two looks at its sockets, for longer than it would wait. What came meanwhile was in
+ * time. */
 static void stand_still(uv_idle_t *h)
 {
     const struct pair *p = h->data;
@@ -448,11 +449,11 @@ static void rate_main(void *arg)
     }
 }
 
-#define RUN(name)                                                                                  \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        assert_true(fiber_main(name##_main, NULL));                                                \
+#define RUN(name)                                                                                                      \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        assert_true(fiber_main(name##_main, NULL));                                                                    \
     }
 RUN(lines)
 RUN(strict)
@@ -469,10 +470,10 @@ RUN(rate)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lines),       cmocka_unit_test(test_strict), cmocka_unit_test(test_lent), cmocka_unit_test(test_paused),
-        cmocka_unit_test(test_input),       cmocka_unit_test(test_end),    cmocka_unit_test(test_slow_reader),
-        cmocka_unit_test(test_close),       cmocka_unit_test(test_broken), cmocka_unit_test(test_idle),
-        cmocka_unit_test(test_rate),
+        cmocka_unit_test(test_lines),       cmocka_unit_test(test_strict), cmocka_unit_test(test_lent),
+        cmocka_unit_test(test_paused),      cmocka_unit_test(test_input),  cmocka_unit_test(test_end),
+        cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_close),  cmocka_unit_test(test_broken),
+        cmocka_unit_test(test_idle),        cmocka_unit_test(test_rate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -106,7 +106,9 @@ static void data_main(void *arg)
 {
     (void)arg;
     struct err err = ERR_INIT;
-    struct talk t = {.ts = new_server(NULL, NULL), .tc = new_client(paths[0], NULL, NULL), .name = S("x.example.org"),
+    struct talk t = {.ts = new_server(NULL, NULL),
+                     .tc = new_client(paths[0], NULL, NULL),
+                     .name = S("x.example.org"),
                      .verify = TLS_VERIFY_PEER};
     metrics_reset();
     open_talk(&t);
@@ -188,14 +190,21 @@ static void verify_main(void *arg)
         enum tls_verify verify;
         bool is_good;
     } cases[] = {
-        {0, "mail.example.org", TLS_VERIFY_PEER, true}, {0, "a.example.org", TLS_VERIFY_PEER, true},
-        {0, "a.b.example.org", TLS_VERIFY_PEER, false}, {0, "127.0.0.1", TLS_VERIFY_PEER, true},
-        {0, "127.0.0.2", TLS_VERIFY_PEER, false},       {2, "third.test", TLS_VERIFY_PEER, true}, /* by SNI */
-        {2, "mail.example.org", TLS_VERIFY_PEER, false}, {2, "mail.example.org", TLS_VERIFY_NONE, true},
-        {0, "", TLS_VERIFY_PEER, false},                {0, "", TLS_VERIFY_NONE, true},
+        {0, "mail.example.org", TLS_VERIFY_PEER, true},
+        {0, "a.example.org", TLS_VERIFY_PEER, true},
+        {0, "a.b.example.org", TLS_VERIFY_PEER, false},
+        {0, "127.0.0.1", TLS_VERIFY_PEER, true},
+        {0, "127.0.0.2", TLS_VERIFY_PEER, false},
+        {2, "third.test", TLS_VERIFY_PEER, true}, /* by SNI */
+        {2, "mail.example.org", TLS_VERIFY_PEER, false},
+        {2, "mail.example.org", TLS_VERIFY_NONE, true},
+        {0, "", TLS_VERIFY_PEER, false},
+        {0, "", TLS_VERIFY_NONE, true},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        struct talk t = {.ts = ts, .tc = new_client(paths[cases[i].ca], NULL, NULL), .name = str_c(cases[i].name),
+        struct talk t = {.ts = ts,
+                         .tc = new_client(paths[cases[i].ca], NULL, NULL),
+                         .name = str_c(cases[i].name),
                          .verify = cases[i].verify};
         open_talk(&t);
         shake(&t);
@@ -219,7 +228,8 @@ static void mutual_main(void *arg)
     shake(&t);
     assert_true(t.is_client_ok && t.is_server_ok);
     assert_true(stream_tls_peer_has_uri(t.server, S("thurn:role:store")));
-    assert_false(stream_tls_peer_has_uri(t.server, S("thurn:role:stor")) || stream_tls_peer_has_uri(t.server, S("other.test")));
+    assert_false(stream_tls_peer_has_uri(t.server, S("thurn:role:stor")) ||
+                 stream_tls_peer_has_uri(t.server, S("other.test")));
     end_talk(&t);
     tls_client_free(t.tc);
     t.tc = new_client(paths[0], NULL, NULL); /* none to show */
@@ -269,7 +279,8 @@ static void cbc_main(void *arg)
 {
     (void)arg;
     struct err err = ERR_INIT;
-    static const char *const cbc[] = {"ECDHE-ECDSA-AES128-SHA256:ECDHE-RSA-AES128-SHA256", "ECDHE-ECDSA-AES256-SHA384:ECDHE-RSA-AES256-SHA384",
+    static const char *const cbc[] = {"ECDHE-ECDSA-AES128-SHA256:ECDHE-RSA-AES128-SHA256",
+                                      "ECDHE-ECDSA-AES256-SHA384:ECDHE-RSA-AES256-SHA384",
                                       "ECDHE-ECDSA-AES256-SHA:ECDHE-RSA-AES256-SHA"};
     struct tls_cert_files files[] = {{str_c(paths[0]), str_c(paths[1])}};
     struct tls_server_opts opts = {.certs = files, .n_certs = 1};
@@ -361,7 +372,7 @@ static void cut_main(void *arg)
     (void)arg;
     struct talk t = {.ts = new_server(NULL, NULL), .tc = new_client(paths[0], NULL, NULL)};
     size_t n_good = 0, n_failed = 0;
-    for (size_t left = 0; left < 700; left += left > 450 ? 1 : 13) {
+    for (size_t left = 0; left<700; left += left> 450 ? 1 : 13) {
         struct err err = ERR_INIT;
         int a[2], b[2];
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, a), 0);
@@ -492,11 +503,11 @@ static void memory_main(void *arg)
     tls_client_free(tc);
 }
 
-#define RUN(name)                                                                                  \
-    static void test_##name(void **state)                                                          \
-    {                                                                                              \
-        (void)state;                                                                               \
-        assert_true(fiber_main(name##_main, NULL));                                                \
+#define RUN(name)                                                                                                      \
+    static void test_##name(void **state)                                                                              \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        assert_true(fiber_main(name##_main, NULL));                                                                    \
     }
 RUN(data)
 RUN(bulk)
@@ -526,9 +537,9 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_data),      cmocka_unit_test(test_bulk), cmocka_unit_test(test_verify),
-        cmocka_unit_test(test_mutual),    cmocka_unit_test(test_injection), cmocka_unit_test(test_cbc), cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_errors),    cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_data),   cmocka_unit_test(test_bulk),      cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_mutual), cmocka_unit_test(test_injection), cmocka_unit_test(test_cbc),
+        cmocka_unit_test(test_cut),    cmocka_unit_test(test_errors),    cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -25,7 +25,8 @@ static const char *print(struct arena *a, const struct uidset *s)
 {
     BUF(b, 1 << 16);
     for (size_t i = 0; i < s->n; i++)
-        buf_printf(&b, "%s%llu:%llu", i ? "," : "", (unsigned long long)s->v[i].first, (unsigned long long)s->v[i].last);
+        buf_printf(&b, "%s%llu:%llu", i ? "," : "", (unsigned long long)s->v[i].first,
+                   (unsigned long long)s->v[i].last);
     return arena_strz(a, buf_str(&b));
 }
 
@@ -80,7 +81,8 @@ static void test_random(void **state)
     }
 }
 
-static bool of_proto(struct arena *a, const uint64_t (*pairs)[2], size_t n, bool none_is_all, struct uidset *out, struct err *err)
+static bool of_proto(struct arena *a, const uint64_t (*pairs)[2], size_t n, bool none_is_all, struct uidset *out,
+                     struct err *err)
 {
     Thurn__Range ranges[8], *v[8];
     for (size_t i = 0; i < n; i++) {

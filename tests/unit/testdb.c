@@ -14,8 +14,9 @@ static const char *pg_dsn(void)
 
 bool testdb_have(enum testdb_kind kind)
 {
-    return kind == TESTDB_SQLITE || needs("pg", pg_dsn() && *pg_dsn(),
-                                          "start a cluster with tests/integration/pg.sh and set THURN_TEST_PG to its DSN");
+    return kind == TESTDB_SQLITE ||
+           needs("pg", pg_dsn() && *pg_dsn(),
+                 "start a cluster with tests/integration/pg.sh and set THURN_TEST_PG to its DSN");
 }
 
 const char *testdb_kind_name(enum testdb_kind kind)

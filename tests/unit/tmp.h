@@ -1,4 +1,5 @@
-/* tmp.h: where tests put their files. In a ctest run that is a folder which goes when the run ends, whatever became of the test. */
+/* tmp.h: where tests put their files. In a ctest run that is a folder which goes when the run ends, whatever became of
+ * the test. */
 #ifndef UNIT_TMP_H
 #define UNIT_TMP_H
 

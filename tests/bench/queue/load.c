@@ -1,9 +1,11 @@
 /*
- * Fill the queue of a running cluster: Enqueue calls over RPC to its queue nodes, as front-ends make them. For fault runs and for figures.
+ * Fill the queue of a running cluster: Enqueue calls over RPC to its queue nodes, as front-ends make them. For fault
+ * runs and for figures.
  *
  *     bench_queue_load FOLDER_OF_CERTIFICATES MESSAGES DOMAIN SENDER CALLS NODE...
  *
- * The folder has ca.pem, node.pem and node.key; NODE is HOST:PORT; CALLS are under way at a time. Says how many were taken, in which time.
+ * The folder has ca.pem, node.pem and node.key; NODE is HOST:PORT; CALLS are under way at a time. Says how many were
+ * taken, in which time.
  */
 #include <stdio.h>
 
@@ -65,8 +67,8 @@ FIBER static bool run(struct err *err)
     if (!fiber_group_wait(&g, err))
         return false;
     int64_t ms = MAX(clock_mono_ms() - start, 1);
-    printf("%u of %u taken in %lld ms (%lld/s)%s%s\n", load.taken, load.n_messages, (long long)ms, (long long)load.taken * 1000 / ms,
-           err_is_set(&load.failure) ? "; last failure: " : "", load.failure.msg);
+    printf("%u of %u taken in %lld ms (%lld/s)%s%s\n", load.taken, load.n_messages, (long long)ms,
+           (long long)load.taken * 1000 / ms, err_is_set(&load.failure) ? "; last failure: " : "", load.failure.msg);
     return true;
 }
 
@@ -85,10 +87,14 @@ FIBER static void bench(void *arg)
     static const char *const names[] = {"ca.pem", "node.pem", "node.key"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         (void)snprintf(path[i], sizeof(path[i]), "%s/%s", args->folder, names[i]);
-    struct tls_client *tls = tls_client_new(&(struct tls_client_opts){.ca_file = str_c(path[0]), .own = {str_c(path[1]), str_c(path[2])}}, &err);
+    struct tls_client *tls = tls_client_new(
+        &(struct tls_client_opts){.ca_file = str_c(path[0]), .own = {str_c(path[1]), str_c(path[2])}}, &err);
     if (tls)
-        load.queue = rpc_client_new(&(struct rpc_client_opts){.name = "queue", .service = &thurn__queue__descriptor, .nodes = args->nodes,
-                                                              .n_nodes = args->n_nodes, .tls = tls},
+        load.queue = rpc_client_new(&(struct rpc_client_opts){.name = "queue",
+                                                              .service = &thurn__queue__descriptor,
+                                                              .nodes = args->nodes,
+                                                              .n_nodes = args->n_nodes,
+                                                              .tls = tls},
                                     &err);
     args->ok = load.queue && run(&err);
     if (err_is_set(&err))

@@ -1,6 +1,6 @@
 /*
- * What a message that waits costs in memory: enqueue messages that are not due yet, and say what the queue accounts for each and what
- * the process grew by. Each has one recipient and the texts that a front-end gives it.
+ * What a message that waits costs in memory: enqueue messages that are not due yet, and say what the queue accounts for
+ * each and what the process grew by. Each has one recipient and the texts that a front-end gives it.
  *
  *     bench_queue_memory [messages [domains]]
  */
@@ -21,7 +21,8 @@
 static uint32_t n_messages = 200000, n_domains = 100;
 static struct queue *queue;
 static uint32_t sent;
-static Thurn__Auth_Service nobody = {.base = {.descriptor = &thurn__auth__descriptor, .invoke = protobuf_c_service_invoke_internal}};
+static Thurn__Auth_Service nobody = {
+    .base = {.descriptor = &thurn__auth__descriptor, .invoke = protobuf_c_service_invoke_internal}};
 
 FIBER static void sender(void *arg)
 {
@@ -84,9 +85,10 @@ FIBER static bool measure(struct err *err)
         return false;
     long long accounted = metric_get(M_QUEUE_MEMORY, NULL), grown = rss_bytes() - before;
     long long heap = heap_in_use() - heap_before;
-    printf("%u messages to %u domains: accounted %lld bytes each; the heap grew by %lld each, the process by %lld (cached bodies, SQLite and\n"
-           "what the allocator cannot give back included)\n",
-           n_messages, n_domains, accounted / n_messages, heap / n_messages, grown / n_messages);
+    printf(
+        "%u messages to %u domains: accounted %lld bytes each; the heap grew by %lld each, the process by %lld (cached bodies, SQLite and\n"
+        "what the allocator cannot give back included)\n",
+        n_messages, n_domains, accounted / n_messages, heap / n_messages, grown / n_messages);
     return true;
 }
 
@@ -94,10 +96,17 @@ FIBER static void bench(void *arg)
 {
     struct err *err = arg;
     unsigned applied;
-    struct sql_db *db = sql_open(&(struct sql_opts){.name = "queue", .dsn = S("sqlite:/tmp/thurn-bench-queue-memory.db")}, err);
-    struct queue_opts opts = {.db = db, .node = S("bench"), .n_shards = 1, .store = &nobody.base, .auth = &nobody.base,
-                              .hostname = S("bench.test"), .max_bytes = UINT64_MAX};
-    bool ok = db && queue_migrate(db, false, &applied, err) && (queue = queue_new(&opts, err)) && queue_start(queue, err);
+    struct sql_db *db =
+        sql_open(&(struct sql_opts){.name = "queue", .dsn = S("sqlite:/tmp/thurn-bench-queue-memory.db")}, err);
+    struct queue_opts opts = {.db = db,
+                              .node = S("bench"),
+                              .n_shards = 1,
+                              .store = &nobody.base,
+                              .auth = &nobody.base,
+                              .hostname = S("bench.test"),
+                              .max_bytes = UINT64_MAX};
+    bool ok =
+        db && queue_migrate(db, false, &applied, err) && (queue = queue_new(&opts, err)) && queue_start(queue, err);
     while (ok && !queue_is_ready(queue))
         ok = fiber_sleep_ms(5, err);
     if (ok)
@@ -109,8 +118,8 @@ FIBER static void bench(void *arg)
 int main(int argc, char **argv)
 {
     struct err err = ERR_INIT;
-    if ((argc > 1 && !num_u32(str_c(argv[1]), 10000000, &n_messages)) || (argc > 2 && !num_u32(str_c(argv[2]), 10000000, &n_domains)) ||
-        n_messages == 0 || n_domains == 0) {
+    if ((argc > 1 && !num_u32(str_c(argv[1]), 10000000, &n_messages)) ||
+        (argc > 2 && !num_u32(str_c(argv[2]), 10000000, &n_domains)) || n_messages == 0 || n_domains == 0) {
         fprintf(stderr, "usage: bench_queue_memory [MESSAGES [DOMAINS]]\n");
         return 2;
     }

@@ -1,6 +1,6 @@
 /*
- * What the queue itself costs: enqueue messages, relay them to a server that takes everything (smtp-sink), and say how much
- * CPU time of this process each took, the commit of its enqueue and of its completion included.
+ * What the queue itself costs: enqueue messages, relay them to a server that takes everything (smtp-sink), and say how
+ * much CPU time of this process each took, the commit of its enqueue and of its completion included.
  *
  *     smtp-sink 127.0.0.1:23025 100 &
  *     bench_queue_relay 127.0.0.1:23025 [messages [senders [dsn]]]
@@ -21,7 +21,8 @@ static const char *sink = "", *dsn = "sqlite:/tmp/thurn-bench-queue.db";
 static struct queue *queue;
 static uint32_t sent;
 
-FIBER static void resolve(Thurn__Auth_Service *s, const Thurn__ResolveRequest *q, Thurn__ResolveReply_Closure closure, void *call)
+FIBER static void resolve(Thurn__Auth_Service *s, const Thurn__ResolveRequest *q, Thurn__ResolveReply_Closure closure,
+                          void *call)
 {
     (void)s;
     struct rpc_call *c = call;
@@ -95,8 +96,9 @@ FIBER static void measure(struct err *err)
         if (!fiber_sleep_ms(5, err))
             return;
     int64_t ms = MAX(clock_mono_ms() - start, 1);
-    printf("%u messages: enqueued in %lld ms, relayed in %lld ms (%lld/s), %.1f us CPU each, %.1f to a commit\n", n_messages,
-           (long long)accepted_ms, (long long)ms, (long long)n_messages * 1000 / ms, (cpu_s() - cpu) * 1e6 / n_messages,
+    printf("%u messages: enqueued in %lld ms, relayed in %lld ms (%lld/s), %.1f us CPU each, %.1f to a commit\n",
+           n_messages, (long long)accepted_ms, (long long)ms, (long long)n_messages * 1000 / ms,
+           (cpu_s() - cpu) * 1e6 / n_messages,
            (double)metric_get(M_QUEUE_COMMITTED, NULL) / (double)MAX(metric_get(M_QUEUE_COMMITS, NULL), 1));
 }
 
@@ -106,9 +108,17 @@ FIBER static void bench(void *arg)
     struct err err = ERR_INIT;
     unsigned applied;
     struct sql_db *db = sql_open(&(struct sql_opts){.name = "queue", .dsn = str_c(dsn)}, &err);
-    struct queue_opts opts = {.db = db, .node = S("bench"), .n_shards = 1, .store = &auth.base, .auth = &auth.base, .hostname = S("bench.test"),
-                              .relay = str_c(sink), .allow_private_hosts = true, .max_site_sessions = 20};
-    bool ok = db && queue_migrate(db, false, &applied, &err) && (queue = queue_new(&opts, &err)) && queue_start(queue, &err);
+    struct queue_opts opts = {.db = db,
+                              .node = S("bench"),
+                              .n_shards = 1,
+                              .store = &auth.base,
+                              .auth = &auth.base,
+                              .hostname = S("bench.test"),
+                              .relay = str_c(sink),
+                              .allow_private_hosts = true,
+                              .max_site_sessions = 20};
+    bool ok =
+        db && queue_migrate(db, false, &applied, &err) && (queue = queue_new(&opts, &err)) && queue_start(queue, &err);
     while (ok && !queue_is_ready(queue))
         ok = fiber_sleep_ms(5, &err);
     if (ok)

@@ -1,6 +1,6 @@
 /*
- * What delivery to other mail servers itself costs: one message after the other over kept connections to a server that takes
- * everything (smtp-sink), without the queue. Says the CPU time of this process for each message.
+ * What delivery to other mail servers itself costs: one message after the other over kept connections to a server that
+ * takes everything (smtp-sink), without the queue. Says the CPU time of this process for each message.
  *
  *     smtp-sink 127.0.0.1:23525 100 &
  *     bench_remote 127.0.0.1:23525 [messages [fibers [bytes]]]
@@ -56,7 +56,8 @@ FIBER static void deliver(void *arg)
         struct reader reader;
         struct remote_site site;
         struct remote_rcpt rcpt = {.address = S("user@remote.test")};
-        struct remote_message m = {.sender = S("sender@example.test"), .size = size, .open = open_content, .arg = &reader};
+        struct remote_message m = {
+            .sender = S("sender@example.test"), .size = size, .open = open_content, .arg = &reader};
         if (!remote_resolve(remote, S("remote.test"), &a, &site, &err))
             panic("%s", err.msg);
         remote_deliver(remote, &site, &m, &rcpt, 1);
@@ -90,7 +91,8 @@ FIBER static void run(void *arg)
 int main(int argc, char **argv)
 {
     if (argc < 2 || (argc > 2 && !num_u32(str_c(argv[2]), 10000000, &n_messages)) ||
-        (argc > 3 && !num_u32(str_c(argv[3]), 1000, &n_fibers)) || (argc > 4 && !num_u32(str_c(argv[4]), 1u << 30, &size))) {
+        (argc > 3 && !num_u32(str_c(argv[3]), 1000, &n_fibers)) ||
+        (argc > 4 && !num_u32(str_c(argv[4]), 1u << 30, &size))) {
         (void)fprintf(stderr, "usage: bench_remote HOST:PORT [messages [fibers [bytes]]]\n");
         return 2;
     }
