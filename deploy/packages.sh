@@ -3,7 +3,7 @@ BUILD_PACKAGES="gcc cmake ninja-build pkg-config libuv1-dev libssl-dev libprotob
   protobuf-compiler libpq-dev libhiredis-dev libcurl4-openssl-dev libsqlite3-dev libunbound-dev libidn2-dev libpsl-dev
   libicu-dev libpcre2-dev libzstd-dev libargon2-dev libzxcvbn-dev libcrypt-dev libyaml-dev libjansson-dev libhttp-parser-dev gawk ca-certificates"
 TEST_PACKAGES="ccache libcmocka-dev postgresql redis-server radosgw ceph-mon ceph-osd ceph-common postfix swaks libnet-ssleay-perl isync curl
-  knot unbound python3 procps strace openssl netcat-openbsd shellcheck"
+  knot unbound python3 procps strace openssl netcat-openbsd shellcheck clang-format"
 CI_PACKAGES="clang clang-tidy libclang-rt-14-dev valgrind libc6-dbg"
 
 # ensure_packages WHAT PACKAGE… : install those that are missing, or say how and stop.
