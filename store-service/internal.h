@@ -59,6 +59,7 @@
 struct blob_backend;
 struct parsed_cache;
 struct beacons;
+struct work_lane;
 
 struct given { /* when unused keywords of an account were looked for */
     int64_t account_id, mono_ms;
@@ -83,6 +84,7 @@ struct store {
     struct blob_backend *blobs;
     struct parsed_cache *parsed;
     struct beacons *beacons;
+    struct work_lane *searcher; /* of large bodies */
     struct disk_room *room;
     struct store_limits limits;
     char *spool_folder;

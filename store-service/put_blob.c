@@ -1,5 +1,6 @@
 /* A body arrives: hashed, parsed and kept while it streams in, then stored on its shard. */
 #include "base/clock.h"
+#include "fiber/work.h"
 #include "store-service/parsed.h"
 #include "store-service/spool.h"
 
@@ -20,6 +21,18 @@ FIBER static bool receive(struct rpc_source *in, uint64_t max, struct spool *spo
         if (!spool_write(spool, piece, err))
             return false;
     }
+}
+
+struct parsing {
+    struct mime_parser *mime;
+    struct arena *arena;
+    str packed;
+};
+
+static void parse_end(void *arg)
+{
+    struct parsing *p = arg;
+    p->packed = parsed_pack(parsed_of_mime(mime_finish(p->mime), p->arena), p->arena);
 }
 
 /* On the shard of the account; with none named on any shard that takes it, for what waits in a queue must not depend on
@@ -63,7 +76,10 @@ FIBER bool store_do_put_blob(struct store *s, struct rpc_call *c, const Thurn__P
     if (spool.size == 0)
         return err_set(err, ERR_INVALID, "an empty body");
     str hash = str_n(spool.hash, BLOB_HASH_SIZE);
-    parsed_cache_put(s->parsed, hash, parsed_pack(parsed_of_mime(mime_finish(mime), &a), &a));
+    struct parsing p = {.mime = mime, .arena = &a};
+    if (!work_run(parse_end, &p, err)) /* of many parts and addresses: tens of milliseconds */
+        return false;
+    parsed_cache_put(s->parsed, hash, p.packed);
     r->blob = arena_new(c->arena, Thurn__BlobRef);
     thurn__blob_ref__init(r->blob);
     r->blob->hash = rpc_bytes(arena_str(c->arena, hash));

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "fiber/work.h"
 #include "store-service/parsed.h"
 #include "store-service/uidset.h"
 
@@ -14,6 +15,8 @@
 #define PAGE_BODIES 32u
 #define RANGES_MAX 30000u                 /* of a reply */
 #define SEARCHED_MAX ((uint64_t)64 << 20) /* of a message; what is beyond is not searched */
+#define ASK_INLINE_MAX (128u * 1024)      /* larger ones are searched on the searcher's thread */
+#define SEARCHES_MAX 10000u               /* that wait for it; more are BUSY */
 
 struct search_op {
     struct op op;
@@ -105,27 +108,49 @@ FIBER static bool page_body(struct sql_tx *tx, void *arg, struct err *err)
     return true;
 }
 
-/* The whole message, for one that nothing cheaper has decided. */
-FIBER static bool read_raw(struct search_op *s, const struct msg_row *m, struct arena *a, str *out, bool *is_lost,
-                           struct err *err)
+/* The body of one that nothing cheaper has decided. */
+FIBER static bool read_body(struct search_op *s, const struct msg_row *m, struct arena *a, str *body, bool *is_lost,
+                            struct err *err)
 {
-    str body;
     *is_lost = false;
-    if (m->place.tier == BLOB_INLINE) {
-        if (!blob_inline(&m->place, a, &body, err))
-            return false;
-    } else if (!blob_read_range(s->op.shard, &m->place, 0, SEARCHED_MAX, a, &body, is_lost, err)) {
-        return false;
+    return m->place.tier == BLOB_INLINE
+               ? blob_inline(&m->place, a, body, err)
+               : blob_read_range(s->op.shard, &m->place, 0, SEARCHED_MAX, a, body, is_lost, err);
+}
+
+/* One question about one whole message. A thread of its own answers those that take long, one after the other: the pool
+ * stays free for what is short. */
+struct body_question {
+    struct work_item item;
+    const struct search_tree *tree;
+    struct search_subject *subject;
+    str body;
+    enum search_answer answer;
+};
+
+static void ask_body(struct body_question *q)
+{
+    str prefix = q->subject->row->prefix;
+    q->subject->raw = q->body;
+    if (prefix.n) {
+        char *p = arena_alloc(q->subject->arena, prefix.n + q->body.n);
+        memcpy(p, prefix.p, prefix.n);
+        memcpy(p + prefix.n, q->body.p, q->body.n);
+        q->subject->raw = str_n(p, prefix.n + q->body.n);
     }
-    if (str_empty(m->prefix)) {
-        *out = body;
-        return true;
-    }
-    char *p = arena_alloc(a, m->prefix.n + body.n);
-    memcpy(p, m->prefix.p, m->prefix.n);
-    memcpy(p + m->prefix.n, body.p, body.n);
-    *out = str_n(p, m->prefix.n + body.n);
-    return true;
+    q->answer = search_ask(q->tree, q->subject, SEARCH_BODY);
+}
+
+static void ask_bodies(void *ctx, struct work_item **items, size_t n)
+{
+    (void)ctx;
+    for (size_t i = 0; i < n; i++)
+        ask_body(CONTAINER_OF(items[i], struct body_question, item));
+}
+
+struct work_lane *search_lane_new(void)
+{
+    return work_lane_new("search", ask_bodies, NULL, 1, SEARCHES_MAX);
 }
 
 /* One body that is lost does not make the others unfindable. */
@@ -150,10 +175,15 @@ FIBER static bool ask_message(struct search_op *s, const struct msg_row *m, bool
     }
     *is_match = false;
     if (answer == SEARCH_NEEDS_MORE) {
+        struct body_question q = {.tree = &s->tree, .subject = &subject};
         bool is_lost;
-        if (!read_raw(s, m, &a, &subject.raw, &is_lost, err))
+        if (!read_body(s, m, &a, &q.body, &is_lost, err))
             return (is_lost || err->kind == ERR_INTERNAL) && skip(s, m, err);
-        answer = search_ask(&s->tree, &subject, SEARCH_BODY);
+        if (q.body.n <= ASK_INLINE_MAX)
+            ask_body(&q);
+        else if (!work_lane_run(s->op.shard->store->searcher, &q.item, err))
+            return false;
+        answer = q.answer;
     }
     *is_match = answer == SEARCH_YES;
     return true;

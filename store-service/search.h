@@ -47,6 +47,10 @@ struct search_subject {
     str raw;
     struct arena *arena; /* scratch */
 };
+/* Thread-safe as long as tree and subject are the caller's alone. */
 enum search_answer search_ask(const struct search_tree *t, const struct search_subject *s, enum search_level level);
+
+/* The thread that searches large bodies (search.c). */
+struct work_lane *search_lane_new(void);
 
 #endif

@@ -1,8 +1,10 @@
 #include "store-service/store.h"
 
+#include "fiber/work.h"
 #include "store-service/add.h"
 #include "store-service/beacon.h"
 #include "store-service/parsed.h"
+#include "store-service/search.h"
 
 static void set_default(unsigned *value, unsigned def)
 {
@@ -51,6 +53,7 @@ struct store *store_new(const struct store_opts *opts, struct err *err)
         fiber_cond_init(&s->shards[i].left);
     }
     s->parsed = parsed_cache_new();
+    s->searcher = search_lane_new();
     s->beacons = beacons_new(opts->redis, s->limits.watch_linger_ms);
     return s;
 }
@@ -65,6 +68,7 @@ void store_free(struct store *s)
         batch_free(s->shards[i].adds);
     }
     beacons_free(s->beacons);
+    work_lane_free(s->searcher);
     parsed_cache_free(s->parsed);
     s->blobs->free(s->blobs);
     xfree(s->shards);

@@ -56,7 +56,7 @@ static void look_at_items(struct fetch_run *run)
 {
     struct imap_fetch *f = &run->f;
     run->raw = imap_raw_need_of(f);
-    run->wants_parsed = run->raw.any;
+    run->wants_parsed = run->raw.parsed;
     bool has_uid = false, has_modseq = false;
     for (size_t i = 0; i < f->n_items; i++) {
         const struct imap_fetch_item *it = &f->items[i];

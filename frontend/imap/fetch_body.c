@@ -20,6 +20,8 @@ struct imap_raw_need imap_raw_need_of(const struct imap_fetch *f)
         if (it->kind != FETCH_SECTION)
             continue;
         need.any = true;
+        need.parsed |=
+            it->text != SECTION_ALL || it->n_path > 0; /* a whole message is there without knowing its parts */
         bool is_header = it->text == SECTION_HEADER || it->text == SECTION_FIELDS || it->text == SECTION_FIELDS_NOT;
         need.bodies |= !is_header || it->n_path > 0;
     }

@@ -13,6 +13,7 @@
 struct imap_raw_need {
     bool any;    /* some of it */
     bool bodies; /* more than headers of whole messages */
+    bool parsed; /* where parts of it begin and end */
 };
 struct imap_raw_need imap_raw_need_of(const struct imap_fetch *f);
 

@@ -2,14 +2,15 @@
 """How long one user waits for another's command.
 
 A first user has 128,000 messages and runs each IMAP command over all of them; meanwhile a second one sends NOOP after NOOP. For
-each command: how long it took, the second user's longest wait, its 99th percentile, how many NOOPs that is of, and the longest turn
+each command (with --large: those over three messages of so many MiB): how long it took, the second user's longest wait, its 99th percentile, how many NOOPs that is of, and the longest turn
 of the loop as processor time, to the next bound of the metric.
 
-usage: longest_wait.py [--binary THURN] [--messages N] [--limit-ms MS] [--turn-ms MS] [--tries N] [COMBO …]     (sqlite-local, …)
+usage: longest_wait.py [--binary THURN] [--messages N | --large MIB] [--limit-ms MS] [--turn-ms MS] [--tries N] [COMBO …]     (sqlite-local, …)
 With --limit-ms the status is 1 when a wait was longer: measure that with an optimized build on an idle machine. With --turn-ms it
 is 1 when a command had a longer turn each of N times: a machine's hiccup passes, what the program does comes again.
 """
 import argparse
+import base64
 import math
 import multiprocessing
 import pathlib
@@ -28,6 +29,27 @@ COMMANDS = (  # over N messages
     "STORE 1:* +FLAGS.SILENT (kw)", "COPY 1:{third} Archive", "COPY 1:* Trash", "STATUS Trash (MESSAGES UNSEEN SIZE)", 'LIST "" *',
     "NOOP", "STORE 2:{half} +FLAGS.SILENT (\\Deleted)", "EXPUNGE", "SELECT Trash", "DELETE Archive", "CLOSE",
 )
+
+
+LARGE_COMMANDS = (  # over three large messages
+    "APPEND text", "APPEND base64", "APPEND parts", "SELECT INBOX", "FETCH 1:* (BODY.PEEK[])", "FETCH 1:* (BODY.PEEK[1])",
+    "FETCH 1:* (BODY.PEEK[]<3000000.1000000>)", "FETCH 1:* (ENVELOPE BODYSTRUCTURE)", "SEARCH BODY nowhere", "SEARCH TEXT nowhere",
+    "SEARCH OR SUBJECT x BODY nowhere", "COPY 1:* Archive", "COPY 1:* Archive", "STORE 1:* +FLAGS.SILENT (\\Deleted)", "EXPUNGE",
+)
+
+
+def large(kind, mib):
+    """So many MiB: lines of text; the same as base64 of HTML; 200 parts for each MiB."""
+    head = "From: <p@example.org>\r\nTo: ann@example.test\r\nSubject: large\r\nMIME-Version: 1.0\r\n"
+    line = "Grüße und so weiter, die Zeile sagt dies und das\r\n".encode()
+    if kind == "text":
+        return (head + "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n").encode() + line * ((mib << 20) // len(line))
+    if kind == "base64":
+        html = b"<p>" + line.replace(b"dies", b"<b>dies</b> &amp; &#228;") * 64 + b"</p>"
+        return (head + "Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n").encode() + \
+            base64.encodebytes(html * (mib * 3 // 4 * (1 << 20) // len(html))).replace(b"\n", b"\r\n")
+    part = b"--b\r\nContent-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" + b"Gr=FC=DFe und so weiter\r\n" * 200
+    return (head + 'Content-Type: multipart/mixed; boundary="b"\r\n\r\n').encode() + part * (mib * 200) + b"--b--\r\n"
 
 
 class Client:
@@ -55,11 +77,14 @@ class Client:
 
     def append(self, box, message):
         self.n += 1
-        self.socket.sendall(f"t{self.n:06} APPEND {box} {{{len(message)}+}}\r\n".encode() + message + b"\r\n")
+        self.socket.sendall(f"t{self.n:06} APPEND {box} {{{len(message)}}}\r\n".encode())
+        assert self.socket.recv(65536).startswith(b"+")
+        self.socket.sendall(message + b"\r\n")
         answer = b""
         while not answer.endswith(b"\r\n") or f"t{self.n:06}".encode() not in answer:
             answer += self.socket.recv(65536)
         assert b" OK " in answer, answer
+        return "OK"
 
 
 def fill(client, n):
@@ -97,28 +122,31 @@ def longest_turn(process, before):
     return min(le for le, n in counts.items() if n - before.get(le, 0) >= total) * 1000, counts
 
 
-def measure(combo, binary, n):
+def measure(combo, binary, n, mib):
     worst, turns = 0.0, {}
     with harness.Server(combo, binary=binary) as server:
         ann = Client(server.address("imap"), "ann")
-        fill(ann, n)
+        fill(ann, 1 if mib else n)
         stop, out = multiprocessing.Event(), multiprocessing.Queue()
         other = multiprocessing.Process(target=knock, args=(server.address("imap"), stop, out))
         other.start()
         ran = []
-        for command in COMMANDS:
+        if mib:
+            assert ann.run("STORE 1 +FLAGS.SILENT (\\Deleted)") == "OK" and ann.run("EXPUNGE") == "OK"
+        for command in LARGE_COMMANDS if mib else COMMANDS:
             command = command.replace("{sixth}", str(n // 6)).replace("{third}", str(n // 3)).replace("{half}", str(n // 2))
+            message = large(command.split()[1], mib) if command.startswith("APPEND") else None
             time.sleep(0.1)
             counts = [longest_turn(p, {})[1] for p in server.processes]
             began = time.monotonic()
-            answer = ann.run(command)
+            answer = ann.append("INBOX", message) if message else ann.run(command)
             ended = time.monotonic()
             turn = max(longest_turn(p, c)[0] for p, c in zip(server.processes, counts))
             ran.append((command, answer, began, ended, turn))
         stop.set()
         waits = out.get()
         other.join()
-        print(f"{combo}, {n} messages\n{'command':62} {'took ms':>9} {'longest':>8} {'p99':>7} {'NOOPs':>7} {'turn <':>7}")
+        print(f"{combo}, {f'3 messages of {mib} MiB' if mib else f'{n} messages'}\n{'command':62} {'took ms':>9} {'longest':>8} {'p99':>7} {'NOOPs':>7} {'turn <':>7}")
         for command, answer, began, ended, turn in ran:
             mine = sorted(ms for at, ms in waits if began - 0.02 < at < ended) or [0.0]
             worst, turns[command] = max(worst, mine[-1]), turn
@@ -132,6 +160,7 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--binary", default=str(harness.BINARY))
     p.add_argument("--messages", type=int, default=128000)
+    p.add_argument("--large", type=int, default=0, metavar="MIB")
     p.add_argument("--limit-ms", type=float)
     p.add_argument("--turn-ms", type=float, default=0.0)
     p.add_argument("--tries", type=int, default=1)
@@ -141,7 +170,7 @@ def main():
     for combo in a.combos:
         least = {}
         for _ in range(a.tries):
-            longest, turns = measure(combo, a.binary, a.messages)
+            longest, turns = measure(combo, a.binary, a.messages, a.large)
             wait = max(wait, longest)
             least = {c: min(t, least.get(c, t)) for c, t in turns.items()}
             if max(least.values()) <= a.turn_ms:

@@ -28,6 +28,8 @@ if(TARGET thurn)
     set_property(TEST integration.turns-${combo} APPEND PROPERTY ENVIRONMENT
       "ASAN_OPTIONS=detect_stack_use_after_return=0:quarantine_size_mb=4:thread_local_quarantine_size_kb=64:exitcode=99")
   endforeach()
+  # Nor one over a large message: with a search of it in one go this is above a second.
+  thurn_whole_test(turns-large LABEL integration TIMEOUT 300 COMMAND ${tests}/bench/longest_wait.py --large 8 --turn-ms 250 --tries 3 sqlite-local)
   # All samples of ../shared/data where that folder is, and always those made by the test itself.
   thurn_whole_test(corpus-sqlite-local LABEL integration TIMEOUT 600 COMMAND ${tests}/integration/test_corpus.py sqlite-local)
   thurn_whole_test(corpus-pg-remote LABEL integration TIMEOUT 600 COMMAND ${tests}/integration/test_corpus.py pg-remote)
