@@ -1,10 +1,10 @@
 #include "store-service/store.h"
 
 #include "fiber/work.h"
-#include "store-service/add.h"
-#include "store-service/beacon.h"
-#include "store-service/parsed.h"
-#include "store-service/search.h"
+#include "store-service/message/add.h"
+#include "store-service/watch/beacon.h"
+#include "store-service/content/parsed.h"
+#include "store-service/search/search.h"
 
 static void set_default(unsigned *value, unsigned def)
 {

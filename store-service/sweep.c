@@ -6,7 +6,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/metrics.h"
-#include "store-service/blob.h"
+#include "store-service/blob/blob.h"
 
 #define PAGE 500
 

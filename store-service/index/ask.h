@@ -5,7 +5,7 @@
 #define STORE_SERVICE_INDEX_ASK_H
 
 #include "store-service/index/index.h"
-#include "store-service/search.h"
+#include "store-service/search/search.h"
 
 #define INDEX_PAGE_WORDS (INDEX_PAGE_UIDS / 64)
 
