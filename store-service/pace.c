@@ -1,6 +1,7 @@
+#include "store-service/pace.h"
+
 #include "base/clock.h"
 #include "fiber/fiber.h"
-#include "store-service/internal.h"
 
 #define REST_MAX_MS 1000
 

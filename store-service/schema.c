@@ -24,7 +24,7 @@
  * On PostgreSQL the log and the keys are partitioned by week, so that the old ones are dropped, not deleted.
  */
 #include "base/clock.h"
-#include "store-service/internal.h"
+#include "store-service/service.h"
 
 #define COMMON_TABLES(INT, BYTES, SMALL, FILL50, FILL80, WITHOUT_ROWID)                                                \
     "CREATE TABLE s_account (account_id " INT " PRIMARY KEY, tenant_id " INT " NOT NULL, epoch " INT " NOT NULL,"      \

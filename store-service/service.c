@@ -1,7 +1,15 @@
 /* The generated methods: who may call, then the function that does it. */
-#include "store-service/internal.h"
+#include "store-service/service.h"
 
 #include "proto/store_calls.h"
+
+struct shard *store_shard(struct store *s, uint32_t number, struct err *err)
+{
+    if (number >= 1 && number <= s->n_shards)
+        return &s->shards[number - 1];
+    (void)err_set(err, ERR_INVALID, "no shard %u here", number);
+    return NULL;
+}
 
 static struct store *store_of(Thurn__Store_Service *service)
 {

@@ -1,9 +1,10 @@
 #include "store-service/store.h"
 
 #include "fiber/work.h"
+#include "store-service/blob/backend.h"
+#include "store-service/mailbox/leaving.h"
 #include "store-service/message/add.h"
 #include "store-service/watch/beacon.h"
-#include "store-service/content/parsed.h"
 #include "store-service/search/search.h"
 
 static void set_default(unsigned *value, unsigned def)

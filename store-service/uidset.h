@@ -1,11 +1,10 @@
 /*
- * uidset.h: sets of numbers as ascending ranges, and the lists of messages in rows of the change log. Pure.
+ * uidset.h: sets of numbers as ascending ranges. Pure.
  */
 #ifndef STORE_SERVICE_UIDSET_H
 #define STORE_SERVICE_UIDSET_H
 
 #include "base/arena.h"
-#include "base/buf.h"
 #include "base/err.h"
 #include "proto/common.pb-c.h"
 
@@ -39,16 +38,5 @@ uint64_t uidset_count(const struct uidset *s);
 bool uidset_of_proto(struct arena *a, Thurn__Range *const *v, size_t n, uint64_t max, bool none_is_all,
                      struct uidset *out, struct err *err) WARN_UNUSED;
 void uidset_to_proto(const struct uidset *s, struct arena *a, Thurn__Range ***v, size_t *n);
-
-/* --- change rows --- */
-struct change_item {
-    uint32_t uid;
-    int64_t email_id, thread_id;
-};
-/* Delta coded in varints, in the order given. */
-void change_items_encode(struct buf *out, const struct change_item *v, size_t n);
-/* `struct cursor c = cur_of(bytes); struct change_item it = {0}; while (change_item_next(&c, &it)) …` False at the end
- * and at what is malformed (c is empty only at the end). */
-bool change_item_next(struct cursor *c, struct change_item *it);
 
 #endif

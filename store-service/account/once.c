@@ -1,5 +1,5 @@
 /* A mutation with a request id is done once: the row that says so is committed with it, and has its reply. */
-#include "store-service/internal.h"
+#include "store-service/account/op.h"
 
 // clang-format off
 const struct sql_stmt once_find = {

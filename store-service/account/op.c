@@ -1,16 +1,11 @@
+#include "store-service/account/op.h"
+
 #include "base/clock.h"
 #include "fiber/fiber.h"
-#include "store-service/internal.h"
+#include "store-service/account/timeline.h"
+#include "store-service/watch/beacon.h"
 
 #define TRIES_MAX 4 /* of an operation on an account that keeps changing under it */
-
-struct shard *store_shard(struct store *s, uint32_t number, struct err *err)
-{
-    if (number >= 1 && number <= s->n_shards)
-        return &s->shards[number - 1];
-    (void)err_set(err, ERR_INVALID, "no shard %u here", number);
-    return NULL;
-}
 
 bool op_init(struct op *op, struct store *s, const Thurn__AccountRef *ref, struct err *err)
 {

@@ -7,7 +7,9 @@
  * there is none; without it the first late delivery would make the account anew, beside what is left of the old one.
  */
 #include "base/clock.h"
+#include "store-service/account/op.h"
 #include "store-service/blob/blob.h"
+#include "store-service/pace.h"
 
 #define SLICE 1000
 #define BURIED_WEEKS 8

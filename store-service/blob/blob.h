@@ -5,13 +5,23 @@
  * files or S3) holds it, and its row says where. A row counts the emails that refer to it. One without references stays
  * until the sweep has found it unused for a day and not held.
  *
+ * The room blob/ owns s_blob, s_blob_inline, s_hold and s_garbage, and what the backends keep; it caches nothing but
+ * what a backend does. It calls no other room, and knows nothing of what a body says.
+ *
+ *   blob.h      storing and holding; reading (blob_read.c); compressing small ones (blob_codec.c)
+ *   spool.h     a body while it is on its way
+ *   backend.h   where large ones live; the seam for another place
+ *   sweep.h     what nothing refers to goes
+ *
  * A large body's row is made before the body is stored ("not ready"), so whatever a crash leaves behind has a row, and
  * the sweep finds it.
  */
 #ifndef STORE_SERVICE_BLOB_H
 #define STORE_SERVICE_BLOB_H
 
-#include "store-service/internal.h"
+#include "store-service/service.h"
+
+struct spool;
 
 #define BLOB_HASH_SIZE 32u
 #define BLOB_INLINE_MAX (16u * 1024) /* compressed */
@@ -63,7 +73,6 @@ int64_t blob_new_id(void);
  * content: all of it, or NULL and a spool (see spool.h). Suspends. On success the row is ready.
  * Errors: UNAVAILABLE.
  */
-struct spool;
 FIBER bool blob_store(struct shard *sh, int64_t tenant_id, struct spool *body, struct hold hold, struct err *err)
     WARN_UNUSED;
 
@@ -88,33 +97,5 @@ FIBER bool blob_read_range(struct shard *sh, const struct blob_place *p, uint64_
 /* It does not have the hash that it is kept under: logs and counts that, sets INTERNAL and returns false. Any thread.
  */
 bool blob_damaged(const struct blob_place *p, struct err *err);
-
-/* --- where large bodies live: backend/ --- */
-#define BLOB_REMOVE_MAX 1000u
-struct blob_object { /* what a backend is asked for */
-    uint32_t space;
-    const struct blob_place *place; /* tenant, hash, blob_id, size; seg and off as put said */
-};
-struct blob_backend {
-    const char *name; /* in metrics */
-    enum blob_tier tier;
-    /* Store the whole body; on return it is durable. Sets *seg and *off. Suspends. Errors: UNAVAILABLE. */
-    FIBER bool (*put)(struct blob_backend *b, const struct blob_object *o, struct spool *body, int64_t *seg,
-                      int64_t *off, struct err *err);
-    /* Hand on [offset, offset + length) in pieces. Suspends. Errors: NOT_FOUND (it is not in that place, and nothing
-     * was handed on: look its place up again; no caller of blob_read ever sees that), UNAVAILABLE, the sink's. */
-    FIBER bool (*get)(struct blob_backend *b, const struct blob_object *o, uint64_t offset, uint64_t length,
-                      struct rpc_sink *out, struct err *err);
-    /* The name under which an object is to be deleted later, in a; empty: nothing is to be done (segments). */
-    str (*garbage_name)(struct blob_backend *b, const struct blob_object *o, struct arena *a);
-    /* Delete by these names, at most BLOB_REMOVE_MAX of them; what is not there is a success. Sets is_gone[i] (false at
-     * the call) of each that is gone, also when others fail. May be NULL. Suspends. Errors: UNAVAILABLE. */
-    FIBER bool (*remove)(struct blob_backend *b, const str *names, size_t n, bool *is_gone, struct err *err);
-    /* Make room: move what lives out of files that are mostly dead. May be NULL. Suspends. */
-    FIBER bool (*compact)(struct blob_backend *b, struct store *s, bool dry_run, struct err *err);
-    FIBER void (*free)(struct blob_backend *b);
-};
-FIBER struct blob_backend *blob_segment_new(str folder, struct err *err) WARN_UNUSED;
-struct blob_backend *blob_s3_new(const struct store_blob_opts *opts, struct err *err) WARN_UNUSED;
 
 #endif

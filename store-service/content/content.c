@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "fiber/work.h"
 #include "store-service/blob/spool.h"
+#include "store-service/service.h"
 
 #define PARSE_INLINE_MAX (128u * 1024) /* larger ones are parsed on a pool thread */
 

@@ -1,5 +1,10 @@
 /*
  * content.h: one body on its way into mailboxes: where it is or will be, and what it says.
+ *
+ * The room content/ stands between a request and blob/: a body is read once as it comes (content.c, put_blob.c),
+ * hashed, parsed and put where it stays. It owns s_email's column "parsed" and keeps parsed_cache. It calls blob/
+ * alone. Newcomers: who wants to see a whole body as it passes (a hash for DKIM, a scanner) stands beside the parser,
+ * in the loops of content.c and put_blob.c that feed it.
  */
 #ifndef STORE_SERVICE_CONTENT_H
 #define STORE_SERVICE_CONTENT_H

@@ -5,7 +5,7 @@
 #define STORE_SERVICE_PARSED_H
 
 #include "mail/mime.h"
-#include "store-service/internal.h"
+#include "store-service/service.h"
 
 /* In a. */
 Thurn__ParsedEmail *parsed_of_mime(const struct mime_message *m, struct arena *a);

@@ -1,8 +1,9 @@
 /* A body arrives: hashed, parsed and kept while it streams in, then stored on its shard. */
 #include "base/clock.h"
 #include "fiber/work.h"
-#include "store-service/content/parsed.h"
 #include "store-service/blob/spool.h"
+#include "store-service/content/parsed.h"
+#include "store-service/service.h"
 
 #define SHARDS_TRIED_MAX 3u
 

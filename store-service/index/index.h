@@ -21,6 +21,7 @@
 #ifndef STORE_SERVICE_INDEX_INDEX_H
 #define STORE_SERVICE_INDEX_INDEX_H
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "store-service/uidset.h"
 

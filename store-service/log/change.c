@@ -1,6 +1,7 @@
+#include "store-service/log/change.h"
+
 #include "base/num.h"
-#include "store-service/internal.h"
-#include "store-service/uidset.h"
+#include "store-service/mailbox/mailbox.h"
 
 // clang-format off
 static const struct sql_stmt insert_changes = {
@@ -57,4 +58,9 @@ int64_t change_queue_items(struct sql_tx *tx, struct op *op, struct mailbox_row 
     }
     change_queue(tx, rows, n_rows);
     return first;
+}
+
+int64_t log_first_week(const struct account_row *a, int64_t since)
+{
+    return since >= a->week_modseq ? a->week : 0;
 }

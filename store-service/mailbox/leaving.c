@@ -4,8 +4,12 @@
  * have gone slice by slice: a fiber of the shard does that, and whoever deleted it does not wait. What a crash or an
  * error leaves of it goes with the next sweep.
  */
+#include "store-service/mailbox/leaving.h"
+
 #include "base/log.h"
 #include "store-service/message/message.h"
+#include "store-service/pace.h"
+#include "store-service/watch/beacon.h"
 
 #define SLICE 1000u
 

@@ -1,8 +1,9 @@
+#include "store-service/mailbox/mailbox.h"
+
 #include <unicode/unorm2.h>
 #include <unicode/ustring.h>
 
 #include "base/num.h"
-#include "store-service/internal.h"
 
 // clang-format off
 static const struct sql_stmt get_mailbox = {
@@ -324,4 +325,26 @@ struct mailbox_row *mailbox_list_walk(struct mailbox_list *l, struct account_row
         at = mailbox_list_add(l, mailbox_make(acct, parent_id, name, THURN__MAILBOX_ROLE__ROLE_NONE, now_unix));
     }
     return at;
+}
+
+str mailbox_path_join(struct arena *a, const str *path, size_t n)
+{
+    BUF(joined, MAILBOX_PATH_MAX);
+    for (size_t i = 0; i < n; i++) {
+        if (i)
+            buf_addc(&joined, '/');
+        buf_add(&joined, i == 0 && str_eq_nocase(path[0], S("INBOX")) ? S("INBOX") : path[i]);
+    }
+    return arena_str(a, buf_str(&joined));
+}
+
+str mailbox_path(struct mailbox_list *l, const struct mailbox_row *m)
+{
+    str names[MAILBOX_DEPTH_MAX];
+    size_t at = MAILBOX_DEPTH_MAX;
+    while (m && at > 0) {
+        names[--at] = m->name;
+        m = m->parent_id ? mailbox_list_id(l, m->parent_id) : NULL;
+    }
+    return mailbox_path_join(l->arena, names + at, MAILBOX_DEPTH_MAX - at);
 }

@@ -1,6 +1,10 @@
 /* ListMailboxes, CreateMailbox, RenameMailbox, DeleteMailbox, SetMailbox, Subscribe: the account's rows are read whole
  * under its lock, looked at, and those that change are written. */
-#include "store-service/message/message.h"
+#include "store-service/log/change.h"
+#include "store-service/mailbox/leaving.h"
+#include "store-service/mailbox/subscription.h"
+#include "store-service/message/keyword.h"
+#include "store-service/watch/beacon.h"
 
 struct loaded {
     struct mailbox_list boxes; /* is_subscribed is true of every name that is subscribed */

@@ -5,8 +5,10 @@
  *
  * So the row needs no path, deliveries need not look here, and nothing had to be moved when the table came.
  */
+#include "store-service/mailbox/subscription.h"
+
 #include "base/num.h"
-#include "store-service/internal.h"
+#include "store-service/account/op.h"
 
 // clang-format off
 static const struct sql_stmt load_names = {
@@ -136,28 +138,6 @@ FIBER void subscriptions_apply(const struct subscriptions *s, struct mailbox_lis
         m->is_subscribed = 1;
         taken->ids[taken->n++] = m->mailbox_id;
     }
-}
-
-str mailbox_path_join(struct arena *a, const str *path, size_t n)
-{
-    BUF(joined, MAILBOX_PATH_MAX);
-    for (size_t i = 0; i < n; i++) {
-        if (i)
-            buf_addc(&joined, '/');
-        buf_add(&joined, i == 0 && str_eq_nocase(path[0], S("INBOX")) ? S("INBOX") : path[i]);
-    }
-    return arena_str(a, buf_str(&joined));
-}
-
-str mailbox_path(struct mailbox_list *l, const struct mailbox_row *m)
-{
-    str names[MAILBOX_DEPTH_MAX];
-    size_t at = MAILBOX_DEPTH_MAX;
-    while (m && at > 0) {
-        names[--at] = m->name;
-        m = m->parent_id ? mailbox_list_id(l, m->parent_id) : NULL;
-    }
-    return mailbox_path_join(l->arena, names + at, MAILBOX_DEPTH_MAX - at);
 }
 
 /* --- what is below a mailbox --- */

@@ -1,7 +1,9 @@
 #include "store-service/message/add.h"
 
 #include "base/clock.h"
+#include "store-service/account/timeline.h"
 #include "store-service/message/add_work.h"
+#include "store-service/watch/beacon.h"
 
 #define BATCH_REQUESTS 128u
 #define QUEUE_MAX 5000u

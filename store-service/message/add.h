@@ -7,6 +7,10 @@
 
 #include "store-service/content/content.h"
 
+#define ALL_FLAGS                                                                                                      \
+    (THURN__FLAG__FLAG_SEEN | THURN__FLAG__FLAG_ANSWERED | THURN__FLAG__FLAG_FLAGGED | THURN__FLAG__FLAG_DELETED |     \
+     THURN__FLAG__FLAG_DRAFT)
+
 enum add_target { ADD_TO_INBOX, ADD_TO_ID, ADD_TO_NAME, ADD_TO_PATH, ADD_TO_ROLE };
 
 struct add { /* one message into one mailbox */

@@ -1,6 +1,8 @@
-#include "store-service/message/add_work.h"
-
 #include "base/num.h"
+#include "store-service/account/op.h"
+#include "store-service/mailbox/mailbox.h"
+#include "store-service/message/add_work.h"
+#include "store-service/message/keyword.h"
 
 // clang-format off
 static const struct sql_stmt get_inboxes = {

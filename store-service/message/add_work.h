@@ -6,9 +6,10 @@
 #define STORE_SERVICE_ADD_WORK_H
 
 #include "base/map.h"
+#include "store-service/log/change.h"
 #include "store-service/message/add.h"
+#include "store-service/message/keyword.h"
 #include "store-service/message/message.h"
-#include "store-service/uidset.h"
 
 /* One transaction: the argument of the body, and what it tells afterwards. */
 struct add_tx {

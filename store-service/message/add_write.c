@@ -1,6 +1,8 @@
-#include "store-service/message/add_work.h"
-
 #include "base/num.h"
+#include "store-service/log/change.h"
+#include "store-service/mailbox/mailbox.h"
+#include "store-service/message/add_work.h"
+#include "store-service/message/keyword.h"
 
 #define UID_MAX 0xfffffffeu
 

@@ -1,4 +1,7 @@
+#include "store-service/account/op.h"
+#include "store-service/mailbox/mailbox.h"
 #include "store-service/message/add.h"
+#include "store-service/message/keyword.h"
 
 #define ITEMS_MAX 200u
 

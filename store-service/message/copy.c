@@ -1,5 +1,10 @@
 /* Copy and Move, RFC 9051 6.4.7, RFC 6851: all or nothing, and as cheap as rows: the emails are the same ones. */
+#include "store-service/log/change.h"
+#include "store-service/mailbox/mailbox.h"
 #include "store-service/message/message.h"
+#include "store-service/watch/beacon.h"
+
+#define COPY_MAX 50000u /* messages of one Copy */
 
 struct copy_op {
     struct op op;

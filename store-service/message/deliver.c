@@ -1,6 +1,7 @@
 /* One message to many accounts: its body is parsed and compressed once, and recipients on one shard share a commit. */
 #include "base/metrics.h"
 #include "store-service/message/add.h"
+#include "store-service/service.h"
 
 #define RECIPIENTS_MAX 1000u
 #define SHARDS_AT_ONCE 16u

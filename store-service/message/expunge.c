@@ -1,4 +1,7 @@
+#include "store-service/account/op.h"
+#include "store-service/mailbox/mailbox.h"
 #include "store-service/message/message.h"
+#include "store-service/watch/beacon.h"
 
 struct expunge_op {
     struct op op;

@@ -1,8 +1,10 @@
 /* Fetch and ReadBody: flags, envelopes and sizes from rows; bodies from the database, segments or objects. */
-#include "store-service/message/message.h"
-
 #include "base/log.h"
+#include "store-service/account/timeline.h"
 #include "store-service/content/parsed.h"
+#include "store-service/mailbox/mailbox.h"
+#include "store-service/message/keyword.h"
+#include "store-service/message/message.h"
 
 #define ROWS_PLAIN 4000u
 #define ROWS_PARSED 500u

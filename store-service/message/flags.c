@@ -1,4 +1,10 @@
+#include "store-service/account/timeline.h"
+#include "store-service/log/change.h"
+#include "store-service/mailbox/mailbox.h"
+#include "store-service/message/add.h"
+#include "store-service/message/keyword.h"
 #include "store-service/message/message.h"
+#include "store-service/watch/beacon.h"
 
 #define FLAGS_PER_TX 4000u /* what a reply has room for, with keywords */
 

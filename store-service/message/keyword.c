@@ -3,8 +3,9 @@
  * twice), a message the ids as pairs of bytes, most significant first, ascending. Names are one and the same whatever
  * their case (RFC 9051 2.3.2); the spelling that came first is kept.
  */
+#include "store-service/message/keyword.h"
+
 #include "base/num.h"
-#include "store-service/internal.h"
 
 // clang-format off
 static const struct sql_stmt load_keywords = {

@@ -6,7 +6,8 @@
  * nowhere go.
  */
 #include "base/clock.h"
-#include "store-service/message/message.h"
+#include "store-service/log/change.h"
+#include "store-service/message/keyword.h"
 
 #define PAGE 4000
 #define LATE_ROWS 200 /* of the log: more went on meanwhile than is looked at under the lock */

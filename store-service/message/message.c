@@ -1,6 +1,9 @@
 #include "store-service/message/message.h"
 
 #include "base/num.h"
+#include "store-service/log/change.h"
+#include "store-service/mailbox/mailbox.h"
+#include "store-service/message/keyword.h"
 
 #define MSG_COLS                                                                                                       \
     "m.uid, m.modseq, m.flags, m.kw, m.email_id, m.thread_id, m.size, m.internal_unix, m.internal_zone, m.saved_unix"

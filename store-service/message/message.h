@@ -1,11 +1,23 @@
 /*
  * message.h: rows of s_msg by UID, alone or with what is known of their emails.
+ *
+ * The room message/ has messages in mailboxes. It owns s_msg, s_email, s_thread_key, s_delivered and s_keyword, and
+ * caches nothing. It calls account/, log/, mailbox/'s rows, content/ and blob/.
+ *
+ *   message.h   rows read, inserted and removed
+ *   keyword.h   the account's dictionary
+ *   add.h       new ones, many requests to a transaction; Append, Deliver and Copy are what they come by
+ *   flags.c, expunge.c, fetch.c   the methods of these names
+ *
+ * Newcomers: what is to be done to a delivery (a Sieve run) is done before add_run and says so in struct add; what is
+ * to follow every change of a mailbox's rows (its index) follows messages_queue_insert, messages_remove and flags.c.
  */
 #ifndef STORE_SERVICE_MESSAGE_H
 #define STORE_SERVICE_MESSAGE_H
 
+#include "store-service/account/op.h"
 #include "store-service/blob/blob.h"
-#include "store-service/internal.h"
+#include "store-service/mailbox/mailbox.h"
 #include "store-service/uidset.h"
 
 #define MSG_WITH_PARSED 1u

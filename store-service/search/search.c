@@ -7,8 +7,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "fiber/work.h"
+#include "store-service/account/timeline.h"
 #include "store-service/content/parsed.h"
-#include "store-service/uidset.h"
+#include "store-service/mailbox/mailbox.h"
 
 #define PAGE_ROWS 2000u
 #define PAGE_PARSED 200u

@@ -3,11 +3,16 @@
  *
  * Three levels of knowledge, each dearer than the one before: the row (flags, sizes, dates, UIDs); what was parsed
  * (subject, addresses, ids, the Date field); the body. An answer is yes, no, or "needs more".
+ *
+ * The room search/ owns no table and caches nothing. It calls message/, content/ and blob/. Newcomers: another key is a
+ * SearchOp with a line in search_tree.c; who can answer from something faster (index/ask.h, full text) is asked first,
+ * with the same answers.
  */
 #ifndef STORE_SERVICE_SEARCH_H
 #define STORE_SERVICE_SEARCH_H
 
 #include "mail/text_search.h"
+#include "store-service/message/keyword.h"
 #include "store-service/message/message.h"
 
 #define SEARCH_DEPTH_MAX 32u

@@ -3,7 +3,6 @@
 #include "mail/date.h"
 #include "mail/header.h"
 #include "mail/transfer.h"
-#include "store-service/content/parsed.h"
 #include "store-service/search/search.h"
 
 #define FIELD_NAME_MAX 256u

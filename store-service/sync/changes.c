@@ -3,7 +3,7 @@
  * was created and destroyed in between is not mentioned, what was created and updated counts as created.
  */
 #include "base/map.h"
-#include "store-service/message/message.h"
+#include "store-service/log/change.h"
 
 #define LOG_ROWS 2000
 #define IDS_MAX 5000u /* of a reply when the request does not say */

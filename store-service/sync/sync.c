@@ -1,8 +1,15 @@
 /*
+ * The room sync/ answers what a client missed: Sync of one mailbox (here), Changes of an account (changes.c). It owns
+ * no table, caches nothing, and calls every other room. A new kind of thing is a ChangeType that changes.c reads.
+ *
  * What changed in one mailbox since a modseq. From the change log while that reaches back far enough and is not longer
  * than reading the mailbox would be; otherwise from the rows: those above the modseq, and of the UIDs that the client
  * knows those that are not there any more.
  */
+#include "store-service/account/timeline.h"
+#include "store-service/log/change.h"
+#include "store-service/mailbox/mailbox.h"
+#include "store-service/message/keyword.h"
 #include "store-service/message/message.h"
 
 #define LOG_ROWS_MAX 5000
@@ -29,12 +36,6 @@ struct sync_op {
     struct arena *arena;
     Thurn__SyncReply *r;
 };
-
-/* The weeks in which a log row above since can be: mostly the current one, which spares PostgreSQL the others. */
-int64_t log_first_week(const struct account_row *a, int64_t since)
-{
-    return since >= a->week_modseq ? a->week : 0;
-}
 
 static void queue_log(struct sql_tx *tx, const struct sync_op *s, int64_t since, struct sql_result *out)
 {

@@ -4,6 +4,7 @@
 #include "base/map.h"
 #include "base/metrics.h"
 #include "base/num.h"
+#include "store-service/service.h"
 
 #define BUCKETS 1024u
 #define WATCHERS_MAX 4096u

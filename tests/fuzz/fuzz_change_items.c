@@ -1,5 +1,5 @@
 /* Rows of the change log: any bytes are read without harm, and what was read is written back the same. */
-#include "store-service/uidset.h"
+#include "store-service/log/change_item.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

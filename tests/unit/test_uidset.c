@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "store-service/log/change_item.h"
 #include "store-service/uidset.h"
 
 static struct uidset parse(struct arena *a, const char *text)

@@ -16,7 +16,7 @@
 #include "base/metrics.h"
 #include "base/num.h"
 #include "base/trouble.h"
-#include "store-service/blob/spool.h"
+#include "store-service/blob/backend.h"
 
 #define PUTS_MAX 32u /* at once */
 #define TRIES 3

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "store-service/blob/backend.h"
 #include "store-service/blob/backend/segment.h"
 
 #define SEGMENT_BYTES ((uint64_t)64 << 20)

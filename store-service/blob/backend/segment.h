@@ -5,7 +5,7 @@
 #define STORE_SERVICE_BACKEND_SEGMENT_H
 
 #include "fiber/work.h"
-#include "store-service/blob/spool.h"
+#include "store-service/blob/backend.h"
 
 struct segments {
     struct blob_backend base;

@@ -4,14 +4,15 @@
  * since when it waits: nothing was appended to it or moved out of it since then. Bodies that died in it have been dead
  * for a day anyway.
  */
-#include "store-service/blob/backend/segment.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "store-service/blob/backend.h"
+#include "store-service/blob/backend/segment.h"
+#include "store-service/service.h"
 
 #define COMPACT_AGE_S 3600 /* a body's row gets its place long before its segment is that old */
 #define COMPACT_PAGE 200

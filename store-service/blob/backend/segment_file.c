@@ -1,6 +1,4 @@
 /* The segment files of a folder, and their records: making, reading, checking. Nothing here suspends. */
-#include "store-service/blob/backend/segment.h"
-
 #include <dirent.h>
 #include <endian.h>
 #include <errno.h>
@@ -9,6 +7,8 @@
 #include <unistd.h>
 
 #include "base/num.h"
+#include "store-service/blob/backend.h"
+#include "store-service/blob/backend/segment.h"
 
 #define RECORD_MAGIC 0x31424854u /* "THB1" */
 
