@@ -1,8 +1,14 @@
 /* What operators see and do: over this node's shards, in the order of ids. */
-#include "queue-service/internal.h"
+#include "queue-service/admin.h"
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "queue-service/body.h"
+#include "queue-service/commit.h"
+#include "queue-service/domain.h"
+#include "queue-service/schedule.h"
+#include "queue-service/schema.h"
+#include "queue-service/shard.h"
 
 #define LIST_MAX 1000u
 #define LIST_RCPTS 10u

@@ -1,10 +1,11 @@
 /* Where a message's content comes from: memory, the database (small ones), or the store's blobs. */
-#include "queue-service/internal.h"
+#include "queue-service/body.h"
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "proto/store_calls.h"
+#include "queue-service/schema.h"
 
 #define BLOB_CALL_MS 60000
 #define HOLD_MORE_S 86400 /* a blob is held a day longer than its message may live */

@@ -5,11 +5,17 @@
  *
  * An unknown outcome is resolved by doing it again: inserts ignore what is there, updates and deletes are idempotent.
  */
-#include "queue-service/internal.h"
+#include "queue-service/commit.h"
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "queue-service/body.h"
+#include "queue-service/domain.h"
+#include "queue-service/node.h"
+#include "queue-service/schedule.h"
+#include "queue-service/schema.h"
+#include "queue-service/shard.h"
 
 #define BATCH_ITEMS_MAX 256u
 #define BATCH_QUEUE_MAX 20000u
@@ -316,7 +322,7 @@ FIBER static bool recover(struct txn *t, unsigned try, struct err *err)
     struct err ignored = ERR_INIT; /* the next try will say more */
     if (err->kind == ERR_CONFLICT) {
         metric_inc(M_QUEUE_FENCED);
-        return shard_recheck(t->q, &ignored) && try < TRIES_MAX;
+        return node_recheck(t->q, &ignored) && try < TRIES_MAX;
     }
     if (err->kind == ERR_TIMEOUT)
         for (size_t i = 0; i < t->n; i++)
@@ -397,7 +403,7 @@ bool commit_enqueue(struct queue *q, struct message *m, str content, struct err 
         return true;
     if (op.is_unknown) {
         note_doubtful(q, (struct doubt){m->id, epoch});
-        shard_wake(q);
+        node_wake(q);
     } else {
         body_release(q, m);
     }

@@ -1,8 +1,9 @@
 /* A job at a remote site: hand it to the SMTP client, and turn what it says into updates. */
-#include "queue-service/internal.h"
-
 #include "base/clock.h"
 #include "base/log.h"
+#include "queue-service/body.h"
+#include "queue-service/job.h"
+#include "queue-service/results.h"
 
 #define UNREADABLE_WAIT_S 60
 

@@ -3,10 +3,11 @@
  * (route.c). How many run at a time is bounded, apart for domains whose last look-up failed: however many names cannot
  * be resolved, the others' look-ups do not wait for them.
  */
-#include "queue-service/internal.h"
+#include "queue-service/domain.h"
 
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "queue-service/shard.h"
 
 #define FRESH_MS 60000
 #define LOOKUPS_MAX 1000u

@@ -1,6 +1,7 @@
-#include "queue-service/internal.h"
+#include "queue-service/index.h"
 
 #include "base/num.h"
+#include "queue-service/message.h"
 
 #define SLOTS_FIRST 8u
 

@@ -3,10 +3,14 @@
  * longer than a lease lasts, so it is done by fibers of its own, a few at a time, beside the coordinator. A shard may
  * be lost at any wait, and be had again with a new epoch: then the load ends.
  */
-#include "queue-service/internal.h"
-
 #include "base/clock.h"
 #include "base/log.h"
+#include "queue-service/node.h"
+#include "queue-service/results.h"
+#include "queue-service/schedule.h"
+#include "queue-service/schema.h"
+#include "queue-service/shard.h"
+#include "queue-service/site.h"
 
 #define PAGE 200
 #define LATE_MAX 10000u
@@ -269,7 +273,7 @@ FIBER static void loader(void *arg)
         s->is_busy = false;
     }
     if (--q->n_loaders == 0 && is_work_left(q))
-        shard_wake(q); /* to set its alarm */
+        node_wake(q); /* to set its alarm */
     queue_fiber_ended(q);
 }
 

@@ -6,11 +6,13 @@
  * There is a call for each shard of the store, for one that is away is none of the others' business: its recipients
  * move to a site of its own, and no attempt is counted.
  */
-#include "queue-service/internal.h"
-
 #include "base/clock.h"
 #include "proto/auth_calls.h"
 #include "proto/store_calls.h"
+#include "queue-service/body.h"
+#include "queue-service/domain.h"
+#include "queue-service/job.h"
+#include "queue-service/results.h"
 
 #define RESOLVE_MS 15000
 #define DELIVER_MS 30000

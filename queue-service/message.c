@@ -1,7 +1,11 @@
 /* A queued message in memory: one block with the structure, its recipients and all texts. */
-#include "queue-service/internal.h"
+#include "queue-service/message.h"
 
+#include "base/buf.h"
 #include "base/clock.h"
+#include "queue-service/domain.h"
+#include "queue-service/schedule.h"
+#include "queue-service/shard.h"
 
 #include <malloc.h>
 #include <openssl/sha.h>

@@ -2,12 +2,17 @@
  * What becomes of recipients after an attempt, or when their time is over: the log line, the notification to the sender
  * (RFC 3461), and the commit of all of it at once.
  */
-#include "queue-service/internal.h"
+#include "queue-service/results.h"
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "queue-service/body.h"
 #include "queue-service/bounce.h"
+#include "queue-service/commit.h"
+#include "queue-service/schedule.h"
+#include "queue-service/shard.h"
+#include "queue-service/site.h"
 
 #define HEAD_MAX (16u * 1024) /* of the original, returned with a DSN */
 #define HELD_CHECK_S 3600     /* what is held does not expire; it is looked at again */

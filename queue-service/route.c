@@ -1,8 +1,7 @@
 /* Which site a domain is: our own store, the hosts of its MX records, or nobody. */
-#include "queue-service/internal.h"
-
 #include "base/clock.h"
 #include "proto/auth_calls.h"
+#include "queue-service/domain.h"
 
 #define RESOLVE_MS 10000
 #define MX_MS 30000

@@ -11,12 +11,17 @@
  *
  * Nothing here waits: it runs on the loop or on any fiber.
  */
-#include "queue-service/internal.h"
+#include "queue-service/schedule.h"
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/trouble.h"
+#include "queue-service/domain.h"
+#include "queue-service/job.h"
+#include "queue-service/node.h"
+#include "queue-service/results.h"
+#include "queue-service/shard.h"
 
 #define WINDOW_FIRST 5.0
 #define LOCAL_RETRY_FIRST_MS 250
@@ -500,7 +505,7 @@ void job_end(struct job *job)
         if (job->rcpts[i])
             set_aside(job->rcpts[i]);
     if (--s->n_active == 0 && s->state == SHARD_LEAVING)
-        shard_wake(q); /* it can be given up now */
+        node_wake(q); /* it can be given up now */
     message_unref(job->msg);
     fiber_cond_broadcast(&q->ended);
 }

@@ -1,10 +1,18 @@
 /* The queue object, its methods, and Enqueue. */
-#include "queue-service/internal.h"
+#include "queue-service/service.h"
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "proto/queue_calls.h"
+#include "queue-service/admin.h"
+#include "queue-service/body.h"
+#include "queue-service/commit.h"
+#include "queue-service/domain.h"
+#include "queue-service/node.h"
+#include "queue-service/schedule.h"
+#include "queue-service/schema.h"
+#include "queue-service/shard.h"
 
 #define ADDRESS_MAX 512u
 #define TEXT_MAX 1024u
@@ -339,7 +347,7 @@ static void on_hint(void *arg, str channel, str payload)
 {
     struct queue *q = arg;
     if (str_eq(channel, S("queue:shards")) && !str_eq(payload, str_c(q->node)))
-        shard_wake(q);
+        node_wake(q);
 }
 
 struct queue *queue_new(const struct queue_opts *opts, struct err *err)
@@ -399,7 +407,7 @@ bool queue_start(struct queue *q, struct err *err)
 {
     CHECK(q, QUEUE_MAGIC);
     assert(!q->is_started);
-    if (!queue_spawn(q, "queue.coordinator", shard_coordinate, q, err))
+    if (!queue_spawn(q, "queue.coordinator", node_coordinate, q, err))
         return false;
     q->is_started = true;
     if (q->opts.redis) {
@@ -426,7 +434,7 @@ void queue_retire(struct queue *q)
 {
     CHECK(q, QUEUE_MAGIC);
     q->is_draining = true;
-    shard_wake(q);
+    node_wake(q);
     FIBER_DEADLINE(q->opts.drain_ms + DRAIN_MORE_MS);
     struct err err = ERR_INIT; /* what was not released is taken over when the lease ends */
     while (q->is_started && q->n_taken > 0 && fiber_cond_wait(&q->ended, &err))
@@ -439,7 +447,7 @@ void queue_free(struct queue *q)
         return;
     queue_retire(q);
     q->is_stopping = true;
-    shard_wake(q);
+    node_wake(q);
     schedule_stop(q);
     if (q->opts.redis)
         redis_on_message(q->opts.redis, NULL, NULL, q);

@@ -3,7 +3,7 @@
 
 #include "base/clock.h"
 #include "base/map.h"
-#include "queue-service/internal.h"
+#include "queue-service/message.h"
 
 #define N 4000u
 
