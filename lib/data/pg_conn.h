@@ -97,4 +97,8 @@ bool pg_result_decode(const PGresult *r, const struct sql_stmt *st, struct arena
 /* The error of a failed result by its SQLSTATE. */
 void pg_result_error(const PGresult *r, const char *what, struct pg_error *e);
 
+/* For open.c. */
+bool pg_check_dsn(str dsn, struct err *err) WARN_UNUSED;
+struct sql_db *pg_open(const struct sql_opts *opts, struct err *err) WARN_UNUSED;
+
 #endif

@@ -1,5 +1,6 @@
 /*
- * sql_driver.h: what sql.c and the two drivers share. Included by lib/data only.
+ * sql_driver.h: what a driver is, and what drivers have from sql.c. Included by lib/data only; open.c knows which
+ * drivers there are.
  */
 #ifndef DATA_SQL_DRIVER_H
 #define DATA_SQL_DRIVER_H
@@ -55,11 +56,6 @@ struct sql_tx {
 /* Whether the set that a connection found (empty: none) is that of opts; learns it where opts do not know it yet. */
 bool sql_set_fits(const struct sql_opts *opts, str found, struct err *err) WARN_UNUSED;
 extern const struct sql_stmt sql_stmt_set;
-
-struct sql_db *sqlite_open(const struct sql_opts *opts, struct err *err) WARN_UNUSED; /* dsn without "sqlite:" */
-bool pg_check_dsn(str dsn, struct err *err) WARN_UNUSED;
-bool sqlite_check_dsn(str path, struct err *err) WARN_UNUSED; /* what follows "sqlite:" */
-struct sql_db *pg_open(const struct sql_opts *opts, struct err *err) WARN_UNUSED;
 
 void sql_db_init(struct sql_db *db, const struct sql_driver *driver, const struct sql_opts *opts);
 void sql_db_done(struct sql_db *db); /* the names; the driver frees the rest */

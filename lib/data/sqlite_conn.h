@@ -47,4 +47,8 @@ void sqlite_inline_leave(void);
 void sqlite_inline_probe(void);
 bool sqlite_inline_probed(void) WARN_UNUSED;
 
+/* For open.c. */
+struct sql_db *sqlite_open(const struct sql_opts *opts, struct err *err) WARN_UNUSED; /* dsn without "sqlite:" */
+bool sqlite_check_dsn(str path, struct err *err) WARN_UNUSED;                         /* what follows "sqlite:" */
+
 #endif
