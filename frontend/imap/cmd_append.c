@@ -155,10 +155,11 @@ FIBER static bool append(struct imap_session *s, struct imap_command *c, const s
     item.internal_unix = p->internal_unix;
     item.internal_zone = p->zone_minutes;
     q.account = &s->account;
-    imap_mailbox_path(c->arena, p->mailbox, &q.path, &q.n_path); /* as it is then, not as it was before the literal */
+    user_account_mailbox_path(c->arena, p->mailbox, &q.path,
+                              &q.n_path); /* as it is then, not as it was before the literal */
     q.items = items;
     q.n_items = 1;
-    q.request_id = imap_request_id(c->arena);
+    q.request_id = user_account_request_id(c->arena);
     imap_call(s, &call, c->arena);
     if (!STORE_CALL(s, &call, store_append, &q, &r))
         return imap_destination_failed(s, c, p->mailbox, &call, err);

@@ -88,9 +88,9 @@ FIBER static bool copy_slice(struct copy_run *run, struct err *err)
     q.n_uids = some.n;
     q.to_mailbox_id = run->to_mailbox_id;
     if (!run->to_mailbox_id)
-        imap_mailbox_path(&a, run->to_name, &q.to_path, &q.n_to_path);
+        user_account_mailbox_path(&a, run->to_name, &q.to_path, &q.n_to_path);
     q.is_move = run->is_move;
-    q.request_id = imap_request_id(&a);
+    q.request_id = user_account_request_id(&a);
     if (!call_copy(s, &call, &q, &r, &a))
         return imap_destination_failed(s, run->c, run->to_name, &call, err);
     run->to_mailbox_id = r->to_mailbox_id;

@@ -12,14 +12,7 @@
 
 static void take_account(struct imap_session *s, const Thurn__AuthenticateReply *r)
 {
-    thurn__account_ref__init(&s->account);
-    s->account.account_id = r->account->account_id;
-    s->account.tenant_id = r->account->tenant_id;
-    s->account.shard = r->account->shard;
-    s->account.epoch = r->account->epoch;
-    s->account.incarnation = r->account->incarnation;
-    s->account.quota_bytes = r->account->quota_bytes;
-    s->account.quota_messages = r->account->quota_messages;
+    s->account = user_account_copy(r->account);
     xfree(s->login);
     s->login = str_dup(str_c(r->address));
     fiber_context()->account = str_c(s->login);
@@ -60,10 +53,12 @@ FIBER static bool log_in(struct imap_session *s, struct imap_command *c, str log
     if (!r->account)
         return err_set(err, ERR_INTERNAL, "login without an account");
     take_account(s, r);
-    if (!imap_lease_take(s, err)) {
+    if (!leases_take(s->server->leases, s->account.account_id, err)) {
+        metric_inc_label(M_IMAP_REFUSED, "sessions_of_account");
         c->text = S("Too many connections of this account.");
         return false;
     }
+    s->has_lease = true;
     s->state = IMAP_AUTH;
     stream_set_input_max(s->stream, imap_line_max(s));
     logins_add(s->server->opts.logins, &s->login_check, r, &s->account, imap_login_ended, s);

@@ -69,8 +69,8 @@ FIBER bool cmd_create(struct imap_session *s, struct imap_command *c, struct err
     if (!is_known)
         return imap_no(c, err, ERR_INVALID, "USEATTR", "That use is not supported."); /* RFC 6154 */
     q.account = &s->account;
-    imap_mailbox_path(c->arena, name, &q.path, &q.n_path);
-    q.request_id = imap_request_id(c->arena);
+    user_account_mailbox_path(c->arena, name, &q.path, &q.n_path);
+    q.request_id = user_account_request_id(c->arena);
     imap_call(s, &call, c->arena);
     if (STORE_CALL(s, &call, store_create_mailbox, &q, NULL))
         return true;
@@ -90,8 +90,8 @@ FIBER bool cmd_delete(struct imap_session *s, struct imap_command *c, struct err
     if (str_eq(name, S("INBOX")))
         return imap_no(c, err, ERR_INVALID, "CANNOT", "INBOX cannot be deleted.");
     q.account = &s->account;
-    imap_mailbox_path(c->arena, name, &q.path, &q.n_path);
-    q.request_id = imap_request_id(c->arena);
+    user_account_mailbox_path(c->arena, name, &q.path, &q.n_path);
+    q.request_id = user_account_request_id(c->arena);
     imap_call(s, &call, c->arena);
     if (!STORE_CALL(s, &call, store_delete_mailbox, &q, &r)) {
         if (call.err.kind == ERR_CONFLICT)
@@ -117,9 +117,9 @@ FIBER bool cmd_rename(struct imap_session *s, struct imap_command *c, struct err
     if (!from_valid || !to_valid)
         return imap_no(c, err, ERR_INVALID, "CANNOT", "Not a valid mailbox name.");
     q.account = &s->account;
-    imap_mailbox_path(c->arena, from, &q.from_path, &q.n_from_path);
-    imap_mailbox_path(c->arena, to, &q.path, &q.n_path);
-    q.request_id = imap_request_id(c->arena);
+    user_account_mailbox_path(c->arena, from, &q.from_path, &q.n_from_path);
+    user_account_mailbox_path(c->arena, to, &q.path, &q.n_path);
+    q.request_id = user_account_request_id(c->arena);
     imap_call(s, &call, c->arena);
     if (!STORE_CALL(s, &call, store_rename_mailbox, &q, &r))
         return imap_failed(c, IMAP_AT_MAILBOX, &call, err);
@@ -137,7 +137,7 @@ FIBER static bool set_subscribed(struct imap_session *s, struct imap_command *c,
     if (!imap_mailbox_arg(c, &name, err))
         return false;
     q.account = &s->account;
-    imap_mailbox_path(c->arena, name, &q.path, &q.n_path);
+    user_account_mailbox_path(c->arena, name, &q.path, &q.n_path);
     q.is_subscribed = is_subscribed;
     imap_call(s, &call, c->arena);
     return STORE_CALL(s, &call, store_subscribe, &q, NULL) || imap_failed(c, IMAP_AT_ACCOUNT, &call, err);

@@ -202,15 +202,3 @@ bool imap_mailbox_arg(struct imap_command *c, str *name, struct err *err)
         return imap_no(c, err, ERR_INVALID, "CANNOT", "Not a valid mailbox name.");
     return true;
 }
-
-void imap_mailbox_path(struct arena *a, str name, char ***path, size_t *n)
-{
-    size_t count = 1;
-    for (size_t i = 0; i < name.n; i++)
-        count += name.p[i] == '/';
-    *path = arena_array(a, char *, count);
-    *n = 0;
-    str component;
-    while (str_split(&name, '/', &component))
-        (*path)[(*n)++] = arena_strz(a, component);
-}

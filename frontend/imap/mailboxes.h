@@ -41,7 +41,5 @@ FIBER bool imap_destination_failed(struct imap_session *s, struct imap_command *
                                    const struct rpc_call *call, struct err *err);
 /* " mailbox" as a command's only remaining argument. */
 bool imap_mailbox_arg(struct imap_command *c, str *name, struct err *err) WARN_UNUSED;
-/* The name's components, for requests. */
-void imap_mailbox_path(struct arena *a, str name, char ***path, size_t *n);
 
 #endif

@@ -5,10 +5,8 @@
 
 #include <stdio.h>
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
-#include "proto/auth_calls.h"
 
 /* Response codes, and the text beside each. */
 #define CODES(X)                                                                                                       \
@@ -92,42 +90,13 @@ FIBER bool imap_send_failure(struct imap_session *s, struct imap_command *c, con
 
 void imap_call(struct imap_session *s, struct rpc_call *call, struct arena *a)
 {
-    rpc_call_init(call, a);
-    call->pass = s->login_check.pass;
-    call->route_key = (uint64_t)s->account.account_id;
-    call->deadline_mono_ms = MIN(call->deadline_mono_ms, clock_mono_ms() + 60000);
-}
-
-ProtobufCBinaryData imap_request_id(struct arena *a)
-{
-    enum { SIZE = 16 };
-    void *id = arena_alloc(a, SIZE);
-    random_bytes(id, SIZE);
-    return rpc_bytes(str_n(id, SIZE));
+    user_account_call_init(call, a, &s->login_check.pass, s->account.account_id);
 }
 
 FIBER bool imap_relocated(struct imap_session *s, struct rpc_call *call)
 {
-    if (call->err.kind != ERR_CONFLICT)
-        return false;
-    ARENA(a, 1u << 20);
-    Thurn__LocateRequest q = THURN__LOCATE_REQUEST__INIT;
-    const Thurn__LocateReply *r;
-    struct rpc_call locate;
-    q.account_ids = &s->account.account_id;
-    q.n_account_ids = 1;
-    rpc_call_init(&locate, &a);
-    if (!auth_locate(&locate, s->server->opts.auth, &q, &r) || r->n_accounts == 0)
-        return false;
-    const Thurn__Account *now = r->accounts[0];
-    if (!rpc_incarnation_fits(now->incarnation, s->account.incarnation)) {
-        imap_end(s, IMAP_END_LOGIN); /* another account has this number now: the log-in was not to that one */
-        return false;
-    }
-    if (now->shard == s->account.shard && now->epoch == s->account.epoch)
-        return false; /* the conflict was about something else */
-    s->account.shard = now->shard;
-    s->account.epoch = now->epoch;
-    rpc_call_again(call);
-    return true;
+    enum user_account_place place = user_account_locate(s->server->opts.auth, &s->account, call);
+    if (place == USER_ACCOUNT_OTHER)
+        imap_end(s, IMAP_END_LOGIN);
+    return place == USER_ACCOUNT_MOVED;
 }

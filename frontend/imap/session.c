@@ -77,7 +77,7 @@ struct imap_server *imap_server_new(const struct imap_opts *opts)
     else
         snprintf(server->holder, sizeof(server->holder), "imap-%016llx", (unsigned long long)random_u64());
     server->watch = watch_new(opts->store, str_c(server->holder));
-    imap_leases_init(server);
+    server->leases = leases_new(server->opts.auth, LIMIT_IMAP_SESSIONS_ACCOUNT, str_c(server->holder));
     server->recents = imap_recents_new();
     return server;
 }
@@ -93,7 +93,7 @@ FIBER void imap_server_free(struct imap_server *server)
         return;
     CHECK(server, SERVER_MAGIC);
     assert(server->n_sessions == 0);
-    imap_leases_done(server);
+    leases_free(server->leases);
     watch_free(server->watch);
     imap_recents_free(server->recents);
     xfree(server->hostname);
@@ -208,7 +208,8 @@ static void finish(struct imap_session *s)
     watch_remove(server->watch, &s->watch);
     logins_remove(server->opts.logins, &s->login_check);
     guest_leave(&s->guest);
-    imap_lease_release(s);
+    if (s->has_lease)
+        leases_release(s->server->leases, s->account.account_id);
     if (s->end == IMAP_END_BROKEN)
         stream_abort(s->stream);
     else

@@ -12,7 +12,9 @@
 #include "base/map.h"
 #include "fiber/fiber.h"
 #include "frontend/common/guests.h"
+#include "frontend/common/leases.h"
 #include "frontend/common/logins.h"
+#include "frontend/common/user_account.h"
 #include "frontend/common/watch.h"
 #include "frontend/imap/imap.h"
 #include "frontend/imap/uid_map.h"
@@ -151,7 +153,7 @@ struct imap_server {
     struct fiber_cond ended; /* a session went away */
     struct fiber *drainer;   /* waits for the last ones */
     char holder[40];         /* of leases: this process */
-    struct imap_leases *leases;
+    struct leases *leases;
     struct imap_recents *recents;
 };
 
@@ -196,8 +198,6 @@ FIBER bool imap_send_failure(struct imap_session *s, struct imap_command *c, con
 /* --- store calls --- */
 /* Prepare a call on behalf of the session's account. */
 void imap_call(struct imap_session *s, struct rpc_call *call, struct arena *a);
-/* A new request id, in a: for the calls that are done once (store.proto). */
-ProtobufCBinaryData imap_request_id(struct arena *a);
 /* After CONFLICT: ask the directory where the account is now. True when it moved, so that the call makes sense again.
  */
 FIBER bool imap_relocated(struct imap_session *s, struct rpc_call *call);
@@ -208,12 +208,5 @@ FIBER bool imap_relocated(struct imap_session *s, struct rpc_call *call);
 
 /* RFC 7162 3.1: from now on this client gets MODSEQ. With a mailbox open it is told where that stands. */
 FIBER bool imap_enable_condstore(struct imap_session *s, struct err *err) WARN_UNUSED;
-
-/* --- leases.c: sessions of an account over all front-ends --- */
-/* False with LIMIT when the account has too many. Any other trouble is no reason to refuse. */
-FIBER bool imap_lease_take(struct imap_session *s, struct err *err) WARN_UNUSED;
-void imap_lease_release(struct imap_session *s);
-void imap_leases_init(struct imap_server *server);
-FIBER void imap_leases_done(struct imap_server *server);
 
 #endif
