@@ -12,6 +12,19 @@ static const struct sql_stmt insert_changes = {
     true};
 // clang-format on
 
+/* What kind of thing it happens to. */
+static const Thurn__ChangeType type_of[] = {
+    [CHANGE_ADDED] = THURN__CHANGE_TYPE__CHANGE_EMAIL,
+    [CHANGE_LINKED] = THURN__CHANGE_TYPE__CHANGE_EMAIL,
+    [CHANGE_FLAGS] = THURN__CHANGE_TYPE__CHANGE_EMAIL,
+    [CHANGE_UNLINKED] = THURN__CHANGE_TYPE__CHANGE_EMAIL,
+    [CHANGE_DESTROYED] = THURN__CHANGE_TYPE__CHANGE_EMAIL,
+    [CHANGE_MBOX_CREATED] = THURN__CHANGE_TYPE__CHANGE_MAILBOX,
+    [CHANGE_MBOX_UPDATED] = THURN__CHANGE_TYPE__CHANGE_MAILBOX,
+    [CHANGE_MBOX_DESTROYED] = THURN__CHANGE_TYPE__CHANGE_MAILBOX,
+};
+static_assert(ARRAY_LEN(type_of) == CHANGE_OPS_, "each change has its type");
+
 void change_queue(struct sql_tx *tx, const struct change *rows, size_t n)
 {
     struct sql_value *v = arena_array(sql_arena(tx), struct sql_value, size_mul(n, 7)), *p = v;
@@ -19,8 +32,7 @@ void change_queue(struct sql_tx *tx, const struct change *rows, size_t n)
         *p++ = sql_i(rows[i].account_id);
         *p++ = sql_i(rows[i].modseq);
         *p++ = sql_i(rows[i].week);
-        *p++ = sql_i(rows[i].op >= CHANGE_MBOX_CREATED ? THURN__CHANGE_TYPE__CHANGE_MAILBOX
-                                                       : THURN__CHANGE_TYPE__CHANGE_EMAIL);
+        *p++ = sql_i(type_of[rows[i].op]);
         *p++ = sql_i(rows[i].op);
         *p++ = sql_i(rows[i].mailbox_id);
         *p++ = sql_s(rows[i].items);

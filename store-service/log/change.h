@@ -23,6 +23,7 @@ enum change_op {
     CHANGE_MBOX_CREATED,
     CHANGE_MBOX_UPDATED,
     CHANGE_MBOX_DESTROYED,
+    CHANGE_OPS_
 };
 #define CHANGE_ITEMS_MAX 500u /* of one row, and so of one modseq */
 struct change {

@@ -232,6 +232,7 @@ struct mailbox_row mailbox_make(struct account_row *acct, int64_t parent_id, str
                                 .parent_id = parent_id,
                                 .name = name,
                                 .role = role,
+                                .kind = THURN__COLLECTION_KIND__COLLECTION_MAIL,
                                 .uidvalidity = acct->uidvalidity,
                                 .uidnext = 1,
                                 .highestmodseq = acct->modseq,
