@@ -19,8 +19,9 @@
  *
  *     watch, blob <- account <- log <- mailbox <- message <- sync, search;   blob <- content <- message
  *
- * and against that go only timeline.c (a new account has mailboxes) and the methods of mailbox/ (a mailbox that is
- * deleted takes its messages with it): their own room's headers know nothing of it.
+ * and against that go only timeline.c (a new account has mailboxes), change.c (a change raises its mailbox's modseq)
+ * and the methods of mailbox/ (a mailbox that is deleted takes its messages with it): their rooms' headers know nothing
+ * of it.
  */
 #ifndef STORE_SERVICE_SERVICE_H
 #define STORE_SERVICE_SERVICE_H
