@@ -1,6 +1,5 @@
 #include "frontend/smtp/body.h"
 
-#include "frontend/smtp/command.h"
 #include "frontend/smtp/session.h"
 #include "frontend/smtp/trace.h"
 #include "proto/store_calls.h"
@@ -115,7 +114,7 @@ FIBER static bool next_bdat(struct smtp_body_reader *r, str *line, struct err *e
         }
         if (is_bdat)
             return true;
-        smtp_command_run(s, *line);
+        r->run(s, *line);
         if (s->close)
             return ended(r, err);
     }

@@ -42,9 +42,11 @@ struct smtp_body_reader {
     struct smtp_chunks *chunks; /* BDAT: the message's judgement; NULL: the chunk was refused and is thrown away */
     uint64_t left;              /* BDAT: bytes of this chunk still to come */
     bool is_last;               /* BDAT: this is the last chunk */
-    bool is_pulling;            /* BDAT: go on with the next command when a chunk is used up */
-    bool is_interrupted;        /* BDAT: another command came between; it is still in the input */
-    bool is_broken;             /* the connection failed: s->close is set */
+    /* BDAT: run a command without effect that came between chunks, and answer it */
+    FIBER void (*run)(struct smtp_session *s, str line);
+    bool is_pulling;     /* BDAT: go on with the next command when a chunk is used up */
+    bool is_interrupted; /* BDAT: another command came between; it is still in the input */
+    bool is_broken;      /* the connection failed: s->close is set */
 };
 
 void smtp_body_init(struct smtp_body *b, size_t inline_max);

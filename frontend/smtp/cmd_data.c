@@ -1,6 +1,7 @@
 /*
  * cmd_data.c: the message itself: DATA (RFC 5321 4.1.1.4) and BDAT (RFC 3030), and what is answered at its end.
  */
+#include "frontend/smtp/command.h"
 #include "frontend/smtp/deliver.h"
 #include "frontend/smtp/session.h"
 
@@ -181,7 +182,7 @@ FIBER static void take_chunk(struct smtp_session *s, struct smtp_body_reader *r)
 FIBER void smtp_cmd_bdat(struct smtp_session *s, enum smtp_verb verb, str args)
 {
     (void)verb;
-    struct smtp_body_reader r = {.session = s, .is_chunked = true};
+    struct smtp_body_reader r = {.session = s, .is_chunked = true, .run = smtp_command_run};
     if (!smtp_bdat_parse(args, &r.left, &r.is_last)) { /* where the next command begins is not known any more */
         smtp_say_last(s, SMTP_CHUNK_SYNTAX, SMTP_CLOSE_CHUNK);
         return;
