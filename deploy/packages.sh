@@ -33,6 +33,8 @@ ensure_packages() {
   fi
   echo "Installing:$missing"
   log=$(mktemp)
+  trap 'rm -f "$log"; exit 130' INT
+  trap 'rm -f "$log"; exit 143' TERM HUP
   $sudo apt-get -o DPkg::Lock::Timeout=300 update -q >"$log" 2>&1 || true
   # shellcheck disable=SC2086
   if ! $sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y \
@@ -42,4 +44,5 @@ ensure_packages() {
     exit 1
   fi
   rm -f "$log"
+  trap - INT TERM HUP
 }

@@ -156,9 +156,10 @@ bool frontends_addresses(const struct config *c, enum frontend_kind kind, struct
                                FRONTENDS_ADDRESSES_MAX);
     for (size_t i = 0; i < count; i++) {
         struct err bad = ERR_INIT;
-        if (!net_addr_parse(list[i], &out[i], &bad))
+        bool is_exact = str_starts(list[i], S("="));
+        if (!net_addr_parse(str_slice(list[i], is_exact, SIZE_MAX), &out[i], &bad))
             return config_complain(c, frontend_listens[kind].setting, err, "has %s", bad.msg);
-        if (net_addr_is_unix(&out[i]))
+        if (net_addr_is_unix(&out[i]) || is_exact)
             continue;
         int64_t port = net_addr_port(&out[i]) + offset;
         if (port > 65535)

@@ -18,6 +18,7 @@ static const struct global {
     {"--data", true, offsetof(struct options, data)},
     {"--roles", true, offsetof(struct options, roles)},
     {"--port-offset", true, offsetof(struct options, port_offset)},
+    {"--http", true, offsetof(struct options, http)},
     {"--url", true, offsetof(struct options, url)},
     {"--token", true, offsetof(struct options, token)},
     {"--dev", false, offsetof(struct options, is_dev)},
@@ -178,9 +179,10 @@ static bool dev_listeners(struct config *c, struct err *err)
             continue;
         struct net_addr addr;
         char text[64];
-        if (!net_addr_parse(list[0], &addr, err))
+        bool is_exact = str_starts(list[0], S("="));
+        if (!net_addr_parse(str_slice(list[0], is_exact, SIZE_MAX), &addr, err))
             return err_prefix(err, "listener");
-        snprintf(text, sizeof(text), "127.0.0.1:%u", net_addr_port(&addr));
+        snprintf(text, sizeof(text), "%s127.0.0.1:%u", is_exact ? "=" : "", net_addr_port(&addr));
         /* A default replaced as if by the file: later overrides still win. */
         c->values[listeners[i]].is_set = false;
         if (!config_override(c, listeners[i], str_c(text), err))
@@ -191,6 +193,16 @@ static bool dev_listeners(struct config *c, struct err *err)
     return config_override(c, CFG_PLAIN_LOGIN, S("loopback"), err) &&
            config_override(c, CFG_WEAK_PASSWORDS, S("true"), err) &&
            config_override(c, CFG_OUT_PRIVATE, S("true"), err);
+}
+
+/* --http: the address as it is given, so that the port that was asked for is the one that answers. */
+static bool http_as_given(struct config *c, const char *given, struct err *err)
+{
+    CLEANUP(xfree_char) char *exact = xmalloc(strlen(given) + 2);
+    bool has_port = given[0] != '=' && !str_starts(str_c(given), S("unix:"));
+    snprintf(exact, strlen(given) + 2, "%s%s", has_port ? "=" : "", given);
+    c->values[CFG_LISTEN_HTTP].is_set = false; /* --dev may have set it */
+    return config_override(c, CFG_LISTEN_HTTP, str_c(exact), err) || err_prefix(err, "--http");
 }
 
 /* Its A-label form, as it is compared and shown. */
@@ -218,7 +230,7 @@ bool options_config(const struct options *o, struct config *c, struct err *err)
         return false;
     if (o->port_offset && !config_override(c, CFG_PORT_OFFSET, str_c(o->port_offset), err))
         return err_prefix(err, "--port-offset");
-    if (o->is_dev && !dev_listeners(c, err))
+    if ((o->is_dev && !dev_listeners(c, err)) || (o->http && !http_as_given(c, o->http, err)))
         return false;
     if (config_str(c, CFG_HOSTNAME).n == 0) {
         char host[256] = "localhost";

@@ -12,6 +12,7 @@ struct options {
     const char *data;        /* --data, or NULL */
     const char *roles;       /* --roles, comma separated, or NULL */
     const char *port_offset; /* --port-offset, or NULL */
+    const char *http;        /* --http, or NULL: listen.http as it is written here, without the port offset */
     /* --url, --token: admin API of a running server elsewhere (also THURN_ADMIN_URL, _TOKEN) */
     const char *url, *token;
     bool is_dev;      /* --dev */

@@ -18,22 +18,28 @@
 #include "proto/auth_calls.h"
 #include "server/confine.h"
 #include "server/frontends.h"
+#include "server/handover.h"
 #include "server/running.h"
 #include "server/serve.h"
 #include "server/verbs.h"
 
 #define UNPRIVILEGED_OFFSET "10000"
+#define DOMAINS_SHOWN 3u
 #define HOST_MAX 253 /* RFC 1035 2.3.4 */
 
 struct setup {
     struct options *o;
-    const char *http;   /* listen.http for a config that is made now; NULL: the default */
+    const char *user;   /* --user: whose the data folder becomes; NULL: it stays whose it is */
     char address[512];  /* the first account, its domain as A-labels */
     const char *domain; /* of address */
     char password[32];  /* empty when the account was there before */
     char host[256];     /* the name for a config that is made now */
+    char domains[600];  /* those that were there before, for people; empty: none */
+    char first[256];    /* of them */
+    bool is_given;      /* the address, by who calls */
     bool is_served;     /* --serve: the server starts right afterwards */
     bool is_service;    /* --service: systemd starts it, and the program is on PATH */
+    bool is_dry;        /* --dry-run: what stands in the way, and nothing is made */
     int status;
 };
 
@@ -76,11 +82,8 @@ static bool may_bind_low_ports(void)
 static bool first_settings(const struct setup *s, struct config *c, struct err *err)
 {
     const char *offset = may_bind_low_ports() ? "0" : UNPRIVILEGED_OFFSET;
-    if (s->http)
-        c->values[CFG_LISTEN_HTTP].is_set = false; /* --dev has set it */
     return config_override(c, CFG_HOSTNAME, str_c(s->host), err) &&
            config_override(c, CFG_DEFAULT_DOMAIN, str_c(s->domain), err) &&
-           (!s->http || config_override(c, CFG_LISTEN_HTTP, str_c(s->http), err)) &&
            (s->o->port_offset || config_override(c, CFG_PORT_OFFSET, str_c(offset), err));
 }
 
@@ -105,9 +108,10 @@ static bool write_config(const struct setup *s, const struct config *c, struct e
     buf_add(&text, S("# Made by `thurn setup`. All settings: `thurn config reference`.\n"));
     buf_printf(&text, "hostname: %.*s\ndefault_domain: %.*s\n", STR_ARG(config_str(c, CFG_HOSTNAME)),
                STR_ARG(config_str(c, CFG_DEFAULT_DOMAIN)));
-    if (s->http) {
+    if (s->o->http) {
+        size_t n;
         buf_add(&text, S("listen.http: "));
-        buf_add_json(&text, str_c(s->http));
+        buf_add_json(&text, config_list(c, CFG_LISTEN_HTTP, &n)[0]);
         buf_addc(&text, '\n');
     }
     if (config_int(c, CFG_PORT_OFFSET))
@@ -166,13 +170,75 @@ static bool add_account(struct setup *s, struct rpc_call *call, ProtobufCService
     return err_set(err, ERR_INVALID, "account %s: %s", s->address, r->n_results ? r->results[0]->error : "no answer");
 }
 
-static bool make_account(struct setup *s, struct node *node, struct err *err)
+/* Which domains there are: a folder that has one is set up. */
+FIBER static bool find_domains(struct setup *s, struct rpc_call *call, ProtobufCService *auth, struct err *err)
+{
+    Thurn__ListRequest q = THURN__LIST_REQUEST__INIT;
+    const Thurn__ListDomainsReply *r;
+    q.limit = DOMAINS_SHOWN + 1;
+    if (!auth_list_domains(call, auth, &q, &r)) {
+        *err = call->err;
+        return err_prefix(err, "domains");
+    }
+    BUF(text, sizeof(s->domains));
+    for (size_t i = 0; i < r->n_domains && i < DOMAINS_SHOWN; i++)
+        buf_printf(&text, "%s%.140s", i ? ", " : "", r->domains[i]->name);
+    if (r->n_domains > DOMAINS_SHOWN)
+        buf_add(&text, S(" and others"));
+    snprintf(s->domains, sizeof(s->domains), "%s", buf_z(&text));
+    snprintf(s->first, sizeof(s->first), "%s", r->n_domains ? r->domains[0]->name : "");
+    return true;
+}
+
+/* Whether it is there; anything else than yes or no is an error. */
+FIBER static bool find_account(struct setup *s, struct rpc_call *call, ProtobufCService *auth, bool *is_there,
+                               struct err *err)
+{
+    Thurn__NameRequest q = THURN__NAME_REQUEST__INIT;
+    const Thurn__AccountReply *r;
+    q.name = s->address;
+    *is_there = auth_get_account(call, auth, &q, &r);
+    if (*is_there || call->err.kind == ERR_NOT_FOUND)
+        return true;
+    *err = call->err;
+    return false;
+}
+
+/* Its first setup was broken off between domain and account. */
+FIBER static bool is_half_made(struct setup *s, struct rpc_call *call, ProtobufCService *auth)
+{
+    Thurn__ListRequest q = THURN__LIST_REQUEST__INIT;
+    const Thurn__ListAccountsReply *r;
+    q.limit = 1;
+    return strcmp(s->domains, s->domain) == 0 && auth_list_accounts(call, auth, &q, &r) && r->n_accounts == 0;
+}
+
+/* A server that is there gets no second administrator by the way. */
+static bool refuse_address(const struct setup *s, const struct node *node, struct err *err)
+{
+    return err_set(
+        err, ERR_CONFLICT,
+        "the server in '%s' is set up already, for %s, and has no account %s; it is added while the server runs, by thurn domain add %s (where that is new) and thurn account add %s",
+        node->data, s->domains, s->address, s->domain, s->address);
+}
+
+FIBER static bool make_account(struct setup *s, struct node *node, struct err *err)
 {
     ARENA(a, 1 << 20);
     struct rpc_call call;
-    rpc_call_init(&call, &a);
+    bool is_there = false;
     if (!node->auth)
         return err_set(err, ERR_INVALID, "setup needs the auth role; on a cluster use thurn domain add, account add");
+    rpc_call_init(&call, &a);
+    if (!find_domains(s, &call, node->auth_service, err))
+        return false;
+    rpc_call_init(&call, &a);
+    if (s->domains[0] && (!s->is_given || !find_account(s, &call, node->auth_service, &is_there, err) || is_there))
+        return !err_is_set(err);
+    rpc_call_init(&call, &a);
+    if (s->domains[0] && !is_half_made(s, &call, node->auth_service))
+        return refuse_address(s, node, err);
+    rpc_call_init(&call, &a);
     if (!add_domain(&call, node->auth_service, s->domain)) {
         *err = call.err;
         return err_prefix(err, "domain");
@@ -206,8 +272,14 @@ static void print_ports(const char *what, const char *host, unsigned tls, unsign
 /* How this very program is called for this very server. */
 static void print_command(const struct options *o, const char *verb)
 {
-    printf("    %s%s%s%s%s %s", o->program, o->config_file ? " --config " : "", o->config_file ? o->config_file : "",
+    printf("%s%s%s%s%s %s", o->program, o->config_file ? " --config " : "", o->config_file ? o->config_file : "",
            o->data ? " --data " : "", o->data ? o->data : "", verb);
+}
+
+static void print_step(const struct options *o, const char *verb)
+{
+    printf("    ");
+    print_command(o, verb);
 }
 
 static void print_next(const struct setup *s, const struct config *c)
@@ -224,14 +296,14 @@ static void print_next(const struct setup *s, const struct config *c)
         return;
     }
     if (!s->is_served) {
-        print_command(s->o, "serve");
+        print_step(s->o, "serve");
         putchar('\n');
     }
-    print_command(s->o, "account passwd");
+    print_step(s->o, "account passwd");
     printf(" %s\n", s->address);
-    print_command(s->o, "account add");
+    print_step(s->o, "account add");
     printf(" ann@%s\n", s->domain);
-    print_command(s->o, "queue list\n");
+    print_step(s->o, "queue list\n");
     if (http)
         printf("    curl http://127.0.0.1:%u/readyz\n", http);
     putchar('\n');
@@ -269,7 +341,8 @@ static void print_result(const struct setup *s, const struct config *c)
     unsigned smtp = port_of(c, FRONTEND_SMTP);
     str host = config_str(c, CFG_HOSTNAME);
     char *shown = s->o->is_dev ? xstrdup("127.0.0.1") : str_dup(host);
-    printf("\nThurn is set up.\n\n  Your mail program\n");
+    printf("\nThurn is set up%s%s.\n\n  Your mail program\n", s->password[0] ? "" : "; there already is ",
+           s->password[0] ? "" : s->address);
     print_ports("incoming   IMAP", shown, port_of(c, FRONTEND_IMAPS), port_of(c, FRONTEND_IMAP));
     print_ports("outgoing   SMTP", shown, port_of(c, FRONTEND_SUBMISSIONS), port_of(c, FRONTEND_SUBMISSION));
     free(shown);
@@ -294,6 +367,19 @@ static void print_result(const struct setup *s, const struct config *c)
     else
         print_records(s, c, smtp);
     print_next(s, c);
+    fflush(stdout);
+}
+
+/* It was set up before, and nothing was asked for but that it be there. */
+static void print_served(const struct setup *s, const struct config *c)
+{
+    printf("Thurn %s %s%s. Data: %.*s. More accounts: ", s->is_served ? "serves" : "is set up for", s->domains,
+           s->o->is_dev ? " on this machine alone (--dev)" : "", STR_ARG(config_str(c, CFG_DATA)));
+    if (s->is_service)
+        printf("thurn account add");
+    else
+        print_command(s->o, "account add");
+    printf(" ann@%s\n", s->first);
     fflush(stdout);
 }
 
@@ -328,6 +414,24 @@ static bool close_folder(const struct config *c, struct err *err)
     return err_set(err, ERR_DENIED, "cannot close folder '%s' to others: %s", data, strerror(errno));
 }
 
+/* The folder becomes that of the user as whom the server will run: the setting's, else --user's. */
+static bool hand_over(const struct setup *s, const struct config *c, struct err *err)
+{
+    CLEANUP(xfree_char) char *data = str_dup(config_str(c, CFG_DATA));
+    CLEANUP(xfree_char) char *setting = str_dup(config_str(c, CFG_USER));
+    struct handover what = {.user = setting[0] ? setting : s->user, .from_anybody = s->is_service, .is_dry = s->is_dry};
+    size_t given;
+    if (!s->user)
+        return true;
+    if (!handover(data, &what, &given, err))
+        return false;
+    if (given && !s->is_dry)
+        printf("The folder %s was set up before; it belongs to user %s now, with all that is in it (%zu changed).\n",
+               data, what.user, given);
+    fflush(stdout);
+    return true;
+}
+
 FIBER static bool setup_all(struct setup *s, struct config *c, struct err *err)
 {
     struct node node = {0};
@@ -335,15 +439,20 @@ FIBER static bool setup_all(struct setup *s, struct config *c, struct err *err)
     if (!options_config(s->o, c, err) || !running_none(c, err) || (!c->file && !first_settings(s, c, err)) ||
         !frontends_check(c, err))
         return false;
+    if (s->is_dry)
+        return hand_over(s, c, err);
     if (!may_listen(s, c, err))
         return false;
-    bool ok = confine_become(c, err) && node_open(&node, c, NODE_NEW, err) &&
+    bool ok = hand_over(s, c, err) && confine_become(c, err) && node_open(&node, c, NODE_NEW, err) &&
               node_migrate(&node, false, &applied, err) && make_certificate(&node, c, err) &&
               make_account(s, &node, err) && close_folder(c, err);
     node_close(&node);
     if (!ok || (!c->file && !write_config(s, c, err)))
         return false;
-    print_result(s, c);
+    if (s->domains[0] && !s->is_given)
+        print_served(s, c);
+    else
+        print_result(s, c);
     return true;
 }
 
@@ -415,10 +524,15 @@ static int run_apart(struct setup *s)
 int verb_setup(struct options *o)
 {
     struct err err = ERR_INIT;
-    struct setup s = {.o = o, .is_served = options_flag(o, "--serve"), .is_service = options_flag(o, "--service")};
+    struct setup s = {.o = o,
+                      .is_served = options_flag(o, "--serve"),
+                      .is_service = options_flag(o, "--service"),
+                      .is_dry = options_flag(o, "--dry-run")};
     char given[512];
-    if (!options_take(o, "--http", &s.http, &err) || !options_finish(o, 0, 1, &err))
+    if (!options_take(o, "--user", &s.user, &err) || !options_finish(o, 0, 1, &err))
         return verb_fail(&err);
+    s.is_given = o->n_args > 0;
+    s.is_served &= !s.is_dry;
     if (!o->n_args)
         default_address(given, sizeof(given));
     if (!take_address(&s, o->n_args ? o->args[0] : given, &err) || !choose_host(&s, &err))
