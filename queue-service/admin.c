@@ -110,6 +110,16 @@ static const char *waits_for(const struct rcpt *r, int64_t *ms)
     }
 }
 
+/* Where it is being sent, and since when. */
+static void show_attempt(const struct rcpt *r, struct arena *a, Thurn__QueuedRecipient *out)
+{
+    const struct job *job = schedule_job_of(r);
+    if (!job || !job->site)
+        return;
+    out->site = arena_strz(a, str_c(job->site->key));
+    out->due_unix = queue_unix(r->msg->shard->queue) - (clock_mono_ms() - job->started_ms) / 1000;
+}
+
 static Thurn__QueuedRecipient *show_rcpt(const struct rcpt *r, struct arena *a)
 {
     Thurn__QueuedRecipient *out = arena_new(a, Thurn__QueuedRecipient);
@@ -126,6 +136,8 @@ static Thurn__QueuedRecipient *show_rcpt(const struct rcpt *r, struct arena *a)
     out->text = arena_strz(a, rcpt_reason(r));
     if (r->state == R_READY)
         out->site = arena_strz(a, r->flow ? str_c(r->flow->site->key) : rcpt_domain(r));
+    else if (r->state == R_ACTIVE)
+        show_attempt(r, a, out);
     return out;
 }
 
@@ -398,9 +410,10 @@ static void act_ended(struct act *act)
 {
     act->ended_ms = clock_mono_ms();
     act->is_cut_short |= has_lost_shards(act);
-    log_info("queue.act", KV_I64("op", act->op), KV_I64("recipients", (int64_t)act->affected),
-             KV_I64("messages", (int64_t)act->seen), KV_I64("of", (int64_t)act->total),
-             KV_I64("cut_short", act->is_cut_short));
+    static const char *const ops[] = {"retry", "hold", "release", "drop", "bounce"};
+    log_info("queue.act", KV_Z("op", (size_t)act->op < ARRAY_LEN(ops) ? ops[act->op] : "unknown"),
+             KV_I64("recipients", (int64_t)act->affected), KV_I64("messages", (int64_t)act->seen),
+             KV_I64("of", (int64_t)act->total), KV_I64("cut_short", act->is_cut_short));
 }
 
 FIBER static void actor(void *arg)

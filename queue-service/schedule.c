@@ -294,6 +294,18 @@ void schedule_cancel_message(const struct message *m, const bool *is_meant, bool
     }
 }
 
+const struct job *schedule_job_of(const struct rcpt *r)
+{
+    LIST_EACH(&r->msg->shard->queue->sessions, n)
+    {
+        const struct job *job = &LIST_ITEM(n, struct session, node)->job;
+        for (size_t i = 0; job->is_under_way && job->msg == r->msg && i < job->n; i++)
+            if (job->rcpts[i] == r)
+                return job;
+    }
+    return NULL;
+}
+
 void schedule_cancel_lost(const struct shard *s)
 {
     LIST_EACH(&s->queue->sessions, n)

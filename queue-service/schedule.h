@@ -17,6 +17,8 @@ void schedule_message(struct message *m); /* its delay and expiry timer */
 void schedule_cancel_sessions(struct queue *q, const struct shard *s);
 /* And those with this message; spare_sent: but not where the peer may have taken it already. */
 void schedule_cancel_message(const struct message *m, const bool *is_meant, bool spare_sent);
+/* The attempt that has this recipient; NULL: none, or it has just ended. Good until the next wait. */
+const struct job *schedule_job_of(const struct rcpt *r);
 /* And those of an earlier epoch of the shard: what they send is loaded again, and would be sent beside them. */
 void schedule_cancel_lost(const struct shard *s);
 void schedule_tell_fullness(const struct queue *q);  /* a trouble, when the memory is nearly used up */

@@ -44,15 +44,17 @@ FIBER static void readyz(void *arg, struct http_req *req)
 {
     (void)arg;
     struct err err = ERR_INIT;
-    BUF(text, DEGRADED_MAX);
-    buf_add(&text, S("ok\n"));
-    (void)trouble_print(&text);
+    BUF(workers, DEGRADED_MAX);
+    BUF(text, 2 * DEGRADED_MAX);
     if (!serving->is_ready)
         (void)err_set(&err, ERR_UNAVAILABLE, "starting");
     else if (serving->is_draining)
         (void)err_set(&err, ERR_UNAVAILABLE, "draining");
     else
-        IGNORE(node_ready(&serving->node, &err) && workers_ready(req->arena, &text, &err)); /* err says it */
+        IGNORE(node_ready(&serving->node, &err) && workers_ready(req->arena, &workers, &err)); /* err says it */
+    buf_add(&text, S("ok\n"));
+    (void)trouble_print(&text); /* what was noticed just now too */
+    buf_add(&text, buf_str(&workers));
     if (!err_is_set(&err)) {
         http_reply(req, 200, "text/plain", buf_str(&text));
         return;

@@ -28,7 +28,7 @@ static void print_value(json_t *v)
 
 /* Each fact on its own: "state: \"active\" -> \"suspended\"". A value that is only before or only after stands alone.
  */
-static void print_facts(json_t *before, json_t *after)
+static void print_facts(json_t *before, json_t *after, bool is_change)
 {
     const char *key;
     json_t *v;
@@ -39,7 +39,7 @@ static void print_facts(json_t *before, json_t *after)
         if (json_object_get(after, key)) {
             printf(" -> ");
             print_value(json_object_get(after, key));
-        } else if (json_is_object(after)) {
+        } else if (is_change && json_is_object(after)) {
             printf(" -> -");
         }
     }
@@ -56,7 +56,9 @@ static void print_event(json_t *e)
 {
     print_time(json_integer_value(json_object_get(e, "at_unix_ms")));
     printf("  %s  %s  %s", client_text(e, "who"), client_text(e, "what"), client_text(e, "subject"));
-    print_facts(json_object_get(e, "before"), json_object_get(e, "after"));
+    /* Of an act on the queue there stands before which mail it was, which became nothing else. */
+    bool is_change = !str_starts(str_c(client_text(e, "what")), S("queue."));
+    print_facts(json_object_get(e, "before"), json_object_get(e, "after"), is_change);
     printf("  (%s)\n", client_text(e, "from"));
 }
 

@@ -33,21 +33,29 @@ static const char *when(char out[32], long long unix_s)
     return out;
 }
 
+static bool is_being_sent(json_t *r)
+{
+    return strcmp(client_text(r, "waits"), "attempt") == 0 && client_text(r, "site")[0];
+}
+
 /* What waits for its turn has no time that anybody knows. */
 static bool has_time(json_t *r)
 {
     const char *waits = client_text(r, "waits");
-    return strcmp(waits, "time") == 0 || strcmp(waits, "site") == 0 || strcmp(waits, "hosts") == 0;
+    return strcmp(waits, "time") == 0 || is_being_sent(r) || strcmp(waits, "site") == 0 || strcmp(waits, "hosts") == 0;
 }
 
 static const char *waits_text(json_t *r)
 {
+    if (strcmp(client_text(r, "waits"), "attempt") == 0 && !is_being_sent(r))
+        return "";
     static const struct {
         const char *waits, *text;
     } texts[] = {{"time", ", next "},
                  {"site", ", its site is tried again "},
                  {"hosts", ", its domain is looked up again "},
-                 {"turn", ", waits for its turn"}};
+                 {"turn", ", waits for its turn"},
+                 {"attempt", ", being sent to "}};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)
         if (strcmp(client_text(r, "waits"), texts[i].waits) == 0)
             return texts[i].text;
@@ -63,8 +71,9 @@ static void print_message(json_t *m)
            when(created, client_int(m, "created_unix")), when(until, client_int(m, "expires_unix")),
            client_int(m, "size"), client_text(m, "sender"), client_int(m, "recipients_left"));
     json_array_foreach(json_object_get(m, "recipients"), i, r)
-        printf("    <%s> %s, %lld attempts%s%s%s%s\n", client_text(r, "address"), client_text(r, "state"),
-               client_int(r, "attempts"), waits_text(r), has_time(r) ? when(due, client_int(r, "due_unix")) : "",
+        printf("    <%s> %s, %lld attempts%s%s%s%s%s%s\n", client_text(r, "address"), client_text(r, "state"),
+               client_int(r, "attempts"), waits_text(r), is_being_sent(r) ? client_text(r, "site") : "",
+               is_being_sent(r) ? " since " : "", has_time(r) ? when(due, client_int(r, "due_unix")) : "",
                client_text(r, "text")[0] ? ": " : "", client_text(r, "text"));
 }
 

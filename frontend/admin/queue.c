@@ -10,6 +10,7 @@
 
 #define IDS_MAX 1000u
 #define LIST_DEFAULT 100u
+#define NAMED_MAX 5u /* messages, and recipients of each, that the record of administration names */
 
 static const char *const state_names[] = {"due", "held", "done", "failed", "active"};
 
@@ -262,6 +263,95 @@ static bool parse_filter(json_t *o, struct arena *a, Thurn__QueueFilter *f, stru
     return true;
 }
 
+/* --- which mail an act is on, for the record: it is gone when somebody asks --- */
+
+static str named(struct arena *a, json_t *m)
+{
+    json_t *recipients = json_object_get(m, "recipients");
+    size_t n = MIN(json_array_size(recipients), NAMED_MAX);
+    BUF(text, 4096);
+    buf_printf(&text, "%s from <%s> to ", json_string_value(json_object_get(m, "queue_id")),
+               json_string_value(json_object_get(m, "sender")));
+    for (size_t i = 0; i < n; i++)
+        buf_printf(&text, "%s<%s>", i ? ", " : "",
+                   json_string_value(json_object_get(json_array_get(recipients, i), "address")));
+    json_int_t left = json_integer_value(json_object_get(m, "recipients_left"));
+    if (left > (json_int_t)n)
+        buf_printf(&text, " and %lld more", (long long)left - (long long)n);
+    return arena_str(a, buf_str(&text));
+}
+
+/* One line for each of the first ids, as the queue has them now; *more: how many further ones there are. */
+FIBER static json_t *named_messages(struct admin *a, struct http_req *req, const Thurn__QueueFilter *filter,
+                                    size_t *more)
+{
+    Thurn__QueueFilter first = THURN__QUEUE_FILTER__INIT;
+    Thurn__QueueListRequest q = THURN__QUEUE_LIST_REQUEST__INIT;
+    CLEANUP(json_decref_) json_t *found = json_array();
+    struct gather g = {.list = found, .bound = UINT64_MAX, .err = ERR_INIT};
+    struct err ignored = ERR_INIT; /* the ids are known all the same */
+    json_t *lines = json_array();
+    first.queue_ids = filter->queue_ids;
+    first.n_queue_ids = MIN(filter->n_queue_ids, NAMED_MAX);
+    *more = filter->n_queue_ids - first.n_queue_ids;
+    q.filter = &first;
+    q.limit = NAMED_MAX;
+    IGNORE(ask_all(a, req, QUEUE_METHOD_LIST, &q.base, gather_list, &g, &ignored));
+    for (size_t i = 0; i < first.n_queue_ids; i++) {
+        str line = arena_printf(req->arena, "%llu", (unsigned long long)first.queue_ids[i]);
+        for (size_t k = 0; k < json_array_size(found); k++)
+            if (id_of(json_array_get(found, k)) == first.queue_ids[i])
+                line = named(req->arena, json_array_get(found, k));
+        json_array_append_new(lines, admin_string(line));
+    }
+    return lines;
+}
+
+/* A filter in words: what was given, and nothing of what was not. */
+static str filter_words(struct arena *a, json_t *given)
+{
+    BUF(text, 2048);
+    const char *sender = json_string_value(json_object_get(given, "sender")),
+               *recipient = json_string_value(json_object_get(given, "recipient")),
+               *state = json_string_value(json_object_get(given, "state"));
+    json_int_t age = json_integer_value(json_object_get(given, "older_than"));
+    if (sender && sender[0])
+        buf_printf(&text, " from %s", sender);
+    if (recipient && recipient[0])
+        buf_printf(&text, " to %s", recipient);
+    if (state && state[0])
+        buf_printf(&text, " that is %s", state);
+    if (age)
+        buf_printf(&text, " older than %lld %s",
+                   (long long)(age % 3600    ? age
+                               : age % 86400 ? age / 3600
+                                             : age / 86400),
+                   age % 3600    ? "s"
+                   : age % 86400 ? "hours"
+                                 : "days");
+    return text.n ? arena_printf(a, "mail%.*s", STR_ARG(buf_str(&text))) : S("all mail");
+}
+
+/* That it begins: the first message (or the filter) is what it was done to, further ones are in the facts. */
+FIBER static bool record_act(struct admin *a, struct http_req *req, struct rpc_call *call, Thurn__Author *by,
+                             const char *what, json_t *given, const Thurn__QueueFilter *filter, struct err *err)
+{
+    if (!filter->n_queue_ids)
+        return admin_record(a, call, by, what, filter_words(req->arena, given), NULL, json_object(), err);
+    size_t more;
+    CLEANUP(json_decref_) json_t *lines = named_messages(a, req, filter, &more);
+    str subject = arena_str(req->arena, str_c(json_string_value(json_array_get(lines, 0))));
+    json_t *others = NULL;
+    json_array_remove(lines, 0);
+    if (json_array_size(lines))
+        others = more ? json_pack("{s:O, s:I}", "messages", lines, "more", (json_int_t)more)
+                      : json_pack("{s:O}", "messages", lines);
+    if (filter->n_queue_ids > 1)
+        subject = arena_printf(req->arena, "%.*s and %zu more message%s", STR_ARG(subject), filter->n_queue_ids - 1,
+                               filter->n_queue_ids == 2 ? "" : "s");
+    return admin_record(a, call, by, what, subject, others, json_object(), err);
+}
+
 /* A node that is away has not done its part. */
 static bool was_cut_short(const struct gather *g)
 {
@@ -299,8 +389,7 @@ FIBER static void act(struct admin *a, struct http_req *req, struct rpc_call *ca
     const char *what = arena_printf(req->arena, "queue.%s", json_string_value(json_object_get(o, "op"))).p;
     json_t *which = json_object_get(o, "filter");
     by->act = q.act_id; /* one event, however often it is asked how far it is */
-    if (!q.is_begun &&
-        !admin_record(a, call, by, what, S("queue"), json_pack("{s:O}", "filter", which), json_object(), err))
+    if (!q.is_begun && !record_act(a, req, call, by, what, which, &filter, err))
         return;
     if (!ask_all(a, req, QUEUE_METHOD_ACT, &q.base, gather_act, &g, err))
         return;

@@ -1,11 +1,15 @@
 #include "fiber/disk.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/num.h"
+#include "base/trouble.h"
 
 #define LOOK_EVERY_MS 1000
 #define RESERVE_MIN ((uint64_t)64 << 20)
@@ -41,11 +45,25 @@ static bool is_low(const struct disk_room *r)
     return r->free_bytes < r->wanted_bytes;
 }
 
+/* Its owner or mode was changed under us: what is open goes on, and the next new file fails. */
+static void look_at_rights(const struct disk_room *r)
+{
+    char why[512];
+    if (access(r->folder, W_OK | X_OK) == 0) {
+        trouble_over("folder");
+        return;
+    }
+    snprintf(why, sizeof(why), "cannot write in folder '%.300s': %s; it has to be the server's own", r->folder,
+             strerror(errno));
+    trouble_note("folder", why);
+}
+
 static void look(struct disk_room *r)
 {
     struct statvfs st;
     bool was_low = is_low(r);
     r->looked_mono_ms = clock_mono_ms();
+    look_at_rights(r);
     if (statvfs(r->folder, &st) != 0)
         return;
     uint64_t share = (uint64_t)st.f_blocks * st.f_frsize / 100;

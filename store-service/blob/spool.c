@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "base/trouble.h"
 #include "fiber/work.h"
 
 void spool_init(struct spool *s, const char *folder)
@@ -61,8 +62,12 @@ FIBER static bool flush(struct spool *s, struct err *err)
     struct flush f = {.s = s};
     if (!work_run(flush_file, &f, err))
         return false;
-    if (f.error)
-        return err_set(err, ERR_UNAVAILABLE, "spool '%s': %s", s->folder, strerror(f.error));
+    if (f.error) {
+        (void)err_set(err, ERR_UNAVAILABLE, "spool '%s': %s", s->folder, strerror(f.error));
+        trouble_note("spool", err->msg);
+        return false;
+    }
+    trouble_over("spool");
     buf_clear(&s->buf);
     return true;
 }
