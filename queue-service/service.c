@@ -238,8 +238,7 @@ FIBER static bool enqueue(struct queue *q, const Thurn__EnqueueRequest *req, str
     fiber_cond_broadcast(&q->ended);
     if (ok)
         log_info("queue.enqueued", KV_I64("id", (int64_t)out->queue_id), KV_Z("sender", req->sender),
-                 KV_I64("recipients", (int64_t)req->n_recipients), KV_Z("from", req->received_from),
-                 KV_Z("trace", req->trace));
+                 KV_I64("recipients", (int64_t)req->n_recipients), KV_Z("from", req->received_from));
     return ok;
 }
 

@@ -52,6 +52,25 @@ static void print_forms(const char *forms)
     }
 }
 
+/* What no form repeats. */
+static void print_common(const char *verb)
+{
+    static const char *const here[] = {"serve", "setup", "migrate", "config"}, *const none[] = {"test", "version"};
+    for (size_t i = 0; i < ARRAY_LEN(none); i++)
+        if (strcmp(verb, none[i]) == 0)
+            return;
+    for (size_t i = 0; i < ARRAY_LEN(here); i++)
+        if (strcmp(verb, here[i]) == 0) {
+            puts(
+                "\nWhich server: --config FILE (DATA/thurn.yaml, else /etc/thurn/thurn.yaml), --data DIR (root: /var/lib/thurn,\n"
+                "else ~/.local/share/thurn). For this run, whatever the file says: --roles LIST, --port-offset N, --http ADDRESS\n"
+                "(health and admin API; its port is taken as given), --dev (loopback alone, passwords without TLS).");
+            return;
+        }
+    puts("\nWhich server: --config FILE, --data DIR; one elsewhere: --url URL --token TOKEN (or THURN_ADMIN_URL and\n"
+         "THURN_ADMIN_TOKEN). --json prints the API's own answer.");
+}
+
 static int help(FILE *to, int status)
 {
     fputs("thurn: a mail server\n\n", to);
@@ -91,6 +110,7 @@ int main(int argc, char **argv)
         if (options_flag(&o, "--help") || options_flag(&o, "-h")) {
             printf("thurn %s: %s\n\n", verbs[i].name, verbs[i].help);
             print_forms(verbs[i].forms);
+            print_common(verbs[i].name);
             return EXIT_DONE;
         }
         return verbs[i].run(&o);

@@ -46,16 +46,38 @@ static bool read_line_secret(struct arena *a, bool is_prompted, const char **out
     return s.n ? true : err_set(err, ERR_INVALID, "no password on standard input");
 }
 
-/* The rest of "VERB ADDRESS": --password, --password-stdin, or a prompt, which comes when all else is known to be
- * right. */
-static bool take_password(struct options *o, struct arena *a, bool is_needed, const char **out, struct err *err)
+/* The rest of "VERB ADDRESS": --password, or that it is to be read (when all else is known to be right).
+ */
+static bool take_password(struct options *o, bool is_needed, const char **out, bool *from_stdin, bool *is_read,
+                          struct err *err)
 {
-    bool from_stdin = options_flag(o, "--password-stdin");
+    *from_stdin = options_flag(o, "--password-stdin");
     if (!options_take(o, "--password", out, err) || !options_finish(o, 2, 2, err))
         return false;
-    if (*out)
-        return true;
-    return from_stdin || is_needed ? read_line_secret(a, !from_stdin, out, err) : true;
+    *is_read = !*out && (*from_stdin || is_needed);
+    return true;
+}
+
+/* Nobody is asked for the password of an account that cannot be: what the server would refuse is asked first. */
+FIBER static bool may_add(struct options *o, struct arena *a, struct err *err)
+{
+    CLEANUP(client_json_free) json_t *account = NULL;
+    CLEANUP(client_json_free) json_t *domain = NULL;
+    const char *address = o->args[1], *at = strrchr(address, '@');
+    if (!at || at == address || !at[1])
+        return err_set(err, ERR_INVALID, "'%.100s' is no mail address such as ann@example.com", address);
+    if (client_call(o, a, "GET", client_path(a, "/v1/accounts/?name=", address), NULL, &account, err))
+        return err_set(err, ERR_EXISTS, "'%s' exists", client_text(account, "address"));
+    if (err->kind != ERR_NOT_FOUND)
+        return false;
+    err_clear(err);
+    return client_call(o, a, "GET", client_path(a, "/v1/domains/?name=", at + 1), NULL, &domain, err);
+}
+
+FIBER static bool is_there(struct options *o, struct arena *a, struct err *err)
+{
+    CLEANUP(client_json_free) json_t *account = NULL;
+    return client_call(o, a, "GET", client_path(a, "/v1/accounts/?name=", o->args[1]), NULL, &account, err);
 }
 
 static int answer_of(struct options *o, bool ok, json_t *answer, const struct err *err, bool is_printed)
@@ -75,13 +97,14 @@ FIBER static int add(struct options *o, struct arena *a)
     struct err err = ERR_INIT;
     const char *file, *quota, *name, *hash, *password = NULL;
     CLEANUP(client_json_free) json_t *answer = NULL;
-    bool is_admin = options_flag(o, "--admin");
+    bool is_admin = options_flag(o, "--admin"), from_stdin, is_read;
     if (!options_take(o, "--from-file", &file, &err) || !options_take(o, "--quota", &quota, &err) ||
         !options_take(o, "--name", &name, &err) || !options_take(o, "--hash", &hash, &err))
         return verb_fail(&err);
     if (file)
         return options_finish(o, 1, 1, &err) ? import_accounts(o, file) : verb_fail(&err);
-    if (!take_password(o, a, !hash, &password, &err))
+    if (!take_password(o, !hash, &password, &from_stdin, &is_read, &err) ||
+        (is_read && (!may_add(o, a, &err) || !read_line_secret(a, !from_stdin, &password, &err))))
         return verb_fail(&err);
     json_t *body = json_pack("{s:s, s:s, s:b}", "address", o->args[1], hash ? "password_hash" : "password",
                              hash ? hash : password, "is_admin", (int)is_admin);
@@ -144,7 +167,9 @@ FIBER static int passwd(struct options *o, struct arena *a)
     struct err err = ERR_INIT;
     const char *password = NULL;
     CLEANUP(client_json_free) json_t *answer = NULL;
-    if (!take_password(o, a, true, &password, &err))
+    bool from_stdin, is_read;
+    if (!take_password(o, true, &password, &from_stdin, &is_read, &err) ||
+        (is_read && (!is_there(o, a, &err) || !read_line_secret(a, !from_stdin, &password, &err))))
         return verb_fail(&err);
     json_t *body = json_pack("{s:s}", "password", password);
     if (!body) {

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pwd
+import smtplib
 import subprocess
 import tempfile
 
@@ -22,8 +23,38 @@ def events(server, *args):
     return found
 
 
+def send(server, n, start):
+    """A message of bea's to n addresses that waits; its id."""
+    with smtplib.SMTP(*server.address("submission")) as s:
+        s.login("bea@example.test", "geheim und geheimer")
+        s.sendmail("bea@example.test", [f"r{start + i}@nowhere.invalid.test" for i in range(n)], b"Subject: x\r\n\r\nx\r\n")
+    def waits():
+        page = json.loads(server.admin("queue", "list", "--recipient", f"r{start}@nowhere.invalid.test", "--json").stdout)
+        return page["messages"] and page["messages"][0]["queue_id"]
+    return harness.wait_until(waits, "the message to wait", 30)
+
+
+def queue_acts(server):
+    """An act on the queue says whose mail it was, when the mail is gone too; a filter what was given, in words."""
+    server.admin("account", "set", "bea@example.test", "--state", "active")
+    one, many, *rest = [send(server, n, start) for n, start in ((1, 100), (8, 200), (1, 300), (1, 301), (1, 302), (1, 303), (1, 304))]
+    server.admin("queue", "drop", one)
+    server.admin("queue", "hold", many, *rest)
+    server.admin("queue", "drop", "--sender", "@slow.example", "--older-than", "2d", "--state", "held", check=False)
+    server.admin("queue", "drop", "--all")
+    drop, hold, filtered, everything = events(server, "--what", "queue.")[-4:]
+    assert drop["subject"] == f"{one} from <bea@example.test> to <r100@nowhere.invalid.test>" and not drop["before"], drop
+    assert hold["subject"].startswith(f"{many} from <bea@example.test> to <r200@") and hold["subject"].endswith(" and 3 more and 5 more messages"), hold
+    assert len(hold["before"]["messages"]) == 4 and hold["before"]["more"] == 1, hold
+    assert all(f"{i} from <bea@example.test> to <r30" in line for i, line in zip(rest, hold["before"]["messages"])), hold
+    assert filtered["subject"] == "mail from @slow.example that is held older than 2 days" and everything["subject"] == "all mail", (filtered, everything)
+    assert [e["what"] for e in events(server, "--what", "r100@nowhere")] == ["queue.drop"]
+    text = server.admin("audit", "--what", "queue.").stdout
+    assert "filter" not in text and "-> -" not in text and '""' not in text, text
+
+
 def walk(combo):
-    with harness.Server(combo, extra="admin.token: token-of-the-test\n", accounts=("ann",)) as server:
+    with harness.Server(combo, extra="admin.token: token-of-the-test\noutbound.relay: 127.0.0.1:1\n", accounts=("ann",)) as server:
         here = f"unix socket, uid {os.getuid()} ({ME})"
         assert [(e["what"], e["subject"]) for e in events(server)] == [("domain.add", "example.test"), ("account.add", "ann@example.test")]
         steps = (
@@ -48,6 +79,7 @@ def walk(combo):
             count = 3 if "--from-file" in args else 3 if what == "account.remove" else 1  # it is closed first, and its mail goes
             assert len(made) == count and made[-1]["what"] == what, (args, made)
             assert all(e["who"] == ME and e["from"] == here for e in made), made
+        queue_acts(server)
         # what nobody may change makes no event, nor does what is only looked at
         before = len(events(server))
         for args in (("account", "list"), ("domain", "show", "example.test"), ("account", "show", "nobody@example.test"), ("queue", "list"),

@@ -86,6 +86,53 @@ def test_service():
         assert p.returncode == 0, (root / "log").read_text()[-3000:]
 
 
+def test_takes_over():
+    """What a server of root's left: refused while it runs, taken over with all that is in it when it is stopped. What is not ours is refused."""
+    if os.geteuid() != 0:
+        print("without: root, who installs")
+        return
+    with tempfile.TemporaryDirectory(prefix="thurn-install-", dir="/tmp") as d:
+        os.chmod(d, 0o755)
+        root = pathlib.Path(d)
+        user = pwd.getpwnam(USER)
+        data, config = root / "var/lib/thurn", root / "etc/thurn/thurn.yaml"
+        for folder in (root / "var", root / "var/lib"):
+            folder.mkdir()
+            os.chmod(folder, 0o755)
+        offset = harness.free_ports(1)[0] - 100
+        words = ("--dev", "--data", data, "--port-offset", str(offset))
+        with open(root / "log", "wb") as log:
+            p = subprocess.Popen([harness.BINARY, "setup", "me@first.test", "--serve", *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        try:
+            harness.wait_until(lambda: p.poll() is not None or "server.ready" in (root / "log").read_text(), "the server of root's", 60)
+            before = {q: q.lstat().st_uid for q in root.rglob("*")}
+            r = install(root, "me@first.test")
+            assert r.returncode == 4 and f"is running (pid {p.pid})" in r.stderr and r.stderr.endswith("install: nothing was changed\n"), r
+            assert {q: q.lstat().st_uid for q in root.rglob("*") if q in before} == before and not (root / "usr").exists() and not (root / "etc").exists()
+        finally:
+            p.send_signal(signal.SIGTERM)
+            p.wait(timeout=60)
+        os.chown(data, user.pw_uid, user.pw_gid)  # as an installation that failed leaves it
+        settings = (data / "thurn.yaml").read_text()
+        r = install(root, "me@first.test")
+        assert r.returncode == 0 and f"belongs to user {USER} now" in r.stdout and "The settings moved" in r.stdout and "there already is" in r.stdout, r
+        assert config.read_text() == settings + "data: /var/lib/thurn\n" and not (data / "thurn.yaml").exists()
+        assert {q.lstat().st_uid for q in (data, *data.rglob("*"))} == {user.pw_uid}
+        # an address that is not there changes no settings, and says what does
+        shutil.copy(config, data / "thurn.yaml")
+        config.unlink()
+        r = install(root, "you@other.test")
+        assert r.returncode == 4 and "thurn domain add other.test" in r.stderr and not config.exists(), r
+    with tempfile.TemporaryDirectory(prefix="thurn-install-", dir="/tmp") as d:
+        os.chmod(d, 0o755)
+        root = pathlib.Path(d)
+        (root / "var/lib/thurn").mkdir(parents=True)
+        (root / "var/lib/thurn/letters").write_text("")
+        r = install(root, "me@first.test")
+        assert r.returncode == 2 and "was not set up by Thurn" in r.stderr and (root / "var/lib/thurn").stat().st_uid == 0, r
+        assert sorted(q.name for q in root.rglob("*")) == ["letters", "lib", "thurn", "var"]
+
+
 def test_mistakes():
     def said(*args):
         r = subprocess.run([harness.ROOT / "deploy/install.sh", *args], capture_output=True, text=True, timeout=60)

@@ -30,12 +30,13 @@ def test_setup_and_first_mail():
     """thurn setup --serve on an empty folder; the printed account receives a mail; a second setup changes nothing."""
     with tempfile.TemporaryDirectory(prefix="thurn-setup-") as d:
         offset = free_ports(1)[0] - 100
-        args = [str(harness.BINARY), "setup", "me@first.test", "--serve", "--http", "127.0.0.1:8081", "--", "--dev", "--data", f"{d}/data",
+        http = free_ports(1)[0]
+        args = [str(harness.BINARY), "setup", "me@first.test", "--serve", "--http", f"127.0.0.1:{http}", "--", "--dev", "--data", f"{d}/data",
                 "--port-offset", str(offset)]
         log = open(f"{d}/log", "w+")
         p = subprocess.Popen(args, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
         try:
-            ports = dict(ports_from(offset), http=offset + 8081)
+            ports = dict(ports_from(offset), http=http)
             wait_until(lambda: p.poll() is not None or http_get(("127.0.0.1", ports["http"]), "/readyz")[0] == 200, "the server", 60)
             text = pathlib.Path(f"{d}/log").read_text()
             assert p.poll() is None, text
@@ -376,6 +377,8 @@ def test_command_line():
     for verb in verbs:
         status, out, err = thurn(verb, "--help")
         assert status == 0 and not err and f"\n  thurn {verb}" in out, (verb, out, err)
+        for option in ("--config", "--data", *(("--port-offset", "--http", "--dev", "--roles") if verb in ("serve", "setup") else ())):
+            assert option in out or verb in ("version", "test"), (verb, option, out)
         status, out, err = thurn(verb, "--nonsense")
         assert status == 2 and not out and f"thurn {verb} --help" in err, (verb, out, err)
     for args, status, text in (((), 2, "thurn: a mail server"), (("--nonsense",), 2, "'--nonsense'; see thurn --help"),
@@ -383,7 +386,7 @@ def test_command_line():
                                (("account",), 2, "see thurn account --help"), (("account", "nonsense"), 2, "'thurn account nonsense'"),
                                (("account", "show"), 2, "a word missing"), (("account", "show", "a@b.test", "c"), 2, "what is 'c'?"),
                                (("domain", "add", "a.test", "--tenant", "x"), 2, "--tenant 'x'"),
-                               (("account", "add", "a@b.test"), 2, "no password on standard input"),
+                               (("account", "add", "a@b.test"), 1, "is 'thurn serve' running"), (("account", "add", "ab"), 2, "no mail address"),
                                (("account", "add", "a@b.test", "--pasword", "x"), 2, "'--pasword'"), (("account", "passwd", "a@b.test", "-p"), 2, "'-p'"),
                                (("account", "passwd"), 2, "a word missing"), (("version", "extra"), 2, "what is 'extra'?"),
                                (("queue", "retry"), 2, "--all"), (("queue", "drop", "--sender", ""), 2, "--all"), (("queue", "hold", "x", "--all"), 2, "one of"),

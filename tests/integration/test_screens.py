@@ -6,6 +6,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import smtplib
 import socket
 import subprocess
@@ -166,35 +167,6 @@ def test_settings_out_of_reach():
     in_folder(walk)
 
 
-def test_start_build():
-    """With a ninja that only says that it works: whoever waits is told, and one who need not is not."""
-    def walk(d):
-        (d / "deploy").mkdir()
-        (d / "build/release").mkdir(parents=True)
-        (d / "build/release/build.ninja").write_text("")
-        (d / "deploy/packages.sh").write_text("BUILD_PACKAGES=\nensure_packages() { :; }\n")
-        shutil.copy(harness.ROOT / "start", d / "start")
-        (d / "ninja").write_text('#!/bin/sh\n[ "$3" != -n ] || { echo "ninja: $SAYS"; exit 0; }\necho "[1/1] it is $SAYS"; exit $STATUS\n')
-        os.chmod(d / "ninja", 0o755)
-
-        def start(says, status, stdout=subprocess.PIPE):
-            env = dict(os.environ, PATH=f"{d}:{os.environ['PATH']}", SAYS=says, STATUS=str(status))
-            return subprocess.run([d / "start", "--build-only"], stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, env=env)
-        line = "Building (a few minutes; progress in build/release/build.log)\n"
-        assert start("built", 0).stdout == line + "Built build/release/thurn\n"
-        assert (d / "build/release/build.log").read_text() == "[1/1] it is built\n"
-        assert start("no work to do.", 0).stdout == "Built build/release/thurn\n"
-        r = start("broken", 1)
-        assert r.returncode == 1 and r.stdout == line and "it is broken" in r.stderr and "The build failed; the whole output is in" in r.stderr, r
-        main, sub = pty.openpty()
-        start("built", 0, stdout=sub)
-        os.close(sub)
-        shown = os.read(main, 4096).decode()
-        os.close(main)
-        assert "Building (a few minutes)" in shown and "[1/1] it is built" in shown, shown
-    in_folder(walk)
-
-
 def test_queue_without_effect():
     """What a command on the queue did not do has a reason for each message."""
     with harness.Server("sqlite-local", extra="outbound.relay: 127.0.0.1:1\n", accounts=("ann",)) as server:  # where nobody listens
@@ -218,6 +190,13 @@ def test_names():
         said(server.admin("domain", "add", "a " + "\u00fc" * 90, check=False), 2, "is no domain: there is a space in it")  # cut in a character, or not
         said(server.admin("domain", "add", "a  " + "\u00fc" * 90, check=False), 2, "is no domain: there is a space in it")
         said(server.admin("alias", "set", "t@example.test", "a b@example.test", check=False), 2, "target: 'a b@example.test' is no mail address: there is a")
+        # before a password is asked for
+        for address, status, text in (("a b@example.test", 2, "there is a space in it"), ("ann@", 2, "'ann@' is no mail address"), ("ann@none.test", 3, "no domain 'none.test'"),
+                                      ("ann@example.test", 2, "no password on standard input")):
+            said(server.admin("account", "add", address, check=False), status, text)
+        said(server.admin("account", "passwd", "nobody@example.test", check=False), 3, "nobody@example.test")
+        server.admin("account", "add", "ben@example.test", "--password", STRONG)
+        said(server.admin("account", "add", "ben@example.test", check=False), 4, "'ben@example.test' exists")
         server.admin("domain", "add", "gone.test")
         assert server.admin("domain", "remove", "gone.test").stdout == "The domain gone.test is removed; mail for it is refused.\n"
 
@@ -227,6 +206,87 @@ def test_start_words():
                         (("--colour",), "there is no option '--colour'")):
         r = subprocess.run([harness.ROOT / "start", *words], capture_output=True, text=True, timeout=60)
         assert r.returncode == 2 and r.stderr.startswith("start: ") and text in r.stderr and not r.stdout, r
+    # what the program would say of an address after the build is said before
+    for address, why in (("a b@example.com", "there is a space"), ("you@10.0.0.1", "no IP address"), ("you@[10.0.0.1]", "no IP address"),
+                         ("you@a@example.com", "more than one @"), ("you@localhost", "has no dot"), ("@example.com", "is empty"), ("you@", "is empty"),
+                         ("you@a..b", "is empty"), ("you@exa mple.com", "there is a space")):
+        r = subprocess.run([harness.ROOT / "start", address], capture_output=True, text=True, timeout=60)
+        assert r.returncode == 2 and f"start: '{address}' is no mail address" in r.stderr and why in r.stderr and not r.stdout, (address, r)
+
+
+def test_start_build():
+    """With a ninja of its own: whoever waits is told, one who need not is not, and a failure ends with the end of the log."""
+    def walk(d):
+        (d / "build/release").mkdir(parents=True)
+        (d / "build/release/build.ninja").write_text("")
+        (d / "bin").mkdir()
+        shutil.copy(harness.ROOT / "start", d)
+        shutil.copytree(harness.ROOT / "deploy", d / "deploy")
+        (d / "bin/dpkg-query").write_text("#!/bin/sh\necho install ok installed\n")
+        (d / "bin/ninja").write_text('#!/bin/sh\nsleep $SECONDS_; echo "[1/1] it is $SAYS"; exit $STATUS\n')
+        for name in ("ninja", "dpkg-query"):
+            os.chmod(d / "bin" / name, 0o755)
+
+        def start(seconds, says, status, stdout=subprocess.PIPE):
+            env = dict(os.environ, PATH=f"{d}/bin:{os.environ['PATH']}", SECONDS_=str(seconds), SAYS=says, STATUS=str(status))
+            return subprocess.run([d / "start", "--build-only"], stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, env=env)
+        line = "Building (a few minutes; progress in build/release/build.log)\n"
+        assert start(0, "up to date", 0).stdout == "Built build/release/thurn\n"
+        assert start(4, "built", 0).stdout == line + "Built build/release/thurn\n"
+        assert (d / "build/release/build.log").read_text() == "[1/1] it is built\n"
+        r = start(0, "broken", 1)
+        assert r.returncode == 1 and not r.stdout and "it is broken" in r.stderr and "The build failed; the whole output is in" in r.stderr, r
+        for seconds in (0, 4):
+            main, sub = pty.openpty()
+            start(seconds, "built", 0, stdout=sub)
+            os.close(sub)
+            shown = os.read(main, 4096).decode()
+            os.close(main)
+            assert ("Building (a few minutes)" in shown) == (seconds > 0) and "[1/1] it is built" in shown, shown
+    in_folder(walk)
+
+
+def test_packages_are_broken_off():
+    """Stopped while packages are installed, nothing is left in /tmp."""
+    if os.geteuid() != 0:
+        print("without: root, who installs")
+        return
+
+    def walk(d):
+        for name in ("bin", "tmp"):
+            (d / name).mkdir()
+        for name, text in (("apt-get", f"echo $$ >{d}/there; exec sleep 60"), ("dpkg-query", "exit 1")):
+            (d / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+            (d / "bin" / name).chmod(0o755)
+        p = subprocess.Popen(["sh", "-c", ". deploy/packages.sh; ensure_packages It this-package"], cwd=harness.ROOT, start_new_session=True,
+                             env=dict(os.environ, PATH=f"{d}/bin:{os.environ['PATH']}", TMPDIR=str(d / "tmp")), stdout=subprocess.DEVNULL)
+        harness.wait_until((d / "there").exists, "the installation", 20)
+        assert list((d / "tmp").iterdir())
+        os.killpg(p.pid, signal.SIGINT)
+        assert p.wait(20) and not list((d / "tmp").iterdir())
+    in_folder(walk)
+
+
+def test_folder_that_is_no_longer_ours():
+    """A data folder or spool whose rights were changed under a running server: /readyz names it, and when it is over."""
+    with harness.Server("sqlite-local") as server:
+        data = server.folder / "data"
+        if os.geteuid() == 0 and "CapEff:\t0000000000000000" not in pathlib.Path(f"/proc/{server.front.popen.pid}/status").read_text():
+            print("without: a server that has no capability")
+            return
+        page = lambda: harness.http_get(("127.0.0.1", server.ports["http"]), "/readyz")[1].decode()
+        assert "folder" not in page()
+        os.chmod(data, 0o500)
+        harness.wait_until(lambda: f"degraded: folder: cannot write in folder '{data}'" in page(), "the folder to be named", 20)
+        os.chmod(data, 0o700)
+        os.chmod(data / "spool", 0o500)
+        with smtplib.SMTP("127.0.0.1", server.ports["smtp"]) as s:
+            try:
+                s.sendmail("x@elsewhere.test", ["ann@example.test"], b"Subject: large\r\n\r\n" + (b"x" * 70 + b"\r\n") * 100000)
+            except smtplib.SMTPException:
+                pass
+        harness.wait_until(lambda: "degraded: spool: " in page() and "degraded: folder" not in page(), "the spool to be named", 20)
+        os.chmod(data / "spool", 0o700)
 
 
 def test_setup_closes_its_folder():

@@ -1,6 +1,12 @@
 #!/usr/bin/python3
-"""thurn setup: a mistake leaves nothing behind, everything is where the settings say, a running server is noticed."""
+"""thurn setup: a mistake leaves nothing behind, everything is where the settings say, a running server is noticed, one that is there stays."""
+import contextlib
+import os
 import pathlib
+import pwd
+import re
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,8 +50,124 @@ def test_mistakes():
         assert f"{data}/thurn.yaml says" not in r.stdout
         assert setup(pathlib.Path(d) / "long", "me@" + ".".join(["a" * 60] * 4) + ".test").returncode == 0 # longer than a certificate's common name
         # the name stays, and it is said where it comes from
-        r = setup(data, "me@other.test")
+        r = setup(data, "me@bücher.test")
         assert r.returncode == 0 and f"as {data}/thurn.yaml says" in r.stdout and (data / "thurn.yaml").read_text() == config, r
+
+
+def test_again():
+    """What is set up is just served: no second domain, no second administrator; an address that is not there is refused."""
+    with tempfile.TemporaryDirectory(prefix="thurn-setup-") as d:
+        data = pathlib.Path(d) / "data"
+        ports = ("--port-offset", str(harness.free_ports(1)[0] - 100))
+        assert setup(data, "me@first.test").returncode == 0
+        r = setup(data)
+        assert r.returncode == 0 and r.stdout.count("\n") == 1 and "set up for first.test" in r.stdout and "account add ann@first.test" in r.stdout, r
+        r = setup(data, "me@first.test")
+        assert r.returncode == 0 and "there already is me@first.test" in r.stdout and "password   as before" in r.stdout, r
+        for words in ((), ("--serve", *ports)):
+            for address in ("you@first.test", "you@other.test"):
+                r = setup(data, address, *words)
+                assert r.returncode == 4 and not r.stdout, r
+                text = complaint(r)
+                assert "is set up already" in text and f"thurn domain add {address.split('@')[1]}" in text and f"thurn account add {address}" in text, text
+        with serving("--dev", "--data", str(data), *ports) as (p, log):
+            wait_for(log, p, "server.ready")
+            text = log.read_text()
+            assert "Thurn serves first.test" in text and "password" not in text, text
+            domains = thurn("--data", str(data), "domain", "list").stdout
+            assert domains.count("\n") == 1 and "first.test" in domains, domains
+            accounts = thurn("--data", str(data), "account", "list").stdout
+            assert accounts.count("@") == 1 and "me@first.test" in accounts, accounts
+
+
+@contextlib.contextmanager
+def serving(*args):
+    with tempfile.TemporaryDirectory(prefix="thurn-setup-log-") as d:
+        log = pathlib.Path(d) / "log"
+        with open(log, "wb") as f:
+            p = subprocess.Popen([str(harness.BINARY), "setup", "--serve", *args], stdout=f, stderr=f, stdin=subprocess.DEVNULL)
+        try:
+            yield p, log
+        finally:
+            p.send_signal(signal.SIGTERM)
+            p.wait(60)
+
+
+def wait_for(log, p, text):
+    def is_there():
+        assert p.poll() is None, log.read_text()
+        return text in log.read_text()
+    harness.wait_until(is_there, text, 60)
+
+
+def test_http_as_given():
+    """An address that is given is the one that answers, in the run that makes the config, from the config, and in a later run with another."""
+    with tempfile.TemporaryDirectory(prefix="thurn-setup-") as d:
+        offset, first, second = str(harness.free_ports(1)[0] - 100), *harness.free_ports(2)
+        words = ("--dev", "--data", f"{d}/data")
+        for given, port in ((("--http", f"127.0.0.1:{first}", "--port-offset", offset), first), ((), first), (("--port-offset", offset), first),
+                            ((f"--http=127.0.0.1:{second}",), second)):
+            with serving("me@first.test", *words, *given) as (p, log):
+                wait_for(log, p, "server.ready")
+                assert f"http://127.0.0.1:{port}/readyz" in log.read_text(), log.read_text()
+                assert harness.http_get(("127.0.0.1", port), "/livez")[0] == 200
+
+
+USER = "daemon"
+
+
+def owners(folder):
+    return {p.lstat().st_uid for p in (folder, *folder.rglob("*"))}
+
+
+def test_user():
+    """Root's setup gives the folder to the user that serves: a new one, and one that was root's with all that is in it."""
+    if os.geteuid() != 0:
+        print("without: root, who gives")
+        return
+    uid = pwd.getpwnam(USER).pw_uid
+    offset = ("--port-offset", str(harness.free_ports(1)[0] - 100))
+    with tempfile.TemporaryDirectory(prefix="thurn-setup-", dir="/tmp") as d:
+        d = pathlib.Path(d)
+        os.chmod(d, 0o755)
+        for name, before in (("new", False), ("roots", True)):
+            data = d / name
+            if before:
+                assert setup(data, "me@first.test").returncode == 0 and owners(data) == {0}
+                (d / "outside").write_text("root's")
+                (data / "link").symlink_to(d / "outside")
+                (data / "folder-link").symlink_to("/etc")
+                # what is not given says so before anything is
+                os.link(d / "outside", data / "hard")
+                r = setup(data, "me@first.test", "--user", USER)
+                assert r.returncode == 1 and "hard link" in complaint(r) and owners(data) == {0}, r
+                (data / "hard").unlink()
+                r = setup(data, "me@first.test", "--user", USER, "--dry-run")
+                assert r.returncode == 0 and owners(data) == {0}, r
+            with serving("me@first.test", "--dev", "--data", str(data), *offset, "--user", USER) as (p, log):
+                wait_for(log, p, "server.ready")
+                status = pathlib.Path(f"/proc/{p.pid}/status").read_text()
+                assert re.search(rf"^Uid:\t{uid}\t{uid}\t{uid}\t{uid}$", status, re.M), status
+                assert owners(data) == {uid} and ("it belongs to user daemon now" in log.read_text()) == before, log.read_text()
+                r = thurn("--data", str(data), "account", "add", "ann@first.test", "--password", "five wooden geese 71")
+                assert r.returncode == 0, r
+        assert (d / "outside").stat().st_uid == 0 and os.stat("/etc").st_uid == 0
+        # half of it was given already, by whatever
+        os.chown(d / "roots/mail.db", 0, 0)
+        r = setup(d / "roots", "--user", USER)
+        assert r.returncode == 0 and "(1 changed)" in r.stdout and owners(d / "roots") == {uid}, r
+        # not ours, and out of reach
+        (d / "foreign").mkdir()
+        (d / "foreign/notes").write_text("")
+        r = setup(d / "foreign", "me@first.test", "--user", USER)
+        assert r.returncode == 2 and "was not set up by Thurn and holds other things ('notes')" in complaint(r), r
+        assert [p.name for p in (d / "foreign").iterdir()] == ["notes"] and owners(d / "foreign") == {0}
+        (d / "closed").mkdir(mode=0o700)
+        r = setup(d / "closed/data", "me@first.test", "--user", USER)
+        assert r.returncode == 1 and f"cannot enter '{d}/closed'" in complaint(r) and not (d / "closed/data").exists(), r
+        assert setup(d / "closed/data", "me@first.test", "--user", "root").returncode == 0
+        r = setup(d / "x", "me@first.test", "--user", "no-such-user")
+        assert r.returncode == 2 and "there is no user 'no-such-user'" in complaint(r) and not (d / "x").exists(), r
 
 
 def test_config_file():
