@@ -274,7 +274,7 @@ def test_folder_that_is_no_longer_ours():
         if os.geteuid() == 0 and "CapEff:\t0000000000000000" not in pathlib.Path(f"/proc/{server.front.popen.pid}/status").read_text():
             print("without: a server that has no capability")
             return
-        page = lambda: harness.http_get(("127.0.0.1", server.ports["http"]), "/readyz")[1].decode()
+        page = lambda: harness.http_get(("127.0.0.1", server.ports["http"]), "/readyz")[1]
         assert "folder" not in page()
         os.chmod(data, 0o500)
         harness.wait_until(lambda: f"degraded: folder: cannot write in folder '{data}'" in page(), "the folder to be named", 20)
