@@ -149,7 +149,7 @@ static bool can_reach(const char *data, const struct user *u, struct err *err)
     return (pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0) ||
            err_set(
                err, ERR_DENIED,
-               "user %s, as whom the server runs, cannot enter '%s': choose a folder that everybody can get to by --data, or stay root by --user root",
+               "user %s, whom the server becomes, cannot enter '%s': choose another folder by --data, or stay root by --user root",
                u->name, above);
 }
 
@@ -199,7 +199,7 @@ static bool give_found(const char *data, int folder, const struct handover *what
         return st.st_uid == u->uid ||
                err_set(
                    err, ERR_INVALID,
-                   "the folder '%s' was not set up by Thurn and holds other things ('%.60s'), and would become user %s's: choose another, or empty it",
+                   "the folder '%s' was not set up by Thurn and holds other things ('%.40s'): it is not given to user %s; choose another",
                    data, stranger, u->name);
     struct walk w = {.is_dry = true};
     if (!give_all(data, folder, u, &w, err)) /* what would fail does so before anything is changed */

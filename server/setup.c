@@ -213,13 +213,16 @@ FIBER static bool is_half_made(struct setup *s, struct rpc_call *call, ProtobufC
     return strcmp(s->domains, s->domain) == 0 && auth_list_accounts(call, auth, &q, &r) && r->n_accounts == 0;
 }
 
-/* A server that is there gets no second administrator by the way. */
-static bool refuse_address(const struct setup *s, const struct node *node, struct err *err)
+/* A server that is there gets no second administrator by the way. What to do comes early: a message has an end. */
+FIBER static bool refuse_address(struct setup *s, struct rpc_call *call, const struct node *node, struct err *err)
 {
-    return err_set(
-        err, ERR_CONFLICT,
-        "the server in '%s' is set up already, for %s, and has no account %s; it is added while the server runs, by thurn domain add %s (where that is new) and thurn account add %s",
-        node->data, s->domains, s->address, s->domain, s->address);
+    Thurn__NameRequest q = THURN__NAME_REQUEST__INIT;
+    q.name = (char *)(uintptr_t)s->domain;
+    bool is_domain_there = auth_get_domain(call, node->auth_service, &q, NULL);
+    return err_set(err, ERR_CONFLICT,
+                   "it is set up already, without %s: while it serves, %s%s%sthurn account add %s (folder '%s')",
+                   s->address, is_domain_there ? "" : "thurn domain add ", is_domain_there ? "" : s->domain,
+                   is_domain_there ? "" : ", ", s->address, node->data);
 }
 
 FIBER static bool make_account(struct setup *s, struct node *node, struct err *err)
@@ -236,8 +239,10 @@ FIBER static bool make_account(struct setup *s, struct node *node, struct err *e
     if (s->domains[0] && (!s->is_given || !find_account(s, &call, node->auth_service, &is_there, err) || is_there))
         return !err_is_set(err);
     rpc_call_init(&call, &a);
-    if (s->domains[0] && !is_half_made(s, &call, node->auth_service))
-        return refuse_address(s, node, err);
+    if (s->domains[0] && !is_half_made(s, &call, node->auth_service)) {
+        rpc_call_init(&call, &a);
+        return refuse_address(s, &call, node, err);
+    }
     rpc_call_init(&call, &a);
     if (!add_domain(&call, node->auth_service, s->domain)) {
         *err = call.err;

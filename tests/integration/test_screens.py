@@ -246,6 +246,44 @@ def test_start_build():
     in_folder(walk)
 
 
+def test_start_user():
+    """Root's server is a user of its own, which ./start makes; where none can be made it says so; one that is named is taken."""
+    def walk(d):
+        (d / "build/release").mkdir(parents=True)
+        (d / "build/release/build.ninja").write_text("")
+        (d / "bin").mkdir()
+        shutil.copy(harness.ROOT / "start", d)
+        shutil.copytree(harness.ROOT / "deploy", d / "deploy")
+        for name, text in (("bin/ninja", "exit 0"), ("bin/dpkg-query", "echo install ok installed"), ("bin/id", '[ "$1" = -u ] && echo $ME'),
+                           ("bin/useradd", f'echo "$@" >{d}/made; exit $FAILS'), ("build/release/thurn", 'echo "$@"')):
+            (d / name).write_text(f"#!/bin/sh\n{text}\n")
+            os.chmod(d / name, 0o755)
+        for me, fails, words, said_, made in ((0, 0, (), "setup --serve --user thurn --\n", True), (0, 1, (), "setup --serve --\n", True), (1000, 0, (), "setup --serve --\n", False),
+                                              (0, 0, ("--", "--user", "root"), "setup --serve -- --user root\n", False)):
+            (d / "made").unlink(missing_ok=True)
+            r = subprocess.run([d / "start", *words], capture_output=True, text=True, timeout=60,
+                               env=dict(os.environ, PATH=f"{d}/bin:{os.environ['PATH']}", ME=str(me), FAILS=str(fails)))
+            assert r.returncode == 0 and r.stdout == said_ and (d / "made").exists() == made and ("goes on as root" in r.stderr) == bool(fails), r
+            assert not made or "--system" in (d / "made").read_text() and (d / "made").read_text().endswith(" thurn\n")
+    in_folder(walk)
+
+
+def test_attempt_under_way():
+    """Where a message is being sent, and since when; in the log an act has its word, and a line its trace once."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, harness.Server("sqlite-local", extra=f"outbound.relay: 127.0.0.1:{silent.getsockname()[1]}\n",
+                                                                          accounts=("ann",)) as server:
+        with smtplib.SMTP(*server.address("submission")) as s:
+            s.login("ann@example.test", harness.PASSWORD)
+            s.sendmail("ann@example.test", ["x@nowhere.invalid.test"], "Subject: s\r\n\r\nx\r\n")
+        text = harness.wait_until(lambda: (lambda t: t if " active" in t else None)(server.admin("queue", "list").stdout), "the attempt", 20)
+        assert re.search(r"<x@nowhere\.invalid\.test> active, 0 attempts, being sent to \S*127\.0\.0\.1\S* since \d{4}-", text), text
+        server.admin("queue", "drop", "--all")
+        log = server.front.log.read_text()
+        assert "event=queue.act op=drop " in log, log[-2000:]
+        line = next(line for line in log.splitlines() if "event=queue.enqueued" in line)
+        assert line.count(" trace=") == 1, line
+
+
 def test_packages_are_broken_off():
     """Stopped while packages are installed, nothing is left in /tmp."""
     if os.geteuid() != 0:

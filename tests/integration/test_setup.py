@@ -69,7 +69,8 @@ def test_again():
                 r = setup(data, address, *words)
                 assert r.returncode == 4 and not r.stdout, r
                 text = complaint(r)
-                assert "is set up already" in text and f"thurn domain add {address.split('@')[1]}" in text and f"thurn account add {address}" in text, text
+                assert "is set up already" in text and f"thurn account add {address}" in text, text
+                assert ("thurn domain add other.test" in text) == ("other" in address) and "domain add first" not in text, text
         with serving("--dev", "--data", str(data), *ports) as (p, log):
             wait_for(log, p, "server.ready")
             text = log.read_text()

@@ -39,7 +39,7 @@ if(TARGET thurn)
   thurn_whole_test(cluster_loss LABEL fault TIMEOUT 300 COMMAND ${tests}/fault/cluster_loss.py
     --senders 8 --seconds 2 --victims store-1,queue-1,frontend-1,pg-shard-1)
   set_tests_properties(integration.cluster integration.corpus-cluster fault.cluster_loss PROPERTIES RESOURCE_LOCK cluster)
-  foreach(t bad_config bad_input confine failover installation operations races readiness rights setup verify)
+  foreach(t audit bad_config bad_input confine failover install installation operations races readiness rights screens setup verify)
     thurn_whole_test(${t} LABEL integration TIMEOUT 300 COMMAND ${tests}/integration/test_${t}.py)
   endforeach()
 endif()
