@@ -6,6 +6,7 @@
 #include "queue-service/body.h"
 #include "queue-service/commit.h"
 #include "queue-service/domain.h"
+#include "queue-service/job.h"
 #include "queue-service/schedule.h"
 #include "queue-service/schema.h"
 #include "queue-service/shard.h"
